@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Render the job scripts: one cluster's profile x the matrix of jobs -> experiments/**/*.slurm.
+
+python render.py                                every job, for the cluster that matrix.toml names
+python render.py --cluster raven                the same for templates/clusters/raven.toml
+python render.py --cluster virtual --to DIR     into DIR instead of experiments/
+python render.py --check                        do the files still say what they should?
+"""
+
+import argparse
+import difflib
+import functools
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+from fnmatch import fnmatch
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent
+sys.path.insert(0, str(REPO / "scripts"))
+
+from profiles.cluster import Cluster, load_cluster
+from profiles.matrix import Job, Matrix, load_matrix, plan_job
+from profiles.render_job import make_environment, render_job
+from profiles.toml_model import ProfileError, name_nearest
+
+HEADER = re.compile(r"^# Rendered for cluster .+ by: (python render\.py .+)$", re.MULTILINE)
+
+load_profile = functools.cache(functools.partial(load_cluster, folder=REPO / "templates/clusters"))
+load_templates = functools.cache(functools.partial(make_environment, REPO / "templates"))
+
+
+def main() -> None:
+    args = parse_args()
+    if args.schema:
+        print(json.dumps(Cluster.model_json_schema(), indent=2))
+        return
+    matrix = load_matrix(REPO / "experiments/matrix.toml")
+    names = select_names(matrix, args.only)
+    if args.check or args.diff:
+        stale = [show_difference(name, matrix, args) for name in names]
+        stale += [report_stray(path, matrix, args.to) for path in sorted(args.to.rglob("*.slurm"))]
+        if args.check and any(stale):
+            raise ProfileError(f"{sum(stale)} stale job scripts; run: python render.py")
+        return
+    profile = args.cluster or matrix.cluster
+    jobs = [plan_job(name, matrix, load_profile(profile)) for name in names]
+    if args.list:
+        print_jobs(jobs, args.to)
+        return
+    texts = {job.script: render(job, profile) for job in jobs}  # all of them before any is written
+    for script, text in texts.items():
+        write_script(args.to / script, text)
+    print(f"{len(texts)} job scripts for cluster {profile} in {args.to}")
+
+
+def select_names(matrix: Matrix, glob: str) -> list[str]:
+    """List the jobs whose name or folder matches `glob`; ProfileError when none does."""
+    names = [n for n, row in matrix.jobs.items() if fnmatch(n, glob) or fnmatch(row.folder, glob)]
+    if not names:
+        known = [*matrix.jobs, *(row.folder for row in matrix.jobs.values())]
+        raise ProfileError(f'no job matches --only "{glob}"; {name_nearest(glob, known)}')
+    return names
+
+
+def render(job: Job, profile: str) -> str:
+    """Render `job` for the cluster `profile` (a name or a file)."""
+    command = f"python render.py --cluster {shlex.quote(profile)}"
+    return render_job(job, load_profile(profile), load_templates(), command)
+
+
+def show_difference(name: str, matrix: Matrix, args: argparse.Namespace) -> bool:
+    """Print how job `name`'s file differs from its render, and say whether it does.
+
+    It is rendered for the cluster that the file's own header names, unless --cluster is given.
+    """
+    row = matrix.jobs[name]
+    path = args.to / row.folder / f"{row.template}.slurm"
+    if not path.is_file():
+        print(f"{path} is missing")
+        return True
+    old = path.read_text(encoding="utf-8")
+    header = HEADER.search(old)
+    profile = args.cluster or (shlex.split(header[1])[3] if header else matrix.cluster)
+    new = render(plan_job(name, matrix, load_profile(profile)), profile)
+    diff = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), f"{path} (as it is)", f"{path} (rendered)", lineterm=""
+    )
+    print(*diff, sep="\n", end="\n" if old != new else "")
+    return old != new
+
+
+def report_stray(path: Path, matrix: Matrix, folder: Path) -> bool:
+    """Print and say whether the job script `path` belongs to no job of the matrix."""
+    known = {f"{row.folder}/{row.template}.slurm" for row in matrix.jobs.values()}
+    stray = path.relative_to(folder).as_posix() not in known
+    if stray:
+        print(f"{path} belongs to no job of experiments/matrix.toml; delete it or add the job")
+    return stray
+
+
+def print_jobs(jobs: list[Job], folder: Path) -> None:
+    """Print one line a job: its size and its script."""
+    print(f"{'job':<12}{'nodes':>6}{'GPUs':>6}{'CPUs a node':>13}{'time':>12}  script")
+    for job in jobs:
+        cpus = job.cpus_per_task or "-"
+        print(
+            f"{job.name:<12}{job.nodes:>6}{job.world_size:>6}{cpus:>13}{job.time:>12}"
+            f"  {folder / job.script}"
+        )
+
+
+def write_script(path: Path, text: str) -> None:
+    """Write a job script and the log/ folder that Slurm needs beside it; never half a file."""
+    try:
+        (path.parent / "log").mkdir(parents=True, exist_ok=True)
+        (path.parent / "log/.gitkeep").touch()
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as new:
+            new.write(text)
+        Path(new.name).chmod(0o644)
+        os.replace(new.name, path)
+    except OSError as error:
+        raise ProfileError(f"cannot write {path}: {error.strerror}") from None
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="profile: a name in templates/clusters, or a .toml file (default: matrix.toml's)",
+    )
+    parser.add_argument(
+        "--only", default="*", metavar="GLOB", help="only jobs of such a name or folder (default: *)"
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.path.relpath(REPO / "experiments")),
+        help="folder to write into (default: experiments)",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--check", action="store_true", help="write nothing; fail when a file is stale, with a diff"
+    )
+    what.add_argument("--diff", action="store_true", help="write nothing; show what would change")
+    what.add_argument("--list", action="store_true", help="write nothing; list the jobs")
+    what.add_argument("--schema", action="store_true", help="print the profiles' JSON Schema")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ProfileError as problem:
+        sys.exit(f"error: {problem}")

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Make .venv from environment.yml's pip list, once, and again only when a list changes.
+#
+#   bash scripts/setup_env.sh           what the jobs and the analysis need
+#   bash scripts/setup_env.sh --test    and what the tests need (pyproject.toml, group "test")
+set -euo pipefail
+
+repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$repo/.venv
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# environment.yml's pip list, one requirement a line: the lines below "- pip:".
+list_requirements() {
+  sed -n '/^ *- pip:/,$ { s/ *#.*//; s/^ \{6\}- //p }' "$repo/environment.yml"
+  if [[ $1 == --test ]]; then
+    "$python" - "$repo/pyproject.toml" <<'PY'
+import sys, tomllib
+print(*tomllib.load(open(sys.argv[1], "rb"))["dependency-groups"]["test"], sep="\n")
+PY
+  fi
+}
+
+# A Debian python3 comes without ensurepip; the package that brings it has another name.
+make_venv() {
+  local log
+  log=$(mktemp)
+  if "$python" -m venv "$venv" > "$log" 2>&1; then
+    rm -f -- "$log"
+    return
+  fi
+  rm -rf -- "$venv"
+  if command -v apt-get > /dev/null && [[ $EUID -eq 0 ]]; then
+    echo "Installing the Debian package python3-venv (python3 -m venv needs it)"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv
+    "$python" -m venv "$venv"
+  else
+    tail -n 3 "$log" >&2
+    die "could not make $venv; install the package python3-venv, then run this again"
+  fi
+}
+
+# uv installs in seconds what pip installs in minutes; either gives the same environment.
+install_requirements() {
+  local uv
+  uv=$(command -v uv || true)
+  if [[ -z $uv ]] && "$venv/bin/python" -m pip install --quiet uv 2> /dev/null; then
+    uv=$venv/bin/uv
+  fi
+  if [[ -n $uv ]]; then
+    "$uv" pip install --quiet --python "$venv/bin/python" --requirement "$1"
+  else
+    "$venv/bin/python" -m pip install --quiet --requirement "$1"
+  fi
+}
+
+mode=${1:-}
+[[ $mode == '' || $mode == --test ]] || die "unknown option '$mode'; the only one is --test"
+
+python=''
+for candidate in python3 python3.13 python3.12 python3.11; do
+  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[[ -n $python ]] || die "no python3 of version 3.11 or newer on PATH; install one"
+
+wanted=$(mktemp)
+trap 'rm -f -- "$wanted"' EXIT
+list_requirements "$mode" > "$wanted"
+stamp=$venv/installed${mode}.txt
+
+if cmp --silent "$wanted" "$stamp" && "$venv/bin/python" -c '' 2> /dev/null; then
+  exit 0
+fi
+echo "Installing $(wc -l < "$wanted") packages and what they need into .venv"
+[[ -x $venv/bin/python ]] || make_venv
+install_requirements "$wanted" ||
+  die "the packages could not be installed; read the message above, then run this again"
+cp -- "$wanted" "$stamp"
