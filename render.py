@@ -118,10 +118,12 @@ def write_script(path: Path, text: str) -> None:
     try:
         (path.parent / "log").mkdir(parents=True, exist_ok=True)
         (path.parent / "log/.gitkeep").touch()
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as new:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, delete=False, encoding="utf-8"
+        ) as new:
             new.write(text)
         Path(new.name).chmod(0o644)
-        os.replace(new.name, path)
+        Path(new.name).replace(path)
     except OSError as error:
         raise ProfileError(f"cannot write {path}: {error.strerror}") from None
 
@@ -136,7 +138,10 @@ def parse_args() -> argparse.Namespace:
         help="profile: a name in templates/clusters, or a .toml file (default: matrix.toml's)",
     )
     parser.add_argument(
-        "--only", default="*", metavar="GLOB", help="only jobs of such a name or folder (default: *)"
+        "--only",
+        default="*",
+        metavar="GLOB",
+        help="only jobs of such a name or folder (default: *)",
     )
     parser.add_argument(
         "--to",

@@ -1,1 +1,1 @@
-"""What render.py, submit.py and doctor.py share: a cluster's facts, the matrix of jobs, the text."""
+"""What render.py, submit.py and doctor.py share: clusters' facts, the jobs, their text."""

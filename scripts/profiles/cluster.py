@@ -32,7 +32,7 @@ class Cluster(Strict):
 
     gpu_request: list[GpuRequest] = Field(
         ["gpus-per-node"],
-        description='"gpus": --gpus=TOTAL; "gpus-per-node": --gpus-per-node=N; "gres": --gres=gpu:N',
+        description='in this order: --gpus=TOTAL, --gpus-per-node=N, --gres=gpu:N',
     )
     gpu_type: Directive | None = Field(None, description="a100 in --gres=gpu:a100:4")
     cpus_per_gpu: int | None = Field(None, ge=1, description="makes --cpus-per-task")

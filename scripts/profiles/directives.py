@@ -3,7 +3,7 @@
 from profiles.cluster import Cluster
 from profiles.matrix import Job
 
-Line = tuple[str, str]      # the option, and what to say of it at the end of its line ("" = nothing)
+Line = tuple[str, str]  # the option, and what to say of it at the end of its line ("" = nothing)
 
 
 def list_directives(job: Job, cluster: Cluster) -> list[str]:
@@ -49,7 +49,10 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     lines: list[Line] = []
     if job.cpus_per_task:
         lines.append(
-            (f"--cpus-per-task={job.cpus_per_task}", f"{cluster.cpus_per_gpu} a GPU, to load images")
+            (
+                f"--cpus-per-task={job.cpus_per_task}",
+                f"{cluster.cpus_per_gpu} a GPU, to load images",
+            )
         )
     if cluster.mem:
         lines.append((f"--mem={cluster.mem}", "a node"))
@@ -60,7 +63,5 @@ def choose_queue(cluster: Cluster) -> list[Line]:
     """Who pays, and where the job waits."""
     names = ("partition", "qos", "account", "constraint", "reservation")
     return [
-        (f"--{name}={value}", "")
-        for name in names
-        if (value := getattr(cluster, name)) is not None
+        (f"--{name}={value}", "") for name in names if (value := getattr(cluster, name)) is not None
     ]

@@ -22,7 +22,7 @@ Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
 class Workload(Strict):
-    """What is trained: the script below scripts/, its words for people, the options of every job."""
+    """What is trained: the script in scripts/, a title for people, the options of every job."""
 
     trainer: Annotated[str, Field(pattern=r"^train[a-z0-9_]*\.py$")]
     title: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ,.()-]+$")]
@@ -58,7 +58,7 @@ class Job:
     trainer: str
     title: str
     template: str
-    folder: str             # below experiments/
+    folder: str  # below experiments/
     nodes: int
     gpus_per_node: int
     world_size: int
@@ -73,7 +73,7 @@ class Job:
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Load experiments/matrix.toml; ProfileError names a job's unknown workload or shared folder."""
+    """Load experiments/matrix.toml; ProfileError names an unknown workload or shared folder."""
     matrix = read_toml(path, Matrix, MATRIX)
     seen: dict[str, str] = {}
     for name, row in matrix.jobs.items():

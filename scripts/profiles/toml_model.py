@@ -78,7 +78,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             return f'"{key}" must be text: write {where[-1]} = "{value.isoformat()}"'
         return f'"{key}" must be text in quotes, not {value!r}'
     if problem["type"] == "string_pattern_mismatch":
-        return f'"{key}" = {value!r} is not allowed here (it must match {problem["ctx"]["pattern"]})'
+        return (
+            f'"{key}" = {value!r} is not allowed here (it must match {problem["ctx"]["pattern"]})'
+        )
     return f'"{key}" = {value!r}: {problem["msg"].removeprefix("Value error, ")}'
 
 
@@ -86,7 +88,7 @@ def list_keys(model: type[BaseModel], path: tuple) -> list[str]:
     """List the keys of the table at `path` below `model`."""
     for part in path:
         field = model.model_fields.get(str(part))
-        if field is None:   # a name inside a dict of tables, such as a job's
+        if field is None:  # a name inside a dict of tables, such as a job's
             continue
         annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
         model = next((a for a in annotations if hasattr(a, "model_fields")), model)

@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# The whole workshop on this one machine: a real Slurm, real training, the filled tables.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash scripts/rehearse.sh [--all] [--data DIR] [--keep]
+
+Makes .venv, installs Slurm when it is missing (Debian or Ubuntu, as root), starts a virtual
+cluster, submits the baseline, 2 GPUs and 2 nodes x 2 GPUs, shows their progress, prints the filled
+tables and takes the cluster down. On two cores it takes about five minutes, the environment aside.
+
+  --all        all seven scales on 8 nodes (about 20 minutes on two cores)
+  --data DIR   a TinyImageNet folder to train on (default: scikit-learn's handwritten digits)
+  --keep       leave the cluster up afterwards
+  -h, --help   this text
+
+Everything it makes is in rehearsal/ and data/; experiments/ is not touched.
+TEXT
+}
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+say() {
+  printf '\n==> %s\n' "$*"
+}
+
+repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+cluster=$repo/scripts/virtual_cluster.sh
+jobs_dir=$repo/rehearsal
+all=false keep=false data=''
+while (($#)); do
+  case $1 in
+    --all) all=true ;;
+    --keep) keep=true ;;
+    --data)
+      (($# > 1)) || die "--data needs a folder"
+      data=$(realpath -- "$2")
+      [[ -d $data ]] || die "no folder $2; make one with scripts/prepare_data.py tinyimagenet"
+      shift
+      ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    *) die "unknown option '$1'; there are --all, --data DIR, --keep and --help" ;;
+  esac
+  shift
+done
+
+if $all; then
+  nodes=8 scales=(baseline multi_gpu/{2,4,8}_gpus multi_node/{2,4,8}_nodes)
+else
+  nodes=2 scales=(baseline multi_gpu/2_gpus multi_node/2_nodes)
+fi
+
+# Whatever happens from here on, Ctrl-C included, the cluster goes down again.
+take_down() {
+  local status=$?
+  trap - EXIT INT TERM
+  if $keep && ((status == 0)); then
+    say "The cluster stays up. To use it: source <($cluster env); to end it: $cluster down"
+  else
+    "$cluster" down || true
+  fi
+  exit "$status"
+}
+
+# Submit one scale; it waits for the job before it, since two at once would share the cores and
+# neither would show its own speed. Prints the job's id.
+submit() {
+  local dependency=()
+  [[ -z ${2:-} ]] || dependency=(--dependency="afterany:$2")
+  cd -- "$jobs_dir/$1"
+  sbatch --parsable "${dependency[@]}" ./*.slurm
+}
+
+read_state() {
+  scontrol show job --oneliner "$1" | sed -E 's/.* JobState=([A-Z_]+).*/\1/'
+}
+
+# Print each job's state when it changes, and each epoch as its line appears in the log.
+watch_job() {
+  local scale=$1 id=$2 state='' shown=0 line old
+  local log=("$jobs_dir/$scale/log/"*"_$id.out")
+  while :; do
+    old=$state
+    state=$(read_state "$id")
+    [[ $state == "$old" ]] || printf '%s  %-20s job %-3s %s\n' "$(date +%T)" "$scale" "$id" "$state"
+    log=("$jobs_dir/$scale/log/"*"_$id.out")
+    while IFS= read -r line; do
+      shown=$((shown + 1))
+      printf '          %s\n' "$line"
+    done < <(grep -h '^Epoch \[' -- "${log[@]}" 2> /dev/null | tail -n "+$((shown + 1))")
+    case $state in
+      PENDING | CONFIGURING | RUNNING | COMPLETING) sleep 1 ;;
+      *) break ;;
+    esac
+  done
+  [[ $state == COMPLETED ]] && return
+  failed+=("$scale")
+  tail -n 12 -- "${log[@]}" >&2
+}
+
+"$cluster" install
+"$cluster" check
+
+say "Environment"
+bash "$repo/scripts/setup_env.sh"
+# shellcheck disable=SC1091
+source "$repo/.venv/bin/activate"
+
+say "Data"
+if [[ -z $data ]]; then
+  data=$repo/data/digits
+  python "$repo/scripts/prepare_data.py" tinyimagenet --digits "$data"
+fi
+export DATA_DIR=$data REPO_DIR=$repo
+
+say "Job scripts for the virtual cluster"
+python "$repo/render.py" --cluster virtual --to "$jobs_dir"
+
+say "Virtual cluster of $nodes nodes"
+trap take_down EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+"$cluster" up --nodes "$nodes" --gpus 8
+# shellcheck disable=SC1090
+source <("$cluster" env)
+
+say "Jobs: ${scales[*]}, one after the other"
+ids=() failed=()
+for scale in "${scales[@]}"; do
+  ids+=("$(submit "$scale" "${ids[@]: -1}")")
+done
+for i in "${!scales[@]}"; do
+  watch_job "${scales[i]}" "${ids[i]}"
+done
+
+say "Scaling tables"
+python "$repo/scripts/fill_tables.py" "$jobs_dir" | tee "$jobs_dir/tables.md"
+python "$repo/scripts/plot_scaling.py" "$jobs_dir" --out "$jobs_dir/plots"
+say "Tables: rehearsal/tables.md   plots: rehearsal/plots/   logs: rehearsal/*/**/log/"
+((${#failed[@]} == 0)) || die "these jobs failed: ${failed[*]}; the end of each log is above"

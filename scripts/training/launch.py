@@ -1,0 +1,49 @@
+"""Run a trainer's main so that a failure says which rank, which host and why, and never hangs."""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from training.errors import TrainingError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; on an exception print it with the rank and the host, and exit with status 1.
+
+    Before the process group exists every rank of a node meets the same problem (no dataset, a
+    wrong option), so only the node's first rank prints it.
+    """
+    try:
+        main()
+    except Exception as error:
+        if dist.is_initialized() or os.environ.get("LOCAL_RANK", "0") == "0":
+            report(error)
+        # Not sys.exit: tearing down a process group whose other ranks still wait can block.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def report(error: Exception) -> None:
+    """Write `error` to stderr in one piece, so that ranks do not mix within a line."""
+    rank = os.environ.get("RANK", "0")
+    where = f"[rank {rank} on {socket.gethostname()}] error: "
+    if isinstance(error, TrainingError):
+        text = where + strip_worker_traceback(str(error)) + "\n"
+    else:
+        text = traceback.format_exc() + f"{where}{type(error).__name__}: {error}".rstrip() + "\n"
+    sys.stderr.write(text)
+
+
+def strip_worker_traceback(message: str) -> str:
+    """Keep the sentence of a TrainingError that a DataLoader worker raised.
+
+    PyTorch raises it again in the trainer with the worker's whole traceback as its message; the
+    last line is `training.errors.TrainingError: <the sentence>`.
+    """
+    last_line = message.strip().splitlines()[-1]
+    return last_line.removeprefix(f"{TrainingError.__module__}.{TrainingError.__qualname__}: ")

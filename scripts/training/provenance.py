@@ -1,0 +1,96 @@
+"""Where a run's numbers come from: software, hardware, job, sources. Nothing secret is read."""
+
+import hashlib
+import os
+import platform
+import re
+import resource
+import socket
+import subprocess
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+# Read by name: the environment as a whole may hold keys and passwords, and is never dumped.
+SLURM_FIELDS = [
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NAME",
+    "SLURM_JOB_PARTITION",
+    "SLURM_JOB_NODELIST",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_NTASKS",
+    "SLURM_CPUS_PER_TASK",
+    "SLURM_GPUS_ON_NODE",
+    "SLURM_RESTART_COUNT",
+]
+
+
+def describe_software() -> dict[str, str | None]:
+    """Versions of Python, PyTorch, CUDA and NCCL; None for what is not there."""
+    has_cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if has_cuda else None,
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if has_cuda else None,
+    }
+
+
+def describe_device(device: torch.device) -> dict[str, str | int | None]:
+    """The GPU's model and driver, or the CPU's threads in use."""
+    if device.type != "cuda":
+        return {"device": "cpu", "gpu_name": None, "driver": None, "gpus_visible": 0}
+    try:
+        version = Path("/proc/driver/nvidia/version").read_text()
+        driver = re.search(r"\d+\.\d+(\.\d+)?", version)
+    except OSError:
+        driver = None
+    return {
+        "device": "cuda",
+        "gpu_name": torch.cuda.get_device_name(device),
+        "driver": driver[0] if driver else None,
+        "gpus_visible": torch.cuda.device_count(),
+    }
+
+
+def describe_slurm() -> dict[str, str]:
+    """The job's Slurm fields, `SLURM_JOB_ID` as `job_id`; empty outside Slurm."""
+    return {
+        name.removeprefix("SLURM_").lower(): os.environ[name]
+        for name in SLURM_FIELDS
+        if name in os.environ
+    }
+
+
+def gather_hosts() -> list[str]:
+    """The host name of every node, in the order of their first rank. All ranks must call this."""
+    names: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(names, socket.gethostname())
+    return list(dict.fromkeys(names))
+
+
+def hash_sources(trainer: Path) -> str:
+    """SHA-256 over the trainer and scripts/training/: equal hashes mean equal programs."""
+    digest = hashlib.sha256()
+    for path in [trainer, *sorted(Path(__file__).parent.glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def read_git_commit(folder: Path) -> str:
+    """The checkout's commit, with `-dirty` when files differ from it; `unknown` without git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def read_peak_memory_mib(device: torch.device) -> float:
+    """Peak MiB of this process: PyTorch's allocations on a GPU, resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
