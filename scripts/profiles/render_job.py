@@ -38,14 +38,21 @@ def draw_banner(title: str) -> str:
 
 
 def format_options(job: Job) -> list[str]:
-    """Format the trainer's options as `--name=value` words, not yet quoted; true is a bare flag."""
-    words = []
-    for name, value in job.args.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value is not False:
-            words.append(f"--{name}={value}")
-    return words
+    """Format the trainer's options as `--name=value` words, quoted for the shell, in lines.
+
+    `true` becomes a bare flag and `false` nothing. A line is at most 84 columns, if its words are.
+    """
+    words = [
+        f"--{name}" if value is True else shlex.quote(f"--{name}={value}")
+        for name, value in job.args.items()
+        if value is not False
+    ]
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) > 83:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
 
 
 def render_job(job: Job, cluster: Cluster, environment: Environment, command: str) -> str:
@@ -60,7 +67,7 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             cluster=cluster,
             command=command,
             directives=list_directives(job, cluster),
-            options=format_options(job),
+            option_lines=format_options(job),
             data_dir=cluster.data_dir.get(job.workload),
             gpu_fields=GPU_FIELDS,
             repo_dir="/".join([".."] * (len(PurePosixPath(job.folder).parts) + 1)),
