@@ -28,9 +28,6 @@ say() {
   printf '\n==> %s\n' "$*"
 }
 
-repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-cluster=$repo/scripts/virtual_cluster.sh
-jobs_dir=$repo/rehearsal
 all=false keep=false data=''
 while (($#)); do
   case $1 in
@@ -51,6 +48,9 @@ while (($#)); do
   shift
 done
 
+repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+cd -- "$repo"
+cluster=scripts/virtual_cluster.sh
 if $all; then
   nodes=8 scales=(baseline multi_gpu/{2,4,8}_gpus multi_node/{2,4,8}_nodes)
 else
@@ -74,7 +74,7 @@ take_down() {
 submit() {
   local dependency=()
   [[ -z ${2:-} ]] || dependency=(--dependency="afterany:$2")
-  cd -- "$jobs_dir/$1"
+  cd -- "rehearsal/$1"
   sbatch --parsable "${dependency[@]}" ./*.slurm
 }
 
@@ -85,12 +85,12 @@ read_state() {
 # Print each job's state when it changes, and each epoch as its line appears in the log.
 watch_job() {
   local scale=$1 id=$2 state='' shown=0 line old
-  local log=("$jobs_dir/$scale/log/"*"_$id.out")
+  local log=()
   while :; do
     old=$state
     state=$(read_state "$id")
     [[ $state == "$old" ]] || printf '%s  %-20s job %-3s %s\n' "$(date +%T)" "$scale" "$id" "$state"
-    log=("$jobs_dir/$scale/log/"*"_$id.out")
+    log=("rehearsal/$scale/log/"*"_$id.out")
     while IFS= read -r line; do
       shown=$((shown + 1))
       printf '          %s\n' "$line"
@@ -109,19 +109,18 @@ watch_job() {
 "$cluster" check
 
 say "Environment"
-bash "$repo/scripts/setup_env.sh"
-# shellcheck disable=SC1091
-source "$repo/.venv/bin/activate"
+bash scripts/setup_env.sh
+source .venv/bin/activate
 
 say "Data"
 if [[ -z $data ]]; then
   data=$repo/data/digits
-  python "$repo/scripts/prepare_data.py" tinyimagenet --digits "$data"
+  python scripts/prepare_data.py tinyimagenet --digits data/digits
 fi
 export DATA_DIR=$data REPO_DIR=$repo
 
 say "Job scripts for the virtual cluster"
-python "$repo/render.py" --cluster virtual --to "$jobs_dir"
+python render.py --cluster virtual --to rehearsal
 
 say "Virtual cluster of $nodes nodes"
 trap take_down EXIT
@@ -141,7 +140,7 @@ for i in "${!scales[@]}"; do
 done
 
 say "Scaling tables"
-python "$repo/scripts/fill_tables.py" "$jobs_dir" | tee "$jobs_dir/tables.md"
-python "$repo/scripts/plot_scaling.py" "$jobs_dir" --out "$jobs_dir/plots"
-say "Tables: rehearsal/tables.md   plots: rehearsal/plots/   logs: rehearsal/*/**/log/"
+python scripts/fill_tables.py rehearsal | tee rehearsal/tables.md
 ((${#failed[@]} == 0)) || die "these jobs failed: ${failed[*]}; the end of each log is above"
+python scripts/plot_scaling.py rehearsal --out rehearsal/plots > /dev/null
+say "The tables are in rehearsal/tables.md, plots in rehearsal/plots/, each run's log is named above"

@@ -35,11 +35,13 @@ def main() -> None:
     args = parse_args()
     if os.environ.get("RANK", "0") == "0":
         check_workdir(args.workdir)
-    # The data set is looked at before the ranks meet: if it is missing, nobody waits for anybody.
+    # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
     train_set, val_set = load_splits(args.data_dir, *build_transforms(args.image_size, args.flip))
 
+    check_batch_size(args.batch_size, len(train_set))
+    precision = choose_precision(args.precision)
+
     device = init_distributed(args.timeout_s)
-    precision = choose_precision(args.precision, device)
     train_loader, train_sampler, val_loader = build_loaders(args, train_set, val_set, device)
     classes = len(train_set.classes)
     model, optimizer, scheduler, scaler = build_model(args, classes, device, precision)
@@ -71,35 +73,28 @@ def init_distributed(timeout_s: int) -> torch.device:
     (on this node) and WORLD_SIZE, and where to meet: MASTER_ADDR and MASTER_PORT. Started by plain
     `python`, this is rank 0 of 1. NCCL carries the messages between GPUs, gloo between CPUs.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device, backend = torch.device("cpu"), "gloo"
     if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise TrainingError(
-                f"local rank {local_rank} has no GPU: {torch.cuda.device_count()} visible here; "
-                "ask Slurm for as many GPUs a node as processes"
-            )
-        device, backend = torch.device("cuda", local_rank), "nccl"
+        processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        if processes > gpus:
+            raise TrainingError(f"{processes} processes on this node but {gpus} GPUs; ask for more")
+        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), "nccl"
         torch.cuda.set_device(device)
 
-    timeout = timedelta(seconds=timeout_s)
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        dist.init_process_group(
-            backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1
-        )
+    alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    where = {} if "WORLD_SIZE" in os.environ else alone
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **where)
     return device
 
 
 # ---- 2. Model + AMP + DDP Wrapper ----------------------------------------------------------
 
 
-def choose_precision(asked: str | None, device: torch.device) -> str:
+def choose_precision(asked: str | None) -> str:
     """Default to fp16 on a GPU (every GPU since Volta has units for it) and fp32 on a CPU."""
-    if asked == "fp16" and device.type == "cpu":
+    if asked == "fp16" and not torch.cuda.is_available():
         raise TrainingError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    return asked or ("fp16" if device.type == "cuda" else "fp32")
+    return asked or ("fp16" if torch.cuda.is_available() else "fp32")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -140,14 +135,23 @@ def build_transforms(image_size: int, flip: bool) -> tuple[T.Compose, T.Compose]
         T.ConvertImageDtype(torch.float32),
         T.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),  # ImageNet's
     ]
-    padding = image_size // 8
     train = [
         T.Resize(image_size),
-        T.RandomCrop(image_size, padding=padding, padding_mode="reflect"),
+        T.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"),
         T.RandomHorizontalFlip(p=0.5 if flip else 0.0),
         *to_tensor,
     ]
     return T.Compose(train), T.Compose([T.Resize(image_size), *to_tensor])
+
+
+def check_batch_size(batch_size: int, images: int) -> None:
+    """Refuse a batch so large that some rank would have none."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if images // world_size < batch_size:
+        raise TrainingError(
+            f"{images} training images are less than {world_size} ranks x {batch_size}; lower "
+            "--batch-size or use more images"
+        )
 
 
 def build_loaders(args, train_set, val_set, device: torch.device):
@@ -156,11 +160,6 @@ def build_loaders(args, train_set, val_set, device: torch.device):
     A batch is images (B, 3, S, S) float32 and labels (B,) int64, where B is the batch *per GPU*.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    if len(train_set) // world_size < args.batch_size:
-        raise TrainingError(
-            f"{len(train_set)} training images give {world_size} ranks less than one batch of "
-            f"{args.batch_size} each; lower --batch-size or use more images"
-        )
     # Each rank draws its own 1/world_size of one common shuffle: no image is trained on twice in
     # an epoch. drop_last: all ranks take the same number of full batches, so none waits in vain.
     sampler = DistributedSampler(
@@ -207,7 +206,7 @@ def train_one_epoch(model, batches, optimizer, scaler, device, precision) -> tor
 def count_batch(logits: torch.Tensor, labels: torch.Tensor, loss_sum: torch.Tensor) -> torch.Tensor:
     """Return [sum of losses, correct predictions, samples] of one batch as float64."""
     correct = (logits.argmax(dim=1) == labels).sum()
-    samples = torch.tensor(len(labels), device=labels.device)
+    samples = torch.full_like(loss_sum, len(labels))  # made on the device, unlike torch.tensor()
     return torch.stack([loss_sum.double(), correct.double(), samples.double()])
 
 
@@ -241,26 +240,27 @@ def reduce_metrics(epoch, lr, train_sums, val_sums, train_s: float) -> EpochResu
     slowest = torch.tensor(train_s, dtype=torch.float64, device=sums.device)
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
 
-    train_loss, train_correct, train_samples, val_loss, val_correct, val_samples = sums.tolist()
+    loss, correct, samples, val_loss, val_correct, val_samples = sums.tolist()
     return EpochResult(
         epoch=epoch,
         lr=lr,
-        train_loss=train_loss / train_samples,
+        train_loss=loss / samples,
+        train_accuracy=correct / samples,
         val_loss=val_loss / val_samples,
-        train_accuracy=train_correct / train_samples,
         val_accuracy=val_correct / val_samples,
-        samples=int(train_samples),
+        samples=int(samples),
         slowest_s=slowest.item(),
     )
 
 
 def describe_run(args, precision: str, train_set, val_set) -> dict:
     """What run.json says of the settings: runs that differ in these are not compared."""
+    sizes = {"classes": len(train_set.classes), "train": len(train_set), "val": len(val_set)}
+    kept = ("model", "image_size", "epochs", "lr", "seed", "limit_batches")
     return {
         "workload": "tinyimagenet",
         "unit": "img/s",
-        "model": args.model,
-        "image_size": args.image_size,
+        **{name: getattr(args, name) for name in kept},
         "precision": precision,
         "strategy": "ddp",
         "optimizer": "SGD",
@@ -268,13 +268,7 @@ def describe_run(args, precision: str, train_set, val_set) -> dict:
         "batch_size_per_gpu": args.batch_size,
         "global_batch_size": args.batch_size * dist.get_world_size(),
         "grad_accum_steps": 1,
-        "dataset": {
-            "name": Path(args.data_dir).resolve().name,
-            "classes": len(train_set.classes),
-            "train": len(train_set),
-            "val": len(val_set),
-        },
-        **{name: getattr(args, name) for name in ("epochs", "lr", "seed", "limit_batches")},
+        "dataset": {"name": Path(args.data_dir).resolve().name, **sizes},
     }
 
 
@@ -285,7 +279,8 @@ def parse_args():
     parser = TrainerParser(__doc__)
     add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001)
     add = parser.add_argument
-    add("--data-dir", metavar="DIR", help="TinyImageNet folder (default: $DATA_DIR)")
+    data_dir = os.environ.get("DATA_DIR")
+    add("--data-dir", default=data_dir, help="TinyImageNet folder (default: $DATA_DIR)")
     add("--model", default="resnet50", help="a torchvision model (default: resnet50)")
     add("--image-size", type=positive(int), default=64, help="pixels a side (default: 64)")
     add("--no-flip", action="store_false", dest="flip", help="never mirror images (for digits)")
@@ -294,7 +289,6 @@ def parse_args():
     add("--step-size", type=positive(int), default=30, help="epochs per LR step (default: 30)")
     add("--gamma", type=positive(float), default=0.1, help="LR factor of a step (default: 0.1)")
     args = parser.parse_args()
-    args.data_dir = args.data_dir or os.environ.get("DATA_DIR")
     if not args.data_dir:
         parser.error("no data: pass --data-dir DIR or set DATA_DIR")
     if args.model not in torchvision.models.list_models(module=torchvision.models):

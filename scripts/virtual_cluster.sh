@@ -1,183 +1,115 @@
 #!/usr/bin/env bash
-# A real Slurm of several nodes on this one machine, without Docker: what is rehearsed on it
-# (sbatch, srun, gres, several hosts) is what the jobs meet on a cluster. Every machine of it
-# is a network namespace with a host name and an /etc/hosts of its own; node<k>'s interface is
-# named ib0. One more namespace, `controller`, holds the switch (a bridge), slurmctld and
-# munged. This machine has only its own end of one cable, so neither its Slurm, its munge,
-# its /etc/hosts nor its firewall is touched:
+# A real Slurm of several nodes on this one machine, without Docker, for rehearsing jobs.
+# usage: scripts/virtual_cluster.sh COMMAND
+#   install                     install Slurm and munge when they are missing (Debian, Ubuntu)
+#   check                       can this machine run the cluster, and if not, why
+#   up [--nodes 4] [--gpus 8]   start it: 1 to 32 nodes, 1 to 16 GPUs on each
+#   status                      its nodes and its jobs
+#   env                         for the shell that submits: source <(scripts/virtual_cluster.sh env)
+#   down                        cancel its jobs, remove every trace of it
+# check, up and down need root. VIRTUAL_CLUSTER_NAME (default: virtual) tells clusters apart that
+# are up together; one has all its files in VIRTUAL_CLUSTER_BASE (/var/tmp)/virtual_slurm_NAME.
 #
-#   this machine .253 ──── controller .254 (bridge) ──── ib0 of node1 .1, node2 .2, …
-#
-# The nodes claim far more CPUs, memory and GPUs than there are: they are for seeing whether
-# jobs run, not how fast. A GPU here is a null device; Slurm hands it out like a real one.
+# Each of its hosts is a network namespace with a host name and an /etc/hosts of its own; the
+# Slurm, munge, /etc/hosts and firewall of this machine are left alone.
+#   this machine .253 ──── controller .254: a bridge, munged, slurmctld
+#                               └── ib0 of node1 .1, node2 .2, …: slurmd and the jobs
+# The nodes claim more CPUs, memory and GPUs than there are: what is rehearsed here is whether
+# a job runs, not how fast. A GPU is a null device, which Slurm hands out like a real one.
 set -euo pipefail
-
-usage() {
-    cat <<EOT
-usage: scripts/virtual_cluster.sh COMMAND [options]
-
-  install                         get Slurm and munge (Debian, Ubuntu) when they are missing
-  check                           say whether this machine can run the cluster
-  up [--nodes 4] [--gpus 8]       start it: 1 to 32 nodes with 1 to 16 GPUs each
-  status                          its nodes and its jobs
-  env                             what a shell needs: source <(scripts/virtual_cluster.sh env)
-  down                            cancel its jobs and remove every trace of it
-
-VIRTUAL_CLUSTER_NAME (default: virtual) tells apart clusters that are up at the same time;
-each lives in \$VIRTUAL_CLUSTER_BASE/virtual_slurm_NAME (base: /var/tmp). up, down and check
-need root.
-EOT
-}
-
-die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
-say() { printf '%s\n' "$name: $1"; }
-
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin     # su without a dash leaves the daemons' folders out
+usage() { sed --quiet '2,/^set /s/^# \{0,1\}//p' "$0"; }
+die() { echo "error: $1" >&2; exit "${2:-1}"; }
+say() { echo "$name: $1"; }
+fail() { tail --lines=5 "$state"/log/*.log >&2; die "up: $1; the ends of the logs are above"; }
+umask 022                                       # jobs of other users read the files, too
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin      # a plain `su` leaves the daemons' folders out
 name=${VIRTUAL_CLUSTER_NAME:-virtual}
-# Nine characters, because vs-<name> names an interface and those end at fifteen.
-[[ $name =~ ^[a-z][a-z0-9]{0,8}$ ]] ||
-    die "VIRTUAL_CLUSTER_NAME='$name': use a small letter, then up to 8 small letters and digits" 2
+[[ $name =~ ^[a-z][a-z0-9]{0,8}$ ]] ||          # vs-<name> names an interface: 15 characters
+  die "VIRTUAL_CLUSTER_NAME=$name: use a small letter, then up to 8 small letters or digits" 2
 state=${VIRTUAL_CLUSTER_BASE:-/var/tmp}/virtual_slurm_$name
-link=vs-$name
-# A word from the caller's own Slurm (a login node has one) must not lead us to that cluster.
-export SLURM_CONF=$state/slurm.conf
+cable=vs-$name                                  # this machine's end of it
+export SLURM_CONF=$state/slurm.conf             # never the Slurm that this machine belongs to
 
-namespaces() { ip netns list | awk -v prefix="vs-$name-" 'index($1, prefix) == 1 { print $1 }'; }
-
-# Everything the cluster runs, munged and job processes included, is in one of its namespaces:
-# so no pid is ever read from a file, where it may have become somebody else's.
+namespaces() { ip netns list 2>/dev/null | grep --only-matching "^vs-$name-[a-z0-9]*" || true; }
+# All processes, jobs' too, are found by their namespace: a pid in a file may be another's by now.
 pids() { local ns; for ns in $(namespaces); do ip netns pids "$ns" 2>/dev/null || true; done; }
-
-answers() {
-    # Without the cable a call to the controller would leave through the machine's own network.
-    [[ -e $state/shape && -e /sys/class/net/$link ]] && timeout 20 scontrol ping &>/dev/null
+is_up() {   # the cable first: without it the call would leave through the machine's own network
+  [[ -e $state/shape && -e /sys/class/net/$cable ]] && timeout 20 scontrol ping &>/dev/null
 }
 
-take_lock() {
-    # One lock for all names, as two of them must not choose the same subnet at the same time.
-    exec 9>/run/virtual_slurm.lock
-    flock --timeout 120 9 || die "$1: another up or down has been running for 2 minutes; try again later"
+lock() {
+  ((EUID == 0)) || die "$1: needs root; run it with sudo: sudo VIRTUAL_CLUSTER_NAME=$name $0 $1"
+  exec 9>/run/virtual_slurm.lock    # one for all names, or two of them could take one subnet
+  flock --timeout 120 9 || die "$1: another up or down is still busy after 2 minutes; try later"
 }
+missing() { for tool; do hash "$tool" 2>/dev/null || echo -n " $tool"; done; }
+missing_tools() { missing sbatch slurmctld slurmd munged ip; }
 
-missing_tools() {
-    local tool
-    for tool in sbatch:slurm-wlm slurmctld:slurm-wlm slurmd:slurm-wlm munged:munge ip:iproute2; do
-        command -v "${tool%:*}" >/dev/null || printf '%s ' "${tool#*:}"
-    done
-}
+install() (     # a subshell, whose end takes the policy file away
+  sudo=() policy=/usr/sbin/policy-rc.d
+  [[ -n $(missing_tools) ]] || { say "nothing to install, $(slurmd -V) is here"; exit; }
+  ((EUID == 0)) || sudo=(sudo)
+  [[ -z $(missing apt-get "${sudo[@]}") ]] ||
+    die "install: no$(missing apt-get "${sudo[@]}") here; as root, install by hand:$(missing_tools)"
+  say "installing slurm-wlm, munge and iproute2 with ${sudo[*]:+sudo }apt-get"
+  "${sudo[@]}" true || die "install: sudo refuses; run as root: $0 install"
+  if [[ ! -e $policy ]]; then     # else the packages start a munge and a Slurm for the machine
+    trap '"${sudo[@]}" rm --force "$policy"' EXIT
+    "${sudo[@]}" /usr/bin/install --mode=755 /dev/stdin "$policy" <<<$'#!/bin/sh\nexit 101'
+  fi
+  "${sudo[@]}" apt-get update -qq || true     # it may be a source that these packages are not in
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+    --no-install-recommends slurm-wlm munge iproute2 >/dev/null ||
+    die "install: apt-get failed, for the reason above; put that right and run: $0 install"
+)
 
-install() {
-    local sudo=() policy=/usr/sbin/policy-rc.d
-    [[ -n $(missing_tools) ]] || { say "nothing to install, $(sbatch --version) is here"; return; }
-    command -v apt-get >/dev/null || die "install: Slurm and munge are missing and this is not Debian or \
-Ubuntu (no apt-get); install sbatch, slurmctld, slurmd, munged and iproute2 by hand"
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || die "install: not root and there is no sudo; run as root: $0 install"
-        sudo=(sudo)
-    fi
-    say "installing slurm-wlm, munge and iproute2 with ${sudo[*]:+sudo }apt-get"
-    # The packages would start the machine's own munge and Slurm, which nobody asked for.
-    if [[ ! -e $policy ]]; then
-        # shellcheck disable=SC2064     # the values of now
-        trap "${sudo[*]:+sudo }rm --force $policy" EXIT
-        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
-        "${sudo[@]}" chmod 755 "$policy"
-    fi
-    "${sudo[@]}" apt-get update -qq && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends slurm-wlm munge iproute2 >/dev/null ||
-        die "install: apt-get failed, its message is above; run: apt-get install slurm-wlm munge iproute2"
-}
-
-try() {     # try STEP FIX COMMAND…
-    local step=$1 fix=$2 message
-    shift 2
-    message=$("$@" 2>&1) || die "$step: ${message%%$'\n'*}; $fix"
-}
-
-check() {
-    ((EUID == 0)) || die "$1: namespaces and device nodes need root; run: sudo VIRTUAL_CLUSTER_NAME=$name $0 $1"
-    [[ -z $(missing_tools) ]] || die "$1: missing packages: $(missing_tools | xargs -n 1 | sort --unique | xargs); run: $0 install"
-    (
-        ns=vs-check-$BASHPID
-        privileged="use a real or virtual machine, or a container started with --privileged"
-        folder=$(mktemp --directory "${state%/*}/$ns.XXXX") || die "$1: state folder: ${state%/*} cannot be \
-written; set VIRTUAL_CLUSTER_BASE to another folder"
-        trap 'rm --recursive --force "$folder"; ip netns delete "$ns" 2>/dev/null' EXIT
-        try "$1: network namespace" "$privileged" ip netns add "$ns"
-        try "$1: bridge" "load the kernel module bridge" ip -netns "$ns" link add br0 type bridge
-        try "$1: veth" "load the kernel module veth" ip -netns "$ns" link add a type veth peer name b
-        try "$1: device node" "$privileged" mknod "$folder/gpu0" c 1 3
-        try "$1: device node" "set VIRTUAL_CLUSTER_BASE to a folder not mounted with nodev" \
-            dd if="$folder/gpu0" status=none
-        touch "$folder/hosts"
-        # shellcheck disable=SC2016     # for the inner shell
-        try "$1: host name and mount namespace" "$privileged" nsenter --net="/run/netns/$ns" unshare \
-            --uts --mount sh -c 'hostname node1 && mount --bind "$1" /etc/hosts' sh "$folder/hosts"
-    ) || exit 1
-}
-
-free_subnet() {
-    # Out of 198.18.0.0/15, set aside for network tests (RFC 2544) and so in nobody's routes;
-    # the name gives the first to look at, so that it is mostly the same one.
-    local hash i subnet
-    hash=$(cksum <<<"$name" | cut --delimiter=' ' --fields=1)
-    for ((i = hash % 512; i < hash % 512 + 512; i++)); do
-        subnet=198.$((18 + i / 256 % 2)).$((i % 256))
-        if ! { ip -4 route show to root "$subnet.0/24"; ip -4 route show to match "$subnet.0/24"; } |
-            grep --quiet --invert-match '^default'; then
-            printf '%s\n' "$subnet"
-            return
-        fi
-    done
-    die "up: every subnet of 198.18.0.0/15 is routed elsewhere; see: ip route"
-}
+try() { local e; e=$("${@:3}" 2>&1) || die "$1: ${e%%$'\n'*}; $2"; }      # try STEP FIX COMMAND…
+check() (   # a subshell, whose end takes away what was made to try
+  [[ -z $(missing_tools) ]] || die "$1: missing:$(missing_tools); run: $0 install"
+  ns=vs-$name-check root="use a machine where root may do this (a container: --privileged)"
+  tidy() { rm --recursive --force "$state.check"; ip netns delete "$ns" &>/dev/null || true; }
+  trap '' INT TERM; tidy; trap tidy EXIT      # no stop half-way: it is short
+  try "$1: state folder" "set VIRTUAL_CLUSTER_BASE to a folder root can write" mkdir "$state.check"
+  try "$1: network namespace" "$root" ip netns add "$ns"
+  try "$1: bridge" "load the module bridge; $root" ip -netns "$ns" link add br0 type bridge
+  try "$1: veth" "load the module veth; $root" ip -netns "$ns" link add ib0 type veth
+  try "$1: device node" "$root" mknod "$state.check/gpu" c 1 3
+  try "$1: opening a device" "set VIRTUAL_CLUSTER_BASE to a folder not mounted with nodev" \
+    dd if="$state.check/gpu" status=none
+  try "$1: host name and mount namespaces" "$root" nsenter --net="/run/netns/$ns" \
+    unshare --uts --mount sh -c 'hostname node1 && mount --bind /etc/hosts /etc/hosts'
+)
 
 make_network() {    # make_network SUBNET NODES
-    local subnet=$1 k ns switch=vs-$name-controller
-    # The bridge is not on the host, where Docker's firewall would drop what it forwards.
-    ip netns add "$switch"
-    ip -netns "$switch" link add br0 type bridge
-    ip -netns "$switch" address add "$subnet.254/24" dev br0
-    ip link add "$link" type veth peer name login netns "$switch"
-    ip -netns "$switch" link set login master br0 up
-    ip address add "$subnet.253/24" dev "$link"
-    ip link set "$link" up
-    for ((k = 1; k <= $2; k++)); do
-        ns=vs-$name-node$k
-        ip netns add "$ns"
-        ip -netns "$ns" link add ib0 type veth peer name "node$k" netns "$switch"
-        ip -netns "$switch" link set "node$k" master br0 up
-        ip -netns "$ns" address add "$subnet.$k/24" dev ib0
-        ip -netns "$ns" link set lo up
-        ip -netns "$ns" link set ib0 up
-    done
-    ip -netns "$switch" link set lo up
-    ip -netns "$switch" link set br0 up
+  local k ns switch=vs-$name-controller
+  # The bridge is not the machine's, whose firewall (Docker's, say) drops what a bridge forwards.
+  ip netns add "$switch"
+  ip -netns "$switch" link add br0 up type bridge
+  ip -netns "$switch" address add "$1.254/24" dev br0
+  ip link add "$cable" up type veth peer name login netns "$switch"
+  ip -netns "$switch" link set login master br0 up
+  ip address add "$1.253/24" dev "$cable"
+  for ((k = 1; k <= $2; k++)); do
+    ns=vs-$name-node$k
+    ip netns add "$ns"
+    ip -netns "$ns" link add ib0 up type veth peer name "node$k" netns "$switch"
+    ip -netns "$switch" link set "node$k" master br0 up
+    ip -netns "$ns" address add "$1.$k/24" dev ib0
+  done
+  for ns in $(namespaces); do ip -netns "$ns" link set lo up; done
 }
 
 write_files() {     # write_files SUBNET NODES GPUS
-    local k version
-    mkdir --mode=755 "$state/log" "$state/dev" "$state/munge"
-    (umask 077 && head --bytes=1024 /dev/urandom >"$state/munge/key")
-    for ((k = 0; k < $3; k++)); do mknod --mode=666 "$state/dev/nvidia$k" c 1 3; done
-    # With Count= instead of File= the nodes go INVAL; AutoDetect would find a real GPU's driver.
-    printf 'AutoDetect=off\nName=gpu File=%s/dev/nvidia[0-%d]\n' "$state" $(($3 - 1)) >"$state/gres.conf"
-    # slurmd loads a cgroup plugin though nothing here uses cgroups, and the one for v2 fails
-    # without systemd. 24.05 can do without; before, v1 is the one that touches nothing unasked.
-    version=$(slurmd -V)
-    version=${version##* }
-    if [[ $(printf '%s\n' 24.05 "$version" | sort --version-sort | head --lines=1) == 24.05 ]]; then
-        echo 'CgroupPlugin=disabled' >"$state/cgroup.conf"
-    else
-        echo 'CgroupPlugin=cgroup/v1' >"$state/cgroup.conf"
-    fi
-    {
-        echo "127.0.0.1 localhost"
-        echo "$1.253 login"
-        echo "$1.254 controller"
-        for ((k = 1; k <= $2; k++)); do echo "$1.$k node$k"; done
-    } >"$state/hosts"
-    cat >"$state/slurm.conf" <<EOT
+  local k cgroup=cgroup/v1
+  (umask 077 && head --bytes=1024 /dev/urandom >"$state/munge/key")
+  for ((k = 0; k < $3; k++)); do mknod --mode=666 "$state/dev/nvidia$k" c 1 3; done
+  # Count= instead of File= makes nodes INVAL; AutoDetect would ask the driver of a real GPU.
+  printf '%s\n' AutoDetect=off "Name=gpu File=$state/dev/nvidia[0-$(($3 - 1))]" >"$state/gres.conf"
+  # slurmd always loads a cgroup plugin, and v2's fails where there is no systemd. v1's starts
+  # anywhere and does nothing unless asked; from 24.05 on none is needed.
+  if [[ $(slurmd -V) =~ \ ([0-9]+)\. ]] && ((BASH_REMATCH[1] >= 24)); then cgroup=disabled; fi
+  echo "CgroupPlugin=$cgroup" >"$state/cgroup.conf"
+  cat >"$SLURM_CONF" <<EOT
 ClusterName=$name
 SlurmctldHost=controller($1.254)
 SlurmUser=root
@@ -188,104 +120,131 @@ StateSaveLocation=$state/slurmctld
 SlurmdPidFile=$state/slurmd_%n.pid
 SlurmdLogFile=$state/log/slurmd_%n.log
 SlurmdSpoolDir=$state/spool_%n
-SlurmdParameters=config_overrides       # more CPUs than the machine has
+SlurmdParameters=config_overrides   # more CPUs than the machine has
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-ProctrackType=proctrack/linuxproc       # no cgroups needed
-TaskPlugin=task/none                    # no binding to CPUs that are not there
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none                # binds nothing to CPUs that are not there
 GresTypes=gpu
-MpiDefault=none
 ReturnToService=2
 KillWait=10
 SlurmdTimeout=60
-MessageTimeout=30                       # a busy machine answers late
-EnforcePartLimits=ALL                   # refuse a too long job at once, as most sites do
+MessageTimeout=30                   # a machine this busy answers late
+EnforcePartLimits=ALL               # refuse a job over the limits at once, as sites do
 SchedulerParameters=batch_sched_delay=0,sched_interval=10,bf_interval=10
 JobCompType=jobcomp/filetxt
 JobCompLoc=$state/log/jobcomp.log
-MinJobAge=86400                         # there is no accounting: keep ended jobs in scontrol's sight
+MinJobAge=86400                     # with no accounting, scontrol must remember ended jobs
+NodeName=DEFAULT CPUs=64 RealMemory=262144 Gres=gpu:$3
+# Without DefMemPerCPU a job takes all memory of its nodes, and none can share them.
+PartitionName=main Default=YES Nodes=ALL DefMemPerCPU=1024 DefaultTime=00:30:00 MaxTime=04:00:00
 EOT
-    for ((k = 1; k <= $2; k++)); do
-        echo "NodeName=node$k NodeAddr=$1.$k CPUs=64 RealMemory=262144 Gres=gpu:$3"
-    done >>"$state/slurm.conf"
-    # Without a default a job would take all the node's memory and nothing else could run there.
-    echo "PartitionName=main Nodes=ALL Default=YES DefaultTime=30 MaxTime=04:00:00 DefMemPerCPU=1024" \
-        >>"$state/slurm.conf"
+  # slurmctld looks up the host that a job was submitted from, and a failure costs it 10 s.
+  printf '%s\n' "127.0.0.1 localhost" "$1.254 controller" "$1.253 ${HOSTNAME%%.*}" >"$state/hosts"
+  for ((k = 1; k <= $2; k++)); do
+    echo "$1.$k node$k" >>"$state/hosts"
+    echo "NodeName=node$k NodeAddr=$1.$k" >>"$SLURM_CONF"
+  done
 }
 
-on_host() {     # on_host HOST COMMAND…: start a daemon as if on that host
-    local host=$1
-    shift
-    # Not `ip netns exec`: it mounts another /sys, where slurmd finds no cgroups. A clean
-    # environment, so that nothing of the caller's ends up in a daemon; without descriptor 9,
-    # or the daemon would hold the lock.
-    # shellcheck disable=SC2016     # for the inner shell
-    nsenter --net="/run/netns/vs-$name-$host" unshare --uts --mount env --ignore-environment \
-        PATH="$PATH" SLURM_CONF="$SLURM_CONF" sh -c \
-        'mount --bind "$1" /etc/hosts && hostname "$2" && shift 2 && exec "$@"' sh "$state/hosts" "$host" "$@" \
-        </dev/null >>"$state/log/start.log" 2>&1 9>&-
+start() {   # start HOST DAEMON…
+  # Not `ip netns exec`, under whose /sys slurmd finds no cgroups. A clean environment keeps the
+  # caller's secrets out of the daemons; descriptor 9 would keep the lock.
+  # shellcheck disable=SC2016     # $1 and $2 are the inner shell's
+  nsenter --net="/run/netns/vs-$name-$1" unshare --uts --mount \
+    env --ignore-environment PATH="$PATH" SLURM_CONF="$SLURM_CONF" \
+    sh -c 'mount --bind "$1" /etc/hosts && hostname "$2" && shift 2 && exec "$@"' \
+    sh "$state/hosts" "$@" </dev/null &>>"$state/log/start.log" 9>&- || fail "$2 fails on $1"
 }
-
-running_jobs() { timeout 20 squeue --noheader --states=running,completing,suspended --format=%i 2>/dev/null; }
-
-teardown() {
-    local i ns
-    trap '' INT TERM                # a second Ctrl-C would leave half of it behind
-    if answers; then                # let jobs run their traps, for as long as KillWait gives them
-        timeout 20 scancel --partition=main &>/dev/null || true
-        for ((i = 0; i < 60; i++)); do [[ -n $(running_jobs) ]] || break; sleep 0.2; done
-    fi
-    for ((i = 0; i < 100; i++)); do # TERM for 2 s, so that the daemons finish their files, then KILL
-        mapfile -t left < <(pids)
-        ((${#left[@]})) || break
-        if ((i < 20)); then kill -TERM "${left[@]}" 2>/dev/null || true
-        else kill -KILL "${left[@]}" 2>/dev/null || true; fi
-        sleep 0.1
-    done
-    ((${#left[@]} == 0)) || die "down: processes ${left[*]} cannot be ended; try again later"
-    # The cable first: the kernel takes namespaces apart later, and a new `up` may be quicker.
-    if [[ -e /sys/class/net/$link ]]; then ip link delete "$link"; fi
-    for ns in $(namespaces); do ip netns delete "$ns"; done
-    rm --recursive --force --one-file-system "$state"
-}
-
-wait_until() {      # wait_until SECONDS WHAT COMMAND…
-    local what=$2 deadline=$((SECONDS + $1))
-    shift 2
-    until "$@"; do
-        if ((SECONDS >= deadline)); then
-            tail --lines=5 "$state"/log/*.log >&2
-            die "up: $what within the time allowed; the ends of the logs are above"
-        fi
-        sleep 0.1
-    done
-}
-
-all_idle() { [[ $(sinfo --noheader --Node --format=%t | grep --count --line-regexp idle) == "$1" ]]; }
 
 up() {
-    local nodes=4 gpus=8 subnet k began=$SECONDS
-    while (($#)); do
-        case $1 in
-            --nodes | --gpus)
-                [[ ${2-} =~ ^[0-9]{1,2}$ ]] || die "$1 takes a whole number, not '${2-}'" 2
-                printf -v "${1#--}" %d "$((10#$2))"
-                shift 2 ;;
-            *) die "unknown option of up: $1; valid: --nodes, --gpus" 2 ;;
-        esac
-    done
-    ((nodes >= 1 && nodes <= 32)) || die "--nodes takes 1 to 32, not $nodes" 2
-    ((gpus >= 1 && gpus <= 16)) || die "--gpus takes 1 to 16, not $gpus" 2
-    check up
-    take_lock up
-    if answers; then
-        [[ $(<"$state/shape") == "$nodes $gpus" ]] || die "up: already up as $(shape); first run: $0 down"
-        say "already up: $(shape)"
-        return
-    fi
-    trap '((complete)) || { echo "error: up did not finish; removing what it made" >&2; teardown; }' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    teardown        # what a killed `up`, or a restart of the machine, may have left
-    ...
+  local nodes=4 gpus=8 most shape hash subnet routes k
+  while (($#)); do
+    case $1 in --nodes) most=32 ;; --gpus) most=16 ;;
+      *) die "up has no option '$1'; valid: --nodes, --gpus" 2 ;; esac
+    [[ ${2-} =~ ^[1-9][0-9]?$ && $2 -le $most ]] || die "$1 takes 1 to $most, not '${2-}'" 2
+    printf -v "${1#--}" %d "$2"
+    shift 2
+  done
+  shape="$nodes nodes x $gpus GPUs"
+  trap 'exit 130' INT TERM
+  lock up
+  check up
+  if [[ -e $state/shape && -n $(pids) ]]; then
+    [[ $(<"$state/shape") == "$shape" ]] ||
+      die "up: already up, but with $(<"$state/shape"); to change that, first run: $0 down"
+    { is_up && [[ -z $(sinfo --noheader --dead --format=%N) ]]; } ||
+      die "up: already up, but not all of it answers; first run: $0 down"
+    say "already up, $shape"
+    return
+  fi
+  trap 'trap "" INT TERM; say "up did not end well, removing it" >&2; teardown' EXIT
+  teardown        # what a killed `up` or a restart of the machine left
+  # Of 198.18.0.0/15, which is meant for testing networks (RFC 2544) and so hardly ever routed.
+  hash=$(cksum <<<"$name" | cut --delimiter=' ' --fields=1)
+  for ((k = hash; k < hash + 512; k++)); do
+    subnet=198.$((18 + k / 256 % 2)).$((k % 256))
+    routes=$({ ip route show to root "$subnet.0/24"; ip route show to match "$subnet.0/24"; } |
+      grep --invert-match '^default') || break
+  done
+  [[ -z $routes ]] || die "up: this machine routes all of 198.18.0.0/15; see: ip route"
+  mkdir --mode=755 "$state" "$state/dev" "$state/log" "$state/munge"
+  make_network "$subnet" "$nodes"
+  write_files "$subnet" "$nodes" "$gpus"
+  start controller munged --key-file="$state/munge/key" --socket="$state/munge/socket" \
+    --pid-file="$state/munge/pid" --log-file="$state/munge/log" --seed-file="$state/munge/seed"
+  start controller slurmctld
+  for ((k = 1; k <= nodes; k++)); do start "node$k" slurmd -N "node$k"; done
+  SECONDS=0
+  until [[ $(sinfo --noheader --Node --format=%t 2>&1 | grep --count '^idle$') == "$nodes" ]]; do
+    ((SECONDS < 60 && $(pids | wc --lines) >= nodes + 2)) || fail "the nodes are not all idle"
+    sleep 0.1
+  done
+  echo "$shape" >"$state/shape"
+  trap - EXIT INT TERM
+  say "up, $shape; to use it: source <($0 env)"
 }
+
+teardown() {
+  local i ns left
+  if is_up; then                  # jobs may run their traps for as long as KillWait
+    timeout 20 scancel --partition=main &>/dev/null || true
+    timeout 12 sh -c 'while squeue --noheader --states=running,completing,suspended |
+      grep --quiet .; do sleep 0.2; done' &>/dev/null || true
+  fi
+  for ((i = 0; i < 100; i++)); do
+    mapfile -t left < <(pids)
+    ((${#left[@]})) || break
+    if ((i == 0)); then kill -TERM "${left[@]}" 2>/dev/null || true; fi
+    if ((i > 20)); then kill -KILL "${left[@]}" 2>/dev/null || true; fi
+    sleep 0.1
+  done
+  ((${#left[@]} == 0)) || die "down: cannot end processes ${left[*]}; try again later"
+  # The cable by name: the kernel is slow to clear a namespace, and a new `up` may be quicker.
+  if [[ -e /sys/class/net/$cable ]]; then ip link delete "$cable"; fi
+  for ns in $(namespaces); do ip netns delete "$ns"; done
+  rm --recursive --force --one-file-system "$state" "$state.check"
+}
+
+down() {
+  lock down
+  [[ -e $state || -e $state.check || -n $(namespaces) ]] || { say "already down"; return; }
+  trap '' INT TERM
+  teardown
+  say "down"
+}
+
+[[ " $* " != *" -h "* && " $* " != *" --help "* ]] || { usage; exit; }
+[[ ${1-} =~ ^(install|check|up|status|env|down)$ ]] ||
+  die "no command '${1-}'; valid: install, check, up, status, env, down" 2
+[[ $1 == up || $# == 1 ]] || die "$1 takes no arguments, not '$2'" 2
+[[ $1 != status && $1 != env ]] || is_up || die "$1: no cluster '$name' is up; run: $0 up"
+case $1 in
+  check) lock check; check check; say "this machine can run it" ;;
+  env) printf 'export SLURM_CONF=%q\n' "$SLURM_CONF" ;;
+  status)
+    say "$(<"$state/shape"), SLURM_CONF=$SLURM_CONF"
+    sinfo --Node --format='%8N %.10T %.5c %.8m %8G %E'
+    squeue --states=all --sort=i --format='%8i %20j %10T %10M %.5D %R' ;;
+  *) "$@" ;;
+esac

@@ -1,0 +1,1 @@
+"""What the analysis commands share: parsers of each log, run folders, tables. Never torch."""

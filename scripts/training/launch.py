@@ -14,13 +14,14 @@ from training.errors import TrainingError
 def run(main: Callable[[], None]) -> None:
     """Call `main`; on an exception print it with the rank and the host, and exit with status 1.
 
-    Before the process group exists every rank of a node meets the same problem (no dataset, a
-    wrong option), so only the node's first rank prints it.
+    Before the process group exists a TrainingError (no data set, a wrong option) is every rank's
+    of a node, so only the node's first rank prints it.
     """
     try:
         main()
     except Exception as error:
-        if dist.is_initialized() or os.environ.get("LOCAL_RANK", "0") == "0":
+        everybodys = isinstance(error, TrainingError) and not dist.is_initialized()
+        if not everybodys or os.environ.get("LOCAL_RANK", "0") == "0":
             report(error)
         # Not sys.exit: tearing down a process group whose other ranks still wait can block.
         sys.stdout.flush()

@@ -104,13 +104,13 @@ class RunRecord:
 
     def print_settings(self) -> None:
         """Print what is trained, in two lines."""
-        s, data = self.settings, self.settings["dataset"]
+        s, data, world_size = self.settings, self.settings["dataset"], self.run["world_size"]
         print(
             f"{s['model']} on {data['name']}: {data['train']} training and {data['val']} "
             f"validation samples, {data['classes']} classes; {s['precision']} on {self.device.type}"
         )
         print(
-            f"{self.run['world_size']} processes x {s['batch_size_per_gpu']} = "
+            f"{world_size} process{'es' if world_size > 1 else ''} x {s['batch_size_per_gpu']} = "
             f"{s['global_batch_size']} samples a step; {s['epochs']} epochs",
             flush=True,
         )

@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Print peak, average and mode of each GPU's used memory out of nvidia-smi's CSV logs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from scaling.errors import ScalingError
+from scaling.memory_report import report_memory
+from scaling.text import printable
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        reports = list(report_memory(arguments.paths))
+    except ScalingError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 1
+    for report in reports:
+        if report.error:
+            print(f"error: {printable(report.error)}", file=sys.stderr)
+        elif report.dropped:
+            print(printable(f"{report.path}: {report.dropped}"), file=sys.stderr)
+    if arguments.json:
+        records = [{**r.record, "error": printable(r.error) or None} for r in reports]
+        print(json.dumps(records, indent=2))
+    else:
+        for report in reports:
+            if len(reports) > 1 and report.lines:
+                print(printable(f"{report.path}:"))
+            print(*report.lines, sep="\n", end="\n" if report.lines else "")
+    return 1 if any(report.error for report in reports) else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when every file gave values, 1 when one did not (it is named).",
+    )
+    parser.add_argument(
+        "paths",
+        metavar="FILE|DIR",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        help="a gpu_memory_log*.csv or cpu_memory_log*.txt, or a folder below which every "
+        "gpu_memory_log*.csv is read (default: this folder)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, memory in MiB")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    sys.exit(main())

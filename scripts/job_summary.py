@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Print the last lines of a job's log: its GPUs' memory, how it ended, and why.
+
+Every job file runs this from its exit trap. It changes no status: it exits 0 whatever it
+finds (2 for wrong arguments), and what cannot be read becomes a line.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scaling.summary import summarise_job
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        for line in summarise_job(
+            arguments.run_dir,
+            arguments.run_id,
+            arguments.log,
+            arguments.exit_status,
+            arguments.elapsed_s,
+        ):
+            print(line, flush=True)
+    except Exception as error:  # a summary must never be why a job fails
+        print(f"Job summary: not complete ({type(error).__name__}: {error})", file=sys.stderr)
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="the folder that holds results/, gpu_memory/ and cpu_memory/",
+    )
+    parser.add_argument(
+        "--run-id",
+        metavar="ID",
+        required=True,
+        help="Slurm job id, or <job id>.<restart> of a requeued job",
+    )
+    parser.add_argument(
+        "--log", metavar="FILE", type=Path, required=True, help="the job's Slurm log"
+    )
+    parser.add_argument(
+        "--exit-status",
+        metavar="N",
+        type=int,
+        required=True,
+        help="exit status of the training",
+    )
+    parser.add_argument(
+        "--elapsed-s", metavar="S", type=int, required=True, help="how long the job ran, seconds"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Samples of one GPU's memory, and the rounds of a log that does not name its GPUs."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+
+from scaling.errors import ScalingError
+from scaling.numbers import round_half_even, to_fraction
+
+ROUND_GAP_S = 0.25  # the rows of one round are milliseconds apart
+MOST_GPUS = 16  # of a node; more rows in a "round" are several rounds
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Used memory of one GPU over a log: n samples; peak, average and mode in MiB.
+
+    `covered_s` is the time between the first and the last sample (backward steps of the
+    clock left out) and `interval_s` the usual step; None without readable timestamps.
+    """
+
+    index: int
+    n: int
+    peak_mib: int | float
+    average_mib: Fraction
+    mode_mib: int | float
+    first: datetime | None
+    last: datetime | None
+    covered_s: float | None
+    interval_s: float | None
+
+    @property
+    def avg_mib(self) -> float:
+        return float(self.average_mib)
+
+
+@dataclass(frozen=True)
+class GpuLog:
+    """One node's GPU log: its GPUs by rising index, and where each of its lines went.
+
+    `lines == kept + sum(dropped.values()) + sum(ignored.values())`. `problem` says why
+    there is no GPU, else it is None.
+    """
+
+    path: Path
+    gpus: tuple[GpuMemory, ...]
+    lines: int
+    kept: int
+    dropped: dict[str, int]
+    ignored: dict[str, int]
+    problem: str | None
+
+    @property
+    def first(self) -> datetime | None:
+        return self.gpus[0].first if self.gpus else None
+
+    @property
+    def last(self) -> datetime | None:
+        return self.gpus[-1].last if self.gpus else None
+
+
+class GpuSeries:
+    """Collects one GPU's samples; keeps counts of values, never the samples."""
+
+    def __init__(self, index: int):
+        self.index = index
+        self.counts: Counter[int | float] = Counter()
+        self.steps: Counter[float] = Counter()
+        self.first: datetime | None = None
+        self.last: datetime | None = None
+        self.covered_s = 0.0
+
+    def add(self, when: datetime | None, used_mib: int | float) -> None:
+        self.counts[used_mib] += 1
+        if when is None:
+            return
+        if self.first is None:
+            self.first = when
+        elif (step_s := seconds_between(self.last, when)) > 0:
+            self.covered_s += step_s
+            self.steps[round(step_s, 1)] += 1
+        self.last = when
+
+    def summarise(self) -> GpuMemory:
+        n = self.counts.total()
+        total_mib = sum(to_fraction(value) * count for value, count in self.counts.items())
+        most = max(self.counts.values())
+        usual_step_s = max(self.steps, key=lambda step: (self.steps[step], -step), default=None)
+        return GpuMemory(
+            index=self.index,
+            n=n,
+            peak_mib=max(self.counts),
+            average_mib=Fraction(total_mib) / n,
+            # Of several most frequent values the smallest, as pandas' Series.mode()[0].
+            mode_mib=min(value for value, count in self.counts.items() if count == most),
+            first=self.first,
+            last=self.last,
+            covered_s=None if self.first is None else self.covered_s,
+            interval_s=usual_step_s,
+        )
+
+
+class Rounds:
+    """Numbers the rows of a log that has neither index nor uuid by their order in a round.
+
+    Only rounds as large as the first one are given out: in a shorter one a row is missing,
+    and then the rows after it would be taken for another GPU's.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[tuple[datetime, int | float | str]] = []
+        self.size: int | None = None
+        self.dropped = 0
+
+    def add(self, when: datetime | None, used_mib: int | float | str) -> list[tuple]:
+        """Take a row in; return (order, time, MiB) of each row of a round that it has ended."""
+        if when is None:
+            raise self._refusal()
+        gap_s = abs(seconds_between(self.rows[-1][0], when)) if self.rows else 0.0
+        ended = list(self.close()) if gap_s > ROUND_GAP_S else []
+        self.rows.append((when, used_mib))
+        if len(self.rows) > MOST_GPUS:
+            raise self._refusal()
+        return ended
+
+    def _refusal(self) -> ScalingError:
+        return ScalingError(
+            f"{self.path}: its GPUs cannot be told apart: no index, no uuid, and no timestamps "
+            "that part the rounds; log with --query-gpu=timestamp,index,…"
+        )
+
+    def close(self) -> Iterator[tuple]:
+        """Yield the rows of the round at hand when it is a whole one."""
+        rows, self.rows = self.rows, []
+        self.size = self.size or len(rows)
+        for order, (when, used_mib) in enumerate(rows):
+            if isinstance(used_mib, str):
+                continue  # counted by the reader under its own reason
+            if len(rows) == self.size:
+                yield order, when, used_mib
+            else:
+                self.dropped += 1
+
+
+def parse_timestamp(text: str) -> datetime | None:
+    """Return nvidia-smi's `2026/11/21 10:00:05.123` (local time, no zone) or ISO 8601."""
+    try:
+        return datetime.fromisoformat(text.replace("/", "-"))
+    except ValueError:
+        return None
+
+
+def seconds_between(earlier: datetime, later: datetime) -> float:
+    """Return the seconds between two times, 0.0 when only one of them has a zone."""
+    try:
+        return (later - earlier).total_seconds()
+    except TypeError:
+        return 0.0
+
+
+def format_memory(log: GpuLog) -> list[str]:
+    """Return one line a GPU, `[<stem> - GPU <index>] Peak = …, Avg = …, Mode = …`, in MiB."""
+    return [
+        f"[{log.path.stem} - GPU {gpu.index}] Peak = {gpu.peak_mib} MiB, "
+        f"Avg = {round_half_even(gpu.average_mib, 2)} MiB, Mode = {gpu.mode_mib} MiB"
+        for gpu in log.gpus
+    ]
+
+
+def format_dropped(log: GpuLog) -> str:
+    """Return `3 of 120 lines dropped: 2 no data, 1 NUL bytes`, '' when none was."""
+    if not log.dropped:
+        return ""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in log.dropped.items())
+    return f"{sum(log.dropped.values())} of {log.lines} lines dropped: {reasons}"

@@ -1,0 +1,105 @@
+"""Find the runs below a folder: which there are, at which scale, and how each stands."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from scaling import contract
+from scaling.errors import ScalingError
+from scaling.run_record import Run, check_rank_records, read_run, set_scale
+from scaling.state import State
+
+__all__ = ["Run", "State", "check_rank_records", "find_runs", "order_in_time", "read_run"]
+
+_LOG = logging.getLogger("scaling")
+
+
+def find_runs(folder: Path, now_s: float | None = None) -> list[Run]:
+    """Return every run below a folder, and a never-started one for each unused job script.
+
+    A job folder is one with a `*.slurm` file or a folder of the run contract (log, results,
+    gpu_memory, cpu_memory). A record that cannot be read costs its own run a line in
+    `problems`, nothing more. Raises ScalingError when the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ScalingError(
+            f"{folder}: no such folder; run this from the repository's top folder, or name the "
+            "folder that holds the job files and their logs"
+        )
+    runs: list[Run] = []
+    for job_folder in _find_job_folders(folder):
+        runs += _read_job_folder(job_folder, now_s)
+    return runs
+
+
+def order_in_time(runs: list[Run]) -> list[Run]:
+    """Return runs oldest first: by start time when each has one, else by job id."""
+    if all(run.start for run in runs):
+        return sorted(runs, key=lambda run: (run.start, run.job, run.restart))
+    return sorted(runs, key=lambda run: (run.job, run.restart))
+
+
+def _find_job_folders(folder: Path) -> Iterator[Path]:
+    def report(error: OSError) -> None:
+        _LOG.warning("%s cannot be read: %s", error.filename, error.strerror)
+
+    for path, names, files in os.walk(folder, onerror=report):
+        if set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files):
+            yield Path(path)
+        skipped = (*contract.RUN_FOLDERS, "__pycache__")
+        names[:] = sorted(n for n in names if n not in skipped and not n.startswith("."))
+
+
+def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
+    scripts = sorted(folder.glob("*.slurm"))
+    logs = _find_logs(folder)
+    own_ids = {
+        path.name
+        for name in contract.RUN_FOLDERS[1:]
+        for path in _list(folder / name)
+        if contract.RUN_ID.fullmatch(path.name)
+    }
+    last_restart: dict[int, int] = {}
+    for job, restart in map(contract.split_id, own_ids | set(logs)):
+        last_restart[job] = max(restart, last_restart.get(job, 0))
+    runs = []
+    for run_id in sorted(own_ids | set(logs), key=contract.split_id):
+        job, restart = contract.split_id(run_id)
+        # All restarts share the log `<job id>.out`: alone it is no run beside a restart's.
+        if restart == last_restart[job] or run_id in own_ids:
+            log = logs.get(run_id) or logs.get(str(job)) or (None, None)
+            runs.append(read_run(folder, run_id, log, last_restart[job], now_s=now_s))
+            runs[-1].script = scripts[0] if scripts else None
+    return runs or [_not_started(folder, script) for script in scripts]
+
+
+def _not_started(folder: Path, script: Path) -> Run:
+    run = Run(folder, "", contract.read_script_job_name(script), script)
+    set_scale(run)
+    run.workload = contract.workload_of_path(folder)
+    run.reason = describe_no_run(folder, script.name)
+    return run
+
+
+def describe_no_run(folder: Path, script_name: str) -> str:
+    """Return `no run yet: cd … && sbatch …`, ready to be pasted into a shell."""
+    return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
+
+
+def _find_logs(folder: Path) -> dict[str, tuple[str, Path]]:
+    """Return run id -> (job name, log); of several with one id the last by name."""
+    parsed = ((path, contract.parse_log_name(path.name)) for path in _list(folder / "log"))
+    return {found[1]: (found[0], path) for path, found in parsed if found and path.is_file()}
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        _LOG.warning("%s cannot be read: %s", folder, error.strerror)
+        return []

@@ -1,0 +1,88 @@
+"""Clean lines out of any log: encodings, carriage returns, labels and escapes, once for all.
+
+Every parser of this package reads through `read_lines`, so a log written by `srun -l`,
+`torchrun --tee`, a progress bar or a program that dies in mid-line looks the same to each.
+"""
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from scaling.errors import ScalingError
+
+CHUNK_BYTES = 1 << 20
+LONGEST_LINE_CHARS = 1 << 16  # no line that is parsed comes near; bounds memory on junk
+
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]")
+# `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own.
+_LABELS = re.compile(r"(?:\s*\d+: |\[[A-Za-z_]+\d+\]: ?)+")
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each line of a text file without its end, and whether it had one.
+
+    UTF-8 (bad bytes become U+FFFD) or UTF-16 with a byte order mark; `\\n`, `\\r\\n` and a
+    lone `\\r` end a line. Only the last line can have no end: its writer died in it, or has
+    not finished it. Lines are cut at LONGEST_LINE_CHARS; memory stays bounded for any file.
+    Raises ScalingError when the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(4)
+            bom, encoding = next(
+                (known for known in _BOMS if head.startswith(known[0])), (b"", "utf-8")
+            )
+            file.seek(len(bom))
+            yield from _split(_decode(file, encoding))
+    except OSError as error:
+        raise ScalingError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _decode(file: io.BufferedReader, encoding: str) -> Iterator[str]:
+    decoder = io.IncrementalNewlineDecoder(
+        codecs.getincrementaldecoder(encoding)(errors="replace"), translate=True
+    )
+    while chunk := file.read(CHUNK_BYTES):
+        yield decoder.decode(chunk)
+    yield decoder.decode(b"", final=True)
+
+
+def _split(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
+    rest = ""
+    for text in texts:
+        *whole, rest_of_text = text.split("\n")
+        for line in whole:
+            yield (rest + line)[:LONGEST_LINE_CHARS], True
+            rest = ""
+        # What no line of ours can need is let go of, so a line without an end costs nothing.
+        rest = (rest + rest_of_text)[:LONGEST_LINE_CHARS]
+    if rest:
+        yield rest, False
+
+
+def clean_line(line: str) -> str:
+    """Return the line without colours, control characters and launcher labels."""
+    if "\x1b" in line:
+        line = _ANSI.sub("", line)
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() or c == "\t" else "" for c in line)
+    labels = _LABELS.match(line)
+    return line[labels.end() :].rstrip() if labels else line.rstrip()
+
+
+def printable(text: object) -> str:
+    """Return text as one printable line: no control characters, no lone surrogates."""
+    return "".join(c if c.isprintable() else " " for c in str(text)).strip()
+
+
+def shorten(text: str, limit_chars: int = 200) -> str:
+    """Return text as one line of at most `limit_chars` characters, the cut marked with …"""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= limit_chars else line[: limit_chars - 1].rstrip() + "…"

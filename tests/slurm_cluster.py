@@ -1,0 +1,82 @@
+"""A virtual Slurm cluster for tests: start it, submit to it, wait, look at what is left."""
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+SCRIPT = REPO / "scripts/virtual_cluster.sh"
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"}
+
+
+class VirtualSlurm:
+    """The cluster called `name`; its folder and namespaces are its own."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.environment = os.environ | {"VIRTUAL_CLUSTER_NAME": name}
+
+    def control(self, *args: str) -> subprocess.CompletedProcess:
+        """Run scripts/virtual_cluster.sh with `args`."""
+        command = ["bash", SCRIPT, *args]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    def up(self, nodes: int, gpus: int) -> None:
+        done = self.control("up", "--nodes", str(nodes), "--gpus", str(gpus))
+        assert done.returncode == 0, done.stderr
+        settings = self.control("env").stdout
+        self.environment |= dict(re.findall(r"export (\w+)=(\S+)", settings))
+
+    def run(self, *command: str, **options) -> str:
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True, **options
+        )
+        return done.stdout.strip()
+
+    def submit(self, folder: Path, *options: str, **variables: str) -> str:
+        """sbatch the one job script in `folder` from there; returns the job's id."""
+        (script,) = folder.glob("*.slurm")
+        command = ["sbatch", "--parsable", *options, script.name]
+        done = subprocess.run(
+            command, cwd=folder, env=self.environment | variables,
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def state(self, job: str) -> str:
+        shown = self.run("scontrol", "show", "job", "--oneliner", job)
+        return re.search(r"JobState=(\w+)", shown)[1]
+
+    def wait(self, job: str, timeout_s: float = 240) -> str:
+        """Wait until the job has ended; returns its state."""
+        deadline = time.monotonic() + timeout_s
+        while (state := self.state(job)) not in ENDED:
+            assert time.monotonic() < deadline, f"job {job} is still {state} after {timeout_s} s"
+            time.sleep(0.3)
+        return state
+
+    def wait_for(self, log: Path, text: str, timeout_s: float = 120) -> None:
+        """Wait until `text` stands in the job's log."""
+        deadline = time.monotonic() + timeout_s
+        while not (log.exists() and text in log.read_text()):
+            assert time.monotonic() < deadline, f"no {text!r} in {log}"
+            time.sleep(0.2)
+
+    def processes(self) -> dict[int, str]:
+        """Process id -> command line of everything on the nodes but slurmd itself."""
+        found = {}
+        namespaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+        for space in re.findall(rf"^vs-{self.name}-node\d+", namespaces, re.MULTILINE):
+            listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
+            for pid in map(int, listed.stdout.split()):
+                try:
+                    words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+                except OSError:     # it ended meanwhile
+                    continue
+                if words and not words.startswith("slurmd -N"):
+                    found[pid] = words
+        return found
