@@ -34,34 +34,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        nargs="?",
-        type=Path,
-        default=Path("experiments"),
-        help="the folder with the job files and their logs (default: experiments)",
-    )
-    parser.add_argument(
-        "--job",
-        metavar="ID",
-        action="append",
-        default=[],
-        help="show this Slurm job in its row, and not the latest complete one; may be repeated",
-    )
-    parser.add_argument(
-        "--format",
-        choices=tuple(FORMATS),
-        default="md",
-        help="md: Markdown (default); csv: one tidy table; json: the same records",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        type=Path,
-        help="write to FILE, whole or not at all, instead of printing",
-    )
+    add = parser.add_argument
+    text = "the folder with the job files and their logs (default: experiments)"
+    add("folder", metavar="FOLDER", nargs="?", type=Path, default="experiments", help=text)
+    text = "show this Slurm job in its row, and not the latest complete one; may be repeated"
+    add("--job", metavar="ID", action="append", default=[], help=text)
+    text = "md: Markdown (default); csv: one tidy table; json: the same records"
+    add("--format", choices=tuple(FORMATS), default="md", help=text)
+    text = "write to FILE, whole or not at all, instead of printing"
+    add("-o", "--output", metavar="FILE", type=Path, help=text)
     return parser.parse_args()
 
 

@@ -32,32 +32,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--run-dir",
-        metavar="DIR",
-        type=Path,
-        required=True,
-        help="the folder that holds results/, gpu_memory/ and cpu_memory/",
-    )
-    parser.add_argument(
-        "--run-id",
-        metavar="ID",
-        required=True,
-        help="Slurm job id, or <job id>.<restart> of a requeued job",
-    )
-    parser.add_argument(
-        "--log", metavar="FILE", type=Path, required=True, help="the job's Slurm log"
-    )
-    parser.add_argument(
-        "--exit-status",
-        metavar="N",
-        type=int,
-        required=True,
-        help="exit status of the training",
-    )
-    parser.add_argument(
-        "--elapsed-s", metavar="S", type=int, required=True, help="how long the job ran, seconds"
-    )
+
+    def add(name: str, metavar: str, kind: type, text: str) -> None:
+        parser.add_argument(name, metavar=metavar, type=kind, required=True, help=text)
+
+    add("--run-dir", "DIR", Path, "the folder that holds results/, gpu_memory/ and cpu_memory/")
+    add("--run-id", "ID", str, "Slurm job id, or <job id>.<restart> of a requeued job")
+    add("--log", "FILE", Path, "the job's Slurm log")
+    add("--exit-status", "N", int, "exit status of the training")
+    add("--elapsed-s", "S", int, "how long the job ran, in seconds")
     return parser.parse_args()
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.nn.functional import cross_entropy
-
 import train
+from torch.nn.functional import cross_entropy
 from training.tinyimagenet import load_splits
 
 SETTINGS = Namespace(
@@ -36,7 +35,7 @@ def find_gradients(device: torch.device) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(8, 3, 32, 32, generator=generator)
     labels = torch.arange(8)
-    model.eval()    # BatchNorm over a rank's own 4 images is not BatchNorm over all 8
+    model.eval()  # BatchNorm over a rank's own 4 images is not BatchNorm over all 8
     part = slice(dist.get_rank(), None, dist.get_world_size())
     cross_entropy(model(images[part]), labels[part]).backward()
     torch.set_default_dtype(torch.float32)

@@ -75,7 +75,7 @@ class VirtualSlurm:
             for pid in map(int, listed.stdout.split()):
                 try:
                     words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
-                except OSError:     # it ended meanwhile
+                except OSError:  # it ended meanwhile
                     continue
                 if words and not words.startswith("slurmd -N"):
                     found[pid] = words

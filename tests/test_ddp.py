@@ -40,7 +40,7 @@ def test_parameters_are_equal_on_all_ranks_after_training(probes):
 
 def test_every_validation_image_is_counted_once(probes):
     assert probes["1_0"]["sums"][2] == 359
-    assert [probes[rank]["sums"][2] for rank in ("2_0", "2_1")] == [180, 179]   # no padding
+    assert [probes[rank]["sums"][2] for rank in ("2_0", "2_1")] == [180, 179]  # no padding
 
 
 def test_ranks_share_one_shuffle_that_changes_every_epoch(probes):

@@ -76,7 +76,7 @@ def test_run_json_holds_the_scale(rehearsal, scale):
     name, nodes, gpus, _ = SCALES[scale]
     run = json.loads((folder / "results" / job / "run.json").read_text())
     assert (run["nodes"], run["gpus_per_node"], run["world_size"]) == (nodes, gpus, nodes * gpus)
-    assert run["hosts"] == ["node1", "node2"][:nodes]       # rank 0 is on the head node
+    assert run["hosts"] == ["node1", "node2"][:nodes]  # rank 0 is on the head node
     assert (run["slurm"]["job_id"], run["slurm"]["job_name"]) == (job, name)
 
 
@@ -86,7 +86,7 @@ def test_cpu_log_saw_the_trainers(rehearsal, scale):
     for path in (folder / "cpu_memory" / job).iterdir():
         rows = [line.split() for line in path.read_text().splitlines() if line[:1] != "#"]
         assert len(rows) >= 2
-        assert max(float(row[2]) for row in rows) > 300     # MiB; srun itself has 9
+        assert max(float(row[2]) for row in rows) > 300  # MiB; srun itself has 9
 
 
 @EVERY_SCALE
@@ -102,16 +102,16 @@ def test_tables_are_filled_with_what_the_logs_say(rehearsal):
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
     cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows}
     for scale, (_, _, _, label) in SCALES.items():
-        folder, job = find_run(copy, scale)
+        folder, _ = find_run(copy, scale)
         (log,) = folder.glob("log/*.out")
         last = re.findall(
-            r"^Epoch \[3/3\].* \| Loss \(train, val\): (.+), .+ \| Accuracy \(train, val\): (.+), .+"
-            r" \| Throughput: (.+) img/s$",
+            r"^Epoch \[3/3\].* \| Loss \(train, val\): (.+), .+"
+            r" \| Accuracy \(train, val\): (.+), .+ \| Throughput: (.+) img/s$",
             log.read_text(), re.MULTILINE,
         )  # fmt: skip
         assert [tuple(cells[label][:3])] == last
-        assert cells[label][3].startswith("—")      # no nvidia-smi here
-        assert float(cells[label][9]) > 300         # CPU Peak (MiB)
+        assert cells[label][3].startswith("—")  # no nvidia-smi here
+        assert float(cells[label][9]) > 300  # CPU Peak (MiB)
     assert cells["1 GPU, 1 Node (baseline)"][6] == "1.0×"
     assert cells["1 Node (baseline)"][:3] == cells["1 GPU, 1 Node (baseline)"][:3]
     first, second = (float(cells[SCALES[s][3]][2]) for s in ("baseline", "multi_gpu/2_gpus"))

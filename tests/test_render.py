@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from profiles.cluster import Cluster, load_cluster
 from profiles.matrix import Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
@@ -175,20 +174,23 @@ def test_absent_fields_render_no_directive():
     text = render_for(Cluster(name="x", gpus_per_node=4))
     for word in ["mem", "partition", "qos", "account", "constraint", "cpus-per-task"]:
         assert f"--{word}" not in text
-    assert "SLURM_CPUS_PER_TASK" not in text    # unset without --cpus-per-task: set -u would end it
+    assert "SLURM_CPUS_PER_TASK" not in text  # unset without --cpus-per-task: set -u would end it
 
 
 # ---- Values stay values -----------------------------------------------------------------
 
-AWKWARD = ["$(touch canary)", "`touch canary`", "a b", "it's", 'say "hi"', "back\\slash", "*", "~",
-           "a;touch canary", "a\u00e9\u4e2d", "${HOME}", "-n", "!!", "#x", "{{ job }}", "}"]  # fmt: skip
+AWKWARD = [
+    "$(touch canary)", "`touch canary`", "a b", "it's", 'say "hi"', "back\\slash", "*", "~", "#x",
+    "a;touch canary", "a\u00e9\u4e2d", "${HOME}", "-n", "!!", "{{ job }}", "}",
+]  # fmt: skip
 
 
 def run_assignments(text: str, names: list[str], folder: Path) -> dict[str, str]:
     """Run a rendered script's `export NAME=…` lines in bash; return what arrived."""
     lines = [line for line in text.splitlines() if line.startswith("export ") and "=" in line]
     wanted = [line for line in lines if line.split("=")[0].removeprefix("export ") in names]
-    program = "\n".join(["set -euo pipefail", *wanted, *(f"printf '%s\\0' \"${n}\"" for n in names)])
+    shown = [f"printf '%s\\0' \"${name}\"" for name in names]
+    program = "\n".join(["set -euo pipefail", *wanted, *shown])
     done = subprocess.run(["bash", "-c", program], capture_output=True, cwd=folder, check=True)
     return dict(zip(names, done.stdout.decode().split("\0"), strict=False))
 

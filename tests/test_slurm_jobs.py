@@ -57,11 +57,12 @@ def use_standin(tmp_path: Path, gpus: dict) -> dict[str, str]:
 
 
 def test_gpu_memory_of_all_four_gpus(slurm, jobs, digits, tmp_path):
-    rising = [0, 20000, *[26532] * 38]      # 5 s apart: 195 s, longer than the job
-    gpus = {
-        "node1": {"period_s": 5, "dies": False, "memory": {"0": rising, "1": [10, *[20] * 39]}},
-        "node2": {"period_s": 5, "dies": False, "memory": {"0": [7] * 40, "1": [*[4] * 30, *[8] * 10]}},
-    }  # fmt: skip
+    first = {"0": [0, 20000, *[26532] * 38], "1": [10, *[20] * 39]}
+    second = {"0": [7] * 40, "1": [*[4] * 30, *[8] * 10]}
+    gpus = {  # 40 samples 5 s apart: longer than the job
+        "node1": {"period_s": 5, "dies": False, "memory": first},
+        "node2": {"period_s": 5, "dies": False, "memory": second},
+    }
     folder = jobs / "multi_node/2_nodes"
     job, state, log = run_job(slurm, folder, digits, **use_standin(tmp_path, gpus))
     assert state == "COMPLETED", log
@@ -113,7 +114,7 @@ def test_gpu_logger_that_dies_costs_only_its_own_cells(slurm, jobs, digits, tmp_
     dying = {"period_s": 1, "dies": True, "memory": {"0": [100, 200]}}
     edit = (jobs / "baseline/baseline.slurm").read_text().replace("--limit-batches=4 ", "")
     (jobs / "baseline/baseline.slurm").write_text(edit)
-    job, state, log = run_job(
+    _, state, log = run_job(
         slurm, jobs / "baseline", digits, **use_standin(tmp_path, {"node1": dying, "node2": dying})
     )
     assert state == "COMPLETED", log
@@ -121,7 +122,7 @@ def test_gpu_logger_that_dies_costs_only_its_own_cells(slurm, jobs, digits, tmp_
     for cell in row[4:7]:
         assert re.match(r"— GPU log of job \d+ stops after 1", cell)
     assert float(row[3]) > 0
-    assert float(row[10]) > 100     # CPU Peak (MiB): psrecord went on
+    assert float(row[10]) > 100  # CPU Peak (MiB): psrecord went on
 
 
 # ---- Failures ---------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_failing_rank_fails_the_job_and_is_named(slurm, jobs, digits, tmp_path):
     end = load(folder / "results" / job / "job_end.json")
     assert end["exit_status"] != 0
     assert not (folder / "results" / job / "RUN_COMPLETE.txt").exists()
-    assert "cannot decode" in log[log.rindex("elastic"):]    # said again in the summary at the end
+    assert "cannot decode" in log[log.rindex("elastic") :]  # said again in the summary at the end
     assert_nothing_is_left(slurm)
     assert "cannot decode" in fill_tables(jobs)["2 Nodes"][1]
 

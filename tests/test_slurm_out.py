@@ -12,6 +12,7 @@ from scaling.causes import find_cause, read_evidence
 from scaling.errors import ScalingError
 from scaling.slurm_out import SlurmOut, parse_epoch_line, read_slurm_out
 from scaling.state import State
+from scaling.text import LONGEST_LINE_CHARS, read_lines
 
 quick = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -162,6 +163,12 @@ def test_a_resumed_attempt_inherits_the_epochs_before_it(tmp_path):
     assert len(log.attempts) == 2
     assert log.last_attempt.has_all_epochs
     assert log.last_attempt.epochs[1].throughput_per_s == 2.0
+
+
+def test_a_resumed_attempt_does_not_inherit_the_epochs_that_it_repeats(tmp_path):
+    lines = [epoch_line(n, 5) for n in (1, 2, 3)] + [PREEMPTED.format("PREEMPTION")]
+    log = read(tmp_path, "\n".join([*lines, epoch_line(2, 5)]) + "\n")
+    assert [epoch.epoch for epoch in log.last_attempt.epochs] == [1, 2]
 
 
 def test_a_line_printed_twice_is_one_epoch(tmp_path):
@@ -362,6 +369,8 @@ def test_oom_is_the_cause_though_slurm_says_it_last():
 def test_an_error_that_the_training_outlived_gives_way():
     text = TRACEBACK.format("ImportError: no apex") + epoch_line(1) + "\n" + CAUSES[6][0]
     assert find_cause(text.splitlines()).state is State.OUT_OF_MEMORY
+    two = TRACEBACK.format("ImportError: no apex") + epoch_line(1) + "\nerror: real\n"
+    assert find_cause(two.splitlines()).text == "error: real"
     buffered = TRACEBACK.format("ValueError: real") + epoch_line(1) + "\n" + CHILD_FAILED
     assert find_cause(buffered.splitlines()).text == "ValueError: real"
 
@@ -395,6 +404,17 @@ def test_any_text_is_read(tmp_path, lines):
     log = read(tmp_path, text.encode("utf-8", "surrogatepass"))
     assert len(log.attempts) >= 1
     find_cause(text.splitlines())
+
+
+def test_no_line_is_longer_than_any_parser_needs(tmp_path):
+    path = tmp_path / "long.out"
+    path.write_bytes(b"x" * 100_000 + b"\n" + b"y" * 3_000_000 + b"\nz")
+    lines = list(read_lines(path))
+    assert [(line[0], len(line), has_end) for line, has_end in lines] == [
+        ("x", LONGEST_LINE_CHARS, True),
+        ("y", LONGEST_LINE_CHARS, True),
+        ("z", 1, False),
+    ]
 
 
 def test_a_big_log_is_read_in_little_memory(tmp_path):

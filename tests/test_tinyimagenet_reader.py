@@ -122,7 +122,7 @@ def test_files_are_not_examined_one_by_one(root, monkeypatch):
 
 
 # ------------------------------------------------------------------------------
-# Damaged images: one line with file, reason and rank
+# Damaged images: one line with file and reason
 # ------------------------------------------------------------------------------
 
 
@@ -155,35 +155,25 @@ def damage(path: Path, kind: str) -> None:
         ("folder", "Is a directory"),
     ],
 )
-def test_a_damaged_image_is_named_with_reason_and_rank(root, monkeypatch, kind, reason):
-    monkeypatch.setenv("RANK", "1")
+def test_a_damaged_image_is_named_with_its_reason(root, kind, reason):
     dataset = TinyImageNet(root, "train")
     damage(Path(dataset.samples[0][0]), kind)
     with pytest.raises(TrainingError) as caught:
         dataset[0]
     assert str(caught.value) == (
-        f"rank 1: cannot decode {root}/train/n01/images/n01_0.JPEG ({reason}); "
+        f"cannot decode {root}/train/n01/images/n01_0.JPEG ({reason}); "
         "replace the file or prepare the data again"
     )
 
 
-def test_without_torchrun_the_rank_is_0(root, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    dataset = TinyImageNet(root, "train")
-    damage(Path(dataset.samples[0][0]), "cut")
-    with pytest.raises(TrainingError, match=r"^rank 0: "):
-        dataset[0]
-
-
-def test_the_line_survives_a_dataloader_worker(root, monkeypatch):
+def test_the_line_survives_a_dataloader_worker(root):
     """A worker's exception is made anew from its traceback's text: it must stay one line."""
-    monkeypatch.setenv("RANK", "3")
     dataset = TinyImageNet(root, "train", lambda image: 0)
     damage(Path(dataset.samples[4][0]), "cut")
     with pytest.raises(TrainingError) as caught:
         list(DataLoader(dataset, batch_size=2, num_workers=1))
     assert re.fullmatch(
-        r"rank 3: cannot decode \S+/n03_0\.JPEG \(image file is truncated\); replace the file or "
+        r"cannot decode \S+/n03_0\.JPEG \(image file is truncated\); replace the file or "
         r"prepare the data again",
         str(caught.value),
     )
@@ -215,7 +205,7 @@ def test_any_damage_gives_an_image_or_one_line(noise_dataset, kept, changes):
     try:
         image, _ = dataset[0]
     except TrainingError as error:
-        assert re.fullmatch(rf"rank \d+: cannot decode {re.escape(path)} \(.+\); .+", str(error))
+        assert re.fullmatch(rf"cannot decode {re.escape(path)} \(.+\); .+", str(error))
     else:
         assert image.mode == "RGB"
 

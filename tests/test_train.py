@@ -15,7 +15,6 @@ from scaling.slurm_out import parse_epoch_line
 from training.arguments import TrainerParser, add_run_arguments, dash_option
 from training.errors import TrainingError
 from training.files import write_json, write_text
-from training.launch import strip_worker_traceback
 from training.record import EpochResult, check_workdir, format_epoch_line
 from training.stopwatch import Stopwatch
 
@@ -120,11 +119,11 @@ def test_throughput_is_all_samples_over_the_slowest_rank(two_process_run):
     _, workdir = two_process_run
     ranks = [load(workdir / f"rank{rank}_results_epoch1.json") for rank in (0, 1)]
     epoch = load(workdir / "training_metrics.json")["epochs"][1]
-    assert [rank["samples"] for rank in ranks] == [48, 48]      # 3 batches of 16
+    assert [rank["samples"] for rank in ranks] == [48, 48]  # 3 batches of 16
     slowest_s = max(rank["training_time"] for rank in ranks)
     assert epoch["samples_per_sec_global"] == pytest.approx(96 / slowest_s)
     assert all(0 <= rank["data_wait_s"] < rank["training_time"] for rank in ranks)
-    assert ranks[0]["validation_loss"] == ranks[1]["validation_loss"]   # all-reduced
+    assert ranks[0]["validation_loss"] == ranks[1]["validation_loss"]  # all-reduced
 
 
 def test_summary_excludes_the_warmup(two_process_run):
@@ -156,7 +155,7 @@ def copy_digits(digits: Path, folder: Path) -> Path:
 
 def test_corrupt_image_is_named_with_its_rank(digits, tmp_path):
     data = copy_digits(digits, tmp_path / "data")
-    for path in data.glob("train/*/images/*_1*.JPEG"):      # a half of them: both ranks meet one
+    for path in data.glob("train/*/images/*_1*.JPEG"):  # a half of them: both ranks meet one
         path.write_bytes(path.read_bytes()[:300])
     done = run_train(*SMALL, f"--data-dir={data}", f"--workdir={tmp_path}/w", processes=2)
     assert done.returncode != 0
@@ -331,12 +330,3 @@ def test_stopwatch_tells_waiting_from_working():
             time.sleep(0.01)
     assert stopwatch.steps == 3
     assert 0.06 <= stopwatch.data_wait_s < stopwatch.seconds - 0.025
-
-
-def test_worker_traceback_is_cut_to_its_sentence():
-    message = (
-        "Caught TrainingError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\n"
-        "training.errors.TrainingError: cannot decode a.JPEG (truncated); replace the file"
-    )
-    assert strip_worker_traceback(message) == "cannot decode a.JPEG (truncated); replace the file"
-    assert strip_worker_traceback("plain") == "plain"

@@ -118,14 +118,7 @@ def read_run(
     name, log_path = log
     restarts = max(restarts, contract.split_id(run_id)[1])
     run = Run(folder, run_id, name, log_path=log_path, restarts=restarts)
-    run.settings = _read_record(run, "run.json")
-    settings = run.settings or {}
-    slurm = settings.get("slurm")
-    if run.name is None and isinstance(slurm, dict):
-        run.name = str(slurm.get("job_name") or "") or None
-    run.workload = _text(settings.get("workload")) or contract.workload_of_path(folder)
-    run.start = contract.utc_time(settings, "start_utc")
-    set_scale(run)
+    _take_settings(run)
     if exit_status is None:
         end = _read_record(run, "job_end.json") or {}
         exit_status = _whole_number(run, end, "exit_status", "job_end.json")
@@ -136,6 +129,17 @@ def read_run(
     else:
         run.state, run.reason, run.cause = verdict.state, verdict.reason, verdict.cause
     return run
+
+
+def _take_settings(run: Run) -> None:
+    run.settings = _read_record(run, "run.json")
+    settings = run.settings or {}
+    slurm = settings.get("slurm")
+    if run.name is None and isinstance(slurm, dict):
+        run.name = _text(slurm.get("job_name"))
+    run.workload = _text(settings.get("workload")) or contract.workload_of_path(run.folder)
+    run.start = contract.utc_time(settings, "start_utc")
+    set_scale(run)
 
 
 def _gather_evidence(run: Run, exit_status: int | None) -> Evidence:

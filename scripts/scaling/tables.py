@@ -206,6 +206,18 @@ class _Filler:
         cells = {name: cells[name] for name in COLUMNS}
         return Row(spec.config, *scale, run, cells, notes=notes, later=choice.later)
 
+    def _divide(self, run: Run, base: Run) -> dict[str, Cell]:
+        here, there = self.measured[run], self.measured[base]
+        throughputs = here["throughput_per_s"], there["throughput_per_s"]
+        places = 1 if run is base else 2
+        return {
+            "throughput_scaling": ratio_cell(*throughputs, places),
+            "memory_avg_scaling": ratio_cell(here["gpu0_avg_mib"], there["gpu0_avg_mib"], places),
+            "efficiency_pct": missing("the number of GPUs is not known: no run.json")
+            if run.gpus is None
+            else ratio_cell(*throughputs, places=1, factor=Fraction(100, run.gpus), sign=""),
+        }
+
     def _explain_no_run(self, spec: RowSpec) -> str:
         reason = self.choices[spec.scale(self.usual_gpus)].reason
         return reason or describe_no_run(self.folder / spec.folder, spec.script)
@@ -220,23 +232,7 @@ class _Filler:
         comparable, note = (True, None) if run is base else compare_settings(run, base)
         if not comparable:
             return dict.fromkeys(names, missing(note))
-        here, there = self.measured[run], self.measured[base]
-        places = 1 if run is base else 2
-        cells = {
-            "throughput_scaling": ratio_cell(
-                here["throughput_per_s"], there["throughput_per_s"], places
-            ),
-            "memory_avg_scaling": ratio_cell(here["gpu0_avg_mib"], there["gpu0_avg_mib"], places),
-            "efficiency_pct": missing("the number of GPUs is not known: no run.json")
-            if run.gpus is None
-            else ratio_cell(
-                here["throughput_per_s"],
-                there["throughput_per_s"],
-                places=1,
-                factor=Fraction(100, run.gpus),
-                sign="",
-            ),
-        }
+        cells = self._divide(run, base)
         return {
             name: cell if cell.value is None else replace(cell, note=note)
             for name, cell in cells.items()

@@ -3,3 +3,8 @@
 
 class TrainingError(Exception):
     """Something the user can mend: the message says what is wrong and what to do about it."""
+
+    def __init__(self, message: str):
+        # What a DataLoader worker raises, PyTorch raises again with the worker's whole traceback
+        # for a message; its last line is "training.errors.TrainingError: <the message>".
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())

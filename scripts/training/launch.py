@@ -34,17 +34,7 @@ def report(error: Exception) -> None:
     rank = os.environ.get("RANK", "0")
     where = f"[rank {rank} on {socket.gethostname()}] error: "
     if isinstance(error, TrainingError):
-        text = where + strip_worker_traceback(str(error)) + "\n"
+        text = where + str(error) + "\n"
     else:
         text = traceback.format_exc() + f"{where}{type(error).__name__}: {error}".rstrip() + "\n"
     sys.stderr.write(text)
-
-
-def strip_worker_traceback(message: str) -> str:
-    """Keep the sentence of a TrainingError that a DataLoader worker raised.
-
-    PyTorch raises it again in the trainer with the worker's whole traceback as its message; the
-    last line is `training.errors.TrainingError: <the sentence>`.
-    """
-    last_line = message.strip().splitlines()[-1]
-    return last_line.removeprefix(f"{TrainingError.__module__}.{TrainingError.__qualname__}: ")

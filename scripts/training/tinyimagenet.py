@@ -24,15 +24,6 @@ from torch.utils.data import Dataset
 from training.errors import TrainingError
 
 
-class UnreadableImage(TrainingError):
-    """An image file that cannot be decoded; the message names the file, the reason and the rank."""
-
-    def __init__(self, message: str):
-        # A DataLoader worker's exception is made anew from the text of its whole traceback, of
-        # which the last line is the message: this keeps it a single line for the user.
-        super().__init__(message.rpartition("UnreadableImage: ")[2].strip())
-
-
 class TinyImageNet(Dataset):
     """One split of TinyImageNet; item i is (transform(image i), label i).
 
@@ -41,7 +32,7 @@ class TinyImageNet(Dataset):
     .classes: the wnids, where position = label; .samples: (path, label) of each image.
 
     Raises TrainingError, one line that names the path and the fix, when the folders are missing,
-    empty or disagree about the classes; UnreadableImage (a TrainingError) from an item.
+    empty or disagree about the classes, and for an image that cannot be decoded.
     """
 
     def __init__(self, root: str | Path, split: str, transform: Callable | None = None):
@@ -138,15 +129,15 @@ def read_annotated_samples(annotations: Path, classes: list[str]) -> list[tuple[
 
 
 def decode_image(path: str) -> Image.Image:
-    """Return the image as RGB, whatever its mode; raises UnreadableImage."""
+    """Return the image as RGB, whatever its mode; TrainingError names a damaged file."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except Exception as error:  # Pillow raises a dozen types for damaged files
         text = str(error).replace(f" {path!r}", "").partition(" (")[0]
         reason = getattr(error, "strerror", None) or text or type(error).__name__
-        what = f"rank {os.environ.get('RANK', 0)}: cannot decode {path} ({reason})"
-        raise UnreadableImage(f"{what}; replace the file or prepare the data again") from None
+        what = f"cannot decode {path} ({reason})"
+        raise TrainingError(f"{what}; replace the file or prepare the data again") from None
 
 
 def list_names(folder: str | Path) -> list[str]:

@@ -1,0 +1,135 @@
+"""What DESIGN and README promise of the repository itself, checked."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parent.parent
+LISTED = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+    cwd=REPO, capture_output=True, text=True, check=True,
+).stdout.split("\n")[:-1]  # fmt: skip
+FILES = [REPO / name for name in LISTED if (REPO / name).is_file()]
+PACKAGES = {"training": {"pandas"}, "scaling": {"torch"}, "profiles": {"torch", "pandas"}}
+SECTIONS = [
+    "Distributed Initialization",
+    "Model + AMP + DDP Wrapper",
+    "Data Pipeline & DistributedSampler",
+    "Training Loop",
+    "Validation Loop",
+    "Metrics & Logging",
+]
+
+
+def list_imports(path: Path) -> set[str]:
+    """The top-level modules that a Python file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_keep_to_themselves(package):
+    forbidden = PACKAGES[package] | set(PACKAGES) - {package} | {"torchvision"}
+    modules = list((REPO / "scripts" / package).glob("*.py"))
+    assert len(modules) > 3
+    for path in modules:
+        assert list_imports(path) & forbidden == set(), path
+
+
+def test_render_imports_only_profiles():
+    assert list_imports(REPO / "render.py") & {*PACKAGES, "torch", "pandas"} == {"profiles"}
+
+
+@pytest.mark.parametrize(
+    ("glob", "most"),
+    [
+        ("scripts/train.py", 300),
+        ("scripts/train_*.py", 350),
+        ("scripts/*/*.py", 250),
+        ("experiments/**/*.slurm", 110),
+    ],
+)
+def test_files_are_short_enough_to_read(glob, most):
+    for path in REPO.glob(glob):
+        assert len(path.read_text().splitlines()) <= most, path
+
+
+def test_top_level_is_what_it_should_be():
+    top = {path.relative_to(REPO).parts[0] for path in FILES}
+    assert {name for name in top if not name.startswith(".")} - {"LICENSE", "pyproject.toml"} == {
+        "README.md", "environment.yml", "experiments", "templates", "scripts", "render.py", "tests",
+    }  # fmt: skip
+
+
+def test_train_has_the_readmes_sections_in_order():
+    train = (REPO / "scripts/train.py").read_text()
+    readme = (REPO / "README.md").read_text()
+    assert re.findall(r"^# ---- \d\. (.+?) -+$", train, re.MULTILINE) == SECTIONS
+    walk = readme[readme.index("## The training script") : readme.index("## The job script")]
+    assert re.findall(r"^### (.+)$", walk, re.MULTILINE) == SECTIONS
+    for literal in ["init_process_group(", "DistributedDataParallel(", "DistributedSampler(",
+                    "torch.autocast(", "GradScaler(", "all_reduce(", "set_epoch("]:  # fmt: skip
+        assert literal in train
+
+
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [("python", "scripts/train.py"), ("bash", "experiments/multi_node/2_nodes/multi_node.slurm")],
+)
+def test_code_that_the_readme_explains_is_the_code(language, source):
+    blocks = re.findall(rf"```{language}\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    code = [line.strip() for line in (REPO / source).read_text().splitlines()]
+    assert len(lines) >= 7
+    assert [line for line in lines if line not in code] == []
+
+
+def test_paths_in_the_readmes_exist():
+    for readme in ("README.md", "scripts/README.md"):
+        text = (REPO / readme).read_text()
+        named = re.findall(r"(?:scripts|experiments|templates|tests)/[\w./-]*\w", text)
+        missing = {name for name in named if not (REPO / name).exists()}
+        assert missing <= {"templates/clusters/NAME.toml", "experiments/baseline/gpu_memory"}
+
+
+def test_environment_and_setup_script_list_the_same():
+    environment = yaml.safe_load((REPO / "environment.yml").read_text())
+    assert environment["name"] == "deepspeed-finetune"
+    (listed,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
+    script = (REPO / "scripts/setup_env.sh").read_text()
+    (reader,) = re.findall(r"^  sed .*$", script, re.MULTILINE)
+    done = subprocess.run(
+        ["bash", "-c", f"repo={REPO}\n{reader}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == listed
+    assert all(re.fullmatch(r"[a-z0-9-]+>=[\d.]+,<\d+", requirement) for requirement in listed)
+
+
+def test_nothing_names_a_machine():
+    # Spelt in pieces, or this file would name them itself.
+    banned = re.compile("|".join(["/wo" + "rk/", "/ro" + "ot/", "far" + "m-", r"\bpypi\.org\b"]))
+    for path in FILES:
+        if path.suffix not in {".png", ".jpeg"}:
+            found = banned.search(path.read_text(encoding="utf-8", errors="replace"))
+            assert found is None, f"{path}: {found}"
+
+
+def test_every_job_folder_has_its_log_folder():
+    for script in REPO.glob("experiments/**/*.slurm"):
+        assert (script.parent / "log/.gitkeep").is_file()
+        assert str((script.parent / "log/.gitkeep").relative_to(REPO)) in LISTED
+
+
+def test_python_is_formatted_and_linted():
+    ruff = REPO / ".venv/bin/ruff"
+    done = subprocess.run([ruff, "check", "."], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
