@@ -11,7 +11,8 @@ cluster, submits the baseline, 2 GPUs and 2 nodes x 2 GPUs, shows their progress
 tables and takes the cluster down. On two cores it takes about five minutes, the environment aside.
 
   --all        all seven scales on 8 nodes (about 20 minutes on two cores)
-  --data DIR   a TinyImageNet folder to train on (default: scikit-learn's handwritten digits)
+  --data DIR   a TinyImageNet folder to train on (default: scikit-learn's handwritten digits);
+               the whole of it takes hours on a few cores
   --keep       leave the cluster up afterwards
   -h, --help   this text
 
@@ -35,8 +36,9 @@ while (($#)); do
     --keep) keep=true ;;
     --data)
       (($# > 1)) || die "--data needs a folder"
+      [[ -d $2/train && -d $2/val ]] ||
+        die "no train/ and val/ in $2; make them with scripts/prepare_data.py tinyimagenet"
       data=$(realpath -- "$2")
-      [[ -d $data ]] || die "no folder $2; make one with scripts/prepare_data.py tinyimagenet"
       shift
       ;;
     -h | --help)

@@ -27,6 +27,8 @@ name=${VIRTUAL_CLUSTER_NAME:-virtual}
 [[ $name =~ ^[a-z][a-z0-9]{0,8}$ ]] ||          # vs-<name> names an interface: 15 characters
   die "VIRTUAL_CLUSTER_NAME=$name: use a small letter, then up to 8 small letters or digits" 2
 state=${VIRTUAL_CLUSTER_BASE:-/var/tmp}/virtual_slurm_$name
+[[ ${state%/*} =~ ^/[A-Za-z0-9._/-]{1,39}$ ]] ||      # slurmd's sockets are in it: 107 characters
+  die "VIRTUAL_CLUSTER_BASE=${state%/*}: use an absolute path of up to 40 characters, no spaces" 2
 cable=vs-$name                                  # this machine's end of it
 export SLURM_CONF=$state/slurm.conf             # never the Slurm that this machine belongs to
 
@@ -142,7 +144,8 @@ EOT
   # slurmctld looks up the host that a job was submitted from, and a failure costs it 10 s.
   printf '%s\n' "127.0.0.1 localhost" "$1.254 controller" "$1.253 ${HOSTNAME%%.*}" >"$state/hosts"
   for ((k = 1; k <= $2; k++)); do
-    echo "$1.$k node$k" >>"$state/hosts"
+    # The second line, since torch warns when it cannot name a peer by its mapped IPv6 address.
+    printf '%s\n' "$1.$k node$k" "::ffff:$1.$k node$k.$name" >>"$state/hosts"
     echo "NodeName=node$k NodeAddr=$1.$k" >>"$SLURM_CONF"
   done
 }
@@ -163,8 +166,7 @@ up() {
     case $1 in --nodes) most=32 ;; --gpus) most=16 ;;
       *) die "up has no option '$1'; valid: --nodes, --gpus" 2 ;; esac
     [[ ${2-} =~ ^[1-9][0-9]?$ && $2 -le $most ]] || die "$1 takes 1 to $most, not '${2-}'" 2
-    printf -v "${1#--}" %d "$2"
-    shift 2
+    printf -v "${1#--}" %d "$2"; shift 2
   done
   shape="$nodes nodes x $gpus GPUs"
   trap 'exit 130' INT TERM
@@ -212,16 +214,15 @@ teardown() {
     timeout 12 sh -c 'while squeue --noheader --states=running,completing,suspended |
       grep --quiet .; do sleep 0.2; done' &>/dev/null || true
   fi
-  for ((i = 0; i < 100; i++)); do
+  for ((i = 0; i < 100; i++)); do # TERM, and after 2 s KILL
     mapfile -t left < <(pids)
     ((${#left[@]})) || break
-    if ((i == 0)); then kill -TERM "${left[@]}" 2>/dev/null || true; fi
-    if ((i > 20)); then kill -KILL "${left[@]}" 2>/dev/null || true; fi
+    ((i > 0 && i < 20)) || kill -$((i ? 9 : 15)) "${left[@]}" 2>/dev/null || true
     sleep 0.1
   done
   ((${#left[@]} == 0)) || die "down: cannot end processes ${left[*]}; try again later"
-  # The cable by name: the kernel is slow to clear a namespace, and a new `up` may be quicker.
-  if [[ -e /sys/class/net/$cable ]]; then ip link delete "$cable"; fi
+  # The cable goes with its namespace, but later, and a new `up` may come before.
+  ip link delete "$cable" 2>/dev/null || true
   for ns in $(namespaces); do ip netns delete "$ns"; done
   rm --recursive --force --one-file-system "$state" "$state.check"
 }
@@ -230,8 +231,7 @@ down() {
   lock down
   [[ -e $state || -e $state.check || -n $(namespaces) ]] || { say "already down"; return; }
   trap '' INT TERM
-  teardown
-  say "down"
+  teardown; say "down"
 }
 
 [[ " $* " != *" -h "* && " $* " != *" --help "* ]] || { usage; exit; }

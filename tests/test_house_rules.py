@@ -14,7 +14,12 @@ LISTED = subprocess.run(
     cwd=REPO, capture_output=True, text=True, check=True,
 ).stdout.split("\n")[:-1]  # fmt: skip
 FILES = [REPO / name for name in LISTED if (REPO / name).is_file()]
-PACKAGES = {"training": {"pandas"}, "scaling": {"torch"}, "profiles": {"torch", "pandas"}}
+PACKAGES = {
+    "training": {"pandas"},
+    "scaling": {"torch"},
+    "profiles": {"torch", "pandas"},
+    "preparation": {"torch", "pandas"},
+}
 SECTIONS = [
     "Distributed Initialization",
     "Model + AMP + DDP Wrapper",

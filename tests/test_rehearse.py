@@ -141,7 +141,7 @@ def test_plots_are_there(rehearsal):
     [
         (["--al"], "error: unknown option '--al'; there are --all, --data DIR, --keep and --help"),
         (["--data"], "error: --data needs a folder"),
-        (["--data", "/no/such"], "error: no folder /no/such; make one with scripts/prepare_data"),
+        (["--data", "/no/such"], "error: no train/ and val/ in /no/such; make them with scripts"),
     ],
 )
 def test_wrong_option_is_one_line(args, message):

@@ -117,6 +117,15 @@ def test_a_name_that_cannot_name_an_interface_is_refused(name):
     assert re.fullmatch(r"error: VIRTUAL_CLUSTER_NAME=.*\n", result.stderr)
 
 
+@pytest.mark.parametrize("folder", ["here", "/with space", "/" + 40 * "x"])
+def test_a_folder_that_slurm_cannot_use_is_refused(folder):
+    cluster = Cluster("vctest")
+    cluster.environment |= {"VIRTUAL_CLUSTER_BASE": folder}
+    result = cluster.control("status")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"error: VIRTUAL_CLUSTER_BASE=.*\n", result.stderr)
+
+
 @pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["up", "--help"]])
 def test_help_names_every_command(arguments):
     result = Cluster("vctest").control(*arguments)
@@ -150,12 +159,12 @@ def test_without_root_the_error_says_so(command):
 
 
 @pytest.mark.slurm
-def test_a_folder_without_devices_is_found_out_before_anything_is_made(tmp_path):
+def test_a_folder_without_devices_is_found_out_before_anything_is_made():
     require_slurm()
     cluster = Cluster("vcnodev")
-    mount_and_up = 'mount -t tmpfs -o nodev none "$1" && VIRTUAL_CLUSTER_BASE=$1 bash "$2" up'
+    mount_and_up = 'mount -t tmpfs -o nodev none /mnt && VIRTUAL_CLUSTER_BASE=/mnt bash "$1" up'
     result = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", mount_and_up, "sh", tmp_path, SCRIPT],
+        ["unshare", "--mount", "sh", "-c", mount_and_up, "sh", SCRIPT],
         env=cluster.environment,
         capture_output=True,
         text=True,

@@ -28,6 +28,9 @@ _NO_DATA = re.compile(r"\[.*\]|N/A", re.IGNORECASE)  # [N/A], [Not Supported], [
 _AMOUNT = re.compile(r"(\d{1,9})(\.\d{1,6})?(?: ?(MiB|MB))?")
 
 
+MOST_REMEMBERED = 100_000  # amounts; a GPU has fewer MiB than that
+
+
 class _Columns(NamedTuple):
     """Where a row's fields stand; None when the log has no such column."""
 
@@ -99,7 +102,7 @@ class _Reader:
             return "another number of fields" if columns else "no header above it"
         when = None
         if columns.timestamp is not None:
-            when = parse_timestamp(fields[columns.timestamp])
+            when = parse_timestamp(fields[columns.timestamp].strip())
             if when is None and self.has_dates:
                 return "timestamp not readable"
             self.has_dates = self.has_dates or when is not None
@@ -116,10 +119,8 @@ class _Reader:
 
     def _read_amount(self, fields: list[str], columns: _Columns) -> int | float | str:
         """Return the row's memory.used in MiB, or why it has none."""
-        text = fields[columns.memory]
-        used_mib = self.amounts.get(text)
-        if used_mib is None:
-            used_mib = self.amounts[text] = _parse_amount(text)
+        text = fields[columns.memory].strip()
+        used_mib = self._parse_once(text)
         if isinstance(used_mib, str):
             return used_mib
         # `26532 MiB` cut behind a digit reads as a smaller, bare number.
@@ -128,16 +129,25 @@ class _Reader:
         elif self.has_units:
             return "unit missing where other rows have one"
         if columns.total is not None:
-            total_mib = _parse_amount(fields[columns.total])
+            total_mib = self._parse_once(fields[columns.total].strip())
             if not isinstance(total_mib, str) and used_mib > total_mib:
                 return "memory.used above memory.total"
         return used_mib
 
+    def _parse_once(self, text: str) -> int | float | str:
+        """Parse an amount, or remember it: a long log has few different ones."""
+        amount = self.amounts.get(text)
+        if amount is None:
+            amount = _parse_amount(text)
+            if len(self.amounts) < MOST_REMEMBERED:
+                self.amounts[text] = amount
+        return amount
+
     def _identify(self, fields: list[str], columns: _Columns) -> int | None:
         if columns.index is not None:
-            text = fields[columns.index]
+            text = fields[columns.index].strip()
             return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
-        uuid = fields[columns.uuid]
+        uuid = fields[columns.uuid].strip()
         return self.uuids.setdefault(uuid, len(self.uuids)) if uuid else None
 
     def _add_by_order(self, when, used_mib) -> str | None:
@@ -147,7 +157,9 @@ class _Reader:
 
     def _keep(self, gpu: int, when, used_mib: int | float) -> None:
         self.kept += 1
-        self.series.setdefault(gpu, GpuSeries(gpu)).add(when, used_mib)
+        if gpu not in self.series:
+            self.series[gpu] = GpuSeries(gpu)
+        self.series[gpu].add(when, used_mib)
 
     def finish(self) -> GpuLog:
         for gpu, when, value in self.rounds.close():
@@ -181,7 +193,7 @@ class _Reader:
 
 def _parse_header(line: str) -> _Columns | None:
     """Return the columns when every field reads as a property name, else None (a row)."""
-    matches = [_HEADER_FIELD.fullmatch(field.lower()) for field in _split_fields(line)]
+    matches = [_HEADER_FIELD.fullmatch(f.strip().lower()) for f in _split_fields(line)]
     if not all(matches):
         return None
     names = [match[1] for match in matches]
@@ -201,10 +213,10 @@ def _parse_header(line: str) -> _Columns | None:
 def _split_fields(line: str) -> list[str]:
     if '"' in line:
         try:
-            return [field.strip() for field in next(csv.reader([line], skipinitialspace=True))]
+            return next(csv.reader([line], skipinitialspace=True))
         except (csv.Error, StopIteration):
             return [line]
-    return [field.strip() for field in line.split(",")]
+    return line.split(",")
 
 
 def _parse_amount(text: str) -> int | float | str:

@@ -68,7 +68,7 @@ class GpuSeries:
     def __init__(self, index: int):
         self.index = index
         self.counts: Counter[int | float] = Counter()
-        self.steps: Counter[float] = Counter()
+        self.steps: Counter[int] = Counter()  # tenths of a second between samples
         self.first: datetime | None = None
         self.last: datetime | None = None
         self.covered_s = 0.0
@@ -81,14 +81,14 @@ class GpuSeries:
             self.first = when
         elif (step_s := seconds_between(self.last, when)) > 0:
             self.covered_s += step_s
-            self.steps[round(step_s, 1)] += 1
+            self.steps[int(step_s * 10 + 0.5)] += 1
         self.last = when
 
     def summarise(self) -> GpuMemory:
         n = self.counts.total()
         total_mib = sum(to_fraction(value) * count for value, count in self.counts.items())
         most = max(self.counts.values())
-        usual_step_s = max(self.steps, key=lambda step: (self.steps[step], -step), default=None)
+        usual_step = max(self.steps, key=lambda step: (self.steps[step], -step), default=None)
         return GpuMemory(
             index=self.index,
             n=n,
@@ -99,7 +99,7 @@ class GpuSeries:
             first=self.first,
             last=self.last,
             covered_s=None if self.first is None else self.covered_s,
-            interval_s=usual_step_s,
+            interval_s=None if usual_step is None else usual_step / 10,
         )
 
 

@@ -1,0 +1,85 @@
+"""A file from the web: going on where an earlier attempt stopped, and checked before it is used."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from preparation.errors import DataError
+from preparation.progress import Progress
+
+CHUNK_BYTES = 1024**2
+NETWORK_TIMEOUT_S = 30
+
+
+@contextmanager
+def downloaded(url: str, md5: str, part: Path, by_hand: str) -> Iterator[Path]:
+    """Give the file at url, checked, as part; keep part only where a later run can use it.
+
+    by_hand: the command that does without the network, for the message when that fails.
+    A DataError in the caller's block says that the file is no good either: it is removed.
+    """
+    try:
+        download(url, part)
+    except DataError as error:
+        fix = f"run again to go on, or fetch it elsewhere, copy it here and run: {by_hand}"
+        raise DataError(f"{error}; {fix}") from None
+    finally:
+        if part.exists() and part.stat().st_size == 0:
+            part.unlink()
+    try:
+        check_md5(part, md5)
+        yield part
+    except DataError as error:
+        part.unlink()
+        raise DataError(f"{error}; the download from {url} was removed") from None
+    part.unlink()
+
+
+def download(url: str, part: Path) -> None:
+    """Stream url to part, going on from what an earlier attempt left there."""
+    progress = Progress(f"download to {part}", "MB")
+    with part.open("ab") as file:
+        for position, total_bytes, chunk in read_url(url, file.tell()):
+            if position < file.tell():  # the server sends the whole file again
+                file.seek(position)
+                file.truncate()
+            file.write(chunk)
+            progress.show(position / 1e6, total_bytes / 1e6)
+
+
+def read_url(url: str, offset: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (position, bytes in all, chunk) of the file at url, from offset where the server can.
+
+    Raises DataError with the reason when the network or the server fails.
+    """
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    request = Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
+    try:
+        with urlopen(request, timeout=NETWORK_TIMEOUT_S) as response:
+            position = offset if response.status == 206 else 0
+            total_bytes = position + int(response.headers.get("Content-Length", 0))
+            while chunk := response.read(CHUNK_BYTES):
+                yield position, total_bytes, chunk
+                position += len(chunk)
+        if position < total_bytes:
+            raise ConnectionError(f"cut off after {position:,} of {total_bytes:,} bytes")
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError) and error.code == 416 and offset:
+            return  # "range not satisfiable": the file was whole already
+        reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
+        raise DataError(f"cannot download {url} ({reason})") from None
+
+
+def check_md5(file: Path, md5: str) -> None:
+    """Raise DataError unless the file has the checksum md5."""
+    with file.open("rb") as content:
+        # The flag lets hosts in FIPS mode compute it: it is for damage, not for secrets.
+        found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        what = f"{file} ({file.stat().st_size:,} bytes) has md5 {found} instead of {md5}"
+        raise DataError(f"{what}: damaged, or another file; fetch it again, or set --md5")
