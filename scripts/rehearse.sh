@@ -52,21 +52,33 @@ done
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd -- "$repo"
-cluster=scripts/virtual_cluster.sh
 if $all; then
   nodes=8 scales=(baseline multi_gpu/{2,4,8}_gpus multi_node/{2,4,8}_nodes)
 else
   nodes=2 scales=(baseline multi_gpu/2_gpus multi_node/2_nodes)
 fi
 
+# The virtual cluster needs root; the jobs are whoever's who runs this.
+cluster() {
+  local keep=VIRTUAL_CLUSTER_NAME,VIRTUAL_CLUSTER_BASE
+  if ((EUID == 0)); then
+    scripts/virtual_cluster.sh "$@"
+  elif command -v sudo > /dev/null; then
+    sudo --preserve-env="$keep" scripts/virtual_cluster.sh "$@"
+  else
+    die "starting a virtual cluster needs root, and there is no sudo; run this as root"
+  fi
+}
+
 # Whatever happens from here on, Ctrl-C included, the cluster goes down again.
 take_down() {
   local status=$?
   trap - EXIT INT TERM
   if $keep && ((status == 0)); then
-    say "The cluster stays up. To use it: source <($cluster env); to end it: $cluster down"
+    say "The cluster stays up; to use it: source <(scripts/virtual_cluster.sh env)"
+    echo "To end it: scripts/virtual_cluster.sh down"
   else
-    "$cluster" down || true
+    cluster down || true
   fi
   exit "$status"
 }
@@ -107,8 +119,8 @@ watch_job() {
   tail -n 12 -- "${log[@]}" >&2
 }
 
-"$cluster" install
-"$cluster" check
+cluster install
+cluster check
 
 say "Environment"
 bash scripts/setup_env.sh
@@ -128,9 +140,9 @@ say "Virtual cluster of $nodes nodes"
 trap take_down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-"$cluster" up --nodes "$nodes" --gpus 8
+cluster up --nodes "$nodes" --gpus 8
 # shellcheck disable=SC1090
-source <("$cluster" env)
+source <(cluster env)
 
 say "Jobs: ${scales[*]}, one after the other"
 ids=() failed=()

@@ -33,9 +33,12 @@ make_venv() {
     return
   fi
   rm -rf -- "$venv"
-  if command -v apt-get > /dev/null && [[ $EUID -eq 0 ]]; then
-    echo "Installing the Debian package python3-venv (python3 -m venv needs it)"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv
+  local sudo=()
+  ((EUID == 0)) || sudo=(sudo)
+  if command -v apt-get > /dev/null && { ((EUID == 0)) || command -v sudo > /dev/null; }; then
+    echo "Installing the Debian package python3-venv, which python3 -m venv needs"
+    "${sudo[@]}" apt-get update -qq
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv > /dev/null
     "$python" -m venv "$venv"
   else
     tail -n 3 "$log" >&2
