@@ -137,6 +137,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=10,bf_interval=10
 JobCompType=jobcomp/filetxt
 JobCompLoc=$state/log/jobcomp.log
 MinJobAge=86400                     # with no accounting, scontrol must remember ended jobs
+FirstJobId=$((10#$(date +%m%d%H%M)))    # the minute: no id, so no run folder, comes twice
 NodeName=DEFAULT CPUs=64 RealMemory=262144 Gres=gpu:$3
 # Without DefMemPerCPU a job takes all memory of its nodes, and none can share them.
 PartitionName=main Default=YES Nodes=ALL DefMemPerCPU=1024 DefaultTime=00:30:00 MaxTime=04:00:00
