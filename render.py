@@ -23,7 +23,7 @@ REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "scripts"))
 
 from profiles.cluster import Cluster, load_cluster
-from profiles.matrix import Job, Matrix, load_matrix, plan_job
+from profiles.matrix import DoesNotFit, Job, Matrix, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
 from profiles.toml_model import ProfileError, name_nearest
 
@@ -47,9 +47,14 @@ def main() -> None:
             raise ProfileError(f"{sum(stale)} stale job scripts; run: python render.py")
         return
     profile = args.cluster or matrix.cluster
-    jobs = [plan_job(name, matrix, load_profile(profile)) for name in names]
+    jobs, misfits = plan_jobs(names, matrix, load_profile(profile))
+    if misfits and not (args.skip or args.list):
+        raise ProfileError(f"{misfits[0]}, or leave out what does not fit with --skip")
     if args.list:
         print_jobs(jobs, args.to)
+    for misfit in misfits:
+        print(f"left out: {misfit}")
+    if args.list:
         return
     texts = {job.script: render(job, profile) for job in jobs}  # all of them before any is written
     for script, text in texts.items():
@@ -64,6 +69,19 @@ def select_names(matrix: Matrix, glob: str) -> list[str]:
         known = [*matrix.jobs, *(row.folder for row in matrix.jobs.values())]
         raise ProfileError(f'no job matches --only "{glob}"; {name_nearest(glob, known)}')
     return names
+
+
+def plan_jobs(
+    names: list[str], matrix: Matrix, cluster: Cluster
+) -> tuple[list[Job], list[DoesNotFit]]:
+    """Plan the jobs `names`; returns those that fit the cluster, and why the others do not."""
+    jobs, misfits = [], []
+    for name in names:
+        try:
+            jobs.append(plan_job(name, matrix, cluster))
+        except DoesNotFit as misfit:
+            misfits.append(misfit)
+    return jobs, misfits
 
 
 def render(job: Job, profile: str) -> str:
@@ -149,6 +167,9 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         default=Path(os.path.relpath(REPO / "experiments")),
         help="folder to write into (default: experiments)",
+    )
+    parser.add_argument(
+        "--skip", action="store_true", help="leave out jobs that the cluster cannot run"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

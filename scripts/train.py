@@ -69,18 +69,18 @@ def main() -> None:
 def init_distributed(timeout_s: int) -> torch.device:
     """Join the process group and return this rank's device.
 
-    torchrun tells each process who it is: RANK (0 .. world size - 1, over all nodes), LOCAL_RANK
-    (on this node) and WORLD_SIZE, and where to meet: MASTER_ADDR and MASTER_PORT. Started by plain
-    `python`, this is rank 0 of 1. NCCL carries the messages between GPUs, gloo between CPUs.
+    torchrun tells each process who it is, RANK of WORLD_SIZE and LOCAL_RANK on its node, and where
+    to meet, MASTER_ADDR and MASTER_PORT; plain `python` starts rank 0 of 1. NCCL links GPUs.
     """
     device, backend = torch.device("cpu"), "gloo"
     if torch.cuda.is_available():
-        processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-        if processes > gpus:
-            raise TrainingError(f"{processes} processes on this node but {gpus} GPUs; ask for more")
-        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), "nccl"
+        gpus = torch.cuda.device_count()
+        if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > gpus:
+            raise TrainingError(f"more processes on this node than its {gpus} GPUs; ask for more")
+        # A Slurm task may see its own GPU only, which is then number 0.
+        local_rank = int(os.environ.get("LOCAL_RANK", 0)) if gpus > 1 else 0
+        device, backend = torch.device("cuda", local_rank), "nccl"
         torch.cuda.set_device(device)
-
     alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     where = {} if "WORLD_SIZE" in os.environ else alone
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **where)

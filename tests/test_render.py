@@ -251,7 +251,7 @@ MISTAKES = {
     "8 GPUs of a 4-GPU node": (
         PROFILE, "gpus_per_node = 8", "gpus_per_node = 4",
         'error: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster "ibex"; '
-        "edit experiments/matrix.toml",
+        "edit experiments/matrix.toml, or leave out what does not fit with --skip",
     ),
     "more CPUs than a node has": (
         PROFILE, "cpus_per_gpu = 4", "cpus_per_gpu = 4\ncpus_per_node = 20",
@@ -278,7 +278,7 @@ MISTAKES = {
     ),
     "misspelt job key": (
         "experiments/matrix.toml", "nodes = 1\n", "node = 1\n",
-        'error: experiments/matrix.toml: missing key "jobs.ddp_1g1n.nodes"; add it',
+        'error: experiments/matrix.toml: unknown key "jobs.ddp_1g1n.node"; did you mean "nodes"?',
     ),
     "extra job key": (
         "experiments/matrix.toml", "nodes = 1\n", "nodes = 1\ntimme = 3\n",
@@ -374,6 +374,18 @@ def test_list_and_schema_write_nothing(checkout):
     assert len(done.stdout.splitlines()) == 8
     assert '"gpus_per_node"' in run_render("--schema", repo=checkout).stdout
     assert not (checkout / "out").exists()
+
+
+def test_skip_leaves_out_what_does_not_fit(checkout):
+    edit(checkout / PROFILE, "gpus_per_node = 8", "gpus_per_node = 4")
+    listed = run_render("--list", repo=checkout)
+    assert listed.returncode == 0
+    assert 'left out: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4' in listed.stdout
+    done = run_render("--skip", "--to", "out", repo=checkout)
+    assert done.returncode == 0
+    assert done.stdout.startswith('left out: job "ddp_8g1n": ')
+    assert done.stdout.endswith("6 job scripts for cluster ibex in out\n")
+    assert len(list((checkout / "out").rglob("*.slurm"))) == 6
 
 
 def test_profiles_load():

@@ -92,6 +92,7 @@ def test_gpu_memory_of_all_four_gpus(slurm, jobs, digits, tmp_path):
     assert expected in log
     table = fill_tables(jobs)["2 Nodes"]
     assert table[4:7] == ["26532", "25705.40", "26532"]
+    assert_nothing_is_left(slurm)
 
 
 def fill_tables(folder: Path) -> dict[str, list[str]]:

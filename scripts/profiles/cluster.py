@@ -1,60 +1,164 @@
-"""What a job script has to say on one cluster: the schema of templates/clusters/*.toml."""
+"""What a job script has to say on one cluster: the schema of templates/clusters/*.toml.
+
+templates/clusters/README.md lists each field with the text it makes and a site that needs it.
+"""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from profiles.toml_model import (
     Directive,
     EnvName,
+    Interface,
     Name,
     Options,
     ProfileError,
     ShellLine,
+    Span,
     Strict,
     Text,
+    TimeLimit,
+    merge_toml,
     name_nearest,
+    parse_model,
     read_toml,
+    span_holds,
 )
 
-GpuRequest = Literal["gpus", "gpus-per-node", "gres"]
+GpuRequest = Literal["gpus", "gpus-per-node", "gres", "gpus-per-task", "srun"]
+LOCAL_KEYS = {"account", "qos", "partition", "reservation", "data_dir", "env", "setup"}
+
+
+class Scales(Strict):
+    """Conditions on a job: it must meet each one that is given. `"1-4"`, `"8+"` or `"2"`."""
+
+    gpus_per_node: Span | None = None
+    nodes: Span | None = None
+
+    def hold(self, nodes: int, gpus_per_node: int) -> bool:
+        """Say whether a job of `nodes` x `gpus_per_node` GPUs is meant."""
+        return span_holds(self.nodes, nodes) and span_holds(self.gpus_per_node, gpus_per_node)
+
+
+class Rule(Scales):
+    """A value for some scales; the first rule that holds wins, one without conditions always."""
+
+    use: Directive
+
+
+class TimeRule(Scales):
+    """A time limit for some scales."""
+
+    use: TimeLimit
+
+
+class TextRule(Scales):
+    """The value of an environment variable for some scales."""
+
+    use: Text
+
+
+class Limit(Scales):
+    """Scales that the site forbids, and its words for why."""
+
+    because: Text
+
+
+class Master(Strict):
+    """How to name the address at which ranks of several nodes meet: one of these."""
+
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
+    interface: Interface | None = None
+    command: ShellLine | None = None
+
+    @model_validator(mode="after")
+    def name_one(self) -> "Master":
+        if sum(value is not None for value in (self.suffix, self.interface, self.command)) != 1:
+            raise ValueError("takes one of suffix, interface and command")
+        return self
 
 
 class Cluster(Strict):
-    """Facts of one cluster. Only `name` and `gpus_per_node` are required; an absent field renders
-    no directive."""
+    """Facts of one cluster; what is absent renders nothing."""
 
     name: Name = Field(description="the file's name without .toml")
-    gpus_per_node: int = Field(ge=1, le=16, description="GPUs of the largest node")
+    gpus_per_node: int = Field(ge=1, le=64, description="GPUs of the largest node")
     nodes: int | None = Field(None, ge=1, description="the most nodes a job may ask for")
-    cpus_per_node: int | None = Field(None, ge=1, description="CPUs a job can have on a node")
+    cpus_per_node: int | None = Field(None, ge=1, description="CPUs that a job can have on a node")
+    cannot_run: list[Limit] = Field([], description="scales that the site forbids, with its reason")
 
     gpu_request: list[GpuRequest] = Field(
-        ["gpus-per-node"],
-        description='in this order: --gpus=TOTAL, --gpus-per-node=N, --gres=gpu:N',
+        ["gpus-per-node"], description="how GPUs are asked for, in this order; [] for not at all"
     )
     gpu_type: Directive | None = Field(None, description="a100 in --gres=gpu:a100:4")
-    cpus_per_gpu: int | None = Field(None, ge=1, description="makes --cpus-per-task")
-    mem: Directive | None = Field(None, description="--mem, memory a node")
-    partition: Directive | None = None
-    qos: Directive | None = None
-    account: Directive | None = None
-    constraint: Directive | None = None
-    reservation: Directive | None = None
-    omit: list[Literal["nodes", "time"]] = Field([], description="directives this site refuses")
 
+    partition: Directive | list[Rule] | None = None
+    qos: Directive | list[Rule] | None = None
+    account: Directive | list[Rule] | None = None
+    constraint: Directive | list[Rule] | None = None
+    reservation: Directive | list[Rule] | None = None
+    exclusive: bool = Field(False, description="--exclusive: no other job on the nodes")
+    time: TimeLimit | list[TimeRule] | None = Field(None, description="instead of the matrix's")
+    extra_sbatch: list[Annotated[Directive, Field(pattern="^-")]] = Field(
+        [], description="further directives, as they stand"
+    )
+    omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode"]] = Field(
+        [], description="directives that the site refuses or does without"
+    )
+
+    cpus_per_gpu: int | None = Field(None, ge=1, description="makes --cpus-per-task")
+    hint: Directive | None = Field(None, description="--hint=nomultithread")
+    threads_per_core: int | None = Field(None, ge=1, description="--threads-per-core")
+    mem: Directive | list[Rule] | None = Field(None, description="--mem, memory a node")
+    mem_per_gpu: Directive | None = Field(None, description="--mem-per-gpu")
+
+    launcher: Literal["torchrun", "srun"] = Field(
+        "torchrun", description="one task a node with torchrun, or one task a GPU without"
+    )
+    srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
+    srun_args: list[Annotated[Directive, Field(pattern="^-")]] = Field([], description="for srun")
+    starter: ShellLine | None = Field(None, description="a command instead of srun, such as ibrun")
+    container: ShellLine | None = Field(None, description="the command prefix inside the step")
+
+    login_shell: bool = Field(False, description="#!/bin/bash -l")
     setup: list[ShellLine] = Field([], description="shell lines that activate the software")
-    env: dict[EnvName, Text] = Field({}, description="environment variables of every job")
+    step_setup: list[ShellLine] = Field([], description="the same, again inside the step")
+    env: dict[EnvName, Text | list[TextRule]] = Field({}, description="environment variables")
     umask: str = Field("027", pattern=r"^0[0-7]{2,3}$")
+
+    master: Master | None = Field(None, description="default: the first host name of the job")
+    port_range: list[Annotated[int, Field(ge=1024, le=65535)]] = Field(
+        [10000, 29999], min_length=2, max_length=2, description="first and last port"
+    )
+    accelerator: Literal["nvidia", "none"] = Field(
+        "nvidia", description="which tool logs the devices' memory"
+    )
+
     data_dir: dict[Name, Text] = Field({}, description="workload = the folder of its data")
     train_args: dict[Name, Options] = Field({}, description="workload = options this site fixes")
+
+    @model_validator(mode="after")
+    def check_ports(self) -> "Cluster":
+        first, last = self.port_range
+        if first >= last:
+            raise ValueError(f"port_range = [{first}, {last}] must rise")
+        return self
+
+
+def choose(value: str | list | None, nodes: int, gpus_per_node: int) -> str | None:
+    """The value of a field at one scale: fixed, or that of the first rule that holds, or None."""
+    if not isinstance(value, list):
+        return value
+    return next((rule.use for rule in value if rule.hold(nodes, gpus_per_node)), None)
 
 
 def load_cluster(name_or_file: str, folder: Path) -> Cluster:
     """Load the profile `name_or_file`: a name in `folder` (templates/clusters) or a path to a file.
 
-    Raises ProfileError naming the nearest profile when there is none of that name.
+    What is personal (account, reservation, paths) may lie in NAME.local.toml beside it, which git
+    ignores. Raises ProfileError naming the nearest profile when there is none of that name.
     """
     if name_or_file.endswith(".toml"):
         path = Path(name_or_file)
@@ -63,10 +167,24 @@ def load_cluster(name_or_file: str, folder: Path) -> Cluster:
         path = folder / f"{name_or_file}.toml"
         shown = f"templates/clusters/{name_or_file}.toml"
         if not path.is_file():
-            known = sorted(file.stem for file in folder.glob("*.toml"))
+            known = sorted(
+                file.stem for file in folder.glob("*.toml") if not file.stem.endswith(".local")
+            )
             hint = name_nearest(name_or_file, known)
             raise ProfileError(f'no cluster "{name_or_file}" in templates/clusters; {hint}')
-    cluster = read_toml(path, Cluster, shown)
+    facts = read_toml(path, shown)
+    local = path.with_name(f"{path.stem}.local.toml")
+    if local.is_file():
+        shown_local = f"{shown.removesuffix('.toml')}.local.toml"
+        mine = read_toml(local, shown_local)
+        if foreign := sorted(set(mine) - LOCAL_KEYS):
+            allowed = ", ".join(sorted(LOCAL_KEYS))
+            raise ProfileError(
+                f'{shown_local}: "{foreign[0]}" is no personal key; known: {allowed}'
+            )
+        facts = merge_toml(facts, mine)
+        shown = f"{shown} with {local.name}"
+    cluster = parse_model(facts, Cluster, shown)
     if cluster.name != path.stem:
         raise ProfileError(f'{shown}: name = "{cluster.name}" must be "{path.stem}", as the file')
     return cluster

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from profiles.cluster import Cluster
+from profiles.cluster import Cluster, choose
 from profiles.toml_model import (
     Name,
     Options,
@@ -14,11 +14,16 @@ from profiles.toml_model import (
     Strict,
     TimeLimit,
     name_nearest,
+    parse_model,
     read_toml,
 )
 
 MATRIX = "experiments/matrix.toml"
 Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
+
+
+class DoesNotFit(ProfileError):
+    """A job that the cluster cannot run: render.py --skip leaves it out."""
 
 
 class Workload(Strict):
@@ -36,7 +41,7 @@ class JobRow(Strict):
     template: Literal["baseline", "multi_gpu", "multi_node"]
     folder: Folder
     nodes: int = Field(ge=1)
-    gpus_per_node: int = Field(ge=1)
+    gpus_per_node: int | None = Field(None, ge=1)  # absent: all of a node's, whatever the cluster
     time: TimeLimit
     args: Options = {}
 
@@ -61,10 +66,15 @@ class Job:
     folder: str  # below experiments/
     nodes: int
     gpus_per_node: int
-    world_size: int
+    tasks_per_node: int  # 1 (torchrun starts the ranks) or one a GPU
     cpus_per_task: int | None
     time: str
     args: dict[str, bool | int | float | str]
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all: one a GPU."""
+        return self.nodes * self.gpus_per_node
 
     @property
     def script(self) -> str:
@@ -74,7 +84,7 @@ class Job:
 
 def load_matrix(path: Path) -> Matrix:
     """Load experiments/matrix.toml; ProfileError names an unknown workload or shared folder."""
-    matrix = read_toml(path, Matrix, MATRIX)
+    matrix = parse_model(read_toml(path, MATRIX), Matrix, MATRIX)
     seen: dict[str, str] = {}
     for name, row in matrix.jobs.items():
         if row.workload not in matrix.workloads:
@@ -92,15 +102,16 @@ def load_matrix(path: Path) -> Matrix:
 def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     """Work out job `name` on `cluster`: sizes checked, the site's options over the matrix's.
 
-    Raises ProfileError that says which file to edit when the cluster cannot run it.
+    Raises DoesNotFit when the cluster cannot run it, ProfileError when the matrix is wrong.
     """
     row = matrix.jobs[name]
     workload = matrix.workloads[row.workload]
-    check_sizes(name, row, cluster)
-    site_args = cluster.train_args.get(row.workload, {})
-    cpus = cluster.cpus_per_gpu * row.gpus_per_node if cluster.cpus_per_gpu else None
-    args = {**workload.args, **row.args, **site_args}
-    check_cpus(name, row, cluster, cpus, args)
+    gpus = row.gpus_per_node or cluster.gpus_per_node
+    check_fits(name, row.nodes, gpus, cluster)
+    check_template(name, row.template, row.nodes, gpus)
+    tasks = gpus if cluster.launcher == "srun" else 1
+    args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
+    check_cpus(name, gpus, cluster, args)
     return Job(
         name=name,
         workload=row.workload,
@@ -109,50 +120,57 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         template=row.template,
         folder=row.folder,
         nodes=row.nodes,
-        gpus_per_node=row.gpus_per_node,
-        world_size=row.nodes * row.gpus_per_node,
-        cpus_per_task=cpus,
-        time=row.time,
+        gpus_per_node=gpus,
+        tasks_per_node=tasks,
+        cpus_per_task=cluster.cpus_per_gpu * gpus // tasks if cluster.cpus_per_gpu else None,
+        time=choose(cluster.time, row.nodes, gpus) or row.time,
         args=args,
     )
 
 
-def check_sizes(name: str, row: JobRow, cluster: Cluster) -> None:
-    """Refuse a job larger than the cluster's nodes, or whose template does not fit its scale."""
-    if row.gpus_per_node > cluster.gpus_per_node:
-        raise ProfileError(
-            f'job "{name}": gpus_per_node = {row.gpus_per_node} exceeds gpus_per_node = '
-            f'{cluster.gpus_per_node} of cluster "{cluster.name}"; edit {MATRIX}'
-        )
-    if cluster.nodes is not None and row.nodes > cluster.nodes:
-        raise ProfileError(
-            f'job "{name}": nodes = {row.nodes} exceeds nodes = {cluster.nodes} of cluster '
-            f'"{cluster.name}"; edit {MATRIX}'
-        )
+def check_fits(name: str, nodes: int, gpus_per_node: int, cluster: Cluster) -> None:
+    """Refuse a job that the cluster is too small for, or that its site forbids."""
+    if gpus_per_node > cluster.gpus_per_node:
+        why = f"gpus_per_node = {gpus_per_node} exceeds gpus_per_node = {cluster.gpus_per_node}"
+    elif cluster.nodes is not None and nodes > cluster.nodes:
+        why = f"nodes = {nodes} exceeds nodes = {cluster.nodes}"
+    else:
+        limit = next((lim for lim in cluster.cannot_run if lim.hold(nodes, gpus_per_node)), None)
+        if limit is None:
+            return
+        why = f"{nodes} nodes x {gpus_per_node} GPUs cannot run: {limit.because}; this is a limit"
+    raise DoesNotFit(f'job "{name}": {why} of cluster "{cluster.name}"; edit {MATRIX}')
+
+
+def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> None:
+    """Refuse a job whose template does not fit its scale."""
     fits = {
-        "baseline": (row.nodes, row.gpus_per_node) == (1, 1),
-        "multi_gpu": row.nodes == 1 and row.gpus_per_node > 1,
-        "multi_node": row.nodes > 1,
+        "baseline": (nodes, gpus_per_node) == (1, 1),
+        "multi_gpu": nodes == 1 and gpus_per_node > 1,
+        "multi_node": nodes > 1,
     }
-    if not fits[row.template]:
-        right = next(template for template, fit in fits.items() if fit)
+    if not fits[template]:
+        right = next(candidate for candidate, fit in fits.items() if fit)
         raise ProfileError(
-            f'job "{name}": {row.nodes} x {row.gpus_per_node} GPUs is no job for template '
-            f'"{row.template}"; write template = "{right}" in {MATRIX}'
+            f'job "{name}": {nodes} x {gpus_per_node} GPUs is no job for template '
+            f'"{template}"; write template = "{right}" in {MATRIX}'
         )
 
 
-def check_cpus(name: str, row: JobRow, cluster: Cluster, cpus: int | None, args: Options) -> None:
+def check_cpus(name: str, gpus_per_node: int, cluster: Cluster, args: Options) -> None:
     """Refuse a job that wants more CPUs than a node has, or more loader workers than CPUs."""
     profile = f"templates/clusters/{cluster.name}.toml"
-    if cpus and cluster.cpus_per_node and cpus > cluster.cpus_per_node:
+    if cluster.cpus_per_gpu is None:
+        return
+    cpus = cluster.cpus_per_gpu * gpus_per_node
+    if cluster.cpus_per_node and cpus > cluster.cpus_per_node:
         raise ProfileError(
-            f'job "{name}": {row.gpus_per_node} GPUs x cpus_per_gpu = {cluster.cpus_per_gpu} '
+            f'job "{name}": {gpus_per_node} GPUs x cpus_per_gpu = {cluster.cpus_per_gpu} '
             f"exceeds cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
         )
     workers = args.get("num-workers")
-    if cpus and isinstance(workers, int) and workers * row.gpus_per_node > cpus:
+    if isinstance(workers, int) and workers * gpus_per_node > cpus:
         raise ProfileError(
-            f'job "{name}": {row.gpus_per_node} ranks x num-workers = {workers} exceeds '
+            f'job "{name}": {gpus_per_node} ranks x num-workers = {workers} exceeds '
             f"{cpus} CPUs; edit num-workers in {MATRIX} or cpus_per_gpu in {profile}"
         )

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from profiles.cluster import Cluster
+from profiles.cluster import Cluster, choose
 from profiles.directives import list_directives
 from profiles.matrix import Job
 from profiles.toml_model import ProfileError
@@ -55,19 +55,54 @@ def format_options(job: Job) -> list[str]:
     return lines
 
 
+def format_launch(job: Job, cluster: Cluster) -> str:
+    """Format the words that start run_on_node on every node, or once a GPU."""
+    if cluster.starter:
+        return cluster.starter
+    words = [shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
+    if job.cpus_per_task:
+        words.append('--cpus-per-task="$SLURM_CPUS_PER_TASK"')  # srun no longer inherits it
+    if "srun" in cluster.gpu_request:
+        kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
+        words.append(f"--gres=gpu:{kind}{job.gpus_per_node}")
+    return " ".join([*words, *map(shlex.quote, cluster.srun_args)])
+
+
+def format_processes(job: Job, cluster: Cluster) -> str:
+    """Format how many processes run on a node: what Slurm granted, where it says so."""
+    in_directives = set(cluster.gpu_request) - {"srun"}
+    return '"$SLURM_GPUS_ON_NODE"' if in_directives else str(job.gpus_per_node)
+
+
+def format_workers(job: Job, cluster: Cluster, processes: str) -> str | None:
+    """Format the loader workers of each rank: its share of the CPUs; None when not known."""
+    if job.cpus_per_task is None or "num-workers" in job.args:
+        return None
+    if cluster.launcher == "srun":
+        return '"$SLURM_CPUS_PER_TASK"'
+    return f'"$((SLURM_CPUS_PER_TASK / {processes.strip(chr(34) + "$")}))"'
+
+
 def render_job(job: Job, cluster: Cluster, environment: Environment, command: str) -> str:
     """Render the job script of `job`. `command` renders the same file again; the header shows it.
 
     Raises ProfileError naming the template when it uses a name that does not exist.
     """
     template = f"{job.template}.slurm.j2"
+    scale = (job.nodes, job.gpus_per_node)
     try:
         return environment.get_template(template).render(
             job=job,
             cluster=cluster,
             command=command,
             directives=list_directives(job, cluster),
-            option_lines=format_options(job),
+            options=" \\\n    ".join(format_options(job)),
+            launch=format_launch(job, cluster),
+            container=f"{cluster.container} " if cluster.container else "",
+            processes=(processes := format_processes(job, cluster)),
+            workers=format_workers(job, cluster, processes),
+            ports=cluster.port_range[1] - cluster.port_range[0] + 1,
+            env={name: choose(value, *scale) for name, value in cluster.env.items()},
             data_dir=cluster.data_dir.get(job.workload),
             gpu_fields=GPU_FIELDS,
             repo_dir="/".join([".."] * (len(PurePosixPath(job.folder).parts) + 1)),

@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -39,40 +40,53 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 TimeLimit = Annotated[
     str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$", examples=["01:30:00", "2-00:00:00"])
 ]
+# Scales in a rule: "2", "1-4" or "8+".
+Span = Annotated[str, Field(pattern=r"^[1-9]\d*(-[1-9]\d*|\+)?$")]
+Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
 # One option of a trainer: its name as after "--", and a plain value.
 OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 Options = dict[OptionName, bool | int | float | Text]
 
 
-def read_toml(path: Path, model: type[Model], shown: str) -> Model:
-    """Read `path` as `model`. `shown` is the path as errors print it.
+def read_toml(path: Path, shown: str) -> dict:
+    """Read a TOML file; `shown` is its path as errors print it.
 
-    Raises ProfileError with one line: not readable, not TOML, or the first wrong key.
+    Raises ProfileError with one line when it cannot be read or is not TOML.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{shown}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{shown}: not valid TOML: {error}") from None
+
+
+def merge_toml(facts: dict, mine: dict) -> dict:
+    """Lay `mine` over `facts`: tables are merged key by key, all else is replaced."""
+    merged = dict(facts)
+    for key, value in mine.items():
+        both_tables = isinstance(value, dict) and isinstance(facts.get(key), dict)
+        merged[key] = facts[key] | value if both_tables else value
+    return merged
+
+
+def parse_model(data: dict, model: type[Model], shown: str) -> Model:
+    """Check `data` against `model`; ProfileError names the first wrong key in one line."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ProfileError(f"{shown}: {explain(error, model)}") from None
+        raise ProfileError(f"{shown}: {explain(error, model, data)}") from None
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel], data: dict) -> str:
     """Say the first problem of `error` in one line that names the key and the nearest valid one."""
-    problem = error.errors(include_url=False)[0]
-    where = [str(part) for part in problem["loc"]]
-    # A union reports each branch that failed; the branch's name is no key of the file.
-    key = ".".join(part for part in where if not part.startswith(("bool", "int", "float", "func")))
+    problem = pick_problem(error)
+    where, value = problem["loc"], problem["input"]
+    key = name_key(where, data)
     if problem["type"] == "extra_forbidden":
-        known = list_keys(model, problem["loc"][:-1])
-        return f'unknown key "{key}"; {name_nearest(where[-1], known)}'
+        return f'unknown key "{key}"; {name_nearest(where[-1], list_keys(model, where[:-1]))}'
     if problem["type"] == "missing":
-        return f'missing key "{key}"; add it'
-    value = problem["input"]
+        return f'missing key "{".".join(filter(None, [key, where[-1]]))}"; add it'
     if problem["type"] == "string_type":
         if hasattr(value, "isoformat"):
             return f'"{key}" must be text: write {where[-1]} = "{value.isoformat()}"'
@@ -84,15 +98,53 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f'"{key}" = {value!r}: {problem["msg"].removeprefix("Value error, ")}'
 
 
+def pick_problem(error: ValidationError) -> dict:
+    """Pick the problem to name: of the first key that has any, a misspelling, else the deepest.
+
+    A value that may be text or a list of rules fails as both; what is deeper is what was meant.
+    """
+    problems = error.errors(include_url=False)
+    first = [p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]]
+    return max(first, key=lambda p: (p["type"] == "extra_forbidden", len(p["loc"])))
+
+
+def name_key(where: tuple, data: dict) -> str:
+    """Write a place in `data` as dotted keys, without the names of the types that were tried."""
+    parts, here = [], data
+    for part in where:
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int)
+        ):
+            parts.append(str(part))
+            here = here[part]
+    return ".".join(parts)
+
+
 def list_keys(model: type[BaseModel], path: tuple) -> list[str]:
     """List the keys of the table at `path` below `model`."""
     for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:  # a name inside a dict of tables, such as a job's
-            continue
-        annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((a for a in annotations if hasattr(a, "model_fields")), model)
+        field = model.model_fields.get(part)
+        if field is not None:
+            model = next(find_models(field.annotation), model)
     return list(model.model_fields)
+
+
+def find_models(annotation) -> Iterator[type[BaseModel]]:
+    """Find the models in an annotation such as `str | list[Rule] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from find_models(part)
+
+
+def span_holds(span: str | None, number: int) -> bool:
+    """Say whether `number` lies in `span` ("2", "1-4", "8+"; None holds every number)."""
+    if span is None:
+        return True
+    if span.endswith("+"):
+        return number >= int(span[:-1])
+    first, _, last = span.partition("-")
+    return int(first) <= number <= int(last or first)
 
 
 def name_nearest(word: str, known: list[str]) -> str:
