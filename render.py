@@ -9,28 +9,19 @@ python render.py --check                        do the files still say what they
 
 import argparse
 import difflib
-import functools
 import json
 import os
-import re
-import shlex
 import sys
 import tempfile
-from fnmatch import fnmatch
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "scripts"))
 
-from profiles.cluster import Cluster, load_cluster
-from profiles.matrix import DoesNotFit, Job, Matrix, load_matrix, plan_job
-from profiles.render_job import make_environment, render_job
-from profiles.toml_model import ProfileError, name_nearest
-
-HEADER = re.compile(r"^# Rendered for cluster .+ by: (python render\.py .+)$", re.MULTILINE)
-
-load_profile = functools.cache(functools.partial(load_cluster, folder=REPO / "templates/clusters"))
-load_templates = functools.cache(functools.partial(make_environment, REPO / "templates"))
+from profiles.cluster import Cluster
+from profiles.matrix import DoesNotFit, Job
+from profiles.repository import Repository
+from profiles.toml_model import ProfileError
 
 
 def main() -> None:
@@ -38,16 +29,17 @@ def main() -> None:
     if args.schema:
         print(json.dumps(Cluster.model_json_schema(), indent=2))
         return
-    matrix = load_matrix(REPO / "experiments/matrix.toml")
-    names = select_names(matrix, args.only)
+    repository = Repository(REPO)
+    names = repository.select(args.only)
     if args.check or args.diff:
-        stale = [show_difference(name, matrix, args) for name in names]
-        stale += [report_stray(path, matrix, args.to) for path in sorted(args.to.rglob("*.slurm"))]
+        stale = [show_difference(name, repository, args) for name in names]
+        for path in sorted(args.to.rglob("*.slurm")):
+            stale.append(report_stray(path, repository, args.to))
         if args.check and any(stale):
             raise ProfileError(f"{sum(stale)} stale job scripts; run: python render.py")
         return
-    profile = args.cluster or matrix.cluster
-    jobs, misfits = plan_jobs(names, matrix, load_profile(profile))
+    profile = args.cluster or repository.matrix.cluster
+    jobs, misfits = plan_jobs(names, repository, profile)
     if misfits and not (args.skip or args.list):
         raise ProfileError(f"{misfits[0]}, or leave out what does not fit with --skip")
     if args.list:
@@ -56,54 +48,38 @@ def main() -> None:
         print(f"left out: {misfit}")
     if args.list:
         return
-    texts = {job.script: render(job, profile) for job in jobs}  # all of them before any is written
+    # All are rendered before any is written: an error leaves everything as it was.
+    texts = {job.script: repository.render(job, profile) for job in jobs}
     for script, text in texts.items():
         write_script(args.to / script, text)
     print(f"{len(texts)} job scripts for cluster {profile} in {args.to}")
 
 
-def select_names(matrix: Matrix, glob: str) -> list[str]:
-    """List the jobs whose name or folder matches `glob`; ProfileError when none does."""
-    names = [n for n, row in matrix.jobs.items() if fnmatch(n, glob) or fnmatch(row.folder, glob)]
-    if not names:
-        known = [*matrix.jobs, *(row.folder for row in matrix.jobs.values())]
-        raise ProfileError(f'no job matches --only "{glob}"; {name_nearest(glob, known)}')
-    return names
-
-
 def plan_jobs(
-    names: list[str], matrix: Matrix, cluster: Cluster
+    names: list[str], repository: Repository, profile: str
 ) -> tuple[list[Job], list[DoesNotFit]]:
     """Plan the jobs `names`; returns those that fit the cluster, and why the others do not."""
     jobs, misfits = [], []
     for name in names:
         try:
-            jobs.append(plan_job(name, matrix, cluster))
+            jobs.append(repository.plan(name, profile))
         except DoesNotFit as misfit:
             misfits.append(misfit)
     return jobs, misfits
 
 
-def render(job: Job, profile: str) -> str:
-    """Render `job` for the cluster `profile` (a name or a file)."""
-    command = f"python render.py --cluster {shlex.quote(profile)}"
-    return render_job(job, load_profile(profile), load_templates(), command)
-
-
-def show_difference(name: str, matrix: Matrix, args: argparse.Namespace) -> bool:
+def show_difference(name: str, repository: Repository, args: argparse.Namespace) -> bool:
     """Print how job `name`'s file differs from its render, and say whether it does.
 
     It is rendered for the cluster that the file's own header names, unless --cluster is given.
     """
-    row = matrix.jobs[name]
-    path = args.to / row.folder / f"{row.template}.slurm"
+    path = repository.script_of(name, args.to)
     if not path.is_file():
         print(f"{path} is missing")
         return True
     old = path.read_text(encoding="utf-8")
-    header = HEADER.search(old)
-    profile = args.cluster or (shlex.split(header[1])[3] if header else matrix.cluster)
-    new = render(plan_job(name, matrix, load_profile(profile)), profile)
+    profile = args.cluster or repository.profile_of(old)
+    new = repository.render(repository.plan(name, profile), profile)
     diff = difflib.unified_diff(
         old.splitlines(), new.splitlines(), f"{path} (as it is)", f"{path} (rendered)", lineterm=""
     )
@@ -111,13 +87,12 @@ def show_difference(name: str, matrix: Matrix, args: argparse.Namespace) -> bool
     return old != new
 
 
-def report_stray(path: Path, matrix: Matrix, folder: Path) -> bool:
+def report_stray(path: Path, repository: Repository, folder: Path) -> bool:
     """Print and say whether the job script `path` belongs to no job of the matrix."""
-    known = {f"{row.folder}/{row.template}.slurm" for row in matrix.jobs.values()}
-    stray = path.relative_to(folder).as_posix() not in known
-    if stray:
+    known = {repository.script_of(name, folder) for name in repository.matrix.jobs}
+    if path not in known:
         print(f"{path} belongs to no job of experiments/matrix.toml; delete it or add the job")
-    return stray
+    return path not in known
 
 
 def print_jobs(jobs: list[Job], folder: Path) -> None:

@@ -83,42 +83,6 @@ take_down() {
   exit "$status"
 }
 
-# Submit one scale; it waits for the job before it, since two at once would share the cores and
-# neither would show its own speed. Prints the job's id.
-submit() {
-  local dependency=()
-  [[ -z ${2:-} ]] || dependency=(--dependency="afterany:$2")
-  cd -- "rehearsal/$1"
-  sbatch --parsable "${dependency[@]}" ./*.slurm
-}
-
-read_state() {
-  scontrol show job --oneliner "$1" | sed -E 's/.* JobState=([A-Z_]+).*/\1/'
-}
-
-# Print each job's state when it changes, and each epoch as its line appears in the log.
-watch_job() {
-  local scale=$1 id=$2 state='' shown=0 line old
-  local log=()
-  while :; do
-    old=$state
-    state=$(read_state "$id")
-    [[ $state == "$old" ]] || printf '%s  %-20s job %-3s %s\n' "$(date +%T)" "$scale" "$id" "$state"
-    log=("rehearsal/$scale/log/"*"_$id.out")
-    while IFS= read -r line; do
-      shown=$((shown + 1))
-      printf '          %s\n' "$line"
-    done < <(grep -h '^Epoch \[' -- "${log[@]}" 2> /dev/null | tail -n "+$((shown + 1))")
-    case $state in
-      PENDING | CONFIGURING | RUNNING | COMPLETING) sleep 1 ;;
-      *) break ;;
-    esac
-  done
-  [[ $state == COMPLETED ]] && return
-  failed+=("$scale")
-  tail -n 12 -- "${log[@]}" >&2
-}
-
 cluster install
 cluster check
 
@@ -145,16 +109,13 @@ cluster up --nodes "$nodes" --gpus 8
 source <(cluster env)
 
 say "Jobs: ${scales[*]}, one after the other"
-ids=() failed=()
-for scale in "${scales[@]}"; do
-  ids+=("$(submit "$scale" "${ids[@]: -1}")")
-done
-for i in "${!scales[@]}"; do
-  watch_job "${scales[i]}" "${ids[i]}"
-done
+# Two at once would share the cores, and neither would show its own speed.
+failed=false
+python scripts/submit.py --experiments rehearsal --after --watch --interval 1 --yes \
+  "${scales[@]}" || failed=true
 
 say "Scaling tables"
 python scripts/fill_tables.py rehearsal | tee rehearsal/tables.md
-((${#failed[@]} == 0)) || die "these jobs failed: ${failed[*]}; the end of each log is above"
+! $failed || die "not every job was completed; the end of its log is above"
 python scripts/plot_scaling.py rehearsal --out rehearsal/plots > /dev/null
 say "The tables are in rehearsal/tables.md, plots in rehearsal/plots/, each run's log is named above"
