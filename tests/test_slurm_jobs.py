@@ -18,14 +18,18 @@ TESTS = Path(__file__).resolve().parent
 REPO = TESTS.parent
 
 
-@pytest.fixture
-def jobs(tmp_path, digits, monkeypatch):
-    """A folder of job scripts of the profile tests/profiles/short.toml, ready to be submitted."""
-    folder = tmp_path / "jobs"
-    profile = TESTS / "profiles/short.toml"
-    command = [sys.executable, REPO / "render.py", "--cluster", profile, "--to", folder]
+def render_jobs(profile: str, folder: Path) -> Path:
+    """Render the jobs of the profile tests/profiles/<profile>.toml into `folder`."""
+    path = TESTS / f"profiles/{profile}.toml"
+    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", folder]
     subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """A folder of job scripts of the profile short, ready to be submitted."""
+    return render_jobs("short", tmp_path / "jobs")
 
 
 def run_job(slurm: VirtualSlurm, folder: Path, data: Path, *options: str, **variables: str):
@@ -124,6 +128,24 @@ def test_gpu_logger_that_dies_costs_only_its_own_cells(slurm, jobs, digits, tmp_
         assert re.match(r"— GPU log of job \d+ stops after 1", cell)
     assert float(row[3]) > 0
     assert float(row[10]) > 100  # CPU Peak (MiB): psrecord went on
+
+
+def test_one_task_a_gpu_without_torchrun(slurm, digits, tmp_path):
+    gpus = {f"node{k}": {"period_s": 5, "dies": False, "memory": {"0": [k] * 40, "1": [k] * 40}}
+            for k in (1, 2)}  # fmt: skip
+    folder = render_jobs("direct", tmp_path / "direct") / "multi_node/2_nodes"
+    job, state, log = run_job(slurm, folder, digits, **use_standin(tmp_path, gpus))
+    assert state == "COMPLETED", log
+    assert re.search(r"^4 processes x 16 = 64 samples a step", log, re.MULTILINE)
+    run = load(folder / "results" / job / "run.json")
+    assert (run["hosts"], run["world_size"]) == (["node1", "node2"], 4)
+    for kind, end in (("gpu", "csv"), ("cpu", "txt")):  # one logger a node, not one a task
+        assert sorted(path.name for path in (folder / f"{kind}_memory" / job).iterdir()) == [
+            f"{kind}_memory_log_node0.{end}", f"{kind}_memory_log_node1.{end}",
+        ]  # fmt: skip
+    rows = (folder / "cpu_memory" / job / "cpu_memory_log_node0.txt").read_text().splitlines()
+    assert max(float(row.split()[2]) for row in rows[1:]) > 600  # MiB: both trainers of the node
+    assert_nothing_is_left(slurm)
 
 
 # ---- Failures ---------------------------------------------------------------------------
