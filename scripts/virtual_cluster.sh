@@ -143,9 +143,10 @@ NodeName=DEFAULT CPUs=64 RealMemory=262144 Gres=gpu:$3
 PartitionName=main Default=YES Nodes=ALL DefMemPerCPU=1024 DefaultTime=00:30:00 MaxTime=04:00:00
 EOT
   # slurmctld looks up the host that a job was submitted from, and a failure costs it 10 s.
-  printf '%s\n' "127.0.0.1 localhost" "$1.254 controller" "$1.253 ${HOSTNAME%%.*}" >"$state/hosts"
+  # The lines with ::ffff: are for torch, which warns when a peer's mapped address has no name.
+  printf '%s\n' "127.0.0.1 localhost" "::ffff:127.0.0.1 localhost.$name" >"$state/hosts"
+  printf '%s\n' "$1.254 controller" "$1.253 ${HOSTNAME%%.*}" >>"$state/hosts"
   for ((k = 1; k <= $2; k++)); do
-    # The second line, since torch warns when it cannot name a peer by its mapped IPv6 address.
     printf '%s\n' "$1.$k node$k" "::ffff:$1.$k node$k.$name" >>"$state/hosts"
     echo "NodeName=node$k NodeAddr=$1.$k" >>"$SLURM_CONF"
   done
