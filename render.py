@@ -11,6 +11,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -41,31 +42,40 @@ def main() -> None:
     profile = args.cluster or repository.matrix.cluster
     jobs, misfits = plan_jobs(names, repository, profile)
     if misfits and not (args.skip or args.list):
-        raise ProfileError(f"{misfits[0]}, or leave out what does not fit with --skip")
+        raise ProfileError(f"{next(iter(misfits.values()))}, or leave it out with --skip")
     if args.list:
         print_jobs(jobs, args.to)
-    for misfit in misfits:
-        print(f"left out: {misfit}")
-    if args.list:
-        return
-    # All are rendered before any is written: an error leaves everything as it was.
-    texts = {job.script: repository.render(job, profile) for job in jobs}
-    for script, text in texts.items():
-        write_script(args.to / script, text)
-    print(f"{len(texts)} job scripts for cluster {profile} in {args.to}")
+    for name, misfit in misfits.items():
+        script = repository.script_of(name, args.to)
+        print(f"left out: {misfit}" + (f"; delete the old {script}" if script.exists() else ""))
+    if not args.list:
+        write_jobs(jobs, repository, profile, args.to)
 
 
 def plan_jobs(
     names: list[str], repository: Repository, profile: str
-) -> tuple[list[Job], list[DoesNotFit]]:
+) -> tuple[list[Job], dict[str, DoesNotFit]]:
     """Plan the jobs `names`; returns those that fit the cluster, and why the others do not."""
-    jobs, misfits = [], []
+    jobs, misfits = [], {}
     for name in names:
         try:
             jobs.append(repository.plan(name, profile))
         except DoesNotFit as misfit:
-            misfits.append(misfit)
+            misfits[name] = misfit
     return jobs, misfits
+
+
+def write_jobs(jobs: list[Job], repository: Repository, profile: str, folder: Path) -> None:
+    """Write the scripts of `jobs` below `folder`: all are rendered before any is written."""
+    texts = {job.script: repository.render(job, profile) for job in jobs}
+    for script, text in texts.items():
+        write_script(folder / script, text)
+    print(f"{len(texts)} job scripts for cluster {profile} in {folder}")
+    if blanks := sorted(set(re.findall(r"YOUR_[A-Z]+", "".join(texts.values())))):
+        print(
+            f"warning: they say {', '.join(blanks)}; put yours in "
+            f"templates/clusters/{repository.load_profile(profile).name}.local.toml, then render"
+        )
 
 
 def show_difference(name: str, repository: Repository, args: argparse.Namespace) -> bool:
@@ -74,12 +84,17 @@ def show_difference(name: str, repository: Repository, args: argparse.Namespace)
     It is rendered for the cluster that the file's own header names, unless --cluster is given.
     """
     path = repository.script_of(name, args.to)
-    if not path.is_file():
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    profile = args.cluster or repository.profile_of(old)
+    try:
+        job = repository.plan(name, profile)
+    except DoesNotFit as misfit:
+        print(f"{path} should not be there: {misfit}" if old else f"left out: {misfit}")
+        return bool(old)
+    if not old:
         print(f"{path} is missing")
         return True
-    old = path.read_text(encoding="utf-8")
-    profile = args.cluster or repository.profile_of(old)
-    new = repository.render(repository.plan(name, profile), profile)
+    new = repository.render(job, profile)
     diff = difflib.unified_diff(
         old.splitlines(), new.splitlines(), f"{path} (as it is)", f"{path} (rendered)", lineterm=""
     )
@@ -99,7 +114,7 @@ def print_jobs(jobs: list[Job], folder: Path) -> None:
     """Print one line a job: its size and its script."""
     print(f"{'job':<12}{'nodes':>6}{'GPUs':>6}{'CPUs a node':>13}{'time':>12}  script")
     for job in jobs:
-        cpus = job.cpus_per_task or "-"
+        cpus = job.cpus_per_task * job.tasks_per_node if job.cpus_per_task else "-"
         print(
             f"{job.name:<12}{job.nodes:>6}{job.world_size:>6}{cpus:>13}{job.time:>12}"
             f"  {folder / job.script}"

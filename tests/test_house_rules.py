@@ -103,7 +103,11 @@ def test_paths_in_the_readmes_exist():
         text = (REPO / readme).read_text()
         named = re.findall(r"(?:scripts|experiments|templates|tests)/[\w./-]*\w", text)
         missing = {name for name in named if not (REPO / name).exists()}
-        assert missing <= {"templates/clusters/NAME.toml", "experiments/baseline/gpu_memory"}
+        assert missing <= {
+            "templates/clusters/NAME.toml",
+            "templates/clusters/NAME.local.toml",
+            "experiments/baseline/gpu_memory",
+        }
 
 
 def test_environment_and_setup_script_list_the_same():

@@ -83,6 +83,7 @@ def test_time_and_environment_by_rule():
         ({"hint": "nomultithread"}, {"--hint=nomultithread"}),
         ({"threads_per_core": 1}, {"--threads-per-core=1"}),
         ({"mem_per_gpu": "60G"}, {"--mem-per-gpu=60G"}),
+        ({"mem_per_gpu": [{"gpus_per_node": "1-7", "use": "60G"}]}, {"--mem-per-gpu=60G"}),
         ({"extra_sbatch": ["--nvmps", "--distribution=block:block"]}, {"--nvmps"}),
         ({"omit": ["nodes"]}, {"--ntasks=2"}),
         ({"gpu_request": ["gpus-per-task"], "launcher": "srun"}, {"--gpus-per-task=1"}),
@@ -119,9 +120,14 @@ def test_srun_and_what_stands_instead_of_it():
     text = render(srun="/opt/my slurm/bin/srun", srun_args=["--cpu-bind=none"], cpus_per_gpu=4)
     assert text.endswith(
         "'/opt/my slurm/bin/srun' --kill-on-bad-exit=1 --cpus-per-task=\"$SLURM_CPUS_PER_TASK\" "
-        "--cpu-bind=none bash -c run_on_node\n"
+        "\\\n  --cpu-bind=none bash -c run_on_node\n"
     )
     assert render(starter="ibrun -n 2").endswith("\nibrun -n 2 bash -c run_on_node\n")
+
+
+def test_arguments_of_torchrun():
+    text = render(torchrun_args=["--numa-binding=exclusive", "--log-dir=a*"])
+    assert "    --numa-binding=exclusive '--log-dir=a*' \\\n    \"$REPO_DIR/scripts/" in text
 
 
 def test_software_inside_and_outside_the_step():

@@ -251,7 +251,7 @@ MISTAKES = {
     "8 GPUs of a 4-GPU node": (
         PROFILE, "gpus_per_node = 8", "gpus_per_node = 4",
         'error: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster "ibex"; '
-        "edit experiments/matrix.toml, or leave out what does not fit with --skip",
+        "edit experiments/matrix.toml, or leave it out with --skip",
     ),
     "more CPUs than a node has": (
         PROFILE, "cpus_per_gpu = 4", "cpus_per_gpu = 4\ncpus_per_node = 20",
@@ -325,7 +325,7 @@ def test_mistake_is_one_line_and_writes_nothing(mistake, checkout):
     ("args", "message"),
     [
         (["--cluster", "ibexx"], 'no cluster "ibexx" in templates/clusters; did you mean "ibex"?'),
-        (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: ibex, virtual'),
+        (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: anvil, bigpurple, '),
         (["--cluster", "no/such.toml"], "no/such.toml: cannot be read ("),
         (["--only", "ddp_3g1n"], 'no job matches --only "ddp_3g1n"; did you mean "ddp_'),
         (["--to", "render.py"], "cannot write render.py/baseline/baseline.slurm: "),
@@ -381,11 +381,28 @@ def test_skip_leaves_out_what_does_not_fit(checkout):
     listed = run_render("--list", repo=checkout)
     assert listed.returncode == 0
     assert 'left out: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4' in listed.stdout
+    stale = run_render("--check", repo=checkout)
+    assert stale.returncode == 1
+    assert "8_gpus/multi_gpu.slurm should not be there: job" in stale.stdout
+    done = run_render("--skip", repo=checkout)
+    assert "; delete the old experiments/multi_gpu/8_gpus/multi_gpu.slurm\n" in done.stdout
+    (checkout / "experiments/multi_gpu/8_gpus/multi_gpu.slurm").unlink()
+    assert run_render("--check", repo=checkout).returncode == 0
     done = run_render("--skip", "--to", "out", repo=checkout)
     assert done.returncode == 0
     assert done.stdout.startswith('left out: job "ddp_8g1n": ')
     assert done.stdout.endswith("6 job scripts for cluster ibex in out\n")
     assert len(list((checkout / "out").rglob("*.slurm"))) == 6
+
+
+def test_what_is_left_to_fill_in_is_named(checkout):
+    done = run_render("--cluster", "perlmutter", "--skip", "--to", "out", repo=checkout)
+    assert done.returncode == 0
+    assert "they say YOUR_ACCOUNT; put yours in templates/clusters/perlmutter.local" in done.stdout
+    (checkout / "templates/clusters/perlmutter.local.toml").write_text('account = "m1234"\n')
+    done = run_render("--cluster", "perlmutter", "--skip", "--to", "out", repo=checkout)
+    assert "warning" not in done.stdout
+    assert "--account=m1234\n" in (checkout / "out/baseline/baseline.slurm").read_text()
 
 
 def test_profiles_load():

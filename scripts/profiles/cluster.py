@@ -112,10 +112,13 @@ class Cluster(Strict):
     hint: Directive | None = Field(None, description="--hint=nomultithread")
     threads_per_core: int | None = Field(None, ge=1, description="--threads-per-core")
     mem: Directive | list[Rule] | None = Field(None, description="--mem, memory a node")
-    mem_per_gpu: Directive | None = Field(None, description="--mem-per-gpu")
+    mem_per_gpu: Directive | list[Rule] | None = Field(None, description="--mem-per-gpu")
 
     launcher: Literal["torchrun", "srun"] = Field(
         "torchrun", description="one task a node with torchrun, or one task a GPU without"
+    )
+    torchrun_args: list[Annotated[Directive, Field(pattern="^-")]] = Field(
+        [], description="for torchrun"
     )
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
     srun_args: list[Annotated[Directive, Field(pattern="^-")]] = Field([], description="for srun")

@@ -67,8 +67,9 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     mem = choose(cluster.mem, job.nodes, job.gpus_per_node)
     if mem is not None:
         lines.append((f"--mem={mem}", "all of a node's" if mem == "0" else "a node"))
-    if cluster.mem_per_gpu:
-        lines.append((f"--mem-per-gpu={cluster.mem_per_gpu}", ""))
+    mem_per_gpu = choose(cluster.mem_per_gpu, job.nodes, job.gpus_per_node)
+    if mem_per_gpu is not None:
+        lines.append((f"--mem-per-gpu={mem_per_gpu}", ""))
     return lines
 
 

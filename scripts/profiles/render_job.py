@@ -37,35 +37,41 @@ def draw_banner(title: str) -> str:
     return f"# ---- {title} ".ljust(88, "-")
 
 
+def fill_lines(words: list[str], columns: int) -> list[str]:
+    """Join words with spaces to lines of at most so many columns, if the words are no longer."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) >= columns:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
 def format_options(job: Job) -> list[str]:
     """Format the trainer's options as `--name=value` words, quoted for the shell, in lines.
 
-    `true` becomes a bare flag and `false` nothing. A line is at most 84 columns, if its words are.
+    `true` becomes a bare flag and `false` nothing.
     """
     words = [
         f"--{name}" if value is True else shlex.quote(f"--{name}={value}")
         for name, value in job.args.items()
         if value is not False
     ]
-    lines = [""]
-    for word in words:
-        if lines[-1] and len(lines[-1]) + len(word) > 83:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return lines
+    return fill_lines(words, 84)
 
 
 def format_launch(job: Job, cluster: Cluster) -> str:
-    """Format the words that start run_on_node on every node, or once a GPU."""
+    """Format the command that starts run_on_node on every node, or once a GPU."""
     if cluster.starter:
-        return cluster.starter
+        return f"{cluster.starter} bash -c run_on_node"
     words = [shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
     if job.cpus_per_task:
         words.append('--cpus-per-task="$SLURM_CPUS_PER_TASK"')  # srun no longer inherits it
     if "srun" in cluster.gpu_request:
         kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
         words.append(f"--gres=gpu:{kind}{job.gpus_per_node}")
-    return " ".join([*words, *map(shlex.quote, cluster.srun_args)])
+    words += [*map(shlex.quote, cluster.srun_args), "bash -c run_on_node"]
+    return " \\\n  ".join(fill_lines(words, 90))
 
 
 def format_processes(job: Job, cluster: Cluster) -> str:

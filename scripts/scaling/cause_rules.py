@@ -149,7 +149,7 @@ RULES = (
         "activate the environment that the job file names, or rebuild it from environment.yml",
     ),
     _rule(
-        r": command not found|execve\(\): .*No such file|module\(s\) are unknown",
+        r"(?<!psrecord): command not found|execve\(\): .*No such file|module\(s\) are unknown",
         "the environment or a module was not loaded: check the Software section of the job file",
     ),
     _rule(
