@@ -78,6 +78,14 @@ def test_ways_to_name_a_scale(jobs, scales, names):
     assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == names
 
 
+def test_all_means_the_scales_that_were_rendered(jobs):
+    shutil.rmtree(jobs / "multi_gpu/8_gpus")
+    done = run_submit("--all", "--dry-run", "--experiments", jobs)
+    assert done.returncode == 0
+    assert done.stdout.startswith("left out: ddp_8g1n, which has no ")
+    assert done.stdout.splitlines()[-1].startswith("6 jobs, ")
+
+
 def test_log_folder_is_made_again(jobs):
     shutil.rmtree(jobs / "baseline/log")
     assert run_submit("baseline", "--dry-run", "--experiments", jobs).returncode == 0
