@@ -70,11 +70,13 @@ cluster() {
   fi
 }
 
-# Whatever happens from here on, Ctrl-C included, the cluster goes down again.
+# Whatever happens from here on, Ctrl-C included, a cluster that this started goes down again.
 take_down() {
   local status=$?
   trap - EXIT INT TERM
-  if $keep && ((status == 0)); then
+  if ! $ours; then
+    say "The virtual cluster was up before, and stays up"
+  elif $keep && ((status == 0)); then
     say "The cluster stays up; to use it: source <(scripts/virtual_cluster.sh env)"
     echo "To end it: scripts/virtual_cluster.sh down"
   else
@@ -83,8 +85,21 @@ take_down() {
   exit "$status"
 }
 
+# What cannot be mended here is found out before anything is installed.
+bash scripts/setup_env.sh --python > /dev/null
+((EUID != 0)) || unshare --net --uts --mount true 2> /dev/null ||
+  die "this machine lets root make no namespaces; in a container, start it with --privileged"
 cluster install
-cluster check
+ours=true
+if scripts/virtual_cluster.sh status > /dev/null 2>&1; then
+  ours=false
+  # shellcheck disable=SC1090
+  source <(scripts/virtual_cluster.sh env)
+  [[ -z $(squeue --noheader) ]] ||
+    die "jobs run on the virtual cluster and would share its cores; wait for them, or scancel them"
+else
+  cluster check
+fi
 
 say "Environment"
 bash scripts/setup_env.sh

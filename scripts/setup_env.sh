@@ -3,6 +3,7 @@
 #
 #   bash scripts/setup_env.sh           what the jobs and the analysis need
 #   bash scripts/setup_env.sh --test    and what the tests need (pyproject.toml, group "test")
+#   bash scripts/setup_env.sh --python  makes nothing; prints the Python that it would use
 set -euo pipefail
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,7 +29,7 @@ PY
 make_venv() {
   local log
   log=$(mktemp)
-  if "$python" -m venv "$venv" > "$log" 2>&1; then
+  if "$python" -m venv --clear "$venv" > "$log" 2>&1; then
     rm -f -- "$log"
     return
   fi
@@ -61,7 +62,10 @@ install_requirements() {
 }
 
 mode=${1:-}
-[[ $mode == '' || $mode == --test ]] || die "unknown option '$mode'; the only one is --test"
+case $mode in
+  '' | --test | --python) ;;
+  *) die "unknown option '$mode'; there are --test and --python" ;;
+esac
 
 python=''
 for candidate in python3 python3.13 python3.12 python3.11; do
@@ -71,17 +75,24 @@ for candidate in python3 python3.13 python3.12 python3.11; do
   fi
 done
 [[ -n $python ]] || die "no python3 of version 3.11 or newer on PATH; install one"
+if [[ $mode == --python ]]; then
+  echo "$python"
+  exit 0
+fi
 
 wanted=$(mktemp)
 trap 'rm -f -- "$wanted"' EXIT
 list_requirements "$mode" > "$wanted"
+echo "# in $(readlink --canonicalize-missing "$venv")" >> "$wanted"    # a copied .venv is a broken one
 stamp=$venv/installed${mode}.txt
 
 if cmp --silent "$wanted" "$stamp" && "$venv/bin/python" -c '' 2> /dev/null; then
   exit 0
 fi
-echo "Installing $(wc -l < "$wanted") packages and what they need into .venv"
-[[ -x $venv/bin/python ]] || make_venv
+echo "Installing $(grep --count '>=' "$wanted") packages and what they need into .venv"
+if ! [[ -x $venv/bin/python ]] || [[ -f $stamp && $(tail -n 1 "$stamp") != "$(tail -n 1 "$wanted")" ]]; then
+  make_venv
+fi
 install_requirements "$wanted" ||
   die "the packages could not be installed; read the message above, then run this again"
 cp -- "$wanted" "$stamp"

@@ -189,4 +189,4 @@ if __name__ == "__main__":
     except (ProfileError, ScalingError, SlurmError) as problem:
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped watching; the jobs go on. To end them: scripts/submit.py --cancel")
+        sys.exit("\nstopped watching; to end jobs that still run: scripts/submit.py --cancel")

@@ -33,12 +33,12 @@ from training.tinyimagenet import load_splits
 
 def main() -> None:
     args = parse_args()
-    if os.environ.get("RANK", "0") == "0":
-        check_workdir(args.workdir)
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
     train_set, val_set = load_splits(args.data_dir, *build_transforms(args.image_size, args.flip))
 
     check_batch_size(args.batch_size, len(train_set))
+    if os.environ.get("RANK", "0") == "0":
+        check_workdir(args.workdir)
     precision = choose_precision(args.precision)
 
     device = init_distributed(args.timeout_s)
@@ -256,7 +256,7 @@ def reduce_metrics(epoch, lr, train_sums, val_sums, train_s: float) -> EpochResu
 def describe_run(args, precision: str, train_set, val_set) -> dict:
     """What run.json says of the settings: runs that differ in these are not compared."""
     sizes = {"classes": len(train_set.classes), "train": len(train_set), "val": len(val_set)}
-    kept = ("model", "image_size", "epochs", "lr", "seed", "limit_batches")
+    kept = ("model", "image_size", "epochs", "lr", "seed", "num_workers", "limit_batches")
     return {
         "workload": "tinyimagenet",
         "unit": "img/s",

@@ -101,6 +101,8 @@ make_network() {    # make_network SUBNET NODES
   for ns in $(namespaces); do ip -netns "$ns" link set lo up; done
 }
 
+seconds_of_the_year() { echo $(($(date +%s) - $(date --date="$(date +%Y)-01-01" +%s) + 1)); }
+
 write_files() {     # write_files SUBNET NODES GPUS
   local k cgroup=cgroup/v1
   (umask 077 && head --bytes=1024 /dev/urandom >"$state/munge/key")
@@ -137,7 +139,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=10,bf_interval=10
 JobCompType=jobcomp/filetxt
 JobCompLoc=$state/log/jobcomp.log
 MinJobAge=86400                     # with no accounting, scontrol must remember ended jobs
-FirstJobId=$((10#$(date +%m%d%H%M)))    # the minute: no id, so no run folder, comes twice
+FirstJobId=$(seconds_of_the_year)      # no id, so no run folder of a rehearsal, comes twice
 NodeName=DEFAULT CPUs=64 RealMemory=262144 Gres=gpu:$3
 # Without DefMemPerCPU a job takes all memory of its nodes, and none can share them.
 PartitionName=main Default=YES Nodes=ALL DefMemPerCPU=1024 DefaultTime=00:30:00 MaxTime=04:00:00

@@ -73,6 +73,8 @@ def settings(nodes: int, gpus_per_node: int, run_id: str, **changed: object) -> 
         "world_size": nodes * gpus_per_node,
         "batch_size_per_gpu": 512,
         "global_batch_size": 512 * nodes * gpus_per_node,
+        "optimizer": "SGD",
+        "num_workers": 4,
         "precision": "fp16",
         "strategy": "ddp",
         "epochs": 3,

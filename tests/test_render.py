@@ -28,7 +28,9 @@ def run_render(*args: str, repo: Path = REPO) -> subprocess.CompletedProcess:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what render.py reads, for tests that edit it."""
-    for name in ["render.py", "templates", "experiments", "scripts/profiles"]:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(REPO / "scripts/train.py", tmp_path / "scripts")
+    for name in ["render.py", "templates", "experiments", "scripts/profiles", "scripts/training"]:
         source, target = REPO / name, tmp_path / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -279,6 +281,23 @@ MISTAKES = {
     "misspelt job key": (
         "experiments/matrix.toml", "nodes = 1\n", "node = 1\n",
         'error: experiments/matrix.toml: unknown key "jobs.ddp_1g1n.node"; did you mean "nodes"?',
+    ),
+    "misspelt required key": (
+        PROFILE, "gpus_per_node = 8", "gpus_per_nodes = 8",
+        f'error: {PROFILE}: unknown key "gpus_per_nodes"; did you mean "gpus_per_node"?',
+    ),
+    "workload that is not there": (
+        PROFILE, 'tinyimagenet = "', 'tinyimagnet = "',
+        f'error: {PROFILE}: data_dir names workload "tinyimagnet"; did you mean "tinyimagenet"?',
+    ),
+    "misspelt option of the trainer": (
+        "experiments/matrix.toml", "batch-size = 512", "batch-sise = 512",
+        'error: job "ddp_1g1n": scripts/train.py has no option "batch-sise"; '
+        'did you mean "batch-size"?',
+    ),
+    "a TOML time in a profile": (
+        PROFILE, 'mem = "64G"', 'mem = "64G"\ntime = 01:30:00',
+        f'error: {PROFILE}: "time" must be text: write time = "01:30:00"',
     ),
     "extra job key": (
         "experiments/matrix.toml", "nodes = 1\n", "nodes = 1\ntimme = 3\n",

@@ -44,6 +44,19 @@ def test_each_run_below_a_folder_is_found_and_each_unused_job_file(tmp_path):
     assert found == {("11", 1, 1), ("12", 1, 4), ("13", 1, 4), ("", 8, 2)}
 
 
+def test_files_that_the_log_says_are_elsewhere_are_found(tmp_path):
+    here, there = tmp_path / "jobs/baseline", write_run(tmp_path / "scratch", 1, 1, "12")
+    (here / "log").mkdir(parents=True)
+    for log in (there / "log").iterdir():
+        text = log.read_text()
+        (here / "log" / log.name).write_text(f"Results: {there}\n{text}")
+        log.unlink()
+    (run,) = find_runs(tmp_path / "jobs")
+    assert run.state is State.COMPLETE
+    assert run.settings["world_size"] == 1
+    assert run.results_dir == there / "results/12"
+
+
 def test_a_job_file_without_a_run_says_how_to_start_it(tmp_path):
     scale_folder(tmp_path / "my jobs", 1, 8)
     run = only_run(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import train
 from scaling.slurm_out import parse_epoch_line
+from training import launch
 from training.arguments import TrainerParser, add_run_arguments, dash_option
 from training.errors import TrainingError
 from training.files import write_json, write_text
@@ -249,6 +250,30 @@ def test_batch_larger_than_a_ranks_part_is_refused(call_main, digits, tmp_path, 
     train.check_batch_size(89, 1438)
     with pytest.raises(TrainingError):
         train.check_batch_size(90, 1438)
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_no_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(launch, "DRIVER", tmp_path)  # a driver is there
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(TrainingError, match="has an NVIDIA driver, but PyTorch .* cannot use it"):
+        launch.check_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    launch.check_gpus()
+
+
+@pytest.mark.parametrize(("capability", "refused"), [((7, 0), True), ((7, 5), False)])
+def test_a_gpu_older_than_the_build_is_named(monkeypatch, capability, refused):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    if not refused:
+        return launch.check_gpus()
+    with pytest.raises(
+        TrainingError, match=r"no code for this Tesla V100 \(sm_70\), only for sm_75"
+    ):
+        launch.check_gpus()
 
 
 # ---- The small parts --------------------------------------------------------------------

@@ -219,6 +219,19 @@ def test_jobs_share_a_node_and_get_different_gpus(cluster, tmp_path):
 
 
 @pytest.mark.slurm
+def test_a_new_cluster_does_not_use_old_job_ids(other_cluster):
+    """A rehearsal's folders are named by job ids: an id that came twice would mix two runs."""
+    ids = []
+    for _ in range(2):
+        assert other_cluster.control("up", "--nodes", "1", "--gpus", "1").returncode == 0
+        settings = other_cluster.control("env").stdout
+        other_cluster.environment |= dict(re.findall(r"export (\w+)=(\S+)", settings))
+        ids.append(int(other_cluster.run("sbatch", "--parsable", "--wrap", "true")))
+        other_cluster.control("down")
+        time.sleep(1)
+    assert 1 < ids[0] < ids[1] < 67_000_000  # Slurm's own limit
+
+
 def test_an_ended_job_can_still_be_looked_up(cluster):
     job = cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "exit 3")
     assert cluster.wait(job) == "FAILED"

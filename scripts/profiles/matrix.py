@@ -106,6 +106,7 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     """
     row = matrix.jobs[name]
     workload = matrix.workloads[row.workload]
+    check_workloads(matrix, cluster)
     gpus = row.gpus_per_node or cluster.gpus_per_node
     check_fits(name, row.nodes, gpus, cluster)
     check_template(name, row.template, row.nodes, gpus)
@@ -126,6 +127,18 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         time=choose(cluster.time, row.nodes, gpus) or row.time,
         args=args,
     )
+
+
+def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
+    """Refuse a profile that speaks of a workload which the matrix does not have."""
+    for field in ("data_dir", "train_args"):
+        for workload in getattr(cluster, field):
+            if workload not in matrix.workloads:
+                hint = name_nearest(workload, list(matrix.workloads))
+                raise ProfileError(
+                    f'templates/clusters/{cluster.name}.toml: {field} names workload "{workload}"; '
+                    f"{hint}"
+                )
 
 
 def check_fits(name: str, nodes: int, gpus_per_node: int, cluster: Cluster) -> None:

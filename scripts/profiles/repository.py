@@ -44,7 +44,22 @@ class Repository:
 
     def plan(self, name: str, profile: str) -> Job:
         """Work out job `name` for the cluster `profile` (a name or a file)."""
-        return plan_job(name, self.matrix, self.load_profile(profile))
+        job = plan_job(name, self.matrix, self.load_profile(profile))
+        known = self.options_of(job.trainer)
+        for option in job.args:
+            if option not in known:
+                raise ProfileError(
+                    f'job "{name}": scripts/{job.trainer} has no option "{option}"; '
+                    f"{name_nearest(option, sorted(known))} (in experiments/matrix.toml or the "
+                    "profile's train_args)"
+                )
+        return job
+
+    def options_of(self, trainer: str) -> set[str]:
+        """The options that a trainer's source adds to its parser, without importing PyTorch."""
+        sources = [self.root / "scripts" / trainer, self.root / "scripts/training/arguments.py"]
+        text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+        return set(re.findall(r'add\(\s*"--([a-z][a-z0-9-]*)"', text))
 
     def render(self, job: Job, profile: str) -> str:
         """Render `job` for the cluster `profile`."""

@@ -89,7 +89,7 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict) -> str:
         return f'missing key "{".".join(filter(None, [key, where[-1]]))}"; add it'
     if problem["type"] == "string_type":
         if hasattr(value, "isoformat"):
-            return f'"{key}" must be text: write {where[-1]} = "{value.isoformat()}"'
+            return f'"{key}" must be text: write {key.split(".")[-1]} = "{value.isoformat()}"'
         return f'"{key}" must be text in quotes, not {value!r}'
     if problem["type"] == "string_pattern_mismatch":
         return (
@@ -104,6 +104,11 @@ def pick_problem(error: ValidationError) -> dict:
     A value that may be text or a list of rules fails as both; what is deeper is what was meant.
     """
     problems = error.errors(include_url=False)
+    missing = [p["loc"][-1] for p in problems if p["type"] == "missing"]
+    for problem in problems:  # a misspelt key that must be there is both unknown and missing
+        unknown = problem["type"] == "extra_forbidden"
+        if unknown and difflib.get_close_matches(problem["loc"][-1], missing, n=1):
+            return problem
     first = [p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]]
     return max(first, key=lambda p: (p["type"] == "extra_forbidden", len(p["loc"])))
 

@@ -16,6 +16,7 @@ _LOG_NAME = re.compile(r"(?P<name>.+?)[_-](?P<id>\d{1,18}(?:\.\d{1,6})?)\.out")
 _NODE_FILE = re.compile(r"(?:gpu|cpu)_memory_log(?:_node(\d{1,6}))?\.(?:csv|txt)")
 _JOB_NAME = re.compile(r"(?:^|_)(\d{1,4})g(\d{1,5})n$")
 _PATH_SCALE = re.compile(r"(?P<count>\d{1,5})_(?P<what>gpus?|nodes?)", re.IGNORECASE)
+_RESULTS = re.compile(r"^Results: (/.+)$", re.MULTILINE)  # as the job script prints it
 _SCRIPT_JOB_NAME = re.compile(r"#SBATCH\s+(?:--job-name[= ]|-J\s*)\s*[\"']?([\w.-]+)")
 OTHER_WORKLOADS = ("gpt2", "translation", "spiral")  # as their folders are named
 
@@ -30,6 +31,17 @@ def parse_log_name(name: str) -> tuple[str, str] | None:
     """Return (job name, id) of `ddp_1g1n_12.out`, None for another file's name."""
     match = _LOG_NAME.fullmatch(name)
     return (match["name"], match["id"]) if match else None
+
+
+def read_run_dir(log: Path) -> Path | None:
+    """Return the folder that a job's log names as `Results: DIR` near its beginning, if any."""
+    try:
+        with log.open("rb") as file:
+            head = file.read(1 << 14).decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    found = _RESULTS.search(head)
+    return Path(found[1]) if found else None
 
 
 def find_node_files(folder: Path) -> dict[int, Path]:

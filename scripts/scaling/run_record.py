@@ -23,7 +23,7 @@ class Run:
     asked for.
     """
 
-    folder: Path
+    folder: Path  # the job's, with its script and log
     id: str
     name: str | None = None
     script: Path | None = None
@@ -38,10 +38,11 @@ class Run:
     state: State = State.NEVER_STARTED
     reason: str = ""
     cause: Cause | None = None
+    home: Path | None = None  # where its other files are, when not in `folder`
 
     @property
     def results_dir(self) -> Path:
-        return self.folder / "results" / self.id
+        return (self.home or self.folder) / "results" / self.id
 
     @property
     def job(self) -> int:
@@ -74,12 +75,12 @@ class Run:
     @cached_property
     def gpu_log_paths(self) -> dict[int, Path]:
         """Node number -> nvidia-smi CSV."""
-        return contract.find_node_files(self.folder / "gpu_memory" / self.id)
+        return contract.find_node_files((self.home or self.folder) / "gpu_memory" / self.id)
 
     @cached_property
     def cpu_log_paths(self) -> dict[int, Path]:
         """Node number -> psrecord log."""
-        return contract.find_node_files(self.folder / "cpu_memory" / self.id)
+        return contract.find_node_files((self.home or self.folder) / "cpu_memory" / self.id)
 
     @cached_property
     def log(self) -> SlurmOut | None:
@@ -109,6 +110,7 @@ def read_run(
     restarts: int = 0,
     exit_status: int | None = None,
     now_s: float | None = None,
+    home: Path | None = None,
 ) -> Run:
     """Return the run of that id in a job's folder, with its state judged.
 
@@ -117,7 +119,7 @@ def read_run(
     """
     name, log_path = log
     restarts = max(restarts, contract.split_id(run_id)[1])
-    run = Run(folder, run_id, name, log_path=log_path, restarts=restarts)
+    run = Run(folder, run_id, name, log_path=log_path, restarts=restarts, home=home)
     _take_settings(run)
     if exit_status is None:
         end = _read_record(run, "job_end.json") or {}

@@ -56,12 +56,13 @@ def _find_job_folders(folder: Path) -> Iterator[Path]:
 def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
     scripts = sorted(folder.glob("*.slurm"))
     logs = _find_logs(folder)
-    own_ids = {
-        path.name
-        for name in contract.RUN_FOLDERS[1:]
-        for path in _list(folder / name)
-        if contract.RUN_ID.fullmatch(path.name)
-    }
+    homes = dict.fromkeys(_list_run_ids(folder), folder)  # run id -> where its files are
+    for run_id, (_, log) in logs.items():
+        run_dir = contract.read_run_dir(log)  # RUN_DIR=… sbatch … puts all but the log elsewhere
+        for found in _list_run_ids(run_dir) if run_dir else ():
+            if contract.split_id(found)[0] == contract.split_id(run_id)[0]:
+                homes.setdefault(found, run_dir)
+    own_ids = set(homes)
     last_restart: dict[int, int] = {}
     for job, restart in map(contract.split_id, own_ids | set(logs)):
         last_restart[job] = max(restart, last_restart.get(job, 0))
@@ -71,9 +72,19 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
         # All restarts share the log `<job id>.out`: alone it is no run beside a restart's.
         if restart == last_restart[job] or run_id in own_ids:
             log = logs.get(run_id) or logs.get(str(job)) or (None, None)
-            runs.append(read_run(folder, run_id, log, last_restart[job], now_s=now_s))
+            home = homes.get(run_id)
+            runs.append(read_run(folder, run_id, log, last_restart[job], now_s=now_s, home=home))
             runs[-1].script = scripts[0] if scripts else None
     return runs or [_not_started(folder, script) for script in scripts]
+
+
+def _list_run_ids(folder: Path) -> set[str]:
+    return {
+        path.name
+        for name in contract.RUN_FOLDERS[1:]
+        for path in _list(folder / name)
+        if contract.RUN_ID.fullmatch(path.name)
+    }
 
 
 def _not_started(folder: Path, script: Path) -> Run:

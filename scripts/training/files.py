@@ -1,5 +1,6 @@
 """Write files that are whole or not there at all."""
 
+import errno
 import json
 import math
 import os
@@ -21,7 +22,9 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror}; free some space") from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free some space" if full else "choose another --workdir (in a job: RUN_DIR)"
+        raise TrainingError(f"cannot write {path}: {error.strerror}; {fix}") from None
 
 
 def write_json(path: Path, data: dict) -> None:

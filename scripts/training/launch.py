@@ -1,14 +1,17 @@
 """Run a trainer's main so that a failure says which rank, which host and why, and never hangs."""
 
 import os
+import re
 import socket
 import sys
 import traceback
 from collections.abc import Callable
 
+import torch
 import torch.distributed as dist
 
 from training.errors import TrainingError
+from training.provenance import DRIVER
 
 
 def run(main: Callable[[], None]) -> None:
@@ -18,6 +21,7 @@ def run(main: Callable[[], None]) -> None:
     of a node, so only the node's first rank prints it.
     """
     try:
+        check_gpus()
         main()
     except Exception as error:
         everybodys = isinstance(error, TrainingError) and not dist.is_initialized()
@@ -27,6 +31,29 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
+
+
+def check_gpus() -> None:
+    """Refuse a GPU that this PyTorch cannot use: without a word, a job would train on the CPU.
+
+    Raises TrainingError. An empty CUDA_VISIBLE_DEVICES asks for the CPU and is taken at its word.
+    """
+    build = f"PyTorch {torch.__version__}"
+    if torch.cuda.is_available():
+        numbers = re.findall(r"sm_(\d+)", " ".join(torch.cuda.get_arch_list()))  # none with ROCm
+        major, minor = torch.cuda.get_device_capability()
+        if numbers and 10 * major + minor < min(map(int, numbers)):
+            raise TrainingError(
+                f"{build} has no code for this {torch.cuda.get_device_name()} (sm_{major}{minor}), "
+                f"only for sm_{min(map(int, numbers))} and newer; load the site's PyTorch, or "
+                "install an older build"
+            )
+    elif DRIVER.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        raise TrainingError(
+            f"this node has an NVIDIA driver, but {build} (CUDA {torch.version.cuda}) cannot use "
+            "it; load the site's PyTorch or a build for an older CUDA, or set "
+            "CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
 
 
 def report(error: Exception) -> None:

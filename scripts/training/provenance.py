@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+DRIVER = Path("/proc/driver/nvidia/version")  # there when an NVIDIA driver is loaded
+
 # Read by name: the environment as a whole may hold keys and passwords, and is never dumped.
 SLURM_FIELDS = [
     "SLURM_CLUSTER_NAME",
@@ -43,8 +45,7 @@ def describe_device(device: torch.device) -> dict[str, str | int | None]:
     if device.type != "cuda":
         return {"device": "cpu", "gpu_name": None, "driver": None, "gpus_visible": 0}
     try:
-        version = Path("/proc/driver/nvidia/version").read_text()
-        driver = re.search(r"\d+\.\d+(\.\d+)?", version)
+        driver = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text())
     except OSError:
         driver = None
     return {
@@ -81,7 +82,16 @@ def hash_sources(trainer: Path) -> str:
 
 def read_git_commit(folder: Path) -> str:
     """The checkout's commit, with `-dirty` when files differ from it; `unknown` without git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
