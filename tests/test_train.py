@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_no_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(launch, "DRIVER", tmp_path)  # a driver is there
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(TrainingError, match="has an NVIDIA driver, but PyTorch .* cannot use it"):
+    with pytest.raises(TrainingError, match=r"NVIDIA driver, but PyTorch .* cannot use it"):
         launch.check_gpus()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     launch.check_gpus()
@@ -268,11 +269,8 @@ def test_a_gpu_older_than_the_build_is_named(monkeypatch, capability, refused):
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_120"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
-    if not refused:
-        return launch.check_gpus()
-    with pytest.raises(
-        TrainingError, match=r"no code for this Tesla V100 \(sm_70\), only for sm_75"
-    ):
+    expected = pytest.raises(TrainingError, match=r"for this Tesla V100 \(sm_70\), only for sm_75")
+    with expected if refused else nullcontext():
         launch.check_gpus()
 
 
