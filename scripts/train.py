@@ -12,6 +12,7 @@ Read it from top to bottom: main() is the story, the numbered sections below are
 """
 
 import os
+from contextlib import nullcontext
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -19,47 +20,48 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torchvision
-import torchvision.transforms as T
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
+from training.batches import ResumableBatches, plan_batch, warm_up
+from training.epoch import EpochResult
 from training.errors import TrainingError
-from training.launch import run
-from training.record import EpochResult, RunRecord, check_workdir
-from training.stopwatch import Stopwatch
+from training.images import AugmentedImages, PlainImages, normalize_pixels
+from training.launch import launch
+from training.precision import choose_precision
+from training.record import check_workdir
+from training.run import TrainingRun
 from training.tinyimagenet import load_splits
 
 
 def main() -> None:
     args = parse_args()
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
-    train_set, val_set = load_splits(args.data_dir, *build_transforms(args.image_size, args.flip))
-
-    check_batch_size(args.batch_size, len(train_set))
+    train_set, val_set = load_data(args)
+    plan = plan_batch(args, samples=len(train_set))
+    args.precision = choose_precision(args.precision)
     if os.environ.get("RANK", "0") == "0":
         check_workdir(args.workdir)
-    precision = choose_precision(args.precision)
 
     device = init_distributed(args.timeout_s)
-    train_loader, train_sampler, val_loader = build_loaders(args, train_set, val_set, device)
-    classes = len(train_set.classes)
-    model, optimizer, scheduler, scaler = build_model(args, classes, device, precision)
-    settings = describe_run(args, precision, train_set, val_set)
-    record = RunRecord(args.workdir, settings, device, trainer=Path(__file__))
+    train_loader, sampler, val_loader = build_loaders(args, plan, train_set, val_set, device)
+    model, optimizer, scheduler, scaler = build_model(args, plan, train_set, device)
+    settings = describe_run(args, plan, train_set, val_set)
+    run = TrainingRun(args, settings, device, Path(__file__), model, optimizer, scheduler, scaler)
 
-    for epoch in range(args.epochs):
-        train_sampler.set_epoch(epoch)  # a new shuffle, the same one on every rank
-        lr = scheduler.get_last_lr()[0]
-        with Stopwatch(device) as stopwatch:
-            batches = stopwatch.watch(islice(train_loader, args.limit_batches))
-            train_sums = train_one_epoch(model, batches, optimizer, scaler, device, precision)
-        val_sums = validate(model, islice(val_loader, args.limit_batches), device, precision)
-        result = reduce_metrics(epoch, lr, train_sums, val_sums, stopwatch.seconds)
-        record.add_epoch(result, stopwatch, samples=int(train_sums[2]))
-        scheduler.step()
+    for epoch in run.epochs():  # after a restart: those that are left
+        sampler.set_epoch(epoch)  # a new shuffle, the same one on every rank
+        train_set.set_epoch(epoch)  # new crops
+        train_sums = train_one_epoch(args, run, train_loader, model, optimizer, scheduler, scaler)
+        run.measure_exposed_comm(  # outside the timed part, and nothing of it is kept
+            lambda batch: forward_backward(args, run, model, scaler, *to_device(batch, device)),
+            model.no_sync,
+        )
+        val_sums = validate(args, run, val_loader, model)
+        run.end_epoch(reduce_metrics(run, train_sums, val_sums), samples=int(train_sums[2]))
 
-    record.finish()
+    run.finish()
     dist.destroy_process_group()
 
 
@@ -70,7 +72,7 @@ def init_distributed(timeout_s: int) -> torch.device:
     """Join the process group and return this rank's device.
 
     torchrun tells each process who it is, RANK of WORLD_SIZE and LOCAL_RANK on its node, and where
-    to meet, MASTER_ADDR and MASTER_PORT; plain `python` starts rank 0 of 1. NCCL links GPUs.
+    to meet, MASTER_ADDR and MASTER_PORT; plain `python` starts rank 0 of 1.
     """
     device, backend = torch.device("cpu"), "gloo"
     if torch.cuda.is_available():
@@ -79,7 +81,8 @@ def init_distributed(timeout_s: int) -> torch.device:
             raise TrainingError(f"more processes on this node than its {gpus} GPUs; ask for more")
         # A Slurm task may see its own GPU only, which is then number 0.
         local_rank = int(os.environ.get("LOCAL_RANK", 0)) if gpus > 1 else 0
-        device, backend = torch.device("cuda", local_rank), "nccl"
+        # NCCL links the GPUs; a few numbers, such as who got a signal, go between the CPUs.
+        device, backend = torch.device("cuda", local_rank), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     where = {} if "WORLD_SIZE" in os.environ else alone
@@ -90,24 +93,20 @@ def init_distributed(timeout_s: int) -> torch.device:
 # ---- 2. Model + AMP + DDP Wrapper ----------------------------------------------------------
 
 
-def choose_precision(asked: str | None) -> str:
-    """Default to fp16 on a GPU (every GPU since Volta has units for it) and fp32 on a CPU."""
-    if asked == "fp16" and not torch.cuda.is_available():
-        raise TrainingError("--precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    return asked or ("fp16" if torch.cuda.is_available() else "fp32")
-
-
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Automatic mixed precision: inside, convolutions and matrix products run in 16 bits."""
     dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-def build_model(args, num_classes: int, device: torch.device, precision: str):
+def build_model(args, plan, train_set, device: torch.device):
     """Build the model in its DDP wrapper, the optimizer, the schedule and the gradient scaler."""
     torch.manual_seed(args.seed)  # the same initial weights on every rank
-    model = torchvision.models.get_model(args.model, weights=None, num_classes=num_classes)
-    model = model.to(device, memory_format=torch.channels_last)
+    classes = len(train_set.classes)
+    model = torchvision.models.get_model(args.model, weights=None, num_classes=classes)
+    model = model.to(device, memory_format=torch.channels_last)  # the layout GPUs convolve fastest
+    if args.compile:
+        model.compile()
     # DDP copies rank 0's weights to all ranks now, and averages the gradients of all ranks during
     # every backward pass, in buckets, while the rest of the pass still runs.
     model = DistributedDataParallel(
@@ -115,49 +114,36 @@ def build_model(args, num_classes: int, device: torch.device, precision: str):
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,  # gradients live in the buckets: one copy less
     )
+    # fused: one pass over the weights instead of one for each operation of the step
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
+        model.parameters(), plan.lr, args.momentum, weight_decay=args.weight_decay, fused=True
     )
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.step_size, args.gamma)
+
+    def lr_factor(step: int) -> float:
+        decay = args.gamma ** (step // plan.steps_per_epoch // args.step_size)
+        return warm_up(step, args.warmup_steps) * decay
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor)
     # fp16 has so few exponent bits that small gradients become 0: scale the loss up, and the
     # gradients down again before the step. bf16 and fp32 need no such help.
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     return model, optimizer, scheduler, scaler
 
 
 # ---- 3. Data Pipeline & DistributedSampler -------------------------------------------------
 
 
-def build_transforms(image_size: int, flip: bool) -> tuple[T.Compose, T.Compose]:
+def load_data(args) -> tuple[AugmentedImages, PlainImages]:
     """Training images are cropped and mirrored at random, validation images are left alone."""
-    to_tensor = [
-        T.PILToTensor(),
-        T.ConvertImageDtype(torch.float32),
-        T.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),  # ImageNet's
-    ]
-    train = [
-        T.Resize(image_size),
-        T.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"),
-        T.RandomHorizontalFlip(p=0.5 if flip else 0.0),
-        *to_tensor,
-    ]
-    return T.Compose(train), T.Compose([T.Resize(image_size), *to_tensor])
+    train_images, val_images = load_splits(args.data_dir)
+    train_set = AugmentedImages(train_images, args.image_size, flip=args.flip, seed=args.seed)
+    return train_set, PlainImages(val_images, args.image_size)
 
 
-def check_batch_size(batch_size: int, images: int) -> None:
-    """Refuse a batch so large that some rank would have none."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if images // world_size < batch_size:
-        raise TrainingError(
-            f"{images} training images are less than {world_size} ranks x {batch_size}; lower "
-            "--batch-size or use more images"
-        )
-
-
-def build_loaders(args, train_set, val_set, device: torch.device):
+def build_loaders(args, plan, train_set, val_set, device: torch.device):
     """Split the data among the ranks and load it; returns (train loader, its sampler, val loader).
 
-    A batch is images (B, 3, S, S) float32 and labels (B,) int64, where B is the batch *per GPU*.
+    A batch is images (B, 3, S, S) uint8 and labels (B,) int64, where B is the batch *per GPU*.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     # Each rank draws its own 1/world_size of one common shuffle: no image is trained on twice in
@@ -169,38 +155,55 @@ def build_loaders(args, train_set, val_set, device: torch.device):
     # some images twice. Every world_size-th image is exact; some ranks may have one image less.
     val_part = Subset(val_set, range(rank, len(val_set), world_size))
     options = {
-        "batch_size": args.batch_size,
         "num_workers": args.num_workers,
         "persistent_workers": args.num_workers > 0,  # do not start them again every epoch
         "pin_memory": device.type == "cuda",  # lets copies to the GPU run behind the computing
-        "generator": torch.Generator().manual_seed(args.seed + rank),  # crops and flips differ
     }
-    train_loader = DataLoader(train_set, sampler=sampler, drop_last=True, **options)
-    return train_loader, sampler, DataLoader(val_part, **options)
+    batches = ResumableBatches(sampler, plan.per_gpu)
+    train_loader = DataLoader(train_set, batch_sampler=batches, **options)
+    return train_loader, sampler, DataLoader(val_part, batch_size=plan.per_gpu, **options)
+
+
+def to_device(batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Copy a batch to the device and bring its pixels from 0..255 to mean 0 and deviation 1."""
+    images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+    return normalize_pixels(images.contiguous(memory_format=torch.channels_last)), labels
 
 
 # ---- 4. Training Loop ----------------------------------------------------------------------
 
 
-def train_one_epoch(model, batches, optimizer, scaler, device, precision) -> torch.Tensor:
-    """Train on `batches` of (images, labels); returns this rank's [loss, correct, samples]."""
+def train_one_epoch(args, run, loader, model, optimizer, scheduler, scaler) -> torch.Tensor:
+    """Train on the epoch's batches; returns this rank's [loss, correct, samples]."""
     model.train()
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    for images, labels in batches:
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
+    sums = run.new_sums(3)
+    for micro_batches in run.steps(loader, args.limit_batches):
+        for number, batch in enumerate(micro_batches, start=1):
+            images, labels = to_device(batch, run.device)
+            run.mark("copy")
+            # The gradients of a step's passes add up; only the last pass averages over the ranks.
+            with nullcontext() if number == run.grad_accum_steps else model.no_sync():
+                loss, logits = forward_backward(args, run, model, scaler, images, labels)
+            run.mark("compute")
+            # No .item() here: it would make the CPU wait for the GPU in every step.
+            sums += count_batch(logits, labels, loss * len(labels))
 
-        with autocast(device, precision):
-            logits = model(images)
-            loss = cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # DDP's all-reduce of the gradients happens in here
         scaler.step(optimizer)
         scaler.update()
-
-        # No .item() here: it would make the CPU wait for the GPU in every step.
-        sums += count_batch(logits.detach(), labels, loss.detach() * len(labels))
+        scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+        run.mark("optimizer")
+        run.end_step()  # here a training can be saved and cut off
     return sums
+
+
+def forward_backward(args, run, model, scaler, images, labels):
+    """Add one pass to the gradients; returns its mean loss and logits (B, classes)."""
+    with autocast(run.device, args.precision):
+        logits = model(images)
+        loss = cross_entropy(logits, labels)
+    scaler.scale(loss / run.grad_accum_steps).backward()  # DDP's all-reduce happens in here
+    return loss.detach(), logits.detach()
 
 
 def count_batch(logits: torch.Tensor, labels: torch.Tensor, loss_sum: torch.Tensor) -> torch.Tensor:
@@ -214,14 +217,13 @@ def count_batch(logits: torch.Tensor, labels: torch.Tensor, loss_sum: torch.Tens
 
 
 @torch.inference_mode()
-def validate(model, batches, device, precision) -> torch.Tensor:
+def validate(args, run, loader, model) -> torch.Tensor:
     """Evaluate this rank's part of the validation set; returns its [loss, correct, samples]."""
     model.eval()
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    for images, labels in batches:
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with autocast(device, precision):
+    sums = torch.zeros(3, dtype=torch.float64, device=run.device)
+    for batch in islice(loader, args.limit_batches):
+        images, labels = to_device(batch, run.device)
+        with autocast(run.device, args.precision):
             # .module: without the DDP wrapper, since ranks may have different numbers of batches.
             logits = model.module(images)
             loss_sum = cross_entropy(logits, labels, reduction="sum")
@@ -232,18 +234,18 @@ def validate(model, batches, device, precision) -> torch.Tensor:
 # ---- 6. Metrics & Logging ------------------------------------------------------------------
 
 
-def reduce_metrics(epoch, lr, train_sums, val_sums, train_s: float) -> EpochResult:
+def reduce_metrics(run, train_sums: torch.Tensor, val_sums: torch.Tensor) -> EpochResult:
     """Combine all ranks' sums: the log's figures are those of the whole job, not of rank 0."""
     sums = torch.cat([train_sums, val_sums])
     dist.all_reduce(sums, op=dist.ReduceOp.SUM)
     # The job is as fast as its slowest rank.
-    slowest = torch.tensor(train_s, dtype=torch.float64, device=sums.device)
+    slowest = torch.tensor(run.stopwatch.seconds, dtype=torch.float64, device=sums.device)
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
 
     loss, correct, samples, val_loss, val_correct, val_samples = sums.tolist()
     return EpochResult(
-        epoch=epoch,
-        lr=lr,
+        epoch=run.epoch,
+        lr=run.lr,
         train_loss=loss / samples,
         train_accuracy=correct / samples,
         val_loss=val_loss / val_samples,
@@ -253,21 +255,17 @@ def reduce_metrics(epoch, lr, train_sums, val_sums, train_s: float) -> EpochResu
     )
 
 
-def describe_run(args, precision: str, train_set, val_set) -> dict:
+def describe_run(args, plan, train_set, val_set) -> dict:
     """What run.json says of the settings: runs that differ in these are not compared."""
     sizes = {"classes": len(train_set.classes), "train": len(train_set), "val": len(val_set)}
-    kept = ("model", "image_size", "epochs", "lr", "seed", "num_workers", "limit_batches")
     return {
         "workload": "tinyimagenet",
         "unit": "img/s",
-        **{name: getattr(args, name) for name in kept},
-        "precision": precision,
+        "model": args.model,
+        "image_size": args.image_size,
         "strategy": "ddp",
         "optimizer": "SGD",
-        "scaling": "weak",  # the batch per GPU is fixed, the global batch grows with the ranks
-        "batch_size_per_gpu": args.batch_size,
-        "global_batch_size": args.batch_size * dist.get_world_size(),
-        "grad_accum_steps": 1,
+        **plan.describe(args),
         "dataset": {"name": Path(args.data_dir).resolve().name, **sizes},
     }
 
@@ -277,7 +275,7 @@ def describe_run(args, precision: str, train_set, val_set) -> dict:
 
 def parse_args():
     parser = TrainerParser(__doc__)
-    add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001)
+    add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001, scaling="weak")
     add = parser.add_argument
     data_dir = os.environ.get("DATA_DIR")
     add("--data-dir", default=data_dir, help="TinyImageNet folder (default: $DATA_DIR)")
@@ -297,4 +295,4 @@ def parse_args():
 
 
 if __name__ == "__main__":
-    run(main)
+    launch(main)

@@ -7,31 +7,32 @@ ddp_probe.py DATA_DIR OUT_DIR: each rank writes OUT_DIR/<world size>_<rank>.pt w
   indices      the training images that the sampler gave to this rank in epochs 0 and 1
 """
 
+import os
 import sys
 from argparse import Namespace
-from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import train
 from torch.nn.functional import cross_entropy
-from training.tinyimagenet import load_splits
+from training.batches import plan_batch
+from training.run import TrainingRun
 
-SETTINGS = Namespace(
-    seed=0, model="resnet18", batch_size=16, num_workers=0, lr=0.01, momentum=0.9,
-    weight_decay=1e-4, step_size=30, gamma=0.1,
-)  # fmt: skip
+OPTIONS = [
+    "--model=resnet18", "--batch-size=16", "--num-workers=0", "--lr=0.01", "--image-size=32",
+    "--no-flip", "--limit-batches=2", "--epochs=1", "--precision=fp32",
+]  # fmt: skip
 
 
 def flatten(tensors) -> torch.Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def find_gradients(device: torch.device) -> torch.Tensor:
+def find_gradients(args, plan, train_set, device: torch.device) -> torch.Tensor:
     """Gradients of the mean loss over 8 images, divided among the ranks, BatchNorm fixed."""
     torch.set_default_dtype(torch.float64)
-    model, *_ = train.build_model(SETTINGS, 10, device, "fp32")
+    model, *_ = train.build_model(args, plan, train_set, device)
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(8, 3, 32, 32, generator=generator)
     labels = torch.arange(8)
@@ -44,24 +45,32 @@ def find_gradients(device: torch.device) -> torch.Tensor:
 
 def main() -> None:
     data_dir, out_dir = sys.argv[1:]
+    name = f"{os.environ.get('WORLD_SIZE', 1)}_{os.environ.get('RANK', 0)}"
+    sys.argv[1:] = [*OPTIONS, f"--data-dir={data_dir}", f"--workdir={out_dir}/{name}"]
+    args = train.parse_args()
+    args.workdir.mkdir()
+    train_set, val_set = train.load_data(args)
+    plan = plan_batch(args, len(train_set))
     device = train.init_distributed(timeout_s=60)
-    gradients = find_gradients(device)
+    gradients = find_gradients(args, plan, train_set, device)
 
-    train_set, val_set = load_splits(data_dir, *train.build_transforms(32, flip=False))
-    loader, sampler, val_loader = train.build_loaders(SETTINGS, train_set, val_set, device)
-    model, optimizer, _, scaler = train.build_model(SETTINGS, 10, device, "fp32")
+    loader, sampler, val_loader = train.build_loaders(args, plan, train_set, val_set, device)
+    learner = train.build_model(args, plan, train_set, device)
+    settings = train.describe_run(args, plan, train_set, val_set)
+    run = TrainingRun(args, settings, device, Path(train.__file__), *learner)
     indices = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
         indices.append(list(sampler))
-    train.train_one_epoch(model, islice(loader, 2), optimizer, scaler, device, "fp32")
+    train.train_one_epoch(args, run, loader, *learner)
+    everything = Namespace(**vars(args) | {"limit_batches": None})
     result = {
         "gradients": gradients,
-        "parameters": flatten(model.parameters()),
-        "sums": train.validate(model, val_loader, device, "fp32"),
+        "parameters": flatten(learner[0].parameters()),
+        "sums": train.validate(everything, run, val_loader, learner[0]),
         "indices": indices,
     }
-    torch.save(result, Path(out_dir) / f"{dist.get_world_size()}_{dist.get_rank()}.pt")
+    torch.save(result, Path(out_dir) / f"{name}.pt")
     dist.destroy_process_group()
 
 

@@ -216,6 +216,6 @@ def test_run_dir_puts_all_but_the_log_elsewhere(slurm, jobs, digits, tmp_path):
     assert (elsewhere / "results" / job / "RUN_COMPLETE.txt").exists()
     mode = (elsewhere / "results" / job / "run.json").stat().st_mode & 0o777
     assert mode == 0o640
-    row = fill_tables(jobs)["1 GPU, 1 Node (baseline)"]     # follows the log to the other files
-    assert float(row[10]) > 100     # CPU Peak (MiB)
+    row = fill_tables(jobs)["1 GPU, 1 Node (baseline)"]  # follows the log to the other files
+    assert float(row[10]) > 100  # CPU Peak (MiB)
     assert row[7] == "1.0×"

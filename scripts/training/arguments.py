@@ -3,9 +3,14 @@
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+
+# What the same option is called in benchmarks that people come from.
+ALIASES = {"--micro-batch-size-per-gpu": "--batch-size", "--checkpoint-path": "--checkpoint-dir"}
 
 
 class TrainerParser(argparse.ArgumentParser):
@@ -20,7 +25,12 @@ class TrainerParser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else args
-        return super().parse_args([dash_option(word) for word in words], namespace)
+        read = super().parse_args([dash_option(word) for word in words], namespace)
+        if getattr(read, "checkpoint_dir", "") is None:
+            read.checkpoint_dir = Path(
+                os.environ.get("CHECKPOINT_DIR", read.workdir / "checkpoints")
+            )
+        return read
 
     def error(self, message: str):
         if os.environ.get("RANK", "0") == "0":
@@ -33,31 +43,40 @@ def dash_option(word: str) -> str:
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
+    name = name.replace("_", "-")
+    return ALIASES.get(name, name) + equals + value
 
 
-def add_run_arguments(parser, *, epochs: int, batch_size: int, lr: float) -> None:
+def add_run_arguments(parser, *, epochs: int, batch_size: int, lr: float, scaling: str) -> None:
     """Add the options that every workload has, with the workload's own defaults."""
     add = parser.add_argument
     add("--epochs", type=positive(int), default=epochs, help=f"passes (default: {epochs})")
-    add(
-        "--batch-size",
-        type=positive(int),
-        default=batch_size,
-        help=f"samples per GPU and step (default: {batch_size})",
-    )
     add("--lr", type=positive(float), default=lr, help=f"learning rate (default: {lr})")
+    add(
+        "--lr-scaling",
+        choices=["none", "linear", "sqrt"],
+        default="none",
+        help="learning rate x what the global batch grows by with the ranks (default: none)",
+    )
+    add(
+        "--warmup-steps",
+        type=not_negative(int),
+        default=0,
+        help="steps in which the learning rate grows from 0 (default: 0)",
+    )
+    add_batch_arguments(parser, batch_size, scaling)
     add("--num-workers", type=not_negative(int), default=4, help="loaders per GPU (default: 4)")
     add(
         "--precision",
         choices=["fp32", "fp16", "bf16"],
         help="arithmetic of forward and backward (default: fp16 on a GPU, fp32 on a CPU)",
     )
+    add("--compile", action="store_true", help="compile the model first (default: do not)")
     add("--seed", type=int, default=0, help="random seed (default: 0)")
     add(
         "--limit-batches",
         type=positive(int),
-        help="end each training and validation part after so many batches (default: all)",
+        help="end each epoch after so many steps, validation after so many batches (default: all)",
     )
     add(
         "--timeout-s",
@@ -65,12 +84,89 @@ def add_run_arguments(parser, *, epochs: int, batch_size: int, lr: float) -> Non
         default=300,
         help="seconds a rank waits for the others before it gives up (default: 300)",
     )
+    add_output_arguments(parser)
+
+
+def add_batch_arguments(parser, batch_size: int, scaling: str) -> None:
+    """Add how large a step is."""
+    add = parser.add_argument
+    add(
+        "--batch-size",
+        type=positive(int),
+        default=batch_size,
+        help=f"samples per GPU and pass, with strong scaling at most (default: {batch_size})",
+    )
+    add(
+        "--scaling",
+        choices=["weak", "strong"],
+        default=scaling,
+        help=f"what stays the same: a GPU's batch, or the global one (default: {scaling})",
+    )
+    add(
+        "--global-batch-size",
+        type=positive(int),
+        help="samples of all GPUs and passes of a step (strong; default: --batch-size)",
+    )
+    add(
+        "--grad-accum-steps",
+        type=positive(int),
+        help="passes a step (default: 1 with weak scaling, what it takes with strong)",
+    )
+
+
+def add_output_arguments(parser) -> None:
+    """Add where results go, and what is looked at and saved on the way."""
+    add = parser.add_argument
     add(
         "--workdir",
         type=Path,
         default=Path(os.environ.get("RESULTS_DIR", "workdir")),
         help="folder for the results files (default: $RESULTS_DIR, else ./workdir)",
     )
+    add(
+        "--checkpoint-dir",
+        type=Path,
+        help="folder of the checkpoints; the newest is continued (default: $CHECKPOINT_DIR, "
+        "else checkpoints/ in the workdir)",
+    )
+    add(
+        "--checkpoint-every",
+        type=not_negative(int),
+        default=0,
+        help="steps between checkpoints (default: 0, only when a signal asks for one)",
+    )
+    add(
+        "--max-restarts",
+        type=not_negative(int),
+        default=20,
+        help="how often a job may go on after its time limit (default: 20)",
+    )
+    add(
+        "--profile",
+        type=not_negative(int),
+        metavar="N",
+        default=0,
+        help="profile N steps after the first ones, with a trace for a browser (default: 0)",
+    )
+    add(
+        "--profile-ranks",
+        type=rank_list,
+        default=[0],
+        help="the ranks that --profile looks at, such as 0,3 (default: 0)",
+    )
+    add("--no-probe", action="store_true", help="do not measure communication (default: do)")
+    add(
+        "--comet-project",
+        default="distributed-scaling",
+        help="project for Comet, if COMET_API_KEY is set (default: distributed-scaling)",
+    )
+
+
+def rank_list(text: str) -> list[int]:
+    """Read `0,3` as [0, 3]."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"must be ranks with commas between, not {text}")
+    return [int(number) for number in text.split(",")]
 
 
 def positive(kind: type) -> Callable[[str], float]:

@@ -22,9 +22,16 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = "free some space" if full else "choose another --workdir (in a job: RUN_DIR)"
-        raise TrainingError(f"cannot write {path}: {error.strerror}; {fix}") from None
+        fix = "choose another --workdir (in a job: RUN_DIR)"
+        raise TrainingError(say_why(path, error, fix)) from None
+
+
+def say_why(path: Path, error: Exception, fix: str) -> str:
+    """One line for a file that could not be written: what, why, and what to do."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space"
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return f"cannot write {path}: {reason}; {fix}"
 
 
 def write_json(path: Path, data: dict) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import sys
 import traceback
@@ -12,17 +13,24 @@ import torch.distributed as dist
 
 from training.errors import TrainingError
 from training.provenance import DRIVER
+from training.signals import Stopped
 
 
-def run(main: Callable[[], None]) -> None:
+def launch(main: Callable[[], None]) -> None:
     """Call `main`; on an exception print it with the rank and the host, and exit with status 1.
 
     Before the process group exists a TrainingError (no data set, a wrong option) is every rank's
-    of a node, so only the node's first rank prints it.
+    of a node, so only the node's first rank prints it. A training that a signal has stopped is
+    saved: it exits with 0 when its job is to go on, else with the signal's status.
     """
     try:
         check_gpus()
         main()
+    except Stopped as stopped:
+        if dist.get_rank() == 0:
+            print(f"Stopped by {stopped}, all is saved", flush=True)
+        dist.destroy_process_group()
+        sys.exit(0 if stopped.number == signal.SIGUSR1 else 128 + stopped.number)
     except Exception as error:
         everybodys = isinstance(error, TrainingError) and not dist.is_initialized()
         if not everybodys or os.environ.get("LOCAL_RANK", "0") == "0":

@@ -99,8 +99,18 @@ def read_git_commit(folder: Path) -> str:
     return done.stdout.strip()
 
 
-def read_peak_memory_mib(device: torch.device) -> float:
-    """Peak MiB of this process: PyTorch's allocations on a GPU, resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
+def read_peak_memory(device: torch.device) -> dict[str, float | int]:
+    """Peak memory of this process: PyTorch's allocations on a GPU, resident memory on a CPU.
+
+    peak_memory_mib_rank0 is rank 0's when rank 0 asks; the byte counts are those of CUDA's
+    allocator, 0 on a CPU.
+    """
+    cuda = device.type == "cuda"
+    allocated = torch.cuda.max_memory_allocated(device) if cuda else 0
+    reserved = torch.cuda.max_memory_reserved(device) if cuda else 0
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    return {
+        "peak_memory_mib_rank0": (allocated if cuda else resident) / 2**20,
+        "max_cuda_mem_allocated_bytes_rank0": allocated,
+        "max_cuda_mem_reserved_bytes_rank0": reserved,
+    }

@@ -4,17 +4,18 @@ What each holds is in scripts/README.md. All are written atomically; RUN_COMPLET
 so a folder without it is an incomplete run.
 """
 
-import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from training.epoch import EpochResult, format_best, format_epoch_line
 from training.errors import TrainingError
 from training.files import write_json, write_text
+from training.metrics import describe_epoch, describe_run, quantity
 from training.provenance import (
     describe_device,
     describe_slurm,
@@ -22,40 +23,17 @@ from training.provenance import (
     gather_hosts,
     hash_sources,
     read_git_commit,
-    read_peak_memory_mib,
+    read_peak_memory,
 )
 from training.stopwatch import Stopwatch
 
 WARMUP_EPOCHS = 1  # recorded like the others, left out of means
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch as the whole job saw it: sums over all ranks, each sample counted once."""
-
-    epoch: int  # from 0; the log's `Epoch [1/3]` is 0
-    lr: float
-    train_loss: float
-    val_loss: float
-    train_accuracy: float  # 0 to 1
-    val_accuracy: float  # 0 to 1
-    samples: int  # trained on, by all ranks
-    slowest_s: float  # training seconds of the slowest rank
-
-    @property
-    def throughput(self) -> float:
-        """Global samples per second: all ranks' samples / the slowest rank's seconds."""
-        return self.samples / self.slowest_s
-
-
-def format_epoch_line(result: EpochResult, epochs: int, unit: str) -> str:
-    """Format the line that the log has for each epoch and that the tables are filled from."""
-    return (
-        f"Epoch [{result.epoch + 1}/{epochs}] LR: {result.lr:.6f}"
-        f" | Loss (train, val): {result.train_loss:.3f}, {result.val_loss:.3f}"
-        f" | Accuracy (train, val): {result.train_accuracy:.2%}, {result.val_accuracy:.2%}"
-        f" | Throughput: {result.throughput:.1f} {unit}"
-    )
+# How a rank's file calls a score.
+RANK_NAMES = {
+    "val_accuracy": "validation_accuracy",
+    "val_perplexity": "validation_perplexity",
+    "val_bleu": "bleu",
+}
 
 
 def check_workdir(workdir: Path) -> None:
@@ -72,15 +50,14 @@ class RunRecord:
     """Writes a run's files as it goes. Every rank makes one and calls each method."""
 
     def __init__(self, workdir: Path, settings: dict, device: torch.device, trainer: Path):
-        """Write run.json; `settings` are the workload's own fields (unit, model, batch, …)."""
+        """Describe the run; `settings` are the workload's own fields (unit, model, batch, …)."""
         self.workdir, self.settings, self.device = workdir, settings, device
         self.rank, self.is_main = dist.get_rank(), dist.get_rank() == 0
         self.results: list[EpochResult] = []
-        self.metrics: list[dict] = []
+        self.epochs: list[dict] = []  # of training_metrics.json
         hosts = gather_hosts()
-        slurm = describe_slurm()
         self.run = {
-            "schema_version": "1.0",
+            "schema_version": "1.1",
             "run_id": workdir.name,
             **settings,
             "nodes": len(hosts),
@@ -91,78 +68,65 @@ class RunRecord:
             **describe_device(device),
             "versions": describe_software(),
             "hosts": hosts,
-            "slurm": slurm,
+            "slurm": describe_slurm(),
             "trainer_sha256": hash_sources(trainer),
             "git_commit": read_git_commit(trainer.parent) if self.is_main else "unknown",
             "start_utc": utc_now(),
         }
         self.epoch_started = time.perf_counter()
-        if self.is_main:
-            write_json(workdir / "run.json", self.run)
-            self.print_settings()
 
-    def print_settings(self) -> None:
-        """Print what is trained, in two lines."""
-        s, data, world_size = self.settings, self.settings["dataset"], self.run["world_size"]
+    def start(self) -> None:
+        """Write run.json and print what is trained, in two lines (rank 0)."""
+        if not self.is_main:
+            return
+        write_json(self.workdir / "run.json", self.run)
+        s, data, ranks = self.settings, self.settings["dataset"], self.run["world_size"]
+        accumulated = f" x {s['grad_accum_steps']} passes" if s["grad_accum_steps"] > 1 else ""
+        classes = f", {data['classes']} classes" if "classes" in data else ""
         print(
             f"{s['model']} on {data['name']}: {data['train']} training and {data['val']} "
-            f"validation samples, {data['classes']} classes; {s['precision']} on {self.device.type}"
-        )
-        print(
-            f"{world_size} process{'es' if world_size > 1 else ''} x {s['batch_size_per_gpu']} = "
-            f"{s['global_batch_size']} samples a step; {s['epochs']} epochs",
+            f"validation samples{classes}; {s['precision']} on {self.device.type}\n"
+            f"{ranks} process{'es' if ranks > 1 else ''} x {s['batch_size_per_gpu']}{accumulated} "
+            f"= {s['global_batch_size']} samples a step; {s['epochs']} epochs",
             flush=True,
         )
 
-    def add_epoch(self, result: EpochResult, stopwatch: Stopwatch, samples: int) -> None:
+    def add_epoch(
+        self, result: EpochResult, stopwatch: Stopwatch, samples: int, probe: dict[str, float]
+    ) -> None:
         """Write this rank's file of the epoch and print the epoch's line (rank 0).
 
-        `stopwatch` and `samples` are this rank's own; `result` is the whole job's.
+        `stopwatch` and `samples` are this rank's own, `result` is the whole job's; `probe` is
+        what measure_exposed_comm returned, {} when it was not asked.
         """
-        steps = stopwatch.steps
-        self.results.append(result)
-        now = time.perf_counter()
-        wall_s, self.epoch_started = now - self.epoch_started, now
-        peak_mib = read_peak_memory_mib(self.device)
+        what = quantity(self.settings["unit"])
+        memory = read_peak_memory(self.device)
         write_json(
             self.workdir / f"rank{self.rank}_results_epoch{result.epoch}.json",
             {
-                "schema_version": "1.0",
+                "schema_version": "1.1",
                 "rank": self.rank,
                 "epoch": result.epoch,
                 "training_time": stopwatch.seconds,
-                "samples": samples,
-                "samples_per_sec": samples / stopwatch.seconds,
-                "steps": steps,
-                "data_wait_s": stopwatch.data_wait_s,
+                what: samples,
+                f"{what}_per_sec": samples / stopwatch.seconds,
+                "steps": stopwatch.steps,
+                **{f"{part}_s": seconds for part, seconds in stopwatch.parts.items()},
+                **describe_exposed(probe, stopwatch.steps),
                 "train_loss": result.train_loss,
-                "train_accuracy": result.train_accuracy,
                 "validation_loss": result.val_loss,
-                "validation_accuracy": result.val_accuracy,
-                "peak_memory_mib": peak_mib,
+                **{RANK_NAMES.get(name, name): v for name, v in result.scores().items()},
+                "peak_memory_mib": memory["peak_memory_mib_rank0"],
             },
         )
-        self.metrics.append(
-            {
-                "epoch_idx": result.epoch + 1,
-                "epoch_wall_time_sec": wall_s,
-                "train_time_slowest_rank_sec": result.slowest_s,
-                "steps": steps,
-                "micro_steps": steps * self.settings["grad_accum_steps"],
-                "optimizer_steps": steps,
-                "samples_processed_global": result.samples,
-                "samples_per_sec_global": result.throughput,
-                "train_loss_avg_global": result.train_loss,
-                "val_loss_avg_global": result.val_loss,
-                "train_accuracy_global": result.train_accuracy,
-                "val_accuracy_global": result.val_accuracy,
-                "step_time_mean_sec": stopwatch.seconds / steps,
-                "dataload_time_mean_sec": stopwatch.data_wait_s / steps,
-                "peak_memory_mib_rank0": peak_mib,
-            }
-        )
+        now = time.perf_counter()
+        # The probe's time is no training and no validation: it belongs to no epoch.
+        wall_s = now - self.epoch_started - probe.get("probe_s", 0.0)
+        self.epoch_started = now
+        self.results.append(result)
+        self.epochs.append(describe_epoch(result, stopwatch, self.settings, wall_s, memory))
         if self.is_main:
-            self.write_metrics(completed=False)
+            self.write_metrics(done_utc=None)
             line = format_epoch_line(result, self.settings["epochs"], self.settings["unit"])
             print(line, flush=True)
 
@@ -171,64 +135,38 @@ class RunRecord:
         dist.barrier()
         if not self.is_main:
             return
-        total_s = sum(m["epoch_wall_time_sec"] for m in self.metrics)
-        best_accuracy = max(result.val_accuracy for result in self.results)
-        print(f"Total training time: {total_s:.1f} s")
-        print(f"Best validation loss: {min(r.val_loss for r in self.results):.3f}")
-        print(f"Best validation accuracy: {best_accuracy:.2%}", flush=True)
-        self.write_metrics(completed=True)
+        total_s = sum(epoch["epoch_wall_time_sec"] for epoch in self.epochs)
+        print(f"Total training time: {total_s:.1f} s", *format_best(self.results), sep="\n")
+        sys.stdout.flush()
+        self.write_metrics(done_utc=utc_now())
         write_text(self.workdir / "RUN_COMPLETE.txt", utc_now() + "\n")
 
-    def write_metrics(self, completed: bool) -> None:
-        """Write training_metrics.json (schema 2.0) for the epochs so far."""
-        steady = self.results[WARMUP_EPOCHS:]  # a one-epoch run has no steady state
-        run, settings = self.run, self.settings
-        write_json(
-            self.workdir / "training_metrics.json",
-            {
-                "schema_version": "2.0",
-                "run_id": run["run_id"],
-                "timestamp_utc": run["start_utc"],
-                "git_commit": run["git_commit"],
-                "command_line": shlex.join(sys.argv),
-                "env": {f"{name}_version": v or "none" for name, v in run["versions"].items()},
-                "host": {"hostname": run["hosts"][0], "nodes": run["hosts"]},
-                "hardware": {
-                    "cluster": run["slurm"].get("cluster_name", "none"),
-                    "gpu_name": run["gpu_name"] or "none",
-                    "gpu_count_visible": run["gpus_visible"],
-                    "world_size": run["world_size"],
-                },
-                "scheduler": {"type": "slurm" if run["slurm"] else "none", **run["slurm"]},
-                "training_config": {
-                    "model_name": settings["model"],
-                    "epochs": settings["epochs"],
-                    "micro_batch_size_per_gpu": settings["batch_size_per_gpu"],
-                    "grad_accum_steps": settings["grad_accum_steps"],
-                    "global_batch_size": settings["global_batch_size"],
-                    "lr": settings["lr"],
-                    "optimizer": settings["optimizer"],
-                    "precision": settings["precision"],
-                    "dataset_name": settings["dataset"]["name"],
-                    "dataset_subset_sizes": {
-                        "train": settings["dataset"]["train"],
-                        "val": settings["dataset"]["val"],
-                    },
-                },
-                "epochs": self.metrics,
-                "summary": {
-                    "completed": completed,
-                    "epochs_completed": len(self.metrics),
-                    "total_wall_time_sec": sum(m["epoch_wall_time_sec"] for m in self.metrics),
-                    "warmup_epochs_excluded": WARMUP_EPOCHS,
-                    "mean_samples_per_sec_global": (
-                        sum(r.throughput for r in steady) / len(steady) if steady else None
-                    ),
-                    "best_val_loss": min(r.val_loss for r in self.results),
-                    "best_val_accuracy": max(r.val_accuracy for r in self.results),
-                },
-            },
-        )
+    def write_metrics(self, done_utc: str | None) -> None:
+        """Write training_metrics.json for the epochs so far."""
+        metrics = describe_run(self.run, self.epochs, self.results, done_utc)
+        write_json(self.workdir / "training_metrics.json", metrics)
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps: the epochs done, and the seconds of the one begun."""
+        return {
+            "results": [asdict(result) for result in self.results],
+            "epochs": self.epochs,
+            "epoch_s": time.perf_counter() - self.epoch_started,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.results = [EpochResult(**result) for result in state["results"]]
+        self.epochs = list(state["epochs"])
+        self.epoch_started = time.perf_counter() - state["epoch_s"]
+
+
+def describe_exposed(probe: dict[str, float], steps: int) -> dict:
+    """The probe's figures for a rank's file; null when it was not asked or there is one rank."""
+    per_step_s = probe.get("exposed_comm_per_step_s")
+    return {
+        "exposed_comm_s": None if per_step_s is None else per_step_s * steps,
+        "probe": probe or None,
+    }
 
 
 def utc_now() -> str:

@@ -15,7 +15,7 @@ Source: the original archive, http://cs231n.stanford.edu/tiny-imagenet-200.zip.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -25,20 +25,18 @@ from training.errors import TrainingError
 
 
 class TinyImageNet(Dataset):
-    """One split of TinyImageNet; item i is (transform(image i), label i).
+    """One split of TinyImageNet; item i is (image i, label i), the image as PIL's RGB.
 
-    root: the folder that holds train/ and val/; split: "train" or "val"; transform: called with
-    a PIL RGB image (64 x 64 in the original data), None to return the image itself.
+    root: the folder that holds train/ and val/; split: "train" or "val".
     .classes: the wnids, where position = label; .samples: (path, label) of each image.
 
     Raises TrainingError, one line that names the path and the fix, when the folders are missing,
     empty or disagree about the classes, and for an image that cannot be decoded.
     """
 
-    def __init__(self, root: str | Path, split: str, transform: Callable | None = None):
+    def __init__(self, root: str | Path, split: str):
         if split not in ("train", "val"):
             raise ValueError(f'split={split!r} must be "train" or "val"')
-        self.transform = transform
         try:
             self.classes = read_classes(root)
             self.samples = find_samples(Path(root).expanduser() / split, self.classes)
@@ -50,15 +48,12 @@ class TinyImageNet(Dataset):
 
     def __getitem__(self, index: int) -> tuple:
         path, label = self.samples[index]
-        image = decode_image(path)
-        return (self.transform(image) if self.transform else image), label
+        return decode_image(path), label
 
 
-def load_splits(
-    root: str | Path, train_transform: Callable | None, val_transform: Callable | None
-) -> tuple[TinyImageNet, TinyImageNet]:
+def load_splits(root: str | Path) -> tuple[TinyImageNet, TinyImageNet]:
     """Return the train and val splits; both hold exactly the same classes, or TrainingError."""
-    return TinyImageNet(root, "train", train_transform), TinyImageNet(root, "val", val_transform)
+    return TinyImageNet(root, "train"), TinyImageNet(root, "val")
 
 
 def read_classes(root: str | Path) -> list[str]:

@@ -1,0 +1,40 @@
+"""The model, its optimizer and what belongs to them, as a checkpoint keeps them."""
+
+import torch
+from torch import nn
+
+
+class ModelState:
+    """Everything of a training that learns; each part has a state_dict of its own."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        scaler: torch.amp.GradScaler,
+    ):
+        self.model, self.optimizer, self.scheduler, self.scaler = (
+            model, optimizer, scheduler, scaler,
+        )  # fmt: skip
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without DistributedDataParallel around it: its names are those of one GPU."""
+        return getattr(self.model, "module", self.model)
+
+    def capture(self) -> dict:
+        """The states, to be written by rank 0. All ranks must call this."""
+        return {
+            "model": self.bare_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, saved: dict) -> None:
+        """Take over what capture() returned, on every rank."""
+        self.bare_model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.scaler.load_state_dict(saved["scaler"])

@@ -1,0 +1,48 @@
+"""`--profile N`: what the steps are made of, by torch.profiler."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile, schedule
+
+SKIPPED = 5  # steps that load libraries and choose algorithms
+
+
+class StepProfiler:
+    """Profiles `steps` steps of the ranks asked for, once.
+
+    Leaves trace_rank<r>.json in `folder`, for chrome://tracing or https://ui.perfetto.dev, and
+    prints the operators that took longest. Throughput of the epoch suffers while it runs.
+    """
+
+    def __init__(self, folder: Path, steps: int, ranks: list[int], device: torch.device):
+        self.folder, self.device, self.profiler = folder, device, None
+        if steps and dist.get_rank() in ranks:
+            activities = [ProfilerActivity.CPU]
+            if device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            self.profiler = profile(
+                activities=activities,
+                schedule=schedule(skip_first=SKIPPED, wait=0, warmup=1, active=steps, repeat=1),
+                on_trace_ready=self._write,
+                record_shapes=False,
+            )
+            self.profiler.start()
+
+    def end_step(self) -> None:
+        if self.profiler:
+            self.profiler.step()
+
+    def stop(self) -> None:
+        """End the profile; one that has fewer steps than asked for is written as it is."""
+        if self.profiler:
+            self.profiler.stop()
+            self.profiler = None
+
+    def _write(self, profiler: profile) -> None:
+        rank = dist.get_rank()
+        profiler.export_chrome_trace(str(self.folder / f"trace_rank{rank}.json"))
+        by = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
+        table = profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40)
+        print(f"Profile of rank {rank}, its trace is trace_rank{rank}.json:\n{table}", flush=True)
