@@ -29,6 +29,7 @@ from training.epoch import EpochResult
 from training.errors import TrainingError
 from training.images import AugmentedImages, PlainImages, normalize_pixels
 from training.launch import launch
+from training.model_state import share_buffers
 from training.precision import choose_precision
 from training.record import check_workdir
 from training.run import TrainingRun
@@ -220,6 +221,7 @@ def count_batch(logits: torch.Tensor, labels: torch.Tensor, loss_sum: torch.Tens
 def validate(args, run, loader, model) -> torch.Tensor:
     """Evaluate this rank's part of the validation set; returns its [loss, correct, samples]."""
     model.eval()
+    share_buffers(model)  # BatchNorm's statistics differ between ranks: take rank 0's
     sums = torch.zeros(3, dtype=torch.float64, device=run.device)
     for batch in islice(loader, args.limit_batches):
         images, labels = to_device(batch, run.device)

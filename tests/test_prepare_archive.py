@@ -106,7 +106,7 @@ def test_download_is_verified_and_unpacked(tmp_path, server, zipped):
     status, out, err = prepare("--download", "--url", server.url, "--md5", zipped.upper(), target)
     assert (status, err) == (0, "")
     assert f"{target} is ready: archive, 2 classes, 3 train and 2 val images, " in out
-    train_set, val_set = load_splits(target, None, None)
+    train_set, val_set = load_splits(target)
     assert [label for _, label in train_set.samples] == [0, 0, 1] and len(val_set) == 2
     assert list_names(tmp_path) == ["data", "tiny.zip"]
     # The same data from a file: found, not made again.

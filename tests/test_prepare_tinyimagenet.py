@@ -17,7 +17,7 @@ DIGIT_COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # of the UCI 
 
 
 def test_digits_are_all_there_and_split_stratified(digits):
-    train_set, val_set = load_splits(digits, None, None)
+    train_set, val_set = load_splits(digits)
     assert train_set.classes == [f"d000000{digit}" for digit in range(10)]
     train = np.bincount([label for _, label in train_set.samples])
     val = np.bincount([label for _, label in val_set.samples])
@@ -36,15 +36,15 @@ def test_digits_hold_the_real_pixels_each_once(digits):
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    train_set, val_set = load_splits(digits, shrink, shrink)
+    train_set, val_set = load_splits(digits)
     for digit in range(10):
         real = source.images[source.target == digit].reshape(-1, 64) * 255 / 16
         made = np.full_like(real, np.nan)
         for i, (path, label) in enumerate(train_set.samples):
             if label == digit:
-                made[int(Path(path).stem.split("_")[1])] = train_set[i][0]
+                made[int(Path(path).stem.split("_")[1])] = shrink(train_set[i][0])
         # The places that are left are those of the validation images, in their order.
-        made[np.isnan(made[:, 0])] = [image for image, label in val_set if label == digit]
+        made[np.isnan(made[:, 0])] = [shrink(image) for image, label in val_set if label == digit]
         distance = np.abs(made[:, None] - real[None]).mean(axis=2)  # grey levels, of 255
         assert distance.diagonal().max() < 17  # smoothing costs that much
         assert (distance.argmin(axis=1) == np.arange(len(real))).mean() > 0.99
@@ -81,7 +81,7 @@ def test_synthetic_has_the_size_that_was_asked_for(tmp_path):
     assert (status, err) == (0, "")
     expected = r"/a/b is ready: synthetic, 3 classes, 12 train and 6 val images, \d+\.\d s\n"
     assert re.fullmatch(re.escape(str(tmp_path)) + expected, out)
-    train_set, val_set = load_splits(tmp_path / "a/b", None, None)
+    train_set, val_set = load_splits(tmp_path / "a/b")
     assert [len(train_set.classes), len(train_set), len(val_set)] == [3, 12, 6]
     assert {image.size for image, _ in train_set} == {(32, 32)}
     # The first validation images show every class, for runs that stop after a few batches.
@@ -122,9 +122,10 @@ def test_synthetic_images_weigh_as_the_real_ones_and_can_be_learnt(tmp_path):
     assert prepare("--synthetic", *options, tmp_path / "data")[0] == 0
     weights = [path.stat().st_size for path in (tmp_path / "data").rglob("*.JPEG")]
     assert 1800 <= np.mean(weights) <= 2300  # bytes; 248 MB / 120,000 images in the real archive
-    sets = load_splits(tmp_path / "data", measure_spectrum, measure_spectrum)
+    sets = load_splits(tmp_path / "data")
     (train, label), (val, val_label) = (
-        (np.stack([x for x, _ in each]), np.array([y for _, y in each])) for each in sets
+        (np.stack([measure_spectrum(x) for x, _ in each]), np.array([y for _, y in each]))
+        for each in sets
     )
     means = np.stack([train[label == k].mean(axis=0) for k in range(8)])
     nearest = np.linalg.norm(val[:, None] - means[None], axis=2).argmin(axis=1)

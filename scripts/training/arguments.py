@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-
 # What the same option is called in benchmarks that people come from.
 ALIASES = {"--micro-batch-size-per-gpu": "--batch-size", "--checkpoint-path": "--checkpoint-dir"}
 

@@ -78,6 +78,14 @@ class Checkpoints:
         return sorted(path for path in found if re.fullmatch(r"step_\d{8,}\.pt", path.name))
 
 
+def check_incomplete(saved: dict, folder: Path, epochs: int) -> None:
+    """Raise TrainingError when the checkpoint is a training's last: there is nothing to go on."""
+    if saved["epoch"] >= epochs:
+        raise TrainingError(
+            f"{folder} holds a training that is complete; choose another --checkpoint-dir"
+        )
+
+
 def capture_rng(device: torch.device) -> dict:
     """The states of this rank's random number generators."""
     states = {"cpu": torch.get_rng_state()}

@@ -1,6 +1,7 @@
 """The model, its optimizer and what belongs to them, as a checkpoint keeps them."""
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 
@@ -38,3 +39,21 @@ class ModelState:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         self.scaler.load_state_dict(saved["scaler"])
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank rank 0's buffers. All ranks must call this.
+
+    DistributedDataParallel does so before a forward pass in training. After the last one of an
+    epoch the ranks' BatchNorm statistics differ again, and each would validate another model.
+    """
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if dist.get_world_size() == 1 or not buffers:
+        return
+    with torch.no_grad():
+        together = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(together, src=0)
+        for buffer, values in zip(
+            buffers, together.split([buffer.numel() for buffer in buffers]), strict=True
+        ):
+            buffer.copy_(values.view_as(buffer))

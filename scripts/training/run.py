@@ -15,9 +15,14 @@ import torch.distributed as dist
 
 from training.attempts import check_progress, may_go_on
 from training.breakdown import measure_exposed_comm
-from training.checkpoint import Checkpoints, capture_rng, gather_on_main, restore_rng
+from training.checkpoint import (
+    Checkpoints,
+    capture_rng,
+    check_incomplete,
+    gather_on_main,
+    restore_rng,
+)
 from training.epoch import EpochResult
-from training.errors import TrainingError
 from training.files import write_text
 from training.model_state import ModelState
 from training.profiling import StepProfiler
@@ -184,11 +189,7 @@ class TrainingRun:
             check_progress(self.checkpoints.folder, saved["total_steps"] if saved else 0)
         if not saved:
             return
-        if saved["epoch"] >= self.settings["epochs"]:
-            raise TrainingError(
-                f"{self.checkpoints.folder} holds a training that is complete; choose another "
-                "--checkpoint-dir"
-            )
+        check_incomplete(saved, self.checkpoints.folder, self.settings["epochs"])
         self.state.restore(saved)
         self.record.load_state_dict(saved["record"])
         self.record.run["resumed_from"] = {key: saved[key] for key in ("epoch", "step")}
