@@ -4,6 +4,8 @@
     python scripts/prepare_data.py tinyimagenet --digits DIR       rehearsal: real, small, offline
     python scripts/prepare_data.py tinyimagenet --download DIR     the 200 classes of the workshop
     python scripts/prepare_data.py tinyimagenet --synthetic DIR    timing at full size, offline
+    python scripts/prepare_data.py gpt2 DIR                        this Python's library as tokens
+    python scripts/prepare_data.py translation DIR --gettext PATH --language de    real sentences
 
 DIR appears only when it is complete: everything is made in a hidden folder beside it and renamed
 at the end. DIR/dataset.json then says where the data came from, so that the same command run
@@ -15,11 +17,11 @@ import argparse
 import os
 import sys
 
-from preparation import tinyimagenet
+from preparation import gpt2, tinyimagenet, translation
 from preparation.errors import DataError, explain_os_error
 from preparation.signals import catch_signals
 
-WORKLOADS = (tinyimagenet,)
+WORKLOADS = (tinyimagenet, gpt2, translation)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,13 +39,18 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         status, message = 1, explain_os_error(error, args.folder)
     except ImportError as error:
-        message = f"the Python package {error.name} is missing; run: bash scripts/setup_env.sh"
-        status = 1
+        status, message = 1, f"the Python package {error.name} is missing; run: {fix_import(error)}"
     except KeyboardInterrupt as error:
         status = 128 + error.args[0]
         message = f"stopped before {args.folder} was complete; run the same command again"
     print(f"error: {message}", file=sys.stderr)
     return status
+
+
+def fix_import(error: ImportError) -> str:
+    """Return the command that brings a missing package; a workload's own are in no basic list."""
+    workloads = " --workloads" if error.name in ("tokenizers", "polib") else ""
+    return f"bash scripts/setup_env.sh{workloads}"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Make .venv from environment.yml's pip list, once, and again only when a list changes.
 #
-#   bash scripts/setup_env.sh           what the jobs and the analysis need
-#   bash scripts/setup_env.sh --test    and what the tests need (pyproject.toml, group "test")
-#   bash scripts/setup_env.sh --python  makes nothing; prints the Python that it would use
+#   bash scripts/setup_env.sh              what the jobs and the analysis need
+#   bash scripts/setup_env.sh --workloads  and what gpt2 and translation need besides
+#   bash scripts/setup_env.sh --test       and what the tests need; pyproject.toml lists both
+#   bash scripts/setup_env.sh --python     makes nothing; prints the Python that it would use
 set -euo pipefail
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,10 +18,14 @@ die() {
 # environment.yml's pip list, one requirement a line: the lines below "- pip:".
 list_requirements() {
   sed -n '/^ *- pip:/,$ { s/ *#.*//; s/^ \{6\}- //p }' "$repo/environment.yml"
-  if [[ $1 == --test ]]; then
-    "$python" - "$repo/pyproject.toml" <<'PY'
+  if [[ -n $1 ]]; then
+    "$python" - "$repo/pyproject.toml" "${1#--}" <<'PY'
 import sys, tomllib
-print(*tomllib.load(open(sys.argv[1], "rb"))["dependency-groups"]["test"], sep="\n")
+groups = tomllib.load(open(sys.argv[1], "rb"))["dependency-groups"]
+def show(name):
+    for each in groups[name]:
+        show(each["include-group"]) if isinstance(each, dict) else print(each)
+show(sys.argv[2])
 PY
   fi
 }
@@ -63,8 +68,8 @@ install_requirements() {
 
 mode=${1:-}
 case $mode in
-  '' | --test | --python) ;;
-  *) die "unknown option '$mode'; there are --test and --python" ;;
+  '' | --workloads | --test | --python) ;;
+  *) die "unknown option '$mode'; there are --workloads, --test and --python" ;;
 esac
 
 python=''

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from preparation.errors import DataError
@@ -13,9 +14,10 @@ NETWORK_TIMEOUT_S = 30
 
 
 @contextmanager
-def downloaded(url: str, md5: str, part: Path, by_hand: str) -> Iterator[Path]:
+def downloaded(url: str, checksum: str, part: Path, by_hand: str) -> Iterator[Path]:
     """Give the file at url, checked, as part; keep part only where a later run can use it.
 
+    checksum: its md5 or sha256, in hexadecimal digits.
     by_hand: the command that does without the network, for the message when that fails.
     A DataError in the caller's block says that the file is no good either: it is removed.
     """
@@ -28,7 +30,7 @@ def downloaded(url: str, md5: str, part: Path, by_hand: str) -> Iterator[Path]:
         if part.exists() and part.stat().st_size == 0:
             part.unlink()
     try:
-        check_md5(part, md5)
+        check_digest(part, checksum)
         yield part
     except DataError as error:
         part.unlink()
@@ -75,11 +77,14 @@ def read_url(url: str, offset: int) -> Iterator[tuple[int, int, bytes]]:
         raise DataError(f"cannot download {url} ({reason})") from None
 
 
-def check_md5(file: Path, md5: str) -> None:
-    """Raise DataError unless the file has the checksum md5."""
+def check_digest(file: Path, checksum: str) -> None:
+    """Raise DataError unless the file has the checksum, an md5 or a sha256."""
+    algorithm, fix = ("md5", ", or set --md5") if len(checksum) == 32 else ("sha256", "")
     with file.open("rb") as content:
-        # The flag lets hosts in FIPS mode compute it: it is for damage, not for secrets.
-        found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        what = f"{file} ({file.stat().st_size:,} bytes) has md5 {found} instead of {md5}"
-        raise DataError(f"{what}: damaged, or another file; fetch it again, or set --md5")
+        # The flag lets hosts in FIPS mode compute md5: it is for damage, not for secrets.
+        new = partial(hashlib.new, algorithm, usedforsecurity=False)
+        found = hashlib.file_digest(content, new).hexdigest()
+    if found != checksum:
+        size = f"{file.stat().st_size:,} bytes"
+        what = f"{file} ({size}) has {algorithm} {found} instead of {checksum}"
+        raise DataError(f"{what}: damaged, or another file; fetch it again{fix}")

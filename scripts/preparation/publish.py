@@ -85,6 +85,12 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def describe_left_out(counts: dict[str, int]) -> str:
+    """Return what was left out, by reason, in brackets; nothing when all was used."""
+    reasons = [f"{number:,} {reason}" for reason, number in counts.items() if number]
+    return f" (left out: {', '.join(reasons)})" if reasons else ""
+
+
 def list_facts(facts: dict) -> str:
     return ", ".join(
         list_facts(value) if isinstance(value, dict) else f"{key} {value}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from preparation.archive import unpack_zip
 from preparation.digits import DIGITS_RECIPE, write_digits
-from preparation.download import check_md5, downloaded
+from preparation.download import check_digest, downloaded
 from preparation.errors import DataError
 from preparation.image_layout import count_images, describe_images
 from preparation.options import (
@@ -84,7 +84,7 @@ def unpack_file(scratch: Path, *, archive: Path, md5: str) -> Path:
     """Check and unpack an archive that the user copied here; it is left as it is."""
     archive = archive.expanduser()
     try:
-        check_md5(archive, md5)
+        check_digest(archive, md5)
     except OSError as error:
         raise DataError(f"cannot read the archive {archive} ({error.strerror})") from None
     return unpack_images(archive, scratch)
