@@ -1,23 +1,63 @@
-"""What several test files share: the repository, and the real handwritten digits."""
+"""What several test files share: the repository, the real data of each workload, a cluster."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from data_server import Server
 from slurm_cluster import VirtualSlurm
 
 REPO = Path(__file__).resolve().parent.parent
 
 
+# Near enough to each other that 5,000 sentences teach a small model something.
+PAIRS_LANGUAGES = ("de", "nl", "sv", "fr", "it", "es", "pt")
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rehearsal's data set: 1,438 training and 359 validation images of 10 classes."""
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    command = [sys.executable, REPO / "scripts/prepare_data.py", "tinyimagenet", "--digits", folder]
-    subprocess.run(command, check=True, capture_output=True)
+    return prepare_once(tmp_path_factory.mktemp("data") / "digits", "tinyimagenet", "--digits")
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 MB of Python's standard library in a vocabulary of 2,048: over 500,000 tokens."""
+    options = ("--vocab-size", 2048, "--max-bytes", 2_000_000)
+    return prepare_once(tmp_path_factory.mktemp("data") / "tokens", "gpt2", *options)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5,000 real sentences of Django's in seven languages; a vocabulary of 4,000 for all."""
+    django = Path(importlib.util.find_spec("django").origin).parent
+    options = ("--max-pairs", 5000, "--vocab-size", 4000, "--language", *PAIRS_LANGUAGES)
+    folder = tmp_path_factory.mktemp("data") / "pairs"
+    return prepare_once(folder, "translation", *options, "--gettext", django)
+
+
+def prepare_once(folder: Path, workload: str, *options: object) -> Path:
+    """Make the folder with `prepare_data.py WORKLOAD FOLDER OPTIONS` and return it."""
+    command = [sys.executable, REPO / "scripts/prepare_data.py", workload, folder, *options]
+    subprocess.run([str(each) for each in command], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    """A server whose content a test sets; no proxy comes between."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

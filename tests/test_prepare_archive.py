@@ -4,9 +4,7 @@ import hashlib
 import io
 import socket
 import stat
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import prepare_data
@@ -15,11 +13,6 @@ from PIL import Image
 from preparation import download, options, tinyimagenet
 from test_prepare_data import assert_refused, list_names, prepare, read_tree
 from training.tinyimagenet import load_splits
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 def make_zip(path: Path, top: str = "tiny-imagenet-200/", extra: dict | None = None) -> str:
@@ -41,48 +34,6 @@ def make_zip(path: Path, top: str = "tiny-imagenet-200/", extra: dict | None = N
 
 def md5_of(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves one file over real HTTP on 127.0.0.1; `ranges` and `stop_after` shape how."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.status, self.ranges, self.stop_after = b"", 200, True, None
-        self.requested: list[str | None] = []  # the Range header of each request
-        self.url = f"http://127.0.0.1:{self.server_port}/tiny.zip"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, asked = self.server, self.headers.get("Range")
-        server.requested.append(asked)
-        start = (
-            int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
-        )
-        status = server.status
-        if status == 200 and start:
-            status = 206 if start < len(server.content) else 416
-        body = server.content[start:]
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: server.stop_after])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -177,7 +128,8 @@ def test_a_server_that_refuses_is_named(tmp_path, server):
     assert list_names(tmp_path) == []
 
 
-def test_a_network_that_is_down_is_named(tmp_path):
+def test_a_network_that_is_down_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as taken:  # bound and not listening: nobody answers at this port
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/tiny.zip"

@@ -24,12 +24,14 @@ SCRIPT = Path(prepare_data.__file__)
 SMALL = ["--classes", "3", "--train-per-class", "4", "--val-per-class", "2", "--workers", "2"]
 
 
-def prepare(*arguments: object, umask: int = 0o022) -> tuple[int, str, str]:
-    """Run `prepare_data.py tinyimagenet ARGUMENTS`; return (exit status, stdout, stderr)."""
+def prepare(
+    *arguments: object, workload: str = "tinyimagenet", umask: int = 0o022
+) -> tuple[int, str, str]:
+    """Run `prepare_data.py WORKLOAD ARGUMENTS`; return (exit status, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
     with process_of_its_own(umask), redirect_stdout(out), redirect_stderr(err):
         try:
-            status = prepare_data.main(["tinyimagenet", *map(str, arguments)])
+            status = prepare_data.main([workload, *map(str, arguments)])
         except SystemExit as leaving:
             status = leaving.code
     return status, out.getvalue(), err.getvalue()
@@ -173,8 +175,10 @@ def test_a_group_may_read_the_data_whatever_the_umask(tmp_path):
         assert mode == (0o750 if path.is_dir() else 0o640), path
 
 
-def run_on_small_disk(tmp_path: Path, mount_options: str) -> subprocess.CompletedProcess:
-    """Run --synthetic on a tmpfs of its own, which only this process and its children see."""
+def run_on_small_disk(
+    tmp_path: Path, mount_options: str, *arguments: object
+) -> subprocess.CompletedProcess:
+    """Run `prepare_data.py ARGUMENTS DISK/data`; DISK is a tmpfs that only this process sees."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = (
@@ -183,7 +187,7 @@ def run_on_small_disk(tmp_path: Path, mount_options: str) -> subprocess.Complete
         'ls -A "$disk"; exit $status'
     )
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-    command = [sys.executable, SCRIPT, "tinyimagenet", "--synthetic", "--classes", "4"]
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
     result = subprocess.run(
         [*unshare, "sh", "-c", script, "sh", mount_options, disk, *command],
         capture_output=True,
@@ -203,7 +207,8 @@ def run_on_small_disk(tmp_path: Path, mount_options: str) -> subprocess.Complete
     ],
 )
 def test_a_full_or_read_only_disk_is_one_line(tmp_path, mount_options, expected):
-    result = run_on_small_disk(tmp_path, mount_options)
+    arguments = ("tinyimagenet", "--synthetic", "--classes", 4)
+    result = run_on_small_disk(tmp_path, mount_options, *arguments)
     assert_refused((result.returncode, result.stdout, result.stderr), expected)
 
 
@@ -283,25 +288,31 @@ def test_wrong_arguments_exit_with_2(tmp_path, monkeypatch, arguments, expected)
     assert list_names(tmp_path) == []
 
 
-def test_every_option_is_explained_with_its_default():
-    actions = prepare_data.build_parser()._subparsers._group_actions[0].choices["tinyimagenet"]
+@pytest.mark.parametrize("workload", ["tinyimagenet", "gpt2", "translation"])
+def test_every_option_is_explained_with_its_default(workload):
+    actions = prepare_data.build_parser()._subparsers._group_actions[0].choices[workload]
     for action in actions._actions:
         assert action.help, action.option_strings
         if action.metavar in ("URL", "HEX", "N", "PIXELS"):
             assert "default: " in action.help, action.option_strings
 
 
-def test_help_needs_no_heavy_import():
+@pytest.mark.parametrize(
+    ("workload", "option"),
+    [("tinyimagenet", "--synthetic"), ("gpt2", "--vocab-size"), ("translation", "--gettext")],
+)
+def test_help_needs_no_heavy_import(workload, option):
     """The login node's Python may have none of the packages."""
     heavy = ["torch", "numpy", "PIL", "sklearn", "urllib.request", "multiprocessing", "zipfile"]
+    heavy += ["tokenizers", "polib"]
     code = (
         "import sys, prepare_data\n"
-        "try: prepare_data.main(['tinyimagenet', '--help'])\n"
+        f"try: prepare_data.main(['{workload}', '--help'])\n"
         f"finally: print([name for name in {heavy} if name in sys.modules])"
     )
     command = [sys.executable, "-S", "-c", code]
     result = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, check=True)
-    assert "--synthetic" in result.stdout and result.stdout.endswith("\n[]\n")
+    assert option in result.stdout and result.stdout.endswith("\n[]\n")
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):

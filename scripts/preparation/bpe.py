@@ -1,32 +1,44 @@
 """Byte-level BPE tokenizers: trained on the texts at hand, or read, checked and kept as a file."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from preparation.errors import DataError
+from preparation.processes import run_in_process
 
-# Any byte can be written, so that every text can be given back as it was.
-PROBE = "def f(x):\n\treturn  'é' + \"中🙂\"  # \x00 ﬁ\r\n"
+# What tokenizers that are not byte-level lose: case, spaces, rare and composed characters.
+PROBE = "def F(x):\n\treturn  'é' + \"中🙂\"  # \x00 ﬁ e\u0301\r\n"
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Iterable[str] = ()):
+def train_bpe(
+    read_texts: Callable[[], Iterable[str]], vocab_size: int, special_tokens: Iterable[str] = ()
+):
     """Return a tokenizers.Tokenizer with vocab_size tokens, fewer when the texts give no more.
 
-    The special tokens have the first ids, in their order. Equal texts give equal tokenizers.
-    Source: Sennrich et al. 2016 (BPE); Radford et al. 2019 (over bytes, as GPT-2 splits words).
+    read_texts: picklable, since it is called in another process. The special tokens have the
+    first ids, in their order. Equal texts give equal tokenizers. Source: Sennrich et al. 2016
+    (BPE); Radford et al. 2019 (over bytes, between the words that GPT-2 tells apart).
     """
+    from tokenizers import Tokenizer
+
+    learnt = run_in_process(learn_merges, read_texts, vocab_size, list(special_tokens))
+    return Tokenizer.from_str(learnt)
+
+
+def learn_merges(read_texts: Callable, vocab_size: int, special_tokens: list[str]) -> str:
+    """Return the tokenizer.json of a byte-level BPE trained on the texts."""
     from tokenizers.trainers import BpeTrainer
 
     tokenizer, alphabet = make_byte_level()
     trainer = BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(special_tokens),
+        special_tokens=special_tokens,
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    tokenizer.train_from_iterator(read_texts(), trainer)
+    return tokenizer.to_str()
 
 
 def make_byte_level(vocab: dict[str, int] | None = None, merges: list | None = None) -> tuple:

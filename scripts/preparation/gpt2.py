@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -134,16 +134,16 @@ def write_dataset(
 
 def train_tokenizer(documents: list[Document], vocab_size: int):
     """Return a BPE trained on the training documents alone; the end of a text has the last id."""
-    progress = Progress("read for the vocabulary", "texts")
-
-    def read_texts():
-        for done, document in enumerate(documents):
-            yield read_text(document)
-            progress.show(done, len(documents))
-
-    tokenizer = train_bpe(read_texts(), vocab_size - 1)
+    tokenizer = train_bpe(partial(read_texts, documents), vocab_size - 1)
     tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
+
+
+def read_texts(documents: list[Document]) -> Iterator[str]:
+    progress = Progress("read for the vocabulary", "texts")
+    for done, document in enumerate(documents):
+        yield read_text(document)
+        progress.show(done, len(documents))
 
 
 def check_vocabulary(tokenizer, name: str | Path) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -111,18 +112,18 @@ def train_tokenizer(pairs: list[Pair], vocab_size: int):
     from tokenizers import AddedToken
 
     tags = sorted({pair.tag for pair in pairs if pair.tag})
-    progress = Progress("read for the vocabulary", "pairs")
-
-    def read_sentences():
-        for done, pair in enumerate(pairs):
-            yield f" {pair.source}" if pair.tag else pair.source
-            yield pair.target
-            progress.show(done, len(pairs))
-
-    tokenizer = train_bpe(read_sentences(), vocab_size - len(tags), SPECIAL_TOKENS)
+    tokenizer = train_bpe(partial(list_sentences, pairs), vocab_size - len(tags), SPECIAL_TOKENS)
     # Not "special": those are ordinary text where a reader has their names in sentences ignored.
     tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
     return tokenizer
+
+
+def list_sentences(pairs: list[Pair]) -> Iterator[str]:
+    progress = Progress("read for the vocabulary", "pairs")
+    for done, pair in enumerate(pairs):
+        yield f" {pair.source}" if pair.tag else pair.source
+        yield pair.target
+        progress.show(done, len(pairs))
 
 
 def describe_dataset(root: Path, splits: dict, tokenizer) -> dict:
