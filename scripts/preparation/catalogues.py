@@ -70,7 +70,7 @@ def read_catalogues(paths: list[Path], left_out: Counter) -> list[tuple[str, str
         catalogue = open_catalogue(path)
         forms = choose_plural_forms(catalogue.metadata.get("Plural-Forms", ""))
         for entry in catalogue:
-            if entry.obsolete or entry.fuzzy:
+            if entry.obsolete or "fuzzy" in getattr(entry, "flags", ()):  # .mo entries have none
                 left_out["obsolete" if entry.obsolete else "fuzzy"] += 1
                 continue
             for source, target in list_pairs(entry, forms):
@@ -117,7 +117,11 @@ def open_catalogue(path: Path):
     except OSError as error:
         raise explain_unreadable(path, error) from None
     try:
-        return (polib.mofile if path.suffix == ".mo" else polib.pofile)(str(path))
+        if path.suffix == ".mo":
+            with path.open("rb") as file:
+                gettext.GNUTranslations(file)  # notices a file that was cut; polib does not
+            return polib.mofile(str(path))
+        return polib.pofile(str(path))
     except (OSError, ValueError, LookupError, struct.error) as error:
         reason = str(error).replace(str(path), "").strip() or type(error).__name__
         raise DataError(f"{path} is no gettext catalogue ({reason}); leave it out") from None
