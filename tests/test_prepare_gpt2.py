@@ -227,6 +227,12 @@ def test_what_is_left_out_is_counted_and_said(tmp_path):
     assert "4 documents (left out: 2 not UTF-8, 2 empty, 1 repeated), vocabulary " in out
 
 
+def test_the_standard_library_is_without_installed_packages():
+    found = list(texts.find_standard_library())
+    assert any(path.name == "argparse.py" for path in found)
+    assert not any("site-packages" in path.parts or path.suffix != ".py" for path in found)
+
+
 def test_a_file_named_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes("für".encode("latin-1"))
     result = prepare(tmp_path / "data", "--text", tmp_path / "latin.txt")
@@ -239,6 +245,7 @@ def test_a_file_named_in_another_encoding_is_refused(tmp_path):
     [
         ("nowhere.txt", "cannot read {}/nowhere.txt (No such file or directory); mend that"),
         ("broken", "cannot read {}/broken/mem (Input/output error); mend that, or leave it out"),
+        ("pipe", "{}/pipe is a pipe or a device; name a file, which is read twice"),
         ("nothing", "no text in {}/nothing; name files in UTF-8 with --text"),
         ("blank.txt", "no text in {}/blank.txt (left out: 1 empty); name files"),
         ("short.txt", "{}/short.txt is too short to split into training and validation"),
@@ -250,6 +257,7 @@ def test_text_that_cannot_be_used_is_one_line(tmp_path, name, expected):
     (tmp_path / "broken/mem").symlink_to("/proc/self/mem")  # reading it fails, even for root
     (tmp_path / "blank.txt").write_text("\n")
     (tmp_path / "short.txt").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
     result = prepare(tmp_path / "data", "--text", tmp_path / name, *SMALL)
     assert_refused(result, expected.format(tmp_path))
     assert not (tmp_path / "data").exists()
@@ -467,6 +475,7 @@ def test_a_group_may_read_the_data(tmp_path):
         ("data --tokenizer t --gpt2-tokenizer", "not allowed with argument"),
         ("data --url http://x/", "--url does not apply to --vocab-size"),
         ("data --tokenizer t --url http://x/", "--url does not apply to --tokenizer"),
+        ("data --text .", "DIR lies in ., which is read; choose one elsewhere"),
         ("data --gpt2-tokenizer --url ftp://x/", "does not begin with http:// or https://"),
     ],
 )

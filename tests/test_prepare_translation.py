@@ -325,6 +325,11 @@ def test_the_language_is_read_from_folder_header_or_name(tmp_path):
     }  # fmt: skip
 
 
+def test_installed_packages_are_looked_through(tmp_path):
+    path = write_catalogue(tmp_path / "lib/site-packages/app/locale/de/LC_MESSAGES/app.po")
+    assert catalogues.find_catalogues([tmp_path], ["de"]) == {"de": [path]}
+
+
 def test_a_compiled_catalogue_beside_its_source_is_not_read_twice(tmp_path):
     po = write_catalogue(tmp_path / "de/LC_MESSAGES/app.po")
     write_catalogue(po.with_suffix(".mo"), mo=True)

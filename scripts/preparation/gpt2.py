@@ -63,6 +63,9 @@ def add_command(workloads: argparse._SubParsersAction) -> None:
 
 def prepare(args: argparse.Namespace) -> str:
     """Make args.folder from the text; return the line to print."""
+    for place in args.text or []:
+        if args.folder.is_relative_to(place.expanduser().resolve()):
+            args.parser.error(f"DIR lies in {place}, which is read; choose one elsewhere")
     vocabulary, choose = choose_vocabulary(args)
     documents, left_out = survey_corpus(args.text, args.max_bytes)
     spans = (f"{each.sha256} {each.start} {each.stop}\n" for each in documents)

@@ -11,7 +11,8 @@ from preparation.errors import DataError
 from preparation.progress import Progress
 
 VAL_EVERY = 14  # one document of so many is validated on: about 7 %
-OTHERS_FOLDERS = {"__pycache__", "site-packages", "dist-packages"}  # not the standard library's own
+# Beside the standard library's own modules, in its folder.
+INSTALLED_PACKAGES = frozenset({"site-packages", "dist-packages"})
 
 
 class Document(NamedTuple):
@@ -32,15 +33,14 @@ class Survey(NamedTuple):
 
 def find_standard_library() -> Iterator[Path]:
     """Yield the running Python's own sources, real text that every machine has."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    return (path for path in find_files(folder) if path.suffix == ".py")
+    files = find_files(Path(sysconfig.get_path("stdlib")), passed_over=INSTALLED_PACKAGES)
+    return (path for path in files if path.suffix == ".py")
 
 
-def find_files(folder: Path) -> Iterator[Path]:
-    """Yield the plain files below folder; hidden ones and installed packages are passed over."""
+def find_files(folder: Path, passed_over: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the plain files below folder, in order; hidden ones are passed over."""
     for parent, folders, names in os.walk(folder, onerror=refuse_unreadable):
-        folders[:] = sorted(set(folders) - OTHERS_FOLDERS)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in set(folders) - passed_over if name[0] != ".")
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and is_plain_file(path):
@@ -56,6 +56,8 @@ def survey_texts(places: Iterable[Path]) -> Survey:
     places = [path.expanduser() for path in places]
     files = []
     for place in places:
+        if place.exists() and not (is_folder(place) or is_plain_file(place)):
+            raise DataError(f"{place} is a pipe or a device; name a file, which is read twice")
         files += find_files(place) if is_folder(place) else [place]
     return survey_files(files, named=set(places))
 
