@@ -3,6 +3,8 @@
 import ast
 import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,19 @@ def test_environment_and_setup_script_list_the_same():
     )
     assert done.stdout.splitlines() == listed
     assert all(re.fullmatch(r"[a-z0-9-]+>=[\d.]+,<\d+", requirement) for requirement in listed)
+
+
+@pytest.mark.parametrize("group", ["workloads", "test"])
+def test_setup_script_lists_the_groups_of_pyproject(group):
+    script = (REPO / "scripts/setup_env.sh").read_text()
+    function = re.search(r"^list_requirements\(\) \{.*?^\}", script, re.MULTILINE | re.DOTALL)[0]
+    command = f"repo={REPO}\npython={sys.executable}\n{function}\nlist_requirements --{group}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    groups = tomllib.loads((REPO / "pyproject.toml").read_text())["dependency-groups"]
+    wanted = groups["workloads"] + ([] if group == "workloads" else groups["test"][1:])
+    assert groups["test"][0] == {"include-group": "workloads"}
+    assert done.stdout.splitlines()[-len(wanted) :] == wanted
+    assert "torch>=" in done.stdout and "{" not in done.stdout
 
 
 def test_nothing_names_a_machine():

@@ -17,6 +17,7 @@ from pathlib import Path
 import prepare_data
 import pytest
 from preparation.errors import DataError, explain_os_error
+from preparation.processes import run_in_process
 from preparation.publish import Contents, publish
 from preparation.signals import STOP_SIGNALS
 
@@ -228,6 +229,18 @@ def test_each_failed_write_is_explained(number, expected):
 def test_a_parent_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     assert_refused(prepare("--synthetic", *SMALL, tmp_path / "file/data"), "cannot write", "DIR")
+
+
+def raise_error(text: str) -> None:
+    raise DataError(text)
+
+
+def test_work_in_another_process_returns_raises_or_says_that_it_was_killed():
+    assert run_in_process(pow, 2, 10) == 1024
+    with pytest.raises(DataError, match="mend it"):
+        run_in_process(raise_error, "mend it")
+    with pytest.raises(DataError, match=r"a worker was killed \(out of memory\?\); give less text"):
+        run_in_process(os._exit, 1)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -448,7 +448,7 @@ def test_a_signal_is_answered_at_once_and_leaves_nothing(tmp_path, signum):
     start_s = time.monotonic()
     os.killpg(process.pid, signum)
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - start_s < 3
+    assert time.monotonic() - start_s < 4
     assert process.returncode == 128 + signum
     expected = f"stopped before {tmp_path / 'data'} was complete; run the same command again"
     assert err == f"error: {expected}\n"

@@ -85,20 +85,17 @@ def choose_vocabulary(args: argparse.Namespace) -> tuple[dict, Callable]:
 
     The latter is called with the training documents and an empty folder to work in.
     """
+    given = {"gpt2-tokenizer": args.gpt2_tokenizer, "tokenizer": args.tokenizer}
+    args.source = next((option for option, value in given.items() if value), "vocab-size")
+    settings = read_settings(args, OPTIONS)
     if args.gpt2_tokenizer:
-        args.source = "gpt2-tokenizer"
-        url = read_settings(args, OPTIONS)["url"]
-        fetch = partial(fetch_gpt2_tokenizer, url, args.folder)
+        fetch = partial(fetch_gpt2_tokenizer, settings["url"], args.folder)
         return {"tokenizer": "gpt2"} | GPT2_SHA256, lambda documents, folder: fetch(folder)
     if args.tokenizer:
-        args.source = "tokenizer"
-        read_settings(args, OPTIONS)
         content = read_bytes(args.tokenizer.expanduser()).decode(errors="replace")
         tokenizer = read_tokenizer(content, args.tokenizer)
         check_vocabulary(tokenizer, args.tokenizer)
         return {"tokenizer": "file", "sha256": hash_texts([content])}, lambda *_: tokenizer
-    args.source = "vocab-size"
-    read_settings(args, OPTIONS)
     size = args.vocab_size or GPT2_VOCAB_SIZE
     train = partial(train_tokenizer, vocab_size=size)
     return {"tokenizer": "trained", "vocab_size": size}, lambda documents, _: train(documents)
