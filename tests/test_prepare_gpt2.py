@@ -72,9 +72,10 @@ AWKWARD = {
 
 
 def test_the_tokens_give_every_text_back(tmp_path):
+    (tmp_path / "in").mkdir()
     for name, text in AWKWARD.items():
-        (tmp_path / name).write_bytes(text.encode())
-    status, out, err = prepare(tmp_path / "data", "--text", tmp_path, *SMALL)
+        (tmp_path / "in" / name).write_bytes(text.encode())
+    status, out, err = prepare(tmp_path / "data", "--text", tmp_path / "in", *SMALL)
     assert (status, err) == (0, "")
     assert "data is ready: text, 6 documents, vocabulary " in out
     documents = read_documents(tmp_path / "data")
