@@ -1,8 +1,10 @@
 """submit.py: what it asks for, what it refuses, how it follows; test_submit_slurm.py has jobs."""
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from scaling.progress import Progress, read_progress
 from submit_command import REPO, render_short, run_submit
 
 CLUSTERS = REPO / "templates/clusters"
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 
 
 @pytest.fixture
@@ -216,6 +219,26 @@ def test_a_new_reason_to_wait_is_told_once(tmp_path, capsys):
     assert words == ["PENDING (Priority)", "PENDING (Resources)", "COMPLETED"]
 
 
+def test_on_a_terminal_there_is_one_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    reason = "ReqNodeNotAvail, node[a,1-2]"
+    watch_one(
+        tmp_path,
+        [JobState("PENDING", reason), JobState("RUNNING", ""), JobState("COMPLETED", "")],
+        [
+            Progress(),
+            Progress(tmp_path / "x.out", ["a"], "1/3", "704.9 img/s"),
+            Progress(tmp_path / "x.out", ["a", "b", "c"], "3/3", "705.1 img/s"),
+        ],
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    lines = [line.split() for line in shown.splitlines() if "ddp_1g1n" in line]
+    assert lines[0] == ["ddp_1g1n", "5", "1", "PENDING", *f"({reason})".split()]
+    assert ["ddp_1g1n", "5", "1", "RUNNING", "1/3", "704.9", "img/s"] in lines
+    assert lines[-1] == ["ddp_1g1n", "5", "1", "COMPLETED", "3/3", "705.1", "img/s"]
+
+
 def test_slurm_may_be_silent_for_a_while(tmp_path, monkeypatch):
     silence, running = SlurmError("squeue: Unable to contact slurm controller"), [RUNNING]
     answers = [*running, silence, silence, JobState("COMPLETED", "")]
@@ -305,15 +328,17 @@ def test_tables_take_one_gpu_where_they_must(cluster, option):
     assert set(list_directives(cluster, True)) - set(list_directives(cluster)) == {option}
 
 
-@pytest.mark.parametrize("cluster", sorted(p.stem for p in CLUSTERS.glob("*.toml")))
-def test_tables_job_of_every_site_is_sound_shell(cluster, tmp_path):
-    repository = Repository(REPO)
-    job = repository.plan("ddp_1g1n", cluster)
-    script = tmp_path / "write_tables.sh"
-    script.write_text(render_tables(repository, [job], cluster, tmp_path / "a b$(c)", True))
-    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+def test_tables_job_of_every_site_is_sound_shell(tmp_path):
+    repository, scripts = Repository(REPO), []
+    for cluster in sorted(path.stem for path in CLUSTERS.glob("*.toml")):
+        job = repository.plan("ddp_1g1n", cluster)
+        scripts.append(tmp_path / f"{cluster}.sh")
+        text = render_tables(repository, [job], cluster, tmp_path / "a b$(c)", True)
+        assert f"'{tmp_path}/a b$(c)'" in text
+        scripts[-1].write_text(text)
+    command = [SHELLCHECK, "--exclude=SC2016", *scripts]  # $() in single quotes is meant
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert f"'{tmp_path}/a b$(c)'" in script.read_text()
 
 
 @pytest.mark.parametrize(
