@@ -60,7 +60,7 @@ def main() -> int:
         announce(jobs, tables)
         if args.dry_run:
             return 0
-        ask(jobs, args)
+        ask(count_gpu_hours(jobs, tables), args)
         entries = submit(jobs, tables, args)
     else:
         entries = read_ledger(args.experiments)
@@ -130,21 +130,22 @@ def announce(jobs: list[Job], tables: TablesJob | None) -> None:
     if tables:
         print(f"{NAME:<18} {'1 node x 1 CPU':<18} {TIME}  {tables.remark}")
     and_tables = " and the tables" if tables else ""
-    print(f"{count_jobs(jobs)}{and_tables}, at most {count_gpu_hours(jobs):.1f} GPU-hours")
+    print(f"{count_jobs(jobs)}{and_tables}, at most {count_gpu_hours(jobs, tables):.1f} GPU-hours")
 
 
 def count_jobs(jobs: list) -> str:
     return f"{len(jobs)} job" if len(jobs) == 1 else f"{len(jobs)} jobs"
 
 
-def count_gpu_hours(jobs: list[Job]) -> float:
+def count_gpu_hours(jobs: list[Job], tables: TablesJob | None) -> float:
     """GPU-hours of all jobs if each runs to its time limit."""
-    return sum(job.world_size * limit_to_hours(job.time) for job in jobs)
+    hours = sum(job.world_size * limit_to_hours(job.time) for job in jobs)
+    return hours + (tables.gpus * limit_to_hours(TIME) if tables else 0)
 
 
-def ask(jobs: list[Job], args: argparse.Namespace) -> None:
+def ask(gpu_hours: float, args: argparse.Namespace) -> None:
     """Ask before submitting more than --ask-above GPU-hours, unless --yes."""
-    if args.yes or count_gpu_hours(jobs) <= args.ask_above:
+    if args.yes or gpu_hours <= args.ask_above:
         return
     question = f"More than {args.ask_above:g} GPU-hours: submit? [y/N] "
     try:
@@ -198,7 +199,7 @@ def submit_tables(tables: TablesJob, entries: list[Entry], args: argparse.Namesp
         raise SlurmError(f"no job for the tables: {error}") from None
     ids = ":".join(entry.job_id for entry in entries)
     options = [*keep_queue_options(args.sbatch), f"--dependency=afterany:{ids}"]
-    return Entry(submit_script(script, options), NAME, FOLDER, 0, now_utc())
+    return Entry(submit_script(script, options), NAME, FOLDER, tables.gpus, now_utc())
 
 
 def cancel(experiments: Path) -> int:

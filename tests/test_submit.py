@@ -1,6 +1,7 @@
 """submit.py: what it asks for, what it refuses, how it follows; test_submit_slurm.py has jobs."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -268,6 +269,8 @@ def test_the_exit_status_is_that_of_the_last_attempt(tmp_path):
         (folder / "job_end.json").write_text(json.dumps({"exit_status": status, "elapsed_s": 1}))
     assert read_progress(tmp_path, "7").exit_status == 3
     assert read_progress(tmp_path, "8").exit_status is None
+    (tmp_path / "job_end_8.json").write_text('{"exit_status": 4}')  # of the tables' job
+    assert read_progress(tmp_path, "8").exit_status == 4
 
 
 def test_a_job_of_the_same_number_elsewhere_is_not_ours(tmp_path):
@@ -353,6 +356,30 @@ def test_tables_job_of_every_site_is_sound_shell(tmp_path):
 )
 def test_options_of_the_queue_reach_the_tables_too(given, kept):
     assert keep_queue_options(given) == kept
+
+
+@pytest.fixture
+def picky_sbatch(tmp_path: Path) -> Path:
+    """A folder with an sbatch that, as some sites' job filters do, refuses jobs without GPUs.
+
+    The virtual cluster has no such filter; its words are those of a Slurm submit plugin.
+    """
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        "#!/bin/bash\nif grep -q -- --gpus-per-node=1; then exit 0; fi\n"
+        "echo 'sbatch: error: this partition is for GPU jobs' >&2\nexit 1\n"
+    )
+    sbatch.chmod(0o755)
+    return sbatch.parent
+
+
+def test_where_a_job_without_gpus_is_refused_the_tables_take_one(jobs, picky_sbatch):
+    path = f"{picky_sbatch}:{os.environ['PATH']}"
+    done = run_submit("baseline", "--after", "--dry-run", "--experiments", jobs, PATH=path)
+    words = "1 GPU, since without one Slurm says: sbatch: error: this partition is for GPU jobs"
+    assert done.stdout.splitlines()[-2].endswith(f"  asks for {words}")
+    assert done.stdout.endswith("1 job and the tables, at most 0.7 GPU-hours\n")  # + 10 minutes
 
 
 def test_dry_run_without_slurm_says_that_it_could_not_ask(jobs, tmp_path):

@@ -73,6 +73,8 @@ def test_last_job_writes_the_tables_though_one_before_it_failed(slurm, jobs, var
     failed, tables = read_ledger(jobs)[-2:]
     assert f"job {failed.job_id}: failed: " in (jobs / "tables/tinyimagenet.md").read_text()
     assert slurm.state(tables.job_id) == "COMPLETED"
+    end = jobs / f"tables/job_end_{tables.job_id}.json"
+    assert json.loads(end.read_text()) == {"exit_status": 0}
 
 
 def test_without_tables(jobs, variables):
@@ -94,8 +96,7 @@ def test_a_refusal_in_the_middle_names_what_was_submitted(jobs, variables):
     run_submit("--cancel", "--experiments", jobs, **variables)
 
 
-def test_a_site_that_wants_a_gpu_of_every_job_gets_one(slurm, jobs, variables):
-    """Slurm is asked: partition nogpu takes nothing; here, what a refusal leads to."""
+def test_slurm_is_asked_whether_it_takes_a_job_without_gpus(jobs, variables):
     done = run_submit(
         *("baseline", "--after", "--dry-run", "--experiments", jobs, "--", "--partition=nogpu"),
         **variables,

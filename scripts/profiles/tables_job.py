@@ -28,6 +28,7 @@ class TablesJob:
 
     text: str
     remark: str
+    gpus: int = 0
 
 
 def plan_tables(
@@ -56,7 +57,7 @@ def plan_tables(
         remark = "asks for no GPU, which Slurm accepts"
         if with_gpu:
             remark = f"asks for 1 GPU, since without one Slurm says: {refusals[0]}"
-        return TablesJob(texts[with_gpu], remark)
+        return TablesJob(texts[with_gpu], remark, int(with_gpu))
     return TablesJob(texts[False], f"asks for no GPU, but Slurm says: {refusals[0]}")
 
 

@@ -52,11 +52,14 @@ def read_progress(folder: Path, job_id: str) -> Progress:
 
 def read_exit_status(folder: Path, job_id: str) -> int | None:
     """Read how the job's last attempt ended from its job_end.json; None when that is not there."""
-    ends = sorted((folder / "results").glob(f"{job_id}*/job_end.json"))
-    ends = [path for path in ends if split_id(path.parent.name)[0] == int(job_id)]
-    if not ends:
+    found = {
+        split_id(path.parent.name): path
+        for path in (folder / "results").glob(f"{job_id}*/job_end.json")
+    }
+    attempts = [attempt for attempt in found if attempt[0] == int(job_id)]
+    last = found[max(attempts)] if attempts else folder / f"job_end_{job_id}.json"
+    if not last.is_file():
         return None
-    last = max(ends, key=lambda path: split_id(path.parent.name))
     try:
         return whole_number(read_json(last), "exit_status", last)
     except ScalingError:
