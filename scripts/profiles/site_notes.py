@@ -37,7 +37,8 @@ def list_misfits(repository: Repository, workload: str, profiles: dict[str, str]
         try:
             repository.plan(name, profile)
         except DoesNotFit as misfit:
-            why = str(misfit).removeprefix(f'job "{name}": ').removesuffix(SUFFIX)
+            told = str(misfit).removeprefix(f'job "{name}": ').removesuffix(SUFFIX)
+            why = getattr(misfit, "reason", told)
             misfits[row.folder] = f"the cluster cannot run it: {why}"
     return misfits
 
