@@ -11,6 +11,7 @@ from profiles.repository import Repository
 CONTENTS = {
     "tinyimagenet": ("train", "val"),
     "gpt2": ("train_small.bin", "val_small.bin"),
+    "translation": ("train.src", "train.tgt", "val.src", "val.tgt"),
 }
 WITHOUT_DATA = {"spiral"}  # it makes its own
 
