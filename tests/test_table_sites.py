@@ -109,6 +109,12 @@ def test_a_throughput_outside_of_what_is_expected_names_both_numbers(measured, w
         assert note.endswith("(± 20 %, site benchmark, 2026-03)")
 
 
+def test_expected_numbers_are_shown_as_the_profile_has_them():
+    expected = {"throughput": 1000000.25, "tolerance_pct": 2.5}
+    note = check_expected(Cell(LoggedNumber("1.0"), "1.0"), expected, "tokens/s").note
+    assert "below the 1000000.25 tokens/s that the cluster's profile expects (± 2.5 %)" in note
+
+
 def test_the_note_stands_beside_the_run_and_the_ratio_stays(tmp_path):
     write_run(tmp_path, 1, 1, "11")
     write_run(tmp_path, 1, 2, "12", throughput=1000.0)

@@ -82,9 +82,9 @@ def check_expected(cell: Cell, expected: dict, unit: str) -> Cell:
     expected: `throughput`, `tolerance_pct` (of it), and perhaps `source`.
     """
     measured = None if cell.value is None else to_fraction(cell.value)
-    if measured is None:
-        return cell
     usual, tolerance = to_fraction(expected["throughput"]), to_fraction(expected["tolerance_pct"])
+    if measured is None or not usual:
+        return cell
     off_pct = (measured / usual - 1) * 100
     if abs(off_pct) <= tolerance:
         return cell
@@ -93,6 +93,6 @@ def check_expected(cell: Cell, expected: dict, unit: str) -> Cell:
     return add_note(
         cell,
         f"{cell.text} {unit} is {round_half_even(abs(off_pct), 1)} % {side} the "
-        f"{expected['throughput']:g} {unit} that the cluster's profile expects "
-        f"(± {expected['tolerance_pct']:g} %{source})",
+        f"{expected['throughput']:.10g} {unit} that the cluster's profile expects "
+        f"(± {expected['tolerance_pct']:.10g} %{source})",
     )
