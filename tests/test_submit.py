@@ -1,7 +1,8 @@
-"""submit.py: what it asks for, what it refuses, and (on a real Slurm) what it starts and ends."""
+"""submit.py: what it asks for, what it refuses, how it follows; test_submit_slurm.py has jobs."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,31 +10,31 @@ from pathlib import Path
 
 import pytest
 from profiles.ledger import Entry, append_entry, read_ledger
-from profiles.slurm import JobState, limit_to_hours
+from profiles.repository import Repository
+from profiles.slurm import FORGOTTEN, JobState, SlurmError, limit_to_hours
+from profiles.tables_job import keep_queue_options, render_tables
 from profiles.toml_model import ProfileError
-from profiles.watching import watch
+from profiles.watching import read_our_states, watch
 from scaling.progress import Progress, read_progress
+from submit_command import REPO, render_short, run_submit
 
-TESTS = Path(__file__).resolve().parent
-REPO = TESTS.parent
+CLUSTERS = REPO / "templates/clusters"
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Path:
     """Job scripts of the profile tests/profiles/short.toml."""
-    folder = tmp_path / "jobs"
-    command = [sys.executable, "render.py", "--cluster", "tests/profiles/short.toml"]
-    subprocess.run([*command, "--to", folder], check=True, capture_output=True, cwd=REPO)
-    return folder
+    return render_short(tmp_path / "jobs")
 
 
-def run_submit(*args: str, **variables: str) -> subprocess.CompletedProcess:
-    # From the checkout's top, as the profile's path in the scripts' headers is relative to it.
-    return subprocess.run(
-        [sys.executable, "scripts/submit.py", *map(str, args)],
-        cwd=REPO, env=os.environ | variables, capture_output=True, text=True, check=False,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like TinyImageNet from outside."""
+    for part in ("train", "val"):
+        (tmp_path / "tiny" / part).mkdir(parents=True)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "tiny"))
+    return tmp_path / "tiny"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,7 @@ def test_dry_run_says_what_it_may_cost_and_submits_nothing(jobs):
         (["4_gpus", "baseline"], ["ddp_1g1n", "ddp_4g1n"]),
         (["multi_gpu/*", "ddp_2g1n"], ["ddp_2g1n", "ddp_4g1n", "ddp_8g1n"]),
         (["--all", "--max-gpus=4"], ["ddp_1g1n", "ddp_2g1n", "ddp_4g1n", "ddp_2g2n"]),
+        (["baseline", "--workload=tinyimagenet"], ["ddp_1g1n"]),
     ],
 )
 def test_ways_to_name_a_scale(jobs, scales, names):
@@ -92,14 +94,35 @@ def test_log_folder_is_made_again(jobs):
     assert (jobs / "baseline/log").is_dir()
 
 
-def test_data_that_cannot_be_seen_is_a_warning(jobs):
-    done = run_submit("baseline", "--dry-run", "--experiments", jobs, DATA_DIR="/no/such")
-    assert done.stdout.startswith("warning: /no/such is not visible from this machine")
+@pytest.mark.parametrize(
+    ("spoil", "warning"),
+    [
+        (shutil.rmtree, "{} is not visible from this machine; is it from the nodes?"),
+        (lambda data: (data / "val").rmdir(), "{} has no val, which tinyimagenet needs; make "),
+    ],
+)
+def test_data_that_cannot_be_seen_is_one_warning(jobs, data, spoil, warning):
+    spoil(data)
+    done = run_submit("--all", "--dry-run", "--experiments", jobs)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"warning: {warning.format(data)}")
+    assert done.stdout.count("warning") == 1
+
+
+def test_no_data_named_anywhere_is_a_warning(jobs, monkeypatch):
+    monkeypatch.delenv("DATA_DIR")
+    done = run_submit("baseline", "--dry-run", "--experiments", jobs)
+    assert done.stdout.startswith('warning: no data for workload "tinyimagenet": export DATA_DIR=')
 
 
 def spoil_script(jobs: Path) -> None:
     script = jobs / "baseline/baseline.slurm"
     script.write_text(script.read_text().replace("--time=00:30:00", "--time=00:10:00"))
+
+
+def replace_log(jobs: Path) -> None:
+    shutil.rmtree(jobs / "baseline/log")
+    (jobs / "baseline/log").touch()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +134,8 @@ def spoil_script(jobs: Path) -> None:
         (["--all"], None, "not submitted; say --yes, or fewer scales"),
         (["8_gpus", "--max-gpus=4"], None, "no scale is left; see --workload and --max-gpus"),
         (["--watch"], None, "nothing submitted yet; name scales, or --all"),
+        (["--all", "--workload=tiny"], None, 'no workload "tiny" in experiments/matrix.toml; '),
+        (["baseline"], replace_log, "baseline/log cannot be made: File exists; a job without it"),
     ],
 )
 def test_refusal_is_one_line(jobs, args, spoil, message):
@@ -147,21 +172,37 @@ def test_damaged_ledger_names_its_line(tmp_path):
 
 # ---- Watching ---------------------------------------------------------------------------
 
+ENTRY = Entry("5", "ddp_1g1n", "baseline", 1, "")
+
+
+def watch_one(folder: Path, states: list, steps: list[Progress] | None = None) -> list[JobState]:
+    """Watch ENTRY; Slurm and the log give these answers one after the other."""
+    answers, progress = iter(states), iter(steps or [Progress()] * len(states))
+
+    def read_states(entries: list[Entry]) -> dict[str, JobState]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return {entry.job_id: answer for entry in entries}
+
+    return watch([ENTRY], folder, read_states, lambda *_: next(progress), interval_s=0)
+
+
+def read_lines(capsys) -> list[str]:
+    """What was printed, without the clock."""
+    return [line.split("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()]
+
 
 def test_watching_prints_states_epochs_and_the_end_of_a_failed_log(tmp_path, capsys):
-    entry = Entry("5", "ddp_1g1n", "baseline", 1, "")
-    states = iter([("PENDING", "Dependency"), ("RUNNING", ""), ("FAILED", "NonZeroExitCode")])
-    steps = iter([[], ["Epoch [1/3] a"], ["Epoch [1/3] a", "Epoch [2/3] b"]])
-    last = watch(
-        [entry],
+    steps = [[], ["Epoch [1/3] a"], ["Epoch [1/3] a", "Epoch [2/3] b"]]
+    tail = ["First cause: [disk] is full"]
+    last = watch_one(
         tmp_path,
-        lambda _: JobState(*next(states)),
-        lambda *_: Progress(Path("x.out"), next(steps), tail=["First cause: [disk] is full"]),
-        interval_s=0,
+        [JobState("PENDING", "Dependency"), JobState("RUNNING", ""), JobState("FAILED", "Non0")],
+        [Progress(Path("x.out"), lines, tail=tail) for lines in steps],
     )
-    assert last == [JobState("FAILED", "NonZeroExitCode")]
-    printed = [line.split("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()]
-    assert printed == [
+    assert last == [JobState("FAILED", "Non0")]
+    assert read_lines(capsys) == [
         "baseline             job 5  PENDING (Dependency)",
         "Epoch [1/3] a",
         "baseline             job 5  RUNNING",
@@ -170,6 +211,75 @@ def test_watching_prints_states_epochs_and_the_end_of_a_failed_log(tmp_path, cap
         "ddp_1g1n (job 5) ended as FAILED; the end of x.out:",
         "First cause: [disk] is full",
     ]
+
+
+def test_a_new_reason_to_wait_is_told_once(tmp_path, capsys):
+    waits = [JobState("PENDING", reason) for reason in ("Priority", "Priority", "Resources")]
+    watch_one(tmp_path, [*waits, JobState("COMPLETED", "")])
+    words = [line.partition("job 5  ")[2] for line in read_lines(capsys)]
+    assert words == ["PENDING (Priority)", "PENDING (Resources)", "COMPLETED"]
+
+
+def test_on_a_terminal_there_is_one_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    reason = "ReqNodeNotAvail, node[a,1-2]"
+    watch_one(
+        tmp_path,
+        [JobState("PENDING", reason), JobState("RUNNING", ""), JobState("COMPLETED", "")],
+        [
+            Progress(),
+            Progress(tmp_path / "x.out", ["a"], "1/3", "704.9 img/s"),
+            Progress(tmp_path / "x.out", ["a", "b", "c"], "3/3", "705.1 img/s"),
+        ],
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    lines = [line.split() for line in shown.splitlines() if "ddp_1g1n" in line]
+    assert lines[0] == ["ddp_1g1n", "5", "1", "PENDING", *f"({reason})".split()]
+    assert ["ddp_1g1n", "5", "1", "RUNNING", "1/3", "704.9", "img/s"] in lines
+    assert lines[-1] == ["ddp_1g1n", "5", "1", "COMPLETED", "3/3", "705.1", "img/s"]
+
+
+def test_slurm_may_be_silent_for_a_while(tmp_path, monkeypatch):
+    silence, running = SlurmError("squeue: Unable to contact slurm controller"), [RUNNING]
+    answers = [*running, silence, silence, JobState("COMPLETED", "")]
+    assert watch_one(tmp_path, answers)[0].state == "COMPLETED"
+    monkeypatch.setattr("profiles.watching.PATIENCE", 2)
+    with pytest.raises(SlurmError, match="Unable to contact"):
+        watch_one(tmp_path, answers)
+    with pytest.raises(SlurmError):  # nothing known yet: most likely no cluster at all
+        watch_one(tmp_path, [silence])
+
+
+RUNNING = JobState("RUNNING", "")
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "state"), [(0, "COMPLETED"), (1, "FAILED"), (None, "UNKNOWN")]
+)
+def test_a_job_that_slurm_has_forgotten_is_judged_by_its_files(tmp_path, exit_status, state):
+    last = watch_one(tmp_path, [FORGOTTEN], [Progress(exit_status=exit_status)])
+    assert last[0].state == state
+
+
+def test_the_exit_status_is_that_of_the_last_attempt(tmp_path):
+    for attempt, status in [("7", 1), ("7.2", 0), ("7.10", 3), ("71", 9)]:
+        folder = tmp_path / "results" / attempt
+        folder.mkdir(parents=True)
+        (folder / "job_end.json").write_text(json.dumps({"exit_status": status, "elapsed_s": 1}))
+    assert read_progress(tmp_path, "7").exit_status == 3
+    assert read_progress(tmp_path, "8").exit_status is None
+    (tmp_path / "job_end_8.json").write_text('{"exit_status": 4}')  # of the tables' job
+    assert read_progress(tmp_path, "8").exit_status == 4
+
+
+def test_a_job_of_the_same_number_elsewhere_is_not_ours(tmp_path):
+    here, there = str(tmp_path / "baseline"), str(tmp_path / "other/baseline")
+    for folder, state in [(here, "RUNNING"), (there, "UNKNOWN"), ("", "RUNNING")]:
+        found = read_our_states(
+            tmp_path, lambda _, f=folder: {"5": JobState("RUNNING", "", f)}, [ENTRY]
+        )
+        assert found["5"].state == state
 
 
 def test_progress_of_a_log_that_is_being_written(tmp_path):
@@ -185,36 +295,98 @@ def test_progress_of_a_log_that_is_being_written(tmp_path):
     assert (progress.epochs, progress.throughput) == ("1/3", "704.9 img/s")
 
 
-# ---- On a real Slurm --------------------------------------------------------------------
+# ---- The job that writes the tables -----------------------------------------------------
 
 
-@pytest.mark.slurm
-def test_submit_chain_and_cancel_only_our_own(slurm, jobs, digits):
-    variables = {"REPO_DIR": str(REPO), "DATA_DIR": str(digits), **slurm.environment}
-    other = slurm.submit(jobs / "baseline", "--hold")
-    done = run_submit(
-        "baseline", "2_gpus", "--after", "--experiments", jobs, "--", "--comment=ours", **variables
+def list_directives(cluster: str, with_gpu: bool = False) -> list[str]:
+    repository = Repository(REPO)
+    job = repository.plan("ddp_1g1n", cluster)
+    text = render_tables(repository, [job], cluster, REPO / "experiments", with_gpu)
+    return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("#SBATCH")]
+
+
+SMALL = [
+    *("--job-name=scaling_tables", "--output=%x_%j.out", "--time=00:10:00", "--nodes=1"),
+    *("--ntasks=1", "--cpus-per-task=1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ("virtual", SMALL),
+        ("lumi", [*SMALL, "--mem=4G", "--partition=small-g", "--account=project_YOUR_ACCOUNT"]),
+        ("perlmutter", [*SMALL, "--qos=regular", "--account=YOUR_ACCOUNT", "--constraint=gpu"]),
+        ("narval", [*SMALL, "--mem=4G", "--account=def-YOUR_ACCOUNT_gpu"]),
+    ],
+)
+def test_tables_wait_in_the_queue_of_a_one_gpu_job(cluster, expected):
+    assert list_directives(cluster) == expected
+
+
+@pytest.mark.parametrize(
+    ("cluster", "option"), [("virtual", "--gpus-per-node=1"), ("puhti", "--gres=gpu:v100:1")]
+)
+def test_tables_take_one_gpu_where_they_must(cluster, option):
+    assert set(list_directives(cluster, True)) - set(list_directives(cluster)) == {option}
+
+
+def test_tables_job_of_every_site_is_sound_shell(tmp_path):
+    repository, scripts = Repository(REPO), []
+    for cluster in sorted(path.stem for path in CLUSTERS.glob("*.toml")):
+        job = repository.plan("ddp_1g1n", cluster)
+        scripts.append(tmp_path / f"{cluster}.sh")
+        text = render_tables(repository, [job], cluster, tmp_path / "a b$(c)", True)
+        assert f"'{tmp_path}/a b$(c)'" in text
+        scripts[-1].write_text(text)
+    command = [SHELLCHECK, "--exclude=SC2016", *scripts]  # $() in single quotes is meant
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([], []),
+        (["--reservation=workshop", "--time=02:00:00"], ["--reservation=workshop"]),
+        (["-A", "me", "--mem", "4G"], ["--account=me"]),
+        (["-Ame", "--gres=gpu:4"], ["--account=me"]),
+        (["--account", "me", "-N2", "-p", "gpu"], ["--account=me", "--partition=gpu"]),
+    ],
+)
+def test_options_of_the_queue_reach_the_tables_too(given, kept):
+    assert keep_queue_options(given) == kept
+
+
+@pytest.fixture
+def picky_sbatch(tmp_path: Path) -> Path:
+    """A folder with an sbatch that, as some sites' job filters do, refuses jobs without GPUs.
+
+    The virtual cluster has no such filter; its words are those of a Slurm submit plugin.
+    """
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        "#!/bin/bash\nif grep -q -- --gpus-per-node=1; then exit 0; fi\n"
+        "echo 'sbatch: error: this partition is for GPU jobs' >&2\nexit 1\n"
     )
-    assert done.returncode == 0, done.stderr
-    first, second = read_ledger(jobs)
-    assert (first.job, second.job, second.gpus) == ("ddp_1g1n", "ddp_2g1n", 2)
-    shown = slurm.run("scontrol", "show", "job", "--oneliner", second.job_id)
-    assert f"Dependency=afterany:{first.job_id}" in shown
-    assert "Comment=ours" in shown
-    done = run_submit("--cancel", "--experiments", jobs, **variables)
-    assert done.stdout == f"cancelled 2 jobs {first.job_id} {second.job_id}\n"
-    assert [slurm.wait(entry.job_id) for entry in (first, second)] == ["CANCELLED"] * 2
-    assert slurm.state(other) == "PENDING"
-    slurm.run("scancel", other)
+    sbatch.chmod(0o755)
+    return sbatch.parent
 
 
-@pytest.mark.slurm
-def test_watch_follows_a_job_to_its_end(slurm, jobs, digits):
-    variables = {"REPO_DIR": str(REPO), "DATA_DIR": str(digits), **slurm.environment}
-    done = run_submit("baseline", "--watch", "--interval=0.5", "--experiments", jobs, **variables)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("Epoch [") == 3
-    assert "  COMPLETED\n" in done.stdout
-    ledger = (jobs / "submitted.jsonl").read_text().splitlines()
-    assert len(ledger) == 1
-    assert json.loads(ledger[0])["folder"] == "baseline"
+def test_where_a_job_without_gpus_is_refused_the_tables_take_one(jobs, picky_sbatch):
+    path = f"{picky_sbatch}:{os.environ['PATH']}"
+    done = run_submit("baseline", "--after", "--dry-run", "--experiments", jobs, PATH=path)
+    words = "1 GPU, since without one Slurm says: sbatch: error: this partition is for GPU jobs"
+    assert done.stdout.splitlines()[-2].endswith(f"  asks for {words}")
+    assert done.stdout.endswith("1 job and the tables, at most 0.7 GPU-hours\n")  # + 10 minutes
+
+
+def test_dry_run_without_slurm_says_that_it_could_not_ask(jobs, tmp_path):
+    done = run_submit("baseline", "--after", "--dry-run", "--experiments", jobs, PATH=str(tmp_path))
+    line = done.stdout.splitlines()[-2]
+    assert line.startswith("scaling_tables     1 node x 1 CPU     00:10:00  asks for no GPU (no ")
+    assert line.endswith("and there is no sbatch to ask)")
+    assert done.stdout.endswith("1 job and the tables, at most 0.5 GPU-hours\n")
+    done = run_submit("baseline", "--after", "--no-tables", "--dry-run", "--experiments", jobs)
+    assert "tables" not in done.stdout

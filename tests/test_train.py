@@ -231,6 +231,7 @@ def test_wrong_argument_is_one_line(args, message, call_main, capsys):
 
 def test_wrong_argument_is_printed_by_rank_0_alone(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with pytest.raises(SystemExit):
         TrainerParser("").parse_args(["--nonsense"])
     assert capsys.readouterr().err == ""

@@ -1,6 +1,6 @@
 """The cells of a scaling table: each a value with its printed form, or the reason it has none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,25 +14,6 @@ from scaling.run_record import Run
 MISSING = "—"
 SLACK_S = 5.0  # besides two sampling intervals: loggers start and stop around the training
 SAMPLING_INTERVAL_S = 5.0  # the run contract's, for a log with too few samples to show its own
-
-# run.json's settings that must agree before two runs are compared.
-COMPARED_SETTINGS = (
-    "workload",
-    "model",
-    "image_size",
-    "trainer_sha256",
-    "precision",
-    "device",
-    "optimizer",
-    "num_workers",
-    "batch_size_per_gpu",
-    "epochs",
-    "gpu_name",
-    "versions.torch",
-    "dataset.train",  # the rehearsal's digits are not TinyImageNet
-    "dataset.classes",
-    "limit_batches",
-)
 
 
 @dataclass(frozen=True)
@@ -48,13 +29,23 @@ def missing(reason: str) -> Cell:
     return Cell(None, MISSING, reason)
 
 
-def measure(run: Run) -> dict[str, Cell]:
-    """Return the seven measured cells of a complete run, by column name."""
-    return {**_measure_epoch(run), **_measure_gpu(run), "cpu_peak_mib": _measure_cpu(run)}
+def add_note(cell: Cell, note: str | None) -> Cell:
+    """Return the cell with a further note."""
+    notes = [text for text in (cell.note, note) if text]
+    return replace(cell, note="; ".join(notes) or None)
 
 
-def _measure_epoch(run: Run) -> dict[str, Cell]:
-    names = ("train_loss", "train_accuracy_pct", "throughput_per_s")
+def measure(run: Run, score: str = "train_accuracy_pct", unit: str = "img/s") -> dict[str, Cell]:
+    """Return the seven measured cells of a complete run, by column name.
+
+    score: the column beside the loss (a name of slurm_out.Epoch). unit: of the throughput.
+    """
+    epoch = _measure_epoch(run, score, unit)
+    return {**epoch, **_measure_gpu(run), "cpu_peak_mib": _measure_cpu(run)}
+
+
+def _measure_epoch(run: Run, score: str, unit: str) -> dict[str, Cell]:
+    names = ("train_loss", score, "throughput_per_s")
     last = run.attempt.last if run.attempt else None
     if last is None:
         reason = "the log has no readable epoch line" if run.log else _explain_no_log(run)
@@ -62,13 +53,16 @@ def _measure_epoch(run: Run) -> dict[str, Cell]:
     if last.epoch != last.epochs:
         reason = f"the log has no readable line for epoch {last.epochs} of {last.epochs}"
         return dict.fromkeys(names, missing(reason))
-    accuracy = last.train_accuracy_pct
+    value = getattr(last, score)
+    word = {"train_perplexity": "perplexity", "val_bleu": "BLEU"}.get(score, "accuracy")
     return {
         "train_loss": _logged(last.train_loss),
-        "train_accuracy_pct": missing("the epoch line holds no accuracy")
-        if accuracy is None
-        else _logged(accuracy, "%"),
-        "throughput_per_s": _logged(last.throughput_per_s),
+        score: missing(f"the epoch line holds no {word}")
+        if value is None
+        else _logged(value, "%" if score.endswith("_pct") else ""),
+        "throughput_per_s": _logged(last.throughput_per_s)
+        if last.unit == unit
+        else missing(f"logged as {last.throughput_per_s.text} {last.unit}, not in {unit}"),
     }
 
 
@@ -149,38 +143,6 @@ def _measure_cpu(run: Run) -> Cell:
     except ScalingError as error:
         return missing(str(error))
     return Cell(log.peak_mib, round_half_even(log.peak_mib, 1))
-
-
-def compare_settings(run: Run, baseline: Run) -> tuple[bool, str | None]:
-    """Return whether two runs may be compared, and a note: what differs or is not known."""
-    known, base = run.settings, baseline.settings
-    if known is None and base is None:
-        return True, "settings unknown (no run.json)"
-    if known is None or base is None:
-        without = run if known is None else baseline
-        return False, f"not compared: the settings of job {without.id} are unknown (no run.json)"
-    differences = [
-        f"{name} {_show(here)}, baseline {_show(there)}"
-        for name in COMPARED_SETTINGS
-        if (here := _look_up(known, name)) != (there := _look_up(base, name))
-    ]
-    if differences:
-        return False, f"not compared with job {baseline.id}: {'; '.join(differences)}"
-    return True, None
-
-
-def _look_up(settings: dict, dotted_name: str) -> object:
-    value: object = settings
-    for key in dotted_name.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _show(value: object) -> str:
-    if value is None:
-        return "not recorded"
-    text = str(value)
-    return text if len(text) <= 40 else text[:12] + "…"
 
 
 def ratio_cell(

@@ -24,14 +24,18 @@ class Choice:
     reason: str | None = None
     latest_log: Path | None = None
     later: str | None = None
+    was_started: bool = True  # False: nobody has submitted this scale
 
 
-def is_of_workload(run: Run, workload: str, unit: str) -> bool:
-    """Whether a run is of that workload; one without run.json is judged by its log's unit."""
+def is_of_workload(run: Run, workload: str) -> bool:
+    """Whether a run is of that workload, by its run.json, else by the folder that it lies in.
+
+    What says neither is the workshop's, which is TinyImageNet's, unless its log counts no images.
+    """
     if run.workload is not None:
         return run.workload == workload
     last = run.attempt.last if run.id and run.settings is None and run.attempt else None
-    return last is None or last.unit == unit
+    return workload == "tinyimagenet" and (last is None or last.unit == "img/s")
 
 
 def usual_gpus_per_node(runs: list[Run]) -> int:
@@ -64,7 +68,7 @@ def choose(candidates: list[Run], named: list[Run]) -> Choice:
         return Choice(usable[-1], later=None if latest is usable[-1] else latest.account)
     if started:
         return Choice(None, started[-1].account, started[-1].log_path)
-    return Choice(None, candidates[0].reason if candidates else None)
+    return Choice(None, candidates[0].reason if candidates else None, was_started=False)
 
 
 def resolve_jobs(runs: list[Run], jobs: list[str], scales: set[Scale]) -> list[Run]:

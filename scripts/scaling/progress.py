@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scaling.contract import read_json, split_id, whole_number
 from scaling.errors import ScalingError
 from scaling.slurm_out import read_slurm_out
 from scaling.text import printable
@@ -19,20 +20,25 @@ class Progress:
     epochs: str = ""  # "2/3"
     throughput: str = ""  # "704.9 img/s"
     tail: list[str] = field(default_factory=list)
+    exit_status: int | None = None  # job_end.json's; None while there is none
 
 
 def read_progress(folder: Path, job_id: str) -> Progress:
-    """Read the log of job `job_id` in a job's folder; empty while there is none."""
-    logs = sorted((folder / "log").glob(f"*_{job_id}.out"))
+    """Read the log of job `job_id` in a job's folder; empty while there is none.
+
+    The log is in log/, that of the tables' job beside its script.
+    """
+    logs = sorted([*folder.glob(f"log/*_{job_id}.out"), *folder.glob(f"*_{job_id}.out")])
+    exit_status = read_exit_status(folder, job_id)
     if not logs:
-        return Progress()
+        return Progress(exit_status=exit_status)
     try:
         attempt = read_slurm_out(logs[-1]).last_attempt
         with logs[-1].open("rb") as file:
             file.seek(max(0, logs[-1].stat().st_size - 4096))
             end = file.read().decode("utf-8", errors="replace").splitlines()
     except (ScalingError, OSError):
-        return Progress(logs[-1])
+        return Progress(logs[-1], exit_status=exit_status)
     last = attempt.last
     return Progress(
         logs[-1],
@@ -40,4 +46,21 @@ def read_progress(folder: Path, job_id: str) -> Progress:
         f"{last.epoch}/{last.epochs}" if last else "",
         f"{last.throughput_per_s.text} {last.unit}" if last else "",
         [printable(line) for line in end[-TAIL_LINES:]],
+        exit_status,
     )
+
+
+def read_exit_status(folder: Path, job_id: str) -> int | None:
+    """Read how the job's last attempt ended from its job_end.json; None when that is not there."""
+    found = {
+        split_id(path.parent.name): path
+        for path in (folder / "results").glob(f"{job_id}*/job_end.json")
+    }
+    attempts = [attempt for attempt in found if attempt[0] == int(job_id)]
+    last = found[max(attempts)] if attempts else folder / f"job_end_{job_id}.json"
+    if not last.is_file():
+        return None
+    try:
+        return whole_number(read_json(last), "exit_status", last)
+    except ScalingError:
+        return None

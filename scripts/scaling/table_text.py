@@ -6,7 +6,7 @@ import json
 import re
 
 from scaling.numbers import plain_number
-from scaling.tables import MEMORY_DEFINITION, THROUGHPUT_DEFINITION, Report, Row, Table
+from scaling.tables import MEMORY_DEFINITION, Report, Row, Table
 from scaling.text import printable
 
 # In GitHub's Markdown: code, emphasis, strike-through, HTML, table cells; links and images
@@ -31,16 +31,17 @@ def escape_csv(text: object) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """Return both tables with their notes, numbered through, and their sources."""
+    """Return the tables with their notes, numbered through, and their sources."""
     numbers: dict[str, int] = {}  # note -> its number, the same in both tables
-    parts = [_table_to_markdown(table, numbers) for table in report.tables]
+    definition = f"{report.subject.throughput_definition}\n{MEMORY_DEFINITION}"
+    parts = [_table_to_markdown(table, definition, numbers) for table in report.tables]
     if report.left_out:
         names = "\n".join(f"- {escape_markdown(text)}" for text in report.left_out)
         parts.append(f"Not in these tables:\n\n{names}\n")
     return "\n".join(parts)
 
 
-def _table_to_markdown(table: Table, numbers: dict[str, int]) -> str:
+def _table_to_markdown(table: Table, definition: str, numbers: dict[str, int]) -> str:
     used: dict[int, str] = {}
 
     def mark(text: str, *notes: str | None) -> str:
@@ -57,7 +58,7 @@ def _table_to_markdown(table: Table, numbers: dict[str, int]) -> str:
         grid.append([mark(row.config, *row.notes), *cells])
     notes = [f"- [{number}] {escape_markdown(used[number])}" for number in sorted(used)]
     sources = [f"- {row.config}: {escape_markdown(describe_source(row))}" for row in table.rows]
-    blocks = [f"## {table.title}", _draw(grid), f"{THROUGHPUT_DEFINITION}\n{MEMORY_DEFINITION}"]
+    blocks = [f"## {table.title}", _draw(grid), definition]
     if notes:
         blocks.append("Notes:\n\n" + "\n".join(notes))
     blocks.append("Sources:\n\n" + "\n".join(sources))
@@ -78,6 +79,8 @@ def _draw(grid: list[list[str]]) -> str:
 
 def describe_source(row: Row) -> str:
     """Return which job and log a row was read from, and a later run that it does not show."""
+    if row.cannot_run:
+        return "no run: this cluster cannot run it"
     if row.run is None:
         return f"no complete run{f'; the latest log is {row.latest_log}' if row.latest_log else ''}"
     log = row.run.log_path or f"{row.run.results_dir} (no Slurm log)"
@@ -117,7 +120,9 @@ def to_json(report: Report) -> str:
     document = {
         "schema_version": "1.0",
         "epochs": report.epochs,
-        "throughput_definition": THROUGHPUT_DEFINITION,
+        "workload": report.subject.workload,
+        "throughput_unit": report.subject.unit,
+        "throughput_definition": report.subject.throughput_definition,
         "rows": to_records(report),
         "left_out": [printable(text) for text in report.left_out],
     }

@@ -1,11 +1,10 @@
-"""The two tables of the README, filled from the runs: values, ratios, reasons and sources."""
+"""The tables of the README, filled from a workload's runs: values, ratios, reasons and sources."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from scaling.cells import Cell, compare_settings, measure, missing, ratio_cell
+from scaling.cells import Cell, add_note, measure, missing, ratio_cell
 from scaling.choosing import (
     Choice,
     Scale,
@@ -15,141 +14,79 @@ from scaling.choosing import (
     resolve_jobs,
     usual_gpus_per_node,
 )
+from scaling.comparing import check_efficiency, check_expected, compare_settings
 from scaling.errors import ScalingError
 from scaling.runs import Run, check_rank_records, describe_no_run, find_runs
+from scaling.table_parts import MEMORY_DEFINITION, Report, Row, Site, Table
+from scaling.table_specs import (
+    DEFAULT_WORKLOAD,
+    TABLES,
+    RowSpec,
+    Subject,
+    TableSpec,
+    describe_workload,
+    list_tables,
+)
 
-WORKLOAD, UNIT = "tinyimagenet", "img/s"
+__all__ = ["MEMORY_DEFINITION", "Report", "Row", "Site", "Table", "build_report"]
 DEFAULT_EPOCHS = 3
 BASELINE: Scale = (1, 1)
-THROUGHPUT_DEFINITION = (
-    "Throughput: samples of all ranks / seconds of the slowest rank, "
-    "training part of the epoch only, last epoch."
-)
-MEMORY_DEFINITION = (
-    "GPU 0: the lowest index in node0's log. CPU Peak: resident memory, summed over node0's "
-    "processes (a page that they share counts once for each)."
-)
-# Column name -> header; {epochs} and {base} are filled in.
-COLUMNS = {
-    "train_loss": "Train Loss (Epoch {epochs})",
-    "train_accuracy_pct": "Train Acc (Epoch {epochs})",
-    "throughput_per_s": "Throughput (img/s)",
-    "gpu0_peak_mib": "GPU 0 Peak (MiB)",
-    "gpu0_avg_mib": "GPU 0 Avg (MiB)",
-    "gpu0_mode_mib": "GPU 0 Mode (MiB)",
-    "throughput_scaling": "Throughput Scaling vs {base}",
-    "memory_avg_scaling": "Memory Avg Scaling vs {base}",
-    "efficiency_pct": "Parallel Efficiency (%)",
-    "cpu_peak_mib": "CPU Peak (MiB)",
-}
 
 
-@dataclass(frozen=True)
-class RowSpec:
-    config: str
-    nodes: int
-    gpus_per_node: int | None  # None: the multi-node jobs' own number
-    folder: str  # where the committed job file stands below experiments/
-    script: str
-
-    def scale(self, usual_gpus: int) -> Scale:
-        return self.nodes, self.gpus_per_node or usual_gpus
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    name: str
-    title: str
-    base: str
-    rows: tuple[RowSpec, ...]
-
-
-TABLES = (
-    TableSpec(
-        "multi_gpu",
-        "Multi-GPU Scaling (1 Node)",
-        "1G",
-        (
-            RowSpec("1 GPU, 1 Node (baseline)", 1, 1, "baseline", "baseline.slurm"),
-            RowSpec("2 GPUs, 1 Node", 1, 2, "multi_gpu/2_gpus", "multi_gpu.slurm"),
-            RowSpec("4 GPUs, 1 Node", 1, 4, "multi_gpu/4_gpus", "multi_gpu.slurm"),
-            RowSpec("8 GPUs, 1 Node", 1, 8, "multi_gpu/8_gpus", "multi_gpu.slurm"),
-        ),
-    ),
-    TableSpec(
-        "multi_node",
-        "Multi-Node Scaling (Fixed GPUs per Node)",
-        "1N",
-        (
-            RowSpec("1 Node (baseline)", 1, 1, "baseline", "baseline.slurm"),
-            RowSpec("2 Nodes", 2, None, "multi_node/2_nodes", "multi_node.slurm"),
-            RowSpec("4 Nodes", 4, None, "multi_node/4_nodes", "multi_node.slurm"),
-            RowSpec("8 Nodes", 8, None, "multi_node/8_nodes", "multi_node.slurm"),
-        ),
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One scale: its cells by column name, the run that fills it (None: see `reason`)."""
-
-    config: str
-    nodes: int
-    gpus_per_node: int | None
-    run: Run | None
-    cells: dict[str, Cell]
-    reason: str | None = None  # why no run fills it
-    notes: tuple[str, ...] = ()  # on the row as a whole
-    later: str | None = None  # a younger run that is not shown, in words
-    latest_log: Path | None = None  # of the run that `reason` is about
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    title: str
-    headers: dict[str, str]
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Both tables; `epochs` stands in their headers, `left_out` names runs without a row."""
-
-    epochs: int
-    tables: list[Table]
-    left_out: list[str]
-
-
-def build_report(folder: Path, jobs: list[str] | None = None, now_s: float | None = None) -> Report:
-    """Return the two tables filled from the runs below a folder.
+def build_report(
+    folder: Path,
+    jobs: list[str] | None = None,
+    now_s: float | None = None,
+    workload: str = DEFAULT_WORKLOAD,
+    site: Site | None = None,
+) -> Report:
+    """Return the README's two tables for a workload, filled from the runs below a folder.
 
     Each row shows the last epoch's line of the latest complete run at its scale, or of the
-    job named in `jobs`. Raises ScalingError when the folder does not exist or holds neither
-    job file nor run, and for a job that no row can show.
+    job named in `jobs`. `site` tells what the cluster cannot run, and what it should reach.
+    Raises ScalingError when the folder does not exist or holds neither job file nor run (of
+    another workload than TinyImageNet: of that workload), and for a job that no row can show.
     """
-    folder = Path(folder)
+    folder, site = Path(folder), site or Site()
     runs = find_runs(folder, now_s)
     if not runs:
         raise ScalingError(
             f"{folder}: no job file (*.slurm) and no run in it; name the folder that holds "
             "them, or write the job files with: python render.py"
         )
-    ours = [run for run in runs if is_of_workload(run, WORKLOAD, UNIT)]
+    ours = _keep_workload(runs, workload, site, folder)
+    subject = describe_workload(workload, ours)
     usual_gpus = usual_gpus_per_node(ours)
-    scales = {row.scale(usual_gpus) for table in TABLES for row in table.rows}
+    found = {scale for scale in _list_scales(usual_gpus) if any(has_scale(r, scale) for r in ours)}
+    specs = list_tables(subject, found, set(site.cannot_run), usual_gpus)
+    scales = {row.scale(usual_gpus) for table in specs for row in table.rows}
     at_scale = {scale: [run for run in ours if has_scale(run, scale)] for scale in scales}
     named = resolve_jobs(ours, jobs or [], scales)
     choices = {scale: choose(candidates, named) for scale, candidates in at_scale.items()}
-    epochs = _find_epochs(choices)
-    filler = _Filler(folder, choices, epochs, usual_gpus)
+    filler = _Filler(folder, subject, site, specs, choices, usual_gpus)
     placed = {run for candidates in at_scale.values() for run in candidates}
     return Report(
-        epochs,
-        [filler.fill(table) for table in TABLES],
+        filler.epochs,
+        [filler.fill(table) for table in specs],
         [_name_left_out(run) for run in ours if run.id and run not in placed],
+        subject,
     )
+
+
+def _keep_workload(runs: list[Run], workload: str, site: Site, folder: Path) -> list[Run]:
+    """Keep a workload's runs; raise ScalingError when one that was asked for has none."""
+    ours = [run for run in runs if is_of_workload(run, workload)]
+    if not ours and not site.cannot_run and workload != DEFAULT_WORKLOAD:
+        known = sorted({run.workload or DEFAULT_WORKLOAD for run in runs})
+        raise ScalingError(
+            f"{folder}: no job file and no run of workload {workload}; there are those of: "
+            f"{', '.join(known)}"
+        )
+    return ours
+
+
+def _list_scales(usual_gpus: int) -> set[Scale]:
+    return {row.scale(usual_gpus) for table in TABLES for row in table.rows}
 
 
 def _find_epochs(choices: dict[Scale, Choice]) -> int:
@@ -171,40 +108,66 @@ def _name_left_out(run: Run) -> str:
 
 
 class _Filler:
-    def __init__(self, folder: Path, choices: dict[Scale, Choice], epochs: int, usual_gpus: int):
+    def __init__(
+        self,
+        folder: Path,
+        subject: Subject,
+        site: Site,
+        specs: tuple[TableSpec, ...],
+        choices: dict[Scale, Choice],
+        usual_gpus: int,
+    ):
         self.folder = folder
+        self.specs = specs  # the first row of the first is the baseline's
+        self.subject = subject
+        self.site = site
         self.choices = choices
-        self.epochs = epochs
+        self.epochs = _find_epochs(choices)
         self.usual_gpus = usual_gpus
         self.baseline = choices[BASELINE].run
         self.measured = {
-            choice.run: measure(choice.run) for choice in choices.values() if choice.run
+            choice.run: measure(choice.run, subject.score, subject.unit)
+            for choice in choices.values()
+            if choice.run
         }
 
     def fill(self, spec: TableSpec) -> Table:
-        headers = {
-            name: header.format(epochs=self.epochs, base=spec.base)
-            for name, header in COLUMNS.items()
-        }
-        return Table(spec.name, spec.title, headers, [self._fill_row(row) for row in spec.rows])
+        headers = self.subject.list_columns(self.epochs, spec.base)
+        rows = [self._fill_row(row, list(headers)) for row in spec.rows]
+        return Table(spec.name, spec.title, headers, rows)
 
-    def _fill_row(self, spec: RowSpec) -> Row:
+    def _fill_row(self, spec: RowSpec, columns: list[str]) -> Row:
         scale = spec.scale(self.usual_gpus)
         choice = self.choices[scale]
         if choice.run is None:
-            reason = self._explain_no_run(spec)
-            cells = dict.fromkeys(COLUMNS, missing(reason))
-            return Row(
-                spec.config, *scale, None, cells, reason=reason, latest_log=choice.latest_log
-            )
+            return self._explain_row(spec, choice, columns)
         run = choice.run
         cells = {**self.measured[run], **self._compare(run)}
+        if spec.folder in self.site.expected:
+            cells["throughput_per_s"] = check_expected(
+                cells["throughput_per_s"], self.site.expected[spec.folder], self.subject.unit
+            )
         notes = tuple(check_rank_records(run))
         last = run.attempt.last if run.attempt else None
         if last is not None and last.epochs != self.epochs:
             notes += (f"this run has {last.epochs} epochs: its values are of epoch {last.epoch}",)
-        cells = {name: cells[name] for name in COLUMNS}
+        cells = {name: cells[name] for name in columns}
         return Row(spec.config, *scale, run, cells, notes=notes, later=choice.later)
+
+    def _explain_row(self, spec: RowSpec, choice: Choice, columns: list[str]) -> Row:
+        """Return the row of a scale that has no complete run."""
+        reason = self._explain_no_run(spec)
+        cannot = not choice.was_started and spec.folder in self.site.cannot_run
+        return Row(
+            spec.config,
+            *spec.scale(self.usual_gpus),
+            None,
+            dict.fromkeys(columns, missing(reason)),
+            reason=reason,
+            notes=(reason,) if cannot else (),
+            latest_log=choice.latest_log,
+            cannot_run=cannot,
+        )
 
     def _divide(self, run: Run, base: Run) -> dict[str, Cell]:
         here, there = self.measured[run], self.measured[base]
@@ -215,25 +178,29 @@ class _Filler:
             "memory_avg_scaling": ratio_cell(here["gpu0_avg_mib"], there["gpu0_avg_mib"], places),
             "efficiency_pct": missing("the number of GPUs is not known: no run.json")
             if run.gpus is None
-            else ratio_cell(*throughputs, places=1, factor=Fraction(100, run.gpus), sign=""),
+            else check_efficiency(
+                ratio_cell(*throughputs, places=1, factor=Fraction(100, run.gpus), sign="")
+            ),
         }
 
     def _explain_no_run(self, spec: RowSpec) -> str:
-        reason = self.choices[spec.scale(self.usual_gpus)].reason
-        return reason or describe_no_run(self.folder / spec.folder, spec.script)
+        choice = self.choices[spec.scale(self.usual_gpus)]
+        if not choice.was_started and spec.folder in self.site.cannot_run:
+            return self.site.cannot_run[spec.folder]
+        return choice.reason or describe_no_run(self.folder / spec.folder, spec.script)
 
     def _compare(self, run: Run) -> dict[str, Cell]:
         """Return the three cells that set a run against the 1-GPU run."""
         names = ("throughput_scaling", "memory_avg_scaling", "efficiency_pct")
         base = self.baseline
         if base is None:
-            why = self._explain_no_run(TABLES[0].rows[0])
+            why = self._explain_no_run(self.specs[0].rows[0])
             return dict.fromkeys(names, missing(f"no complete 1-GPU run to compare with: {why}"))
         comparable, note = (True, None) if run is base else compare_settings(run, base)
         if not comparable:
             return dict.fromkeys(names, missing(note))
         cells = self._divide(run, base)
         return {
-            name: cell if cell.value is None else replace(cell, note=note)
+            name: cell if cell.value is None else add_note(cell, note)
             for name, cell in cells.items()
         }

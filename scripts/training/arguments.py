@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +34,9 @@ class TrainerParser(argparse.ArgumentParser):
 
     def error(self, message: str):
         if os.environ.get("RANK", "0") == "0":
-            print(f"error: {message}; see --help", file=sys.stderr)
+            print(f"error: {message}; see --help", file=sys.stderr, flush=True)
+        else:
+            time.sleep(10)  # torchrun ends all ranks with the first that exits: let rank 0 speak
         sys.exit(2)
 
 

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -35,10 +36,17 @@ def launch(main: Callable[[], None]) -> None:
         everybodys = isinstance(error, TrainingError) and not dist.is_initialized()
         if not everybodys or os.environ.get("LOCAL_RANK", "0") == "0":
             report(error)
+        else:
+            let_the_first_speak()
         # Not sys.exit: tearing down a process group whose other ranks still wait can block.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
+
+
+def let_the_first_speak() -> None:
+    """Wait a moment: torchrun ends all ranks with the first that exits, even one about to print."""
+    time.sleep(10)
 
 
 def check_gpus() -> None:
