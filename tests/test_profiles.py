@@ -94,7 +94,7 @@ def test_directive(facts, expected):
 
 
 def test_omitted_directives_are_not_there():
-    omitted = ["nodes", "ntasks-per-node", "time", "open-mode"]
+    omitted = ["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]
     assert directives(render(omit=omitted)) == {
         "--job-name=ddp_2g2n", "--output=log/%x_%j.out", "--ntasks=2", "--gpus-per-node=2",
     }  # fmt: skip
@@ -195,6 +195,89 @@ def test_a_job_without_gpus_takes_the_nodes_own(tmp_path):
     (tmp_path / "matrix.toml").write_text(text.replace("nodes = 2\ngpus_per_node = 2", "nodes = 2"))
     matrix = load_matrix(tmp_path / "matrix.toml")
     assert "2 nodes x 3 GPUs = 6 processes." in render(matrix=matrix, gpus_per_node=3)
+
+
+# ---- Going on after the time limit -------------------------------------------------------
+
+
+def matrix_with(job: dict, workload: dict, top: dict) -> Matrix:
+    """The committed matrix, with more keys in job ddp_2g2n, in its workload and at the top."""
+    data = MATRIX.model_dump(exclude_unset=True) | top
+    data["jobs"]["ddp_2g2n"] |= job
+    data["workloads"]["tinyimagenet"] |= workload
+    return Matrix(**data)
+
+
+NEVER = {"requeue": False}
+OFTEN = {"requeue": True}
+
+
+@pytest.mark.parametrize(
+    ("job", "workload", "top", "facts", "margin_s"),
+    [
+        ({}, {}, {}, {}, 120),
+        ({}, {}, {"requeue_margin_s": 90}, {}, 90),
+        ({}, {"requeue_margin_s": 300}, {"requeue_margin_s": 90}, {}, 300),
+        ({"requeue_margin_s": 60}, {"requeue_margin_s": 300}, {}, {}, 60),
+        ({"requeue_margin_s": 60}, {}, {}, {"requeue_margin_s": 200}, 200),  # the site wants more
+        ({"requeue_margin_s": 900}, {}, {}, {"requeue_margin_s": 200}, 900),
+        (OFTEN, NEVER, NEVER, {}, 120),
+        ({}, OFTEN, NEVER, {}, 120),
+        (NEVER, OFTEN, {}, {}, None),
+        ({}, NEVER, {}, {}, None),
+        ({}, {}, NEVER, {"requeue_margin_s": 200}, None),
+    ],
+)
+def test_who_says_whether_a_job_goes_on(job, workload, top, facts, margin_s):
+    text = render(matrix=matrix_with(job, workload, top), **facts)
+    if margin_s is None:
+        for word in [
+            "--requeue",
+            "scontrol requeue",
+            "REQUEUE",
+            "--signal",
+            "USR1",
+            "CHECKPOINT_DIR",
+        ]:
+            assert word not in text
+        assert '  exit "$status" ' in text
+    else:
+        assert {f"--signal=USR1@{margin_s}", "--requeue"} <= directives(text)
+        assert 'scontrol requeue "$SLURM_JOB_ID" && exit ' in text
+        assert '  set -euo pipefail\n  trap "" USR1 ' in text  # before any child is started
+
+
+@pytest.mark.parametrize(
+    ("time", "margin_s", "fits"),
+    [
+        ("00:04:00", 120, True),
+        ("00:03:59", 120, False),
+        ("5", 120, True),
+        ("3", 120, False),
+        ("00:30:00", 901, False),
+        ("0", 120, True),  # Slurm's way to say: no limit
+    ],
+)
+def test_a_limit_has_room_for_training_and_saving(time, margin_s, fits):
+    matrix = matrix_with({"time": time, "requeue_margin_s": margin_s}, {}, {})
+    if fits:
+        assert f"--time={time}" in directives(render(matrix=matrix))
+        return
+    with pytest.raises(ProfileError) as caught:
+        render(matrix=matrix)
+    assert str(caught.value) == (
+        f'job "ddp_2g2n": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write a '
+        "longer time, or requeue = false, in experiments/matrix.toml"
+    )
+    assert render(matrix=matrix, omit=["time"])  # then the partition has the last word
+    assert render(matrix=matrix_with({"time": time} | NEVER, {}, {}))
+
+
+def test_a_margin_is_a_minute_at_least():
+    for make in (lambda: matrix_with({"requeue_margin_s": 59}, {}, {}),
+                 lambda: Cluster(name="x", gpus_per_node=1, requeue_margin_s=59)):  # fmt: skip
+        with pytest.raises(ValueError, match="greater than or equal to 60"):
+            make()
 
 
 # ---- NAME.local.toml --------------------------------------------------------------------

@@ -58,6 +58,8 @@ COMMON = {
     "--output=log/%x_%j.out",
     "--open-mode=append",
     "--time=00:30:00",
+    "--signal=USR1@120",
+    "--requeue",
     "--ntasks-per-node=1",
     "--mem=64G",
     "--constraint=v100",

@@ -153,7 +153,7 @@ def test_job_asks_for_what_the_site_wants(name, scale, stated, silent):
     expected = {*stated.replace("--nodes=N", f"--nodes={nodes}").split(), *silent.split()}
     if nodes == 1 and "nodes" not in CLUSTERS[name].omit:  # on one node these say the same
         expected = {o.replace("--ntasks=", "--ntasks-per-node=") for o in expected} | {"--nodes=1"}
-    ours = ("--job-name=", "--output=", "--open-mode=", "--time=")
+    ours = ("--job-name=", "--output=", "--open-mode=", "--time=", "--signal=", "--requeue")
     options = list_options(render_scale(name, nodes, gpus))
     assert {option for option in options if not option.startswith(ours)} == expected
 

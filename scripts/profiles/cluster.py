@@ -12,6 +12,7 @@ from profiles.toml_model import (
     Directive,
     EnvName,
     Interface,
+    MarginS,
     Name,
     Options,
     ProfileError,
@@ -104,8 +105,11 @@ class Cluster(Strict):
     extra_sbatch: list[Annotated[Directive, Field(pattern="^-")]] = Field(
         [], description="further directives, as they stand"
     )
-    omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode"]] = Field(
-        [], description="directives that the site refuses or does without"
+    omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]] = (
+        Field([], description="directives that the site refuses or does without")
+    )
+    requeue_margin_s: MarginS | None = Field(
+        None, description="seconds before the time limit at which jobs save; least 60"
     )
 
     cpus_per_gpu: int | None = Field(None, ge=1, description="makes --cpus-per-task")

@@ -13,6 +13,7 @@ def list_directives(job: Job, cluster: Cluster) -> list[str]:
         ("--output=log/%x_%j.out", "log/ must be there before sbatch: it is committed"),
         ("--open-mode=append", "a requeued attempt continues the same log"),
         (f"--time={job.time}", ""),
+        *ask_requeue(job),
         *request_nodes(job, cluster),
         *request_gpus(job, cluster),
         *request_cpus(job, cluster),
@@ -27,6 +28,14 @@ def list_directives(job: Job, cluster: Cluster) -> list[str]:
 def name_option(option: str) -> str:
     """`--time=00:30:00` -> `time`."""
     return option.removeprefix("--").partition("=")[0]
+
+
+def ask_requeue(job: Job) -> list[Line]:
+    """A signal in good time before the limit, and leave to queue the job again after it."""
+    if job.requeue_margin_s is None:
+        return []
+    signal = f"--signal=USR1@{job.requeue_margin_s}"
+    return [(signal, "s before the limit: save; the next attempt goes on"), ("--requeue", "")]
 
 
 def request_nodes(job: Job, cluster: Cluster) -> list[Line]:

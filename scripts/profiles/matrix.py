@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from profiles.cluster import Cluster, choose
+from profiles.slurm import limit_to_hours
 from profiles.toml_model import (
+    MarginS,
     Name,
     Options,
     ProfileError,
@@ -32,6 +34,8 @@ class Workload(Strict):
     trainer: Annotated[str, Field(pattern=r"^train[a-z0-9_]*\.py$")]
     title: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ,.()-]+$")]
     args: Options = {}
+    requeue: bool | None = None
+    requeue_margin_s: MarginS | None = None
 
 
 class JobRow(Strict):
@@ -44,12 +48,19 @@ class JobRow(Strict):
     gpus_per_node: int | None = Field(None, ge=1)  # absent: all of a node's, whatever the cluster
     time: TimeLimit
     args: Options = {}
+    requeue: bool | None = None
+    requeue_margin_s: MarginS | None = None
 
 
 class Matrix(Strict):
-    """experiments/matrix.toml: the committed jobs' cluster, the workloads, one table a job."""
+    """experiments/matrix.toml: the committed jobs' cluster, the workloads, one table a job.
+
+    What `requeue` says, and `requeue_margin_s`, may stand at the top, in a workload or in a job.
+    """
 
     cluster: str
+    requeue: bool = True  # a job that its time limit cuts off is queued again, and goes on
+    requeue_margin_s: MarginS = 120
     workloads: dict[Name, Workload]
     jobs: dict[Name, JobRow]
 
@@ -69,6 +80,7 @@ class Job:
     tasks_per_node: int  # 1 (torchrun starts the ranks) or one a GPU
     cpus_per_task: int | None
     time: str
+    requeue_margin_s: int | None  # None: what the time limit cuts off stays as it is
     args: dict[str, bool | int | float | str]
 
     @property
@@ -113,6 +125,7 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     tasks = gpus if cluster.launcher == "srun" else 1
     args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
     check_cpus(name, gpus, cluster, args)
+    time = choose(cluster.time, row.nodes, gpus) or row.time
     return Job(
         name=name,
         workload=row.workload,
@@ -124,9 +137,30 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         gpus_per_node=gpus,
         tasks_per_node=tasks,
         cpus_per_task=cluster.cpus_per_gpu * gpus // tasks if cluster.cpus_per_gpu else None,
-        time=choose(cluster.time, row.nodes, gpus) or row.time,
+        time=time,
+        requeue_margin_s=choose_margin(name, matrix, cluster, time),
         args=args,
     )
+
+
+def choose_margin(name: str, matrix: Matrix, cluster: Cluster, time: str) -> int | None:
+    """Seconds before the time limit at which job `name` saves, to go on in a requeued job.
+
+    The job's word goes before its workload's, and that before the matrix's own; a profile may ask
+    for more. None where requeueing is off. Raises ProfileError when `time` is too short for it.
+    """
+    tables = (matrix.jobs[name], matrix.workloads[matrix.jobs[name].workload], matrix)
+    if not next(table.requeue for table in tables if table.requeue is not None):
+        return None
+    margin_s = next(t.requeue_margin_s for t in tables if t.requeue_margin_s is not None)
+    margin_s = max(margin_s, cluster.requeue_margin_s or 0)
+    limit_s = round(3600 * limit_to_hours(time))  # 0: Slurm sets none
+    if 0 < limit_s < 2 * margin_s and "time" not in cluster.omit:
+        raise ProfileError(
+            f'job "{name}": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write '
+            f"a longer time, or requeue = false, in {MATRIX}"
+        )
+    return margin_s
 
 
 def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
