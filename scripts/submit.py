@@ -53,13 +53,17 @@ def main() -> int:
 
 def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
     """Plan the jobs that are asked for, each once, smallest first as the matrix has them."""
-    wanted = {name for scale in args.scales for name in repository.select(scale, "the scale")}
     rows = repository.matrix.jobs
+    if args.all:
+        args.workload = args.workload or next(iter(repository.matrix.workloads))
+    wanted = {
+        name
+        for scale in args.scales
+        for name in repository.select(scale, "the scale", args.workload)
+    }
     jobs = []
     for name in (name for name in rows if name in wanted):
         script = repository.script_of(name, args.experiments)
-        if args.workload and rows[name].workload != args.workload:
-            continue
         if not script.is_file() and args.all:  # as render.py --skip leaves it
             print(f"left out: {name}, which has no {script}")
             continue
@@ -145,8 +149,8 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("scales", nargs="*", metavar="SCALE", help="what to submit")
-    add("--all", action="store_true", help="every scale of the matrix")
-    add("--workload", metavar="W", help="only jobs of this workload")
+    add("--all", action="store_true", help="every scale of the workload")
+    add("--workload", metavar="W", help="the jobs of this workload (--all: tinyimagenet)")
     add("--max-gpus", type=int, metavar="N", help="only jobs of at most N GPUs in all")
     add("--repeat", type=int, default=1, metavar="N", help="submit each N times (default: 1)")
     add("--after", action="store_true", help="one at a time: each job waits for the one before")

@@ -67,7 +67,7 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     """CPUs of each task, and memory."""
     lines: list[Line] = []
     if job.cpus_per_task:
-        comment = f"{cluster.cpus_per_gpu} a GPU, to load images"
+        comment = f"{cluster.cpus_per_gpu} a GPU, to load data"
         lines.append((f"--cpus-per-task={job.cpus_per_task}", comment))
     if cluster.hint:
         lines.append((f"--hint={cluster.hint}", ""))

@@ -25,7 +25,11 @@ Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
 class DoesNotFit(ProfileError):
-    """A job that the cluster cannot run: render.py --skip leaves it out."""
+    """A job that the cluster cannot run: it is left out. `reason` says why, without advice."""
+
+    def __init__(self, job: str, reason: str):
+        super().__init__(f'job "{job}": {reason}; edit {MATRIX}')
+        self.reason = reason
 
 
 class Workload(Strict):
@@ -186,7 +190,7 @@ def check_fits(name: str, nodes: int, gpus_per_node: int, cluster: Cluster) -> N
         if limit is None:
             return
         why = f"{nodes} nodes x {gpus_per_node} GPUs cannot run: {limit.because}; this is a limit"
-    raise DoesNotFit(f'job "{name}": {why} of cluster "{cluster.name}"; edit {MATRIX}')
+    raise DoesNotFit(name, f'{why} of cluster "{cluster.name}"')
 
 
 def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> None:
