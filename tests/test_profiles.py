@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,59 @@ def test_a_job_without_gpus_takes_the_nodes_own(tmp_path):
     assert "2 nodes x 3 GPUs = 6 processes." in render(matrix=matrix, gpus_per_node=3)
 
 
+def test_cpus_and_launcher_by_rule():
+    facts = {
+        "cpus_per_gpu": [{"gpus_per_node": "5+", "use": 3}, {"use": 10}],
+        "launcher": [{"nodes": "2+", "use": "srun"}, {"use": "torchrun"}],
+    }
+    several = render("ddp_2g2n", **facts)
+    assert {"--ntasks-per-node=2", "--cpus-per-task=10"} <= directives(several)
+    assert "torchrun --nnodes" not in several
+    assert "srun starts run_on_node once a GPU" in several
+    one = render("ddp_8g1n", **facts)
+    assert {"--ntasks-per-node=1", "--cpus-per-task=24"} <= directives(one)
+    assert "#SBATCH --cpus-per-task=24      # 3 a GPU, to load data" in one
+    assert "torchrun --nnodes" in one
+    none = {
+        "cpus_per_gpu": [{"nodes": "9+", "use": 3}],
+        "launcher": [{"nodes": "9", "use": "srun"}],
+    }
+    assert "--cpus-per-task" not in render(**none)  # no rule holds: the site's and our defaults
+    assert "torchrun --nnodes" in render(**none)
+
+
+def test_port_from_a_command_of_the_site():
+    text = render(port_command="get_free_port")
+    assert "\nMASTER_PORT=$(get_free_port)\nexport MASTER_PORT\n" in text
+    assert "SLURM_JOB_ID %" not in text
+
+
+def look_up(suffix: str) -> subprocess.CompletedProcess:
+    """Run the lines of a rendered script that find the master, on a host called local."""
+    text = render(master={"suffix": suffix, "lookup": True})
+    lines = text[text.index("# The address that belongs") : text.index('echo "Nodes:')]
+    program = f'set -euo pipefail\nhosts=(local)\n{lines}echo "$MASTER_ADDR"'
+    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_a_suffixed_name_is_looked_up():
+    assert look_up("host").stdout == "127.0.0.1\n"  # getent knows localhost everywhere
+    done = look_up(".invalid")
+    assert done.returncode == 2
+    assert done.stderr == "error: local.invalid has no address; see master in the profile\n"
+
+
+def test_expected_throughput_names_a_job_of_the_matrix():
+    row = {"throughput": 2800, "tolerance_pct": 20, "source": "three runs"}
+    cluster = Cluster(name="x", gpus_per_node=8, expected={"ddp_4g1n": row})
+    assert dict(cluster.expected["ddp_4g1n"]) == row
+    with pytest.raises(ProfileError, match='expected names job "ddp_4g1"; did you mean "ddp_4g1n"'):
+        render(expected={"ddp_4g1": row})
+    for wrong in ({"throughput": 0}, {"tolerance_pct": 101}, {"source": "a\nb"}, {"unit": "img/s"}):
+        with pytest.raises(ValueError):
+            Cluster(name="x", gpus_per_node=8, expected={"ddp_4g1n": row | wrong})
+
+
 # ---- Going on after the time limit -------------------------------------------------------
 
 
@@ -316,6 +370,9 @@ def test_a_mistake_in_the_local_file_names_it(tmp_path):
             {"partition": [{"node": "1", "use": "a"}]},
             'unknown key "partition.0.node"; did you mean "nodes"?',
         ),
+        ({"master": {"interface": "ib0", "lookup": True}}, "looks up names with a suffix only"),
+        ({"launcher": "mpirun"}, '"launcher" = \'mpirun\': Input should be'),
+        ({"cpus_per_gpu": [{"use": 0}]}, '"cpus_per_gpu.0.use" = 0: Input should be greater'),
         ({"master": {}}, "takes one of suffix, interface and command"),
         ({"master": {"suffix": "i", "interface": "ib0"}}, "takes one of"),
         ({"extra_sbatch": ["nvmps"]}, '"extra_sbatch.0" = \'nvmps\' is not allowed here'),

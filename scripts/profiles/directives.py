@@ -41,7 +41,7 @@ def ask_requeue(job: Job) -> list[Line]:
 def request_nodes(job: Job, cluster: Cluster) -> list[Line]:
     """Nodes and tasks: one launcher a node that starts a process a GPU, or one task a GPU."""
     comment = "one launcher a node; torchrun starts a process a GPU"
-    if cluster.launcher == "srun":
+    if job.launcher == "srun":
         comment = "one task a GPU"
     lines = [(f"--ntasks-per-node={job.tasks_per_node}", comment)]
     if "nodes" in cluster.omit:  # then the number of tasks is what says how many nodes
@@ -67,7 +67,8 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     """CPUs of each task, and memory."""
     lines: list[Line] = []
     if job.cpus_per_task:
-        comment = f"{cluster.cpus_per_gpu} a GPU, to load data"
+        each = job.cpus_per_task * job.tasks_per_node // job.gpus_per_node
+        comment = f"{each} a GPU, to load data"
         lines.append((f"--cpus-per-task={job.cpus_per_task}", comment))
     if cluster.hint:
         lines.append((f"--hint={cluster.hint}", ""))

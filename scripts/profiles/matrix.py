@@ -82,6 +82,7 @@ class Job:
     nodes: int
     gpus_per_node: int
     tasks_per_node: int  # 1 (torchrun starts the ranks) or one a GPU
+    launcher: str  # "torchrun" or "srun"
     cpus_per_task: int | None
     time: str
     requeue_margin_s: int | None  # None: what the time limit cuts off stays as it is
@@ -126,9 +127,11 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     gpus = row.gpus_per_node or cluster.gpus_per_node
     check_fits(name, row.nodes, gpus, cluster)
     check_template(name, row.template, row.nodes, gpus)
-    tasks = gpus if cluster.launcher == "srun" else 1
+    launcher = choose(cluster.launcher, row.nodes, gpus) or "torchrun"
+    tasks = gpus if launcher == "srun" else 1
     args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
-    check_cpus(name, gpus, cluster, args)
+    cpus = choose(cluster.cpus_per_gpu, row.nodes, gpus)
+    check_cpus(name, gpus, cpus, cluster, args)
     time = choose(cluster.time, row.nodes, gpus) or row.time
     return Job(
         name=name,
@@ -140,7 +143,8 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         nodes=row.nodes,
         gpus_per_node=gpus,
         tasks_per_node=tasks,
-        cpus_per_task=cluster.cpus_per_gpu * gpus // tasks if cluster.cpus_per_gpu else None,
+        launcher=launcher,
+        cpus_per_task=cpus * gpus // tasks if cpus else None,
         time=time,
         requeue_margin_s=choose_margin(name, matrix, cluster, time),
         args=args,
@@ -168,7 +172,13 @@ def choose_margin(name: str, matrix: Matrix, cluster: Cluster, time: str) -> int
 
 
 def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
-    """Refuse a profile that speaks of a workload which the matrix does not have."""
+    """Refuse a profile that speaks of a workload, or a job, which the matrix does not have."""
+    for job in cluster.expected:
+        if job not in matrix.jobs:
+            raise ProfileError(
+                f'templates/clusters/{cluster.name}.toml: expected names job "{job}"; '
+                f"{name_nearest(job, list(matrix.jobs))}"
+            )
     for field in ("data_dir", "train_args"):
         for workload in getattr(cluster, field):
             if workload not in matrix.workloads:
@@ -208,15 +218,17 @@ def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> 
         )
 
 
-def check_cpus(name: str, gpus_per_node: int, cluster: Cluster, args: Options) -> None:
+def check_cpus(
+    name: str, gpus_per_node: int, cpus_per_gpu: int | None, cluster: Cluster, args: Options
+) -> None:
     """Refuse a job that wants more CPUs than a node has, or more loader workers than CPUs."""
     profile = f"templates/clusters/{cluster.name}.toml"
-    if cluster.cpus_per_gpu is None:
+    if cpus_per_gpu is None:
         return
-    cpus = cluster.cpus_per_gpu * gpus_per_node
+    cpus = cpus_per_gpu * gpus_per_node
     if cluster.cpus_per_node and cpus > cluster.cpus_per_node:
         raise ProfileError(
-            f'job "{name}": {gpus_per_node} GPUs x cpus_per_gpu = {cluster.cpus_per_gpu} '
+            f'job "{name}": {gpus_per_node} GPUs x cpus_per_gpu = {cpus_per_gpu} '
             f"exceeds cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
         )
     workers = args.get("num-workers")

@@ -34,6 +34,8 @@ Directive = Annotated[str, Field(pattern=r"^[A-Za-z0-9@%+,.:/_=\[\]()&|*!^-]+$")
 Text = Annotated[str, AfterValidator(check_printable)]
 # A line of shell, rendered as it stands.
 ShellLine = Annotated[str, AfterValidator(check_printable)]
+# A folder as a shell finds it: it may name variables ($TMPDIR, ${SLURM_TMPDIR}), nothing more.
+ShellPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9$/][A-Za-z0-9_./${}-]*$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # Names become parts of paths and job names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
