@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Render the job scripts: one cluster's profile x the matrix of jobs -> experiments/**/*.slurm.
 
+Jobs that are too large for the cluster are left out, with the reason.
+
 python render.py                                every job, for the cluster that matrix.toml names
 python render.py --cluster raven                the same for templates/clusters/raven.toml
 python render.py --cluster virtual --to DIR     into DIR instead of experiments/
@@ -19,9 +21,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "scripts"))
 
-from profiles.cluster import Cluster
+from profiles.cluster import Cluster, choose
 from profiles.matrix import DoesNotFit, Job
-from profiles.repository import Repository
+from profiles.repository import Repository, read_header
 from profiles.toml_model import ProfileError
 
 
@@ -31,7 +33,7 @@ def main() -> None:
         print(json.dumps(Cluster.model_json_schema(), indent=2))
         return
     repository = Repository(REPO)
-    names = repository.select(args.only)
+    names = repository.select(args.only, workload=args.workload)
     if args.check or args.diff:
         stale = [show_difference(name, repository, args) for name in names]
         for path in sorted(args.to.rglob("*.slurm")):
@@ -41,15 +43,16 @@ def main() -> None:
         return
     profile = args.cluster or repository.matrix.cluster
     jobs, misfits = plan_jobs(names, repository, profile)
-    if misfits and not (args.skip or args.list):
-        raise ProfileError(f"{next(iter(misfits.values()))}, or leave it out with --skip")
+    if misfits and not args.list and (not jobs or set(args.only).isdisjoint("*?[")):
+        raise next(iter(misfits.values()))  # asked for by its name
     if args.list:
-        print_jobs(jobs, args.to)
-    for name, misfit in misfits.items():
-        script = repository.script_of(name, args.to)
-        print(f"left out: {misfit}" + (f"; delete the old {script}" if script.exists() else ""))
-    if not args.list:
+        print_jobs(jobs, repository.load_profile(profile), args.to)
+    else:
         write_jobs(jobs, repository, profile, args.to)
+    for name, misfit in misfits.items():
+        print(f'left out: job "{name}": {misfit.reason}')
+        if not args.list:
+            remove_script(repository.script_of(name, args.to))
 
 
 def plan_jobs(
@@ -78,18 +81,39 @@ def write_jobs(jobs: list[Job], repository: Repository, profile: str, folder: Pa
         )
 
 
+def remove_script(path: Path) -> None:
+    """Remove the script of a job that the cluster cannot run, or it would be submitted one day.
+
+    Only what render.py made for another cluster goes: its header says so. Logs and runs stay.
+    """
+    if not path.is_file():
+        return
+    if read_header(path.read_text(encoding="utf-8", errors="replace")) is None:
+        print(f"  {path} is there, and not from render.py; delete it yourself")
+        return
+    try:
+        path.unlink()
+    except OSError as error:
+        raise ProfileError(f"cannot remove {path}: {error.strerror}") from None
+    print(f"  removed {path}, which was for another cluster")
+
+
 def show_difference(name: str, repository: Repository, args: argparse.Namespace) -> bool:
     """Print how job `name`'s file differs from its render, and say whether it does.
 
-    It is rendered for the cluster that the file's own header names, unless --cluster is given.
+    It is rendered for the cluster that the file's own header names (a file that is missing: that
+    most others name), unless --cluster is given.
     """
     path = repository.script_of(name, args.to)
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
-    profile = args.cluster or repository.profile_of(old)
+    profile = args.cluster or (
+        repository.profile_of(old) if old else repository.usual_profile(args.to)
+    )
     try:
         job = repository.plan(name, profile)
     except DoesNotFit as misfit:
-        print(f"{path} should not be there: {misfit}" if old else f"left out: {misfit}")
+        if old:
+            print(f"{path} should not be there: {misfit.reason}")
         return bool(old)
     if not old:
         print(f"{path} is missing")
@@ -110,15 +134,22 @@ def report_stray(path: Path, repository: Repository, folder: Path) -> bool:
     return path not in known
 
 
-def print_jobs(jobs: list[Job], folder: Path) -> None:
-    """Print one line a job: its size and its script."""
-    print(f"{'job':<12}{'nodes':>6}{'GPUs':>6}{'CPUs a node':>13}{'time':>12}  script")
+def print_jobs(jobs: list[Job], cluster: Cluster, folder: Path) -> None:
+    """Print one line a job: what it asks for, "-" for what it leaves to the site, its script."""
+    rows = [("job", "nodes", "GPUs", "CPUs a node", "memory", "time", "partition", "script")]
     for job in jobs:
-        cpus = job.cpus_per_task * job.tasks_per_node if job.cpus_per_task else "-"
-        print(
-            f"{job.name:<12}{job.nodes:>6}{job.world_size:>6}{cpus:>13}{job.time:>12}"
-            f"  {folder / job.script}"
+        mem, mem_per_gpu, partition = (
+            choose(value, job.nodes, job.gpus_per_node)
+            for value in (cluster.mem, cluster.mem_per_gpu, cluster.partition)
         )
+        cpus = job.cpus_per_task * job.tasks_per_node if job.cpus_per_task else None
+        memory = mem or (f"{mem_per_gpu} a GPU" if mem_per_gpu else None)
+        size = (job.name, job.nodes, job.world_size, cpus, memory, job.time, partition)
+        rows.append((*("-" if cell is None else str(cell) for cell in size), folder / job.script))
+    widths = [max(len(str(row[column])) for row in rows) for column in range(7)]
+    for name, *numbers, script in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]
+        print(f"{name:<{widths[0]}}", *cells, script, sep="  ")
 
 
 def write_script(path: Path, text: str) -> None:
@@ -151,15 +182,13 @@ def parse_args() -> argparse.Namespace:
         metavar="GLOB",
         help="only jobs of such a name or folder (default: *)",
     )
+    parser.add_argument("--workload", metavar="NAME", help="only jobs of this workload")
     parser.add_argument(
         "--to",
         type=Path,
         metavar="DIR",
         default=Path(os.path.relpath(REPO / "experiments")),
         help="folder to write into (default: experiments)",
-    )
-    parser.add_argument(
-        "--skip", action="store_true", help="leave out jobs that the cluster cannot run"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

@@ -78,7 +78,7 @@ def probe_profile(facts, name: str) -> int:
     if refused:
         print(f"Next: change {name} as the remarks say, then probe again")
         return 1
-    print(f"Next: python render.py --cluster {name} --skip")
+    print(f"Next: python render.py --cluster {name}")
     return 0
 
 

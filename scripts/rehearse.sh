@@ -113,7 +113,7 @@ fi
 export DATA_DIR=$data REPO_DIR=$repo
 
 say "Job scripts for the virtual cluster"
-python render.py --cluster virtual --to rehearsal
+python render.py --cluster virtual --workload tinyimagenet --to rehearsal
 
 say "Virtual cluster of $nodes nodes"
 trap take_down EXIT

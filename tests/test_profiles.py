@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_directive(facts, expected):
 
 
 def test_omitted_directives_are_not_there():
-    omitted = ["nodes", "ntasks-per-node", "time", "open-mode"]
+    omitted = ["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]
     assert directives(render(omit=omitted)) == {
         "--job-name=ddp_2g2n", "--output=log/%x_%j.out", "--ntasks=2", "--gpus-per-node=2",
     }  # fmt: skip
@@ -197,6 +198,142 @@ def test_a_job_without_gpus_takes_the_nodes_own(tmp_path):
     assert "2 nodes x 3 GPUs = 6 processes." in render(matrix=matrix, gpus_per_node=3)
 
 
+def test_cpus_and_launcher_by_rule():
+    facts = {
+        "cpus_per_gpu": [{"gpus_per_node": "5+", "use": 3}, {"use": 10}],
+        "launcher": [{"nodes": "2+", "use": "srun"}, {"use": "torchrun"}],
+    }
+    several = render("ddp_2g2n", **facts)
+    assert {"--ntasks-per-node=2", "--cpus-per-task=10"} <= directives(several)
+    assert "torchrun --nnodes" not in several
+    assert "srun starts run_on_node once a GPU" in several
+    one = render("ddp_8g1n", **facts)
+    assert {"--ntasks-per-node=1", "--cpus-per-task=24"} <= directives(one)
+    assert "#SBATCH --cpus-per-task=24      # 3 a GPU, to load data" in one
+    assert "torchrun --nnodes" in one
+    none = {
+        "cpus_per_gpu": [{"nodes": "9+", "use": 3}],
+        "launcher": [{"nodes": "9", "use": "srun"}],
+    }
+    assert "--cpus-per-task" not in render(**none)  # no rule holds: the site's and our defaults
+    assert "torchrun --nnodes" in render(**none)
+
+
+def test_port_from_a_command_of_the_site():
+    text = render(port_command="get_free_port")
+    assert "\nMASTER_PORT=$(get_free_port)\nexport MASTER_PORT\n" in text
+    assert "SLURM_JOB_ID %" not in text
+
+
+def look_up(suffix: str) -> subprocess.CompletedProcess:
+    """Run the lines of a rendered script that find the master, on a host called local."""
+    text = render(master={"suffix": suffix, "lookup": True})
+    lines = text[text.index("# The address that belongs") : text.index('echo "Nodes:')]
+    program = f'set -euo pipefail\nhosts=(local)\n{lines}echo "$MASTER_ADDR"'
+    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_a_suffixed_name_is_looked_up():
+    assert look_up("host").stdout == "127.0.0.1\n"  # getent knows localhost everywhere
+    done = look_up(".invalid")
+    assert done.returncode == 2
+    assert done.stderr == "error: local.invalid has no address; see master in the profile\n"
+
+
+def test_expected_throughput_names_a_job_of_the_matrix():
+    row = {"throughput": 2800, "tolerance_pct": 20, "source": "three runs"}
+    cluster = Cluster(name="x", gpus_per_node=8, expected={"ddp_4g1n": row})
+    assert dict(cluster.expected["ddp_4g1n"]) == row
+    with pytest.raises(ProfileError, match='expected names job "ddp_4g1"; did you mean "ddp_4g1n"'):
+        render(expected={"ddp_4g1": row})
+    for wrong in ({"throughput": 0}, {"tolerance_pct": 101}, {"source": "a\nb"}, {"unit": "img/s"}):
+        with pytest.raises(ValueError):
+            Cluster(name="x", gpus_per_node=8, expected={"ddp_4g1n": row | wrong})
+
+
+# ---- Going on after the time limit -------------------------------------------------------
+
+
+def matrix_with(job: dict, workload: dict, top: dict) -> Matrix:
+    """The committed matrix, with more keys in job ddp_2g2n, in its workload and at the top."""
+    data = MATRIX.model_dump(exclude_unset=True) | top
+    data["jobs"]["ddp_2g2n"] |= job
+    data["workloads"]["tinyimagenet"] |= workload
+    return Matrix(**data)
+
+
+NEVER = {"requeue": False}
+OFTEN = {"requeue": True}
+
+
+@pytest.mark.parametrize(
+    ("job", "workload", "top", "facts", "margin_s"),
+    [
+        ({}, {}, {}, {}, 120),
+        ({}, {}, {"requeue_margin_s": 90}, {}, 90),
+        ({}, {"requeue_margin_s": 300}, {"requeue_margin_s": 90}, {}, 300),
+        ({"requeue_margin_s": 60}, {"requeue_margin_s": 300}, {}, {}, 60),
+        ({"requeue_margin_s": 60}, {}, {}, {"requeue_margin_s": 200}, 200),  # the site wants more
+        ({"requeue_margin_s": 900}, {}, {}, {"requeue_margin_s": 200}, 900),
+        (OFTEN, NEVER, NEVER, {}, 120),
+        ({}, OFTEN, NEVER, {}, 120),
+        (NEVER, OFTEN, {}, {}, None),
+        ({}, NEVER, {}, {}, None),
+        ({}, {}, NEVER, {"requeue_margin_s": 200}, None),
+    ],
+)
+def test_who_says_whether_a_job_goes_on(job, workload, top, facts, margin_s):
+    text = render(matrix=matrix_with(job, workload, top), **facts)
+    if margin_s is None:
+        for word in [
+            "--requeue",
+            "scontrol requeue",
+            "REQUEUE",
+            "--signal",
+            "USR1",
+            "CHECKPOINT_DIR",
+        ]:
+            assert word not in text
+        assert '  exit "$status" ' in text
+    else:
+        assert {f"--signal=USR1@{margin_s}", "--requeue"} <= directives(text)
+        assert 'scontrol requeue "$SLURM_JOB_ID" && exit ' in text
+        assert '  set -euo pipefail\n  trap "" USR1 ' in text  # before any child is started
+
+
+@pytest.mark.parametrize(
+    ("time", "margin_s", "fits"),
+    [
+        ("00:04:00", 120, True),
+        ("00:03:59", 120, False),
+        ("5", 120, True),
+        ("3", 120, False),
+        ("00:30:00", 901, False),
+        ("0", 120, True),  # Slurm's way to say: no limit
+    ],
+)
+def test_a_limit_has_room_for_training_and_saving(time, margin_s, fits):
+    matrix = matrix_with({"time": time, "requeue_margin_s": margin_s}, {}, {})
+    if fits:
+        assert f"--time={time}" in directives(render(matrix=matrix))
+        return
+    with pytest.raises(ProfileError) as caught:
+        render(matrix=matrix)
+    assert str(caught.value) == (
+        f'job "ddp_2g2n": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write a '
+        "longer time, or requeue = false, in experiments/matrix.toml"
+    )
+    assert render(matrix=matrix, omit=["time"])  # then the partition has the last word
+    assert render(matrix=matrix_with({"time": time} | NEVER, {}, {}))
+
+
+def test_a_margin_is_a_minute_at_least():
+    for make in (lambda: matrix_with({"requeue_margin_s": 59}, {}, {}),
+                 lambda: Cluster(name="x", gpus_per_node=1, requeue_margin_s=59)):  # fmt: skip
+        with pytest.raises(ValueError, match="greater than or equal to 60"):
+            make()
+
+
 # ---- NAME.local.toml --------------------------------------------------------------------
 
 
@@ -233,6 +370,9 @@ def test_a_mistake_in_the_local_file_names_it(tmp_path):
             {"partition": [{"node": "1", "use": "a"}]},
             'unknown key "partition.0.node"; did you mean "nodes"?',
         ),
+        ({"master": {"interface": "ib0", "lookup": True}}, "looks up names with a suffix only"),
+        ({"launcher": "mpirun"}, '"launcher" = \'mpirun\': Input should be'),
+        ({"cpus_per_gpu": [{"use": 0}]}, '"cpus_per_gpu.0.use" = 0: Input should be greater'),
         ({"master": {}}, "takes one of suffix, interface and command"),
         ({"master": {"suffix": "i", "interface": "ib0"}}, "takes one of"),
         ({"extra_sbatch": ["nvmps"]}, '"extra_sbatch.0" = \'nvmps\' is not allowed here'),

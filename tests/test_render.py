@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from profiles.cluster import Cluster, load_cluster
 from profiles.matrix import Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
+from profiles.repository import Repository
 from profiles.toml_model import ProfileError
 
 REPO = Path(__file__).resolve().parent.parent
@@ -29,7 +30,8 @@ def run_render(*args: str, repo: Path = REPO) -> subprocess.CompletedProcess:
 def checkout(tmp_path: Path) -> Path:
     """A copy of what render.py reads, for tests that edit it."""
     (tmp_path / "scripts").mkdir()
-    shutil.copy(REPO / "scripts/train.py", tmp_path / "scripts")
+    for trainer in REPO.glob("scripts/train*.py"):
+        shutil.copy(trainer, tmp_path / "scripts")
     for name in ["render.py", "templates", "experiments", "scripts/profiles", "scripts/training"]:
         source, target = REPO / name, tmp_path / name
         if source.is_dir():
@@ -57,45 +59,85 @@ def read_directives(script: Path) -> set[str]:
 COMMON = {
     "--output=log/%x_%j.out",
     "--open-mode=append",
-    "--time=00:30:00",
+    "--signal=USR1@120",
+    "--requeue",
     "--ntasks-per-node=1",
     "--mem=64G",
     "--constraint=v100",
 }
 
 
-@pytest.mark.parametrize(
-    ("script", "name", "nodes", "gpus", "total", "cpus"),
-    [
-        ("baseline/baseline.slurm", "ddp_1g1n", 1, 1, 1, 4),
-        ("multi_gpu/2_gpus/multi_gpu.slurm", "ddp_2g1n", 1, 2, 2, 8),
-        ("multi_gpu/4_gpus/multi_gpu.slurm", "ddp_4g1n", 1, 4, 4, 16),
-        ("multi_gpu/8_gpus/multi_gpu.slurm", "ddp_8g1n", 1, 8, 8, 32),
-        ("multi_node/2_nodes/multi_node.slurm", "ddp_2g2n", 2, 2, 4, 8),
-        ("multi_node/4_nodes/multi_node.slurm", "ddp_2g4n", 4, 2, 8, 8),
-        ("multi_node/8_nodes/multi_node.slurm", "ddp_2g8n", 8, 2, 16, 8),
+# The workload's options, then its jobs: script, name, nodes, GPUs a node, the job's own options.
+JOBS = {
+    ("tinyimagenet", "train.py", "00:30:00", "--epochs=3 --batch-size=512 --lr=0.001"): [
+        ("baseline/baseline", "ddp_1g1n", 1, 1, ""),
+        ("multi_gpu/2_gpus/multi_gpu", "ddp_2g1n", 1, 2, ""),
+        ("multi_gpu/4_gpus/multi_gpu", "ddp_4g1n", 1, 4, ""),
+        ("multi_gpu/8_gpus/multi_gpu", "ddp_8g1n", 1, 8, ""),
+        ("multi_node/2_nodes/multi_node", "ddp_2g2n", 2, 2, ""),
+        ("multi_node/4_nodes/multi_node", "ddp_2g4n", 4, 2, ""),
+        ("multi_node/8_nodes/multi_node", "ddp_2g8n", 8, 2, ""),
     ],
+    ("gpt2", "train_gpt2.py", "02:00:00", "--global-batch-size=16"): [
+        ("gpt2/baseline/baseline", "gpt2_1g1n", 1, 1, " --batch-size=4"),
+        ("gpt2/multi_gpu/2_gpus/multi_gpu", "gpt2_2g1n", 1, 2, " --batch-size=4"),
+        ("gpt2/multi_gpu/4_gpus/multi_gpu", "gpt2_4g1n", 1, 4, " --batch-size=4"),
+        ("gpt2/multi_node/2_nodes/multi_node", "gpt2_4g2n", 2, 4, " --batch-size=2"),
+    ],
+    ("translation", "train_translation.py", "02:00:00", "--n-epochs=5"): [
+        ("translation/baseline/baseline", "translation_1g1n", 1, 1, " --batch-size=64"),
+        ("translation/multi_gpu/2_gpus/multi_gpu", "translation_2g1n", 1, 2, " --batch-size=128"),
+    ],
+    ("spiral", "train_spiral.py", "00:15:00", "--epochs=50 --batch-size=32"): [
+        ("spiral/baseline/baseline", "spiral_mlp_1gpu", 1, 1, ""),
+        ("spiral/multi_gpu/4_gpus/multi_gpu", "spiral_mlp_4gpu", 1, 4, ""),
+        ("spiral/multi_node/2_nodes/multi_node", "spiral_mlp_8gpu", 2, 4, ""),
+    ],
+}
+COMMITTED = [(*kind, *job) for kind, jobs in JOBS.items() for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("workload", "trainer", "time", "options", "script", "name", "nodes", "gpus", "own"), COMMITTED
 )
-def test_committed_job_asks_ibex_for_its_scale(script, name, nodes, gpus, total, cpus):
-    assert read_directives(REPO / "experiments" / script) == COMMON | {
+def test_committed_job(workload, trainer, time, options, script, name, nodes, gpus, own):
+    path = REPO / f"experiments/{script}.slurm"
+    assert read_directives(path) == COMMON | {
         f"--job-name={name}",
-        f"--gpus={total}",
+        f"--time={time}",
+        f"--gpus={nodes * gpus}",
         f"--gpus-per-node={gpus}",
         f"--ntasks={nodes}",
-        f"--cpus-per-task={cpus}",
+        f"--cpus-per-task={4 * gpus}",
     }
+    text = path.read_text()
+    assert MATRIX.jobs[name].workload == workload
+    assert f'"$REPO_DIR/scripts/{trainer}"' in text
+    assert f"\n    {options}{own} &\n" in text
+    assert f"cd {path.parent.relative_to(REPO)} && sbatch {path.name}" in text
+    root = re.search(r"REPO_DIR:-([./]+)\}", text)[1]
+    assert (path.parent / root).resolve() == REPO
 
 
-def test_committed_jobs_are_seven_and_up_to_date():
+def test_committed_jobs_are_those_of_the_matrix_and_up_to_date():
     done = run_render("--check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert len(SCRIPTS) == 7
+    assert [job[5] for job in COMMITTED] == list(MATRIX.jobs)
+    assert len(SCRIPTS) == 16
+    assert sum(row.workload == "tinyimagenet" for row in MATRIX.jobs.values()) == 7
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
+def test_global_batch_of_gpt2_is_the_same_at_every_scale():
+    rows = [row for row in MATRIX.jobs.values() if row.workload == "gpt2"]
+    total = MATRIX.workloads["gpt2"].args["global-batch-size"]
+    sizes = [row.args["batch-size"] * row.nodes * row.gpus_per_node for row in rows]
+    assert [total // size for size in sizes] == [4, 2, 1, 1]  # steps that are accumulated
+    assert [total % size for size in sizes] == [0] * 4
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "-".join(path.parts[-4:-1]))
 def test_committed_job_reads_well(script):
     text = script.read_text()
-    assert "--epochs=3 --batch-size=512 --lr=0.001" in text
     assert "set -euo pipefail" in text
     assert "eval" not in text
     assert len(text.splitlines()) <= 110
@@ -250,11 +292,6 @@ MISTAKES = {
         PROFILE, "gpus_per_node = 8", "",
         f'error: {PROFILE}: missing key "gpus_per_node"; add it',
     ),
-    "8 GPUs of a 4-GPU node": (
-        PROFILE, "gpus_per_node = 8", "gpus_per_node = 4",
-        'error: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster "ibex"; '
-        "edit experiments/matrix.toml, or leave it out with --skip",
-    ),
     "more CPUs than a node has": (
         PROFILE, "cpus_per_gpu = 4", "cpus_per_gpu = 4\ncpus_per_node = 20",
         'error: job "ddp_8g1n": 8 GPUs x cpus_per_gpu = 4 exceeds cpus_per_node = 20; '
@@ -346,6 +383,8 @@ def test_mistake_is_one_line_and_writes_nothing(mistake, checkout):
         (["--cluster", "ibexx"], 'no cluster "ibexx" in templates/clusters; did you mean "ibex"?'),
         (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: anvil, bigpurple, '),
         (["--cluster", "no/such.toml"], "no/such.toml: cannot be read ("),
+        (["--workload", "gpt"], 'no workload "gpt" in experiments/matrix.toml; did you mean "gpt2'),
+        (["--workload", "gpt2", "--only", "ddp_1g1n"], 'no job matches --only "ddp_1g1n"; '),
         (["--only", "ddp_3g1n"], 'no job matches --only "ddp_3g1n"; did you mean "ddp_'),
         (["--to", "render.py"], "cannot write render.py/baseline/baseline.slurm: "),
     ],
@@ -388,38 +427,111 @@ def test_only_renders_matching_jobs(checkout):
     assert len(list((checkout / "out").rglob("*.slurm"))) == 3
 
 
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["--workload=spiral"], ["spiral_mlp_1gpu", "spiral_mlp_4gpu", "spiral_mlp_8gpu"]),
+        (["--workload=gpt2", "--only=baseline"], ["gpt2_1g1n"]),
+        (["--workload=gpt2", "--only=multi_gpu/*"], ["gpt2_2g1n", "gpt2_4g1n"]),
+        (["--only=baseline"], ["ddp_1g1n"]),  # short forms mean the first workload
+        (["--only=translation/*"], ["translation_1g1n", "translation_2g1n"]),
+        (["--only=gpt2_4g2n"], ["gpt2_4g2n"]),
+        (["--only=2_nodes"], ["ddp_2g2n"]),
+    ],
+)
+def test_ways_to_choose_jobs(args, names):
+    listed = run_render("--list", *args).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == names
+
+
 def test_list_and_schema_write_nothing(checkout):
-    done = run_render("--list", "--to", "out", repo=checkout)
-    assert len(done.stdout.splitlines()) == 8
+    done = run_render("--list", "--to", "out", "--cluster", "lumi", repo=checkout)
+    lines = [re.split(r"  +", line) for line in done.stdout.splitlines()]
+    assert lines[0] == [
+        "job", "nodes", "GPUs", "CPUs a node", "memory", "time", "partition", "script",
+    ]  # fmt: skip
+    assert [len(line) for line in lines] == [8] * 17
+    rows = {line[0]: line[1:7] for line in lines}
+    assert rows["ddp_8g1n"] == ["1", "8", "56", "480G", "00:30:00", "standard-g"]
+    assert rows["ddp_2g8n"] == ["8", "16", "14", "60G a GPU", "00:30:00", "small-g"]
     assert '"gpus_per_node"' in run_render("--schema", repo=checkout).stdout
     assert not (checkout / "out").exists()
 
 
-def test_skip_leaves_out_what_does_not_fit(checkout):
+def test_what_a_cluster_cannot_run_is_left_out_and_its_old_script_goes(checkout):
+    script = checkout / "experiments/multi_gpu/8_gpus/multi_gpu.slurm"
+    reason = 'job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster "ibex"'
     edit(checkout / PROFILE, "gpus_per_node = 8", "gpus_per_node = 4")
     listed = run_render("--list", repo=checkout)
-    assert listed.returncode == 0
-    assert 'left out: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4' in listed.stdout
+    assert listed.stdout.endswith(f"left out: {reason}\n")
     stale = run_render("--check", repo=checkout)
     assert stale.returncode == 1
-    assert "8_gpus/multi_gpu.slurm should not be there: job" in stale.stdout
-    done = run_render("--skip", repo=checkout)
-    assert "; delete the old experiments/multi_gpu/8_gpus/multi_gpu.slurm\n" in done.stdout
-    (checkout / "experiments/multi_gpu/8_gpus/multi_gpu.slurm").unlink()
+    assert f"8_gpus/multi_gpu.slurm should not be there: {reason[16:]}\n" in stale.stdout
+    assert script.exists()  # neither has written, or removed, anything
+
+    (script.parent / "results/7").mkdir(parents=True)
+    done = run_render(repo=checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "15 job scripts for cluster ibex in experiments\n"
+        f"left out: {reason}\n"
+        "  removed experiments/multi_gpu/8_gpus/multi_gpu.slurm, which was for another cluster\n"
+    )
+    assert sorted(path.name for path in script.parent.iterdir()) == ["log", "results"]
     assert run_render("--check", repo=checkout).returncode == 0
-    done = run_render("--skip", "--to", "out", repo=checkout)
+
+    script.write_text("#!/bin/bash\n# my own\n")  # not ours to remove
+    done = run_render(repo=checkout)
+    assert done.stdout.endswith("is there, and not from render.py; delete it yourself\n")
+    assert script.exists()
+    assert run_render("--check", repo=checkout).returncode == 1
+
+
+def test_a_job_asked_for_by_name_that_the_cluster_cannot_run_is_an_error(checkout):
+    for only in ("ddp_8g1n", "multi_gpu/8_gpus"):
+        done = run_render("--cluster", "raven", "--only", only, repo=checkout)
+        assert done.returncode == 1
+        assert done.stderr == (
+            'error: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster '
+            '"raven"; edit experiments/matrix.toml\n'
+        )
+    done = run_render("--cluster", "raven", "--only", "*8_gpus", repo=checkout)
+    assert done.returncode == 1  # nothing is left
+    done = run_render("--cluster", "raven", "--only", "multi_gpu/*", "--to", "out", repo=checkout)
     assert done.returncode == 0
-    assert done.stdout.startswith('left out: job "ddp_8g1n": ')
-    assert done.stdout.endswith("6 job scripts for cluster ibex in out\n")
-    assert len(list((checkout / "out").rglob("*.slurm"))) == 6
+    assert len(list((checkout / "out").rglob("*.slurm"))) == 2
+
+
+def test_check_misses_nothing_that_the_other_scripts_cluster_cannot_run(checkout):
+    assert run_render("--cluster", "raven", repo=checkout).returncode == 0
+    done = run_render("--check", repo=checkout)  # matrix.toml still says ibex
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_repository_tells_what_cannot_run():
+    repository = Repository(REPO)
+    assert repository.list_unrunnable("ibex") == {}
+    found = repository.list_unrunnable("workstation")
+    assert list(found) == [
+        "ddp_8g1n", "ddp_2g2n", "ddp_2g4n", "ddp_2g8n", "gpt2_4g2n", "spiral_mlp_8gpu",
+    ]  # fmt: skip
+    assert found["gpt2_4g2n"] == 'nodes = 2 exceeds nodes = 1 of cluster "workstation"'
+    reasons = repository.list_unrunnable("bridges2").values()
+    assert all("several nodes are whole nodes of 8 GPUs" in reason for reason in reasons)
+
+
+def test_a_trainer_that_is_not_written_yet_does_not_stop_render(checkout):
+    edit(checkout / "experiments/matrix.toml", '"train_spiral.py"', '"train_nothing.py"')
+    done = run_render("--workload", "spiral", "--to", "out", repo=checkout)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_is_left_to_fill_in_is_named(checkout):
-    done = run_render("--cluster", "perlmutter", "--skip", "--to", "out", repo=checkout)
+    done = run_render("--cluster", "perlmutter", "--to", "out", repo=checkout)
     assert done.returncode == 0
     assert "they say YOUR_ACCOUNT; put yours in templates/clusters/perlmutter.local" in done.stdout
     (checkout / "templates/clusters/perlmutter.local.toml").write_text('account = "m1234"\n')
-    done = run_render("--cluster", "perlmutter", "--skip", "--to", "out", repo=checkout)
+    done = run_render("--cluster", "perlmutter", "--to", "out", repo=checkout)
     assert "warning" not in done.stdout
     assert "--account=m1234\n" in (checkout / "out/baseline/baseline.slurm").read_text()
 

@@ -94,6 +94,8 @@ TABLE = [
      "--cpus-per-task=288 --gres=gpu:gh200:4", ""),
     ("jeanzay-v100", "1x4 2x4", f"{ACCOUNT}@v100 --nodes=N --ntasks-per-node=4 --gres=gpu:4 "
      "--cpus-per-task=10 --hint=nomultithread", ""),
+    ("jeanzay-v100", "1x8", "--partition=gpu_p2 --cpus-per-task=3", f"{ACCOUNT}@v100 "
+     "--ntasks-per-node=8 --gres=gpu:8 --hint=nomultithread"),
     ("jeanzay-a100", "1x8 2x8", f"{ACCOUNT}@a100 --constraint=a100 --nodes=N "
      "--ntasks-per-node=8 --gres=gpu:8 --cpus-per-task=8 --hint=nomultithread", ""),
     ("snellius-a100", "1x1", "--partition=gpu_a100 --gpus-per-node=1 --cpus-per-task=18 "
@@ -153,7 +155,7 @@ def test_job_asks_for_what_the_site_wants(name, scale, stated, silent):
     expected = {*stated.replace("--nodes=N", f"--nodes={nodes}").split(), *silent.split()}
     if nodes == 1 and "nodes" not in CLUSTERS[name].omit:  # on one node these say the same
         expected = {o.replace("--ntasks=", "--ntasks-per-node=") for o in expected} | {"--nodes=1"}
-    ours = ("--job-name=", "--output=", "--open-mode=", "--time=")
+    ours = ("--job-name=", "--output=", "--open-mode=", "--time=", "--signal=", "--requeue")
     options = list_options(render_scale(name, nodes, gpus))
     assert {option for option in options if not option.startswith(ours)} == expected
 

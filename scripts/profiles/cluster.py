@@ -4,7 +4,7 @@ templates/clusters/README.md lists each field with the text it makes and a site 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -12,10 +12,12 @@ from profiles.toml_model import (
     Directive,
     EnvName,
     Interface,
+    MarginS,
     Name,
     Options,
     ProfileError,
     ShellLine,
+    ShellPath,
     Span,
     Strict,
     Text,
@@ -28,6 +30,8 @@ from profiles.toml_model import (
 )
 
 GpuRequest = Literal["gpus", "gpus-per-node", "gres", "gpus-per-task", "srun"]
+Value = TypeVar("Value", str, int)
+Launcher = Literal["torchrun", "srun"]
 LOCAL_KEYS = {"account", "qos", "partition", "reservation", "data_dir", "env", "setup"}
 
 
@@ -60,6 +64,18 @@ class TextRule(Scales):
     use: Text
 
 
+class CountRule(Scales):
+    """A number for some scales."""
+
+    use: Annotated[int, Field(ge=1)]
+
+
+class LauncherRule(Scales):
+    """A launcher for some scales."""
+
+    use: Launcher
+
+
 class Limit(Scales):
     """Scales that the site forbids, and its words for why."""
 
@@ -72,12 +88,23 @@ class Master(Strict):
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
     interface: Interface | None = None
     command: ShellLine | None = None
+    lookup: bool = False  # of a name with a suffix: its address instead
 
     @model_validator(mode="after")
     def name_one(self) -> "Master":
         if sum(value is not None for value in (self.suffix, self.interface, self.command)) != 1:
             raise ValueError("takes one of suffix, interface and command")
+        if self.lookup and self.suffix is None:
+            raise ValueError("looks up names with a suffix only; give suffix, or drop lookup")
         return self
+
+
+class Expected(Strict):
+    """What a job reached before on this cluster, for the tables to compare with."""
+
+    throughput: float = Field(gt=0, description="global, in the workload's unit")
+    tolerance_pct: float = Field(gt=0, le=100)
+    source: Text = Field(description="who measured it, when, with what")
 
 
 class Cluster(Strict):
@@ -104,17 +131,22 @@ class Cluster(Strict):
     extra_sbatch: list[Annotated[Directive, Field(pattern="^-")]] = Field(
         [], description="further directives, as they stand"
     )
-    omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode"]] = Field(
-        [], description="directives that the site refuses or does without"
+    omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]] = (
+        Field([], description="directives that the site refuses or does without")
+    )
+    requeue_margin_s: MarginS | None = Field(
+        None, description="seconds before the time limit at which jobs save; least 60"
     )
 
-    cpus_per_gpu: int | None = Field(None, ge=1, description="makes --cpus-per-task")
+    cpus_per_gpu: Annotated[int, Field(ge=1)] | list[CountRule] | None = Field(
+        None, description="makes --cpus-per-task"
+    )
     hint: Directive | None = Field(None, description="--hint=nomultithread")
     threads_per_core: int | None = Field(None, ge=1, description="--threads-per-core")
     mem: Directive | list[Rule] | None = Field(None, description="--mem, memory a node")
     mem_per_gpu: Directive | list[Rule] | None = Field(None, description="--mem-per-gpu")
 
-    launcher: Literal["torchrun", "srun"] = Field(
+    launcher: Launcher | list[LauncherRule] = Field(
         "torchrun", description="one task a node with torchrun, or one task a GPU without"
     )
     torchrun_args: list[Annotated[Directive, Field(pattern="^-")]] = Field(
@@ -135,12 +167,17 @@ class Cluster(Strict):
     port_range: list[Annotated[int, Field(ge=1024, le=65535)]] = Field(
         [10000, 29999], min_length=2, max_length=2, description="first and last port"
     )
-    accelerator: Literal["nvidia", "none"] = Field(
+    port_command: ShellLine | None = Field(None, description="a command that prints a free port")
+    accelerator: Literal["nvidia", "amd", "none"] = Field(
         "nvidia", description="which tool logs the devices' memory"
     )
 
     data_dir: dict[Name, Text] = Field({}, description="workload = the folder of its data")
+    stage_data: ShellPath | None = Field(
+        None, description="folder on a node's own disk to which each node copies the data first"
+    )
     train_args: dict[Name, Options] = Field({}, description="workload = options this site fixes")
+    expected: dict[Name, Expected] = Field({}, description="job = its throughput on this cluster")
 
     @model_validator(mode="after")
     def check_ports(self) -> "Cluster":
@@ -150,7 +187,7 @@ class Cluster(Strict):
         return self
 
 
-def choose(value: str | list | None, nodes: int, gpus_per_node: int) -> str | None:
+def choose(value: Value | list | None, nodes: int, gpus_per_node: int) -> Value | None:
     """The value of a field at one scale: fixed, or that of the first rule that holds, or None."""
     if not isinstance(value, list):
         return value

@@ -13,6 +13,7 @@ def list_directives(job: Job, cluster: Cluster) -> list[str]:
         ("--output=log/%x_%j.out", "log/ must be there before sbatch: it is committed"),
         ("--open-mode=append", "a requeued attempt continues the same log"),
         (f"--time={job.time}", ""),
+        *ask_requeue(job),
         *request_nodes(job, cluster),
         *request_gpus(job, cluster),
         *request_cpus(job, cluster),
@@ -29,10 +30,18 @@ def name_option(option: str) -> str:
     return option.removeprefix("--").partition("=")[0]
 
 
+def ask_requeue(job: Job) -> list[Line]:
+    """A signal in good time before the limit, and leave to queue the job again after it."""
+    if job.requeue_margin_s is None:
+        return []
+    signal = f"--signal=USR1@{job.requeue_margin_s}"
+    return [(signal, "s before the limit: save; the next attempt goes on"), ("--requeue", "")]
+
+
 def request_nodes(job: Job, cluster: Cluster) -> list[Line]:
     """Nodes and tasks: one launcher a node that starts a process a GPU, or one task a GPU."""
     comment = "one launcher a node; torchrun starts a process a GPU"
-    if cluster.launcher == "srun":
+    if job.launcher == "srun":
         comment = "one task a GPU"
     lines = [(f"--ntasks-per-node={job.tasks_per_node}", comment)]
     if "nodes" in cluster.omit:  # then the number of tasks is what says how many nodes
@@ -58,7 +67,8 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     """CPUs of each task, and memory."""
     lines: list[Line] = []
     if job.cpus_per_task:
-        comment = f"{cluster.cpus_per_gpu} a GPU, to load images"
+        each = job.cpus_per_task * job.tasks_per_node // job.gpus_per_node
+        comment = f"{each} a GPU, to load data"
         lines.append((f"--cpus-per-task={job.cpus_per_task}", comment))
     if cluster.hint:
         lines.append((f"--hint={cluster.hint}", ""))

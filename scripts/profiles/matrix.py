@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from profiles.cluster import Cluster, choose
+from profiles.slurm import limit_to_hours
 from profiles.toml_model import (
+    MarginS,
     Name,
     Options,
     ProfileError,
@@ -23,7 +25,11 @@ Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
 class DoesNotFit(ProfileError):
-    """A job that the cluster cannot run: render.py --skip leaves it out."""
+    """A job that the cluster cannot run: it is left out. `reason` says why, without advice."""
+
+    def __init__(self, job: str, reason: str):
+        super().__init__(f'job "{job}": {reason}; edit {MATRIX}')
+        self.reason = reason
 
 
 class Workload(Strict):
@@ -32,6 +38,8 @@ class Workload(Strict):
     trainer: Annotated[str, Field(pattern=r"^train[a-z0-9_]*\.py$")]
     title: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ,.()-]+$")]
     args: Options = {}
+    requeue: bool | None = None
+    requeue_margin_s: MarginS | None = None
 
 
 class JobRow(Strict):
@@ -44,12 +52,19 @@ class JobRow(Strict):
     gpus_per_node: int | None = Field(None, ge=1)  # absent: all of a node's, whatever the cluster
     time: TimeLimit
     args: Options = {}
+    requeue: bool | None = None
+    requeue_margin_s: MarginS | None = None
 
 
 class Matrix(Strict):
-    """experiments/matrix.toml: the committed jobs' cluster, the workloads, one table a job."""
+    """experiments/matrix.toml: the committed jobs' cluster, the workloads, one table a job.
+
+    What `requeue` says, and `requeue_margin_s`, may stand at the top, in a workload or in a job.
+    """
 
     cluster: str
+    requeue: bool = True  # a job that its time limit cuts off is queued again, and goes on
+    requeue_margin_s: MarginS = 120
     workloads: dict[Name, Workload]
     jobs: dict[Name, JobRow]
 
@@ -67,8 +82,10 @@ class Job:
     nodes: int
     gpus_per_node: int
     tasks_per_node: int  # 1 (torchrun starts the ranks) or one a GPU
+    launcher: str  # "torchrun" or "srun"
     cpus_per_task: int | None
     time: str
+    requeue_margin_s: int | None  # None: what the time limit cuts off stays as it is
     args: dict[str, bool | int | float | str]
 
     @property
@@ -110,9 +127,12 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     gpus = row.gpus_per_node or cluster.gpus_per_node
     check_fits(name, row.nodes, gpus, cluster)
     check_template(name, row.template, row.nodes, gpus)
-    tasks = gpus if cluster.launcher == "srun" else 1
+    launcher = choose(cluster.launcher, row.nodes, gpus) or "torchrun"
+    tasks = gpus if launcher == "srun" else 1
     args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
-    check_cpus(name, gpus, cluster, args)
+    cpus = choose(cluster.cpus_per_gpu, row.nodes, gpus)
+    check_cpus(name, gpus, cpus, cluster, args)
+    time = choose(cluster.time, row.nodes, gpus) or row.time
     return Job(
         name=name,
         workload=row.workload,
@@ -123,14 +143,42 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         nodes=row.nodes,
         gpus_per_node=gpus,
         tasks_per_node=tasks,
-        cpus_per_task=cluster.cpus_per_gpu * gpus // tasks if cluster.cpus_per_gpu else None,
-        time=choose(cluster.time, row.nodes, gpus) or row.time,
+        launcher=launcher,
+        cpus_per_task=cpus * gpus // tasks if cpus else None,
+        time=time,
+        requeue_margin_s=choose_margin(name, matrix, cluster, time),
         args=args,
     )
 
 
+def choose_margin(name: str, matrix: Matrix, cluster: Cluster, time: str) -> int | None:
+    """Seconds before the time limit at which job `name` saves, to go on in a requeued job.
+
+    The job's word goes before its workload's, and that before the matrix's own; a profile may ask
+    for more. None where requeueing is off. Raises ProfileError when `time` is too short for it.
+    """
+    tables = (matrix.jobs[name], matrix.workloads[matrix.jobs[name].workload], matrix)
+    if not next(table.requeue for table in tables if table.requeue is not None):
+        return None
+    margin_s = next(t.requeue_margin_s for t in tables if t.requeue_margin_s is not None)
+    margin_s = max(margin_s, cluster.requeue_margin_s or 0)
+    limit_s = round(3600 * limit_to_hours(time))  # 0: Slurm sets none
+    if 0 < limit_s < 2 * margin_s and "time" not in cluster.omit:
+        raise ProfileError(
+            f'job "{name}": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write '
+            f"a longer time, or requeue = false, in {MATRIX}"
+        )
+    return margin_s
+
+
 def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
-    """Refuse a profile that speaks of a workload which the matrix does not have."""
+    """Refuse a profile that speaks of a workload, or a job, which the matrix does not have."""
+    for job in cluster.expected:
+        if job not in matrix.jobs:
+            raise ProfileError(
+                f'templates/clusters/{cluster.name}.toml: expected names job "{job}"; '
+                f"{name_nearest(job, list(matrix.jobs))}"
+            )
     for field in ("data_dir", "train_args"):
         for workload in getattr(cluster, field):
             if workload not in matrix.workloads:
@@ -152,7 +200,7 @@ def check_fits(name: str, nodes: int, gpus_per_node: int, cluster: Cluster) -> N
         if limit is None:
             return
         why = f"{nodes} nodes x {gpus_per_node} GPUs cannot run: {limit.because}; this is a limit"
-    raise DoesNotFit(f'job "{name}": {why} of cluster "{cluster.name}"; edit {MATRIX}')
+    raise DoesNotFit(name, f'{why} of cluster "{cluster.name}"')
 
 
 def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> None:
@@ -170,15 +218,17 @@ def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> 
         )
 
 
-def check_cpus(name: str, gpus_per_node: int, cluster: Cluster, args: Options) -> None:
+def check_cpus(
+    name: str, gpus_per_node: int, cpus_per_gpu: int | None, cluster: Cluster, args: Options
+) -> None:
     """Refuse a job that wants more CPUs than a node has, or more loader workers than CPUs."""
     profile = f"templates/clusters/{cluster.name}.toml"
-    if cluster.cpus_per_gpu is None:
+    if cpus_per_gpu is None:
         return
-    cpus = cluster.cpus_per_gpu * gpus_per_node
+    cpus = cpus_per_gpu * gpus_per_node
     if cluster.cpus_per_node and cpus > cluster.cpus_per_node:
         raise ProfileError(
-            f'job "{name}": {gpus_per_node} GPUs x cpus_per_gpu = {cluster.cpus_per_gpu} '
+            f'job "{name}": {gpus_per_node} GPUs x cpus_per_gpu = {cpus_per_gpu} '
             f"exceeds cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
         )
     workers = args.get("num-workers")

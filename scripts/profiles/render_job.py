@@ -84,7 +84,7 @@ def format_workers(job: Job, cluster: Cluster, processes: str) -> str | None:
     """Format the loader workers of each rank: its share of the CPUs; None when not known."""
     if job.cpus_per_task is None or "num-workers" in job.args:
         return None
-    if cluster.launcher == "srun":
+    if job.launcher == "srun":
         return '"$SLURM_CPUS_PER_TASK"'
     return f'"$((SLURM_CPUS_PER_TASK / {processes.strip(chr(34) + "$")}))"'
 

@@ -3,11 +3,12 @@
 import functools
 import re
 import shlex
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
 from profiles.cluster import Cluster, load_cluster
-from profiles.matrix import Job, load_matrix, plan_job
+from profiles.matrix import DoesNotFit, Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
 from profiles.toml_model import ProfileError, name_nearest
 
@@ -29,16 +30,28 @@ class Repository:
         """The Jinja environment."""
         return make_environment(self.root / "templates")
 
-    def select(self, glob: str, option: str = "--only") -> list[str]:
-        """List the jobs whose name, or whose folder or its last part, matches `glob`."""
-        rows = self.matrix.jobs.items()
-        names = [
-            name
-            for name, row in rows
-            if any(fnmatch(text, glob) for text in (name, row.folder, Path(row.folder).name))
-        ]
+    def select(self, glob: str, option: str = "--only", workload: str | None = None) -> list[str]:
+        """List the jobs, of `workload` if given, whose name or folder matches `glob`.
+
+        A folder's last part, or its path below the workload's folder, is enough for a job of
+        `workload`, and without it for one of the matrix's first.
+        """
+        if workload is not None and workload not in self.matrix.workloads:
+            hint = name_nearest(workload, list(self.matrix.workloads))
+            raise ProfileError(f'no workload "{workload}" in experiments/matrix.toml; {hint}')
+        rows = {
+            name: row for name, row in self.matrix.jobs.items() if workload in (None, row.workload)
+        }
+        usual = workload or next(iter(self.matrix.workloads))
+        names = []
+        for name, row in rows.items():
+            texts = [name, row.folder]
+            if row.workload == usual:
+                texts += [row.folder.removeprefix(f"{usual}/"), Path(row.folder).name]
+            if any(fnmatch(text, glob) for text in texts):
+                names.append(name)
         if not names:
-            known = [*self.matrix.jobs, *(row.folder for _, row in rows)]
+            known = [*rows, *(row.folder for row in rows.values())]
             raise ProfileError(f'no job matches {option} "{glob}"; {name_nearest(glob, known)}')
         return names
 
@@ -46,7 +59,7 @@ class Repository:
         """Work out job `name` for the cluster `profile` (a name or a file)."""
         job = plan_job(name, self.matrix, self.load_profile(profile))
         known = self.options_of(job.trainer)
-        for option in job.args:
+        for option in job.args if known else ():
             if option not in known:
                 raise ProfileError(
                     f'job "{name}": scripts/{job.trainer} has no option "{option}"; '
@@ -56,16 +69,32 @@ class Repository:
         return job
 
     def options_of(self, trainer: str) -> set[str]:
-        """The options that a trainer's source adds to its parser, without importing PyTorch."""
-        sources = [self.root / "scripts" / trainer, self.root / "scripts/training/arguments.py"]
+        """The options that a trainer's source names, read without importing PyTorch.
+
+        None for a trainer that is not written yet.
+        """
+        source = self.root / "scripts" / trainer
+        if not source.is_file():
+            return set()
+        sources = [source, *sorted((self.root / "scripts/training").glob("*.py"))]
         text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-        return set(re.findall(r'add\(\s*"--([a-z][a-z0-9-]*)"', text))
+        return set(re.findall(r'"--([a-z][a-z0-9-]*)"', text))
 
     def render(self, job: Job, profile: str) -> str:
         """Render `job` for the cluster `profile`."""
         cluster: Cluster = self.load_profile(profile)
         command = f"python render.py --cluster {shlex.quote(profile)}"
         return render_job(job, cluster, self.templates, command)
+
+    def list_unrunnable(self, profile: str) -> dict[str, str]:
+        """Job name -> why the cluster `profile` cannot run it, of all the matrix's jobs."""
+        reasons = {}
+        for name in self.matrix.jobs:
+            try:
+                self.plan(name, profile)
+            except DoesNotFit as misfit:
+                reasons[name] = misfit.reason
+        return reasons
 
     def script_of(self, name: str, folder: Path) -> Path:
         """The job script of `name` below `folder` (experiments/, or where --to wrote)."""
@@ -74,5 +103,24 @@ class Repository:
 
     def profile_of(self, text: str) -> str:
         """The cluster that a job script says it was rendered for, else the matrix's."""
-        header = _HEADER.search(text)
-        return shlex.split(header[1])[3] if header else self.matrix.cluster
+        return read_header(text) or self.matrix.cluster
+
+    def usual_profile(self, folder: Path) -> str:
+        """The cluster that most job scripts below `folder` were rendered for, else the matrix's."""
+        scripts = (self.script_of(name, folder) for name in self.matrix.jobs)
+        profiles = Counter(
+            self.profile_of(script.read_text(encoding="utf-8", errors="replace"))
+            for script in scripts
+            if script.is_file()
+        )
+        return profiles.most_common(1)[0][0] if profiles else self.matrix.cluster
+
+
+def read_header(text: str) -> str | None:
+    """The profile in a job script's header; None when it has none, so that render.py made it not.
+
+    What else the header's command line may say is passed over.
+    """
+    header = _HEADER.search(text)
+    words = shlex.split(header[1]) if header else []
+    return words[3] if len(words) > 3 else None

@@ -34,12 +34,16 @@ Directive = Annotated[str, Field(pattern=r"^[A-Za-z0-9@%+,.:/_=\[\]()&|*!^-]+$")
 Text = Annotated[str, AfterValidator(check_printable)]
 # A line of shell, rendered as it stands.
 ShellLine = Annotated[str, AfterValidator(check_printable)]
+# A folder as a shell finds it: it may name variables ($TMPDIR, ${SLURM_TMPDIR}), nothing more.
+ShellPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9$/][A-Za-z0-9_./${}-]*$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # Names become parts of paths and job names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 TimeLimit = Annotated[
     str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$", examples=["01:30:00", "2-00:00:00"])
 ]
+# Slurm's timer is coarse: a margin of 30 s was measured to arrive 55 s before a limit.
+MarginS = Annotated[int, Field(ge=60, le=65535)]  # sbatch(1): at most 65535
 # Scales in a rule: "2", "1-4" or "8+".
 Span = Annotated[str, Field(pattern=r"^[1-9]\d*(-[1-9]\d*|\+)?$")]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
