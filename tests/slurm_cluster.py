@@ -66,6 +66,18 @@ class VirtualSlurm:
             assert time.monotonic() < deadline, f"no {text!r} in {log}"
             time.sleep(0.2)
 
+    def wait_for_restart(self, job: str, timeout_s: float = 90) -> None:
+        """Wait until Slurm has queued `job` again; spare it the two minutes that it then waits."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            shown = self.run("scontrol", "show", "job", "--oneliner", job)
+            if "Restarts=1 " in shown and "JobState=PENDING" in shown:
+                break
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.3)
+        time.sleep(3)  # the first attempt's daemon may still tidy up on a node
+        self.run("scontrol", "update", f"jobid={job}", "starttime=now")
+
     def processes(self) -> dict[int, str]:
         """Process id -> command line of everything on the nodes but slurmd itself."""
         found = {}

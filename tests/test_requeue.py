@@ -8,11 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import VirtualSlurm
 
 pytestmark = pytest.mark.slurm
 TESTS = Path(__file__).resolve().parent
@@ -41,24 +39,11 @@ def render_job(profile: str, scale: str, folder: Path) -> Path:
     return folder / scale
 
 
-def wait_for_restart(slurm: VirtualSlurm, job: str, timeout_s: float = 90) -> None:
-    """Wait until Slurm has queued `job` again, and spare it the two minutes that it then waits."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        shown = slurm.run("scontrol", "show", "job", "--oneliner", job)
-        if "Restarts=1 " in shown and "JobState=PENDING" in shown:
-            break
-        assert time.monotonic() < deadline, shown
-        time.sleep(0.3)
-    time.sleep(3)  # the first attempt's daemon may still tidy up on a node
-    slurm.run("scontrol", "update", f"jobid={job}", "starttime=now")
-
-
 @pytest.mark.parametrize("profile", ["short", "direct"])  # with torchrun and without
 def test_job_goes_on_after_its_time_limit(slurm, checkout, tmp_path, profile):
     folder = render_job(profile, "multi_node/2_nodes", tmp_path / "jobs")
     job = slurm.submit(folder, *SOON, REPO_DIR=str(checkout))
-    wait_for_restart(slurm, job)
+    slurm.wait_for_restart(job)
     assert slurm.wait(job) == "COMPLETED"
     log = (folder / f"log/ddp_2g2n_{job}.out").read_text()
     saved = dict(re.findall(r"^rank (\d) saved step (\d+)$", log, re.MULTILINE))

@@ -189,10 +189,29 @@ def test_cancelled_job_ends_at_once_and_says_so(slurm, jobs, digits):
     job = slurm.submit(folder, REPO_DIR=str(REPO), DATA_DIR=str(digits))
     slurm.wait_for(folder / f"log/ddp_2g1n_{job}.out", "processes x")
     slurm.run("scancel", job)
-    assert slurm.wait(job, timeout_s=15) == "CANCELLED"
+    assert slurm.wait(job, timeout_s=60) == "CANCELLED"
     assert load(folder / "results" / job / "job_end.json")["exit_status"] == 143
     assert_nothing_is_left(slurm)
     assert "cancelled" in fill_tables(jobs)["2 GPUs, 1 Node"][1]
+
+
+def test_training_that_is_cut_off_goes_on(slurm, jobs, digits):
+    """SIGUSR1 to the step, as Slurm sends it before the time limit; the rest is the job's."""
+    folder = jobs / "multi_gpu/2_gpus"
+    job = slurm.submit(folder, REPO_DIR=str(REPO), DATA_DIR=str(digits))
+    log = folder / f"log/ddp_2g1n_{job}.out"
+    slurm.wait_for(log, "Epoch [1/3]", timeout_s=240)
+    slurm.run("scancel", "--signal=USR1", f"{job}.0")
+    slurm.wait_for_restart(job)
+    assert slurm.wait(job) == "COMPLETED"
+    text = log.read_text()
+    assert text.count("Stopped by SIGUSR1, all is saved") == 1
+    assert len(re.findall(r"^Going on after step \d+, in epoch [123]$", text, re.MULTILINE)) == 1
+    assert re.findall(r"^Epoch \[(\d)/3\]", text, re.MULTILINE) == ["1", "2", "3"]
+    second = folder / f"results/{job}.1"
+    assert load(second / "training_metrics.json")["summary"]["epochs_completed"] == 3
+    assert (second / "RUN_COMPLETE.txt").exists()
+    assert fill_tables(jobs)["2 GPUs, 1 Node"][3] != "—"
 
 
 def test_job_submitted_from_the_wrong_folder_says_so(slurm, jobs):
