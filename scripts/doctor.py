@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Describe a Slurm cluster, draft its profile, and ask it whether it takes the jobs.
+"""Describe a Slurm cluster, draft its profile, ask it whether it takes the jobs, try two.
 
 Run it on a login node. Away from the cluster, save there what these commands print:
 scontrol show config, scontrol show partition, scontrol show node, sinfo (any format with a
@@ -9,7 +9,9 @@ scontrol_show_config.txt, …, sinfo.txt, sacctmgr.txt, ip_address.txt and envir
 
 import argparse
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +28,8 @@ def main() -> int:
     from profiles.toml_model import ProfileError
 
     try:
+        if arguments.submit is not None:
+            return fly_preflight(arguments)
         folder = arguments.folder
         facts = detect(read_folder(folder) if folder else run_commands())
         if arguments.probe is not None:
@@ -82,6 +86,73 @@ def probe_profile(facts, name: str) -> int:
     return 0
 
 
+def fly_preflight(arguments: argparse.Namespace) -> int:
+    """Run the preflight jobs of a profile and print what they found; returns 1 on any FAIL."""
+    from profiles.detect_probe import list_overrides
+    from profiles.preflight_job import fly, settle
+    from profiles.preflight_report import describe, find_status, format_table, judge
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: its jobs are cancelled
+    out = sys.stderr if arguments.json else sys.stdout
+
+    def say(line: str) -> None:
+        print(line, file=out, flush=True)
+
+    cluster, flights = prepare_flights(arguments, say)
+    for line in list_overrides():
+        say(f"look    {line}")
+    fly(flights, REPO, arguments.timeout * 60, say)
+    shown, status = [], 0
+    for flight in flights:
+        files, (log, cause) = settle(flight), read_log(flight.log)
+        verdicts = judge(flight, cluster, files, log, cause)
+        status |= find_status(verdicts)
+        shown.append(describe(flight, verdicts))
+        say(f"\n{format_table(flight, verdicts)}".rstrip("\n"))
+    if arguments.json:
+        print(json.dumps({"profile": cluster.name, "status": status, "jobs": shown}, indent=2))
+    again = "mend what is not ok, then run this again"
+    say(f"\nNext: {again if status else 'python scripts/submit.py baseline --watch'}")
+    return status
+
+
+def prepare_flights(arguments: argparse.Namespace, say) -> tuple:
+    """Load the profile and write its preflight jobs; returns (cluster, jobs)."""
+    from profiles.matrix import DoesNotFit
+    from profiles.preflight_job import prepare
+    from profiles.repository import Repository
+
+    repository = Repository(REPO)
+    cluster = repository.load_profile(arguments.submit or repository.matrix.cluster)
+    flights, misfit = [], None
+    for nodes in (1, 2):
+        try:
+            flights.append(
+                prepare(nodes, repository.matrix, cluster, repository.templates,
+                        arguments.to, arguments.gpus)
+            )  # fmt: skip
+        except DoesNotFit as error:
+            say(f"left out: {error}")
+            misfit = error
+    if not flights:
+        raise misfit
+    return cluster, flights
+
+
+def read_log(path: Path) -> tuple:
+    """Read a job's log: its end as text, and why the job failed; (None, None) where none is."""
+    from profiles.preflight_report import Cause
+    from scaling.errors import ScalingError
+    from scaling.slurm_out import read_log_evidence
+
+    try:
+        cause, _ = read_log_evidence(path)
+        text = path.read_text(encoding="utf-8", errors="replace")[-(1 << 20) :]
+    except (OSError, ScalingError):
+        return None, None
+    return text, Cause(cause.text, cause.hint) if cause else None
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -89,16 +160,35 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     text = "read saved outputs from DIR; any may be missing"
     add("--from", dest="folder", metavar="DIR", type=Path, help=text)
-    what = parser.add_mutually_exclusive_group()
     text = "print all that was found as JSON"
-    what.add_argument("--json", action="store_true", help=text)
+    add("--json", action="store_true", help=text)
+    what = parser.add_mutually_exclusive_group()
     text = "write a draft profile: templates/clusters/NAME.toml, or a file that ends in .toml"
     what.add_argument("--write", metavar="NAME", help=text)
     text = "ask sbatch (--test-only: nothing is submitted) about every job of this profile"
     what.add_argument("--probe", metavar="NAME|FILE", help=text)
+    text = "run one job of one node and one of two, about a minute each, and show what works there"
+    what.add_argument(
+        "--submit", nargs="?", const="", metavar="NAME|FILE",
+        help=f"{text} (default: the matrix's cluster)",
+    )  # fmt: skip
+    text = "with --submit: cancel what has not ended after so many minutes (default: 30)"
+    add("--timeout", type=float, default=30, metavar="MIN", help=text)
+    text = "with --submit: GPUs a node (default: the most that a job of the matrix takes)"
+    add("--gpus", type=int, metavar="N", help=text)
+    text = "with --submit: write the jobs to DIR, which all nodes must see (default: preflight)"
+    add("--to", type=Path, metavar="DIR", default=Path(os.path.relpath(REPO / "preflight")),
+        help=text)  # fmt: skip
     arguments = parser.parse_args()
-    if arguments.probe is not None and arguments.folder is not None:
-        parser.error("--probe asks the Slurm of this login node: leave out --from")
+    asks = "--probe" if arguments.probe is not None else "--submit"
+    asked = arguments.probe is not None or arguments.submit is not None
+    if asked and arguments.folder is not None:
+        parser.error(f"{asks} asks the Slurm of this login node: leave out --from")
+    if arguments.json and (arguments.probe is not None or arguments.write is not None):
+        other = "--probe" if arguments.probe is not None else "--write"
+        parser.error(f"--json: not allowed with argument {other}")
+    if not 0 < arguments.timeout < 1e6 or (arguments.gpus is not None and arguments.gpus < 1):
+        parser.error("--timeout and --gpus must be above 0")
     name = arguments.write
     if name is not None and not NAME.fullmatch(Path(name).stem if name.endswith(".toml") else name):
         parser.error(f"--write {name!r}: use letters, digits, '.', '_' and '-'")
