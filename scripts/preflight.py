@@ -22,7 +22,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from training.files import write_json
+from training.files import write_json, write_text
 
 SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915  # linux/sockios.h
 IFF_UP = 0x1
@@ -77,7 +77,8 @@ def describe_error(error: Exception) -> str:
     """Describe an exception in one line: an OSError's own words, else type and first line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
+    lines = re.sub(r"^\[enforce fail at [^]]*\] (?:\S+ != nullptr\. )?", "", str(error).strip())
+    lines = lines.splitlines()  # gloo's errors begin with a place in its source
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -238,6 +239,8 @@ def look_at_group(facts: dict, path: Path, timeout_s: int) -> None:
             write_json(path, facts)
 
     run(measure)
+    if facts["rank"] == 0:  # by it the job's summary knows that all went well
+        write_text(path.with_name("RUN_COMPLETE.txt"), f"{time.time():.0f}\n")
 
 
 def measure_group(facts: dict, path: Path, timeout_s: int) -> None:

@@ -69,7 +69,8 @@ def judge_job(
 def find_stage(text: str, log: str | None, tasks: list[dict], ranks: list[dict]) -> str:
     """Say where the job stopped, in the words of its script's sections."""
     if ranks:
-        steps = sorted({rank["in"] for rank in ranks if "in" in rank})
+        failed = [rank for rank in ranks if rank.get("error")] or ranks
+        steps = sorted({rank["in"] for rank in failed if "in" in rank})
         return f"in the ranks ({', '.join(steps)})" if steps else "after the checks"
     if tasks:
         stuck = sorted({task["in"] for task in tasks if "in" in task})
@@ -113,10 +114,12 @@ def format_table(flight: Preflight, verdicts: list[Verdict]) -> str:
     """A line a check, and below it what to do."""
     job = f"job {flight.job_id}" if flight.job_id else "no job"
     lines = [f"{flight.size} ({job})"]
+    before = ""
     for verdict in verdicts:
-        lines.append(f"{verdict.status:<8}{verdict.check:<16}{printable(verdict.found)}".rstrip())
-        if verdict.status != OK and verdict.todo:
+        lines.append(f"{verdict.status:<8}{verdict.check:<15} {printable(verdict.found)}".rstrip())
+        if verdict.status != OK and verdict.todo not in ("", before):  # once for what follows
             lines.append(f"{'':<24}-> {printable(verdict.todo)}")
+        before = verdict.todo
     return "".join(f"{line}\n" for line in lines)
 
 
