@@ -25,6 +25,7 @@ def main() -> int:
     from profiles.detect_cluster import describe, detect
     from profiles.detect_report import report
     from profiles.detect_sources import DetectError, read_folder, run_commands
+    from profiles.slurm import SlurmError
     from profiles.toml_model import ProfileError
 
     try:
@@ -42,9 +43,11 @@ def main() -> int:
             print(report(facts), end="")
             again = f" --from {folder}" if folder else ""
             print(f"\nNext: python scripts/doctor.py{again} --write NAME, for a draft profile")
-    except (DetectError, ProfileError) as error:
+    except (DetectError, ProfileError, SlurmError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

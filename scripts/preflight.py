@@ -226,7 +226,11 @@ def look_at_group(facts: dict, path: Path, timeout_s: int) -> None:
     os.environ.pop("NCCL_DEBUG_SUBSYS", None)
     facts["in"] = "torch"
     write_json(path, facts)
-    from training.launch import run  # imports PyTorch: where there is none, --node has said so
+    try:
+        from training.launch import run  # imports PyTorch
+    except Exception as error:
+        write_json(path, facts | {"error": describe_error(error)})
+        raise
 
     def measure() -> None:
         try:

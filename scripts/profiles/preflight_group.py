@@ -121,6 +121,8 @@ def judge_meeting(ranks: list[dict], asked: Asked) -> Verdict:
     met = [rank for rank in ranks if "reduce" in rank or rank.get("in") not in ("torch", "meeting")]
     if not ranks:
         return Verdict(check, NOT_RUN, "no rank started", SEE_JOB)
+    if all(rank.get("in") == "torch" for rank in ranks):
+        return Verdict(check, NOT_RUN, "no rank could load PyTorch", SEE_JOB)
     if len(met) >= size:
         return Verdict(check, OK, f"{size} of {size}, over {ranks[0].get('backend')}")
     failed = next((rank for rank in ranks if rank.get("error")), None)

@@ -185,8 +185,20 @@ def fly(
             if any(flight.is_active for flight in waiting):
                 time.sleep(interval_s)
     except BaseException:
-        cancel_jobs([flight.job_id for flight in flights if flight.job_id and flight.is_active])
+        cancel_rest([f.job_id for f in flights if f.job_id and f.is_active], say)
         raise
+
+
+def cancel_rest(job_ids: list[str], say: Callable[[str], None]) -> None:
+    """Cancel what is left and say so; where Slurm does not answer, say what to type later."""
+    if not job_ids:
+        return
+    ids = " ".join(job_ids)
+    try:
+        cancel_jobs(job_ids)
+        say(f"cancelled {ids}")
+    except SlurmError as error:
+        say(f"error: {error}; the jobs may still run: scancel {ids}")
 
 
 def look_at(flight: Preflight, say: Callable[[str], None]) -> None:

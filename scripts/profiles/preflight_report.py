@@ -10,8 +10,15 @@ from profiles.preflight_node import judge_nodes
 from profiles.preflight_verdict import FAIL, NOT_RUN, OK, Verdict, ask
 
 # bash names the line of the script at which it gave up; Slurm calls the script so.
-SCRIPT_LINE = re.compile(r"slurm_script: line (\d+): ", re.MULTILINE)
+SCRIPT_LINE = re.compile(r"^\S*slurm_script: line (\d+): (.+)$", re.MULTILINE)
+NODE_LINE = re.compile(r"^(?:environment|bash): line \d+: (.+)$", re.MULTILINE)
 BANNER = re.compile(r"# ---- (.+?) -+$")
+SECTION_TODO = {
+    "Software": "mend setup, env or data_dir in the profile",
+    "Master discovery": "mend master in the profile",
+    "What every node runs": "mend setup, step_setup or container in the profile",
+    "Launch": "see srun, srun_args, starter and gpu_request in the profile",
+}
 PENDING_TODO = {
     "Account": "account: write one that sacctmgr show associations lists, in .local.toml",
     "QOS": "qos: write one that sacctmgr show associations lists for you",
@@ -54,20 +61,22 @@ def judge_job(
     done = len(ranks) >= flight.job.world_size and not any("in" in rank for rank in ranks)
     if state == "COMPLETED" or (state == "UNKNOWN" and done):
         return Verdict("job", OK, f"ran to its end ({flight.job.name}, {flight.job_id})")
-    stage = find_stage(flight.text, log, tasks, ranks)
+    stage, todo = find_stage(flight.text, log, tasks, ranks), cause.todo if cause else ""
+    words = cause.text if cause else ""
+    if not tasks and log is not None and (stop := find_line(flight.text, log)):
+        section, words = stop
+        stage, todo = f'in "{section}"', SECTION_TODO.get(section, todo)
     found = f"{state}, {stage}"
     if state == "TIMEOUT":
         found += f" (its limit is {TIME_LIMIT})"
-    if cause:
-        return Verdict("job", FAIL, f"{found}: {cause.text}", cause.todo)
     if log is None:
-        todo = "can the nodes see this folder? scontrol show job tells what Slurm says"
-        return Verdict("job", FAIL, found, f"{todo}: {flight.folder}")
-    return Verdict("job", FAIL, found, f"read the end of {flight.log}")
+        todo = f"can the nodes see {flight.folder}? scontrol show job {flight.job_id} tells more"
+    found = f"{found}: {words}" if words else found
+    return Verdict("job", FAIL, found, todo or f"read the end of {flight.log}")
 
 
 def find_stage(text: str, log: str | None, tasks: list[dict], ranks: list[dict]) -> str:
-    """Say where the job stopped, in the words of its script's sections."""
+    """Say where the job stopped, from what it left."""
     if ranks:
         failed = [rank for rank in ranks if rank.get("error")] or ranks
         steps = sorted({rank["in"] for rank in failed if "in" in rank})
@@ -79,19 +88,28 @@ def find_stage(text: str, log: str | None, tasks: list[dict], ranks: list[dict])
         return "when the launcher started the ranks"
     if log is None:
         return "before its script began: there is no log"
-    sections = ["Directives"]
-    for line in text.splitlines():
-        banner = BANNER.match(line)
-        sections.append(banner[1] if banner else sections[-1])
-    sections.append("")
-    told = [sections[min(int(n), len(sections) - 1)] for n in SCRIPT_LINE.findall(log)]
-    told = [name for name in told if name and not name.startswith("At the end")]  # its trap
-    if told:
-        return f'in the section "{told[-1]}"'
     if "\nResults: " not in f"\n{log}":
-        return 'in the section "Paths"'
+        return 'in "Paths"'
     late = "\nNodes: " in f"\n{log}"
     return "at the launch" if late else "in the setup lines, or at the launch"
+
+
+def find_line(text: str, log: str) -> tuple[str, str] | None:
+    """Find the line at which bash gave up: its section of the script, and bash's words."""
+    if words := NODE_LINE.findall(log):
+        return "What every node runs", words[0]
+    lines, sections = text.splitlines(), [""]
+    for line in lines:
+        banner = BANNER.match(line)
+        sections.append(banner[1] if banner else sections[-1])
+    stops = [
+        (sections[int(number)], f"{words} (line {number}: {lines[int(number) - 1].strip()})")
+        for number, words in SCRIPT_LINE.findall(log)
+        if 0 < int(number) <= len(lines)
+    ]
+    # The exit trap's own complaints follow the cause.
+    stops = [stop for stop in stops if not stop[0].startswith("At the end")]
+    return stops[-1] if stops else None
 
 
 def advise(flight: Preflight) -> str:
@@ -114,12 +132,15 @@ def format_table(flight: Preflight, verdicts: list[Verdict]) -> str:
     """A line a check, and below it what to do."""
     job = f"job {flight.job_id}" if flight.job_id else "no job"
     lines = [f"{flight.size} ({job})"]
-    before = ""
-    for verdict in verdicts:
+    for verdict in (verdict for verdict in verdicts if verdict.status != NOT_RUN):
         lines.append(f"{verdict.status:<8}{verdict.check:<15} {printable(verdict.found)}".rstrip())
-        if verdict.status != OK and verdict.todo not in ("", before):  # once for what follows
+        if verdict.status != OK and verdict.todo:
             lines.append(f"{'':<24}-> {printable(verdict.todo)}")
-        before = verdict.todo
+    lacking: dict[str, list[str]] = {}
+    for verdict in (verdict for verdict in verdicts if verdict.status == NOT_RUN):
+        lacking.setdefault(verdict.found, []).append(verdict.check)
+    for found, checks in lacking.items():
+        lines.append(f"{NOT_RUN:<8}{', '.join(checks)}: {printable(found)}")
     return "".join(f"{line}\n" for line in lines)
 
 
