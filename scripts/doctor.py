@@ -70,7 +70,8 @@ def write_profile(facts, name: str) -> None:
 def probe_profile(facts, name: str) -> int:
     """Ask sbatch about every job of the profile; returns 1 when it refuses one."""
     from profiles.cluster import load_cluster
-    from profiles.detect_probe import format_verdicts, list_overrides, probe
+    from profiles.detect_probe import format_verdicts, probe
+    from profiles.detect_script import list_overrides
     from profiles.matrix import load_matrix
     from profiles.render_job import make_environment
 
@@ -91,7 +92,7 @@ def probe_profile(facts, name: str) -> int:
 
 def fly_preflight(arguments: argparse.Namespace) -> int:
     """Run the preflight jobs of a profile and print what they found; returns 1 on any FAIL."""
-    from profiles.detect_probe import list_overrides
+    from profiles.detect_script import list_overrides
     from profiles.preflight_job import fly, settle
     from profiles.preflight_report import describe, find_status, format_table, judge
 

@@ -4,7 +4,7 @@ import json
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles.detect_cluster import describe, detect
 from profiles.detect_draft import write_draft
@@ -198,6 +198,7 @@ def damaged(draw) -> str:
     return text[:start] + "".join(draw(piece)) + text[end:]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is slow
 @given(texts=st.dictionaries(st.sampled_from(list(COMMANDS)), st.one_of(damaged(), st.text())))
 def test_no_text_breaks_it(texts):
     facts = detect(Sources("a test", texts))

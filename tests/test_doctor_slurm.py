@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from profiles.detect_probe import check_script
 from profiles.detect_records import Partition
+from profiles.detect_script import check_script
 from profiles.detect_sources import (
     COMMANDS,
 )
@@ -220,7 +220,15 @@ def test_drafts_for_contrasting_sites_are_accepted_as_they_stand(shaped, tmp_pat
         ("cpus_per_gpu = 100", "accepted without --cpus-per-task=100; cpus_per_gpu: write less"),
         ('gpu_type = "h100"', "accepted without --gpus-per-node=h100:1; gpu_request or gpu_type"),
         ('mem = "900G"', "accepted without --mem=900G; mem: write less"),
-        ('mem = "900G"\nconstraint = "a100"', "no single directive is the reason"),
+        (  # two causes at once, and three
+            'mem = "900G"\nconstraint = "a100"',
+            "accepted without --mem=900G and --constraint=a100; mem: write less, or leave it out; "
+            "constraint: write a feature",
+        ),
+        (
+            'mem = "900G"\nconstraint = "a100"\npartition = "no"',
+            "accepted without --mem=900G and --partition=no and --constraint=a100; mem",
+        ),
         ('time = "05:00:00"', "--time=05:00:00 is over 04:00:00, MaxTime of main: set time"),
         ('gpu_request = ["gpus", "gpus-per-task"]\nlauncher = "srun"', None),
     ],
@@ -236,6 +244,71 @@ def test_refusals_are_translated(slurm, tmp_path, wrong, said):
     assert done.returncode == (said is not None), done.stdout
     assert said is None or said in done.stdout
     assert "SBATCH_QOS='high' in this shell overrides the job scripts" in done.stdout
+
+
+def probe(slurm, path: Path, text: str) -> subprocess.CompletedProcess:
+    path.write_text(f'name = "{path.stem}"\ngpus_per_node = 8\n{text}\n')
+    return subprocess.run(
+        [sys.executable, REPO / "scripts/doctor.py", "--probe", path],
+        env=slurm.environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slurm
+def test_a_refusal_of_many_scales_is_explained_once(slurm, tmp_path):
+    """The cluster has 2 nodes: where the profile does not say so, that is a second cause."""
+    shown = probe(slurm, tmp_path / "all.toml", 'partition = "gpuu"').stdout
+    assert shown == (
+        "refused ddp_1g1n, ddp_2g1n, ddp_4g1n, ddp_8g1n, ddp_2g2n: "
+        "Invalid partition name specified\n"
+        "          accepted without --partition=gpuu; partition: write one of main\n"
+        "refused ddp_2g4n, ddp_2g8n: Invalid partition name specified\n"
+        "          accepted without --nodes=4 and --partition=gpuu; nodes: write how many a job "
+        "may have at most; partition: write one of main\n"
+        "Next: change TMP as the remarks say, then probe again\n"
+    ).replace("TMP", str(tmp_path / "all.toml"))
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("wrong", ['partition = "gpuu"', 'mem_per_gpu = "1G"'])
+def test_a_site_that_wants_gpus_on_srun_is_offered_no_dialect(slurm, tmp_path, wrong):
+    """With --mem-per-gpu a job without GPUs is refused: another dialect would be accepted."""
+    text = f'nodes = 2\ngpu_request = ["srun"]\n{wrong}'
+    shown = probe(slurm, tmp_path / "step.toml", text).stdout
+    assert "refused ddp_1g1n, ddp_2g1n" in shown
+    assert "is accepted" not in shown
+    text = text.replace("srun", "gpus-per-node")
+    assert "is accepted" not in probe(slurm, tmp_path / "step.toml", text).stdout
+
+
+@pytest.mark.slurm
+def test_gpu_requests_that_disagree_are_found_where_sbatch_finds_nothing(slurm, tmp_path):
+    text = 'nodes = 2\nextra_sbatch = ["--gres=gpu:2"]'
+    done = probe(slurm, tmp_path / "both.toml", text)
+    assert (done.returncode, "refused" in done.stdout) == (0, False)
+    told = "look    ddp_4g1n\n          --gres=gpu:2 and --gpus-per-node=4 contradict each other"
+    assert told in done.stdout
+    assert re.search(r"^ok      ddp_2g1n$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slurm
+def test_what_sbatch_takes_for_a_comment_is_told(slurm, tmp_path):
+    """sbatch accepts a script whose wrong directives it does not see; the doctor does."""
+    script = tmp_path / "job.slurm"
+    wrong = ["# SBATCH --partition=no", "##SBATCH --partition=no", "  #SBATCH --partition=no"]
+    late = "set -e\n#SBATCH --partition=no\n"
+    script.write_text("\n".join(["#!/bin/bash", "#SBATCH --nodes=1", *wrong, late]))
+    slurm.run("sbatch", "--test-only", str(script))
+    indented = tmp_path / "indented.slurm"  # it does not end the directives either
+    indented.write_text("#!/bin/bash\n  #SBATCH --nodes=1\n#SBATCH --partition=no\n")
+    refused = subprocess.run(
+        ["sbatch", "--test-only", indented], env=slurm.environment, capture_output=True, text=True
+    )
+    assert "invalid partition" in refused.stderr.lower()
+    remarks = check_script(script.read_text(), [])
+    assert [remark.split("'")[1] for remark in remarks] == [
+        "#SBATCH --partition=no", *map(str.strip, wrong),
+    ]  # fmt: skip
 
 
 def test_directives_that_sbatch_does_not_see():
@@ -254,5 +327,6 @@ set -e
         "'# SBATCH --mem=4G' is a comment to sbatch: write '#SBATCH --option'",
         "'##SBATCH --mem=4G' is a comment to sbatch: write '#SBATCH --option'",
         "--time=02:00:00 is over 01:00:00, MaxTime of main: set time",
-        "--gres=gpu:a100:2 and --gpus-per-node=4 contradict each other: keep one in gpu_request",
+        "--gres=gpu:a100:2 and --gpus-per-node=4 contradict each other: keep one, see "
+        "gpu_request and extra_sbatch",
     ]

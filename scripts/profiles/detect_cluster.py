@@ -52,7 +52,8 @@ def detect(sources: Sources) -> Facts:
             nodes.setdefault(name, read_node(name, record))
             for partition in expand_hosts(record.get("Partitions", "")):
                 members.setdefault(partition, {})[name] = None
-    associations = read_associations(texts.get("sacctmgr.txt", ""))
+    config = read_config(texts.get("scontrol_show_config.txt", ""))
+    associations, problems = find_mine(texts.get("sacctmgr.txt", ""), config)
     accounts = {row["account"] for row in associations}
     partitions = {
         record["PartitionName"]: read_partition(record, accounts)
@@ -62,6 +63,7 @@ def detect(sources: Sources) -> Facts:
         listed = record.get("Nodes", "")
         hosts = list(nodes) if listed == "ALL" else expand_hosts(listed)
         members.setdefault(record["PartitionName"], {}).update(dict.fromkeys(hosts))
+    close_others(partitions, associations)
     for row in rows:
         add_sinfo_row(row, nodes, partitions, members)
     for name, hosts in members.items():
@@ -71,13 +73,32 @@ def detect(sources: Sources) -> Facts:
         partition.nodes = [nodes.setdefault(host, Node(host)) for host in named]
     return Facts(
         sources.origin,
-        sources.problems,
-        read_config(texts.get("scontrol_show_config.txt", "")),
+        [*sources.problems, *problems],
+        config,
         list(partitions.values()),
         associations,
         describe_modules(sources.variables, sources.live),
         list_interfaces(texts.get("ip_address.txt", "")),
     )
+
+
+def find_mine(text: str, config: Config) -> tuple[list[Row], list[str]]:
+    """Read the associations with this cluster; sacctmgr lists those with its sisters, too."""
+    rows = read_associations(text)
+    problems = []
+    if not rows and "|" in text:
+        problems = ["sacctmgr.txt: its columns have no names; save it without --noheader"]
+    here = (config.cluster or "").lower()  # the database has all names in small letters
+    mine = [r for r in rows if not (here and r.get("cluster")) or r["cluster"].lower() == here]
+    return mine, problems
+
+
+def close_others(partitions: dict[str, Partition], associations: list[Row]) -> None:
+    """Where each association is with one partition, the other partitions are not open to me."""
+    named = {row.get("partition", "").lower() for row in associations}
+    if named and "" not in named:
+        for name, partition in partitions.items():
+            partition.open_to_me &= name.lower() in named
 
 
 def add_sinfo_row(

@@ -1,14 +1,13 @@
 """Ask Slurm whether it would take each rendered job, without submitting any.
 
-`sbatch --test-only` finds most mistakes; what it misses is checked here (DESIGN, measured on
-22.05): a time over the partition's, GPU requests that contradict each other, directives that
-sbatch reads as comments, variables of the shell that override directives.
+Of what it refuses, find the directives without which it would not: sbatch names none of them.
 """
 
+import itertools
 import os
-import re
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,21 +15,29 @@ from jinja2 import Environment
 
 from profiles.cluster import Cluster
 from profiles.detect_records import Partition
-from profiles.detect_text import count_seconds, parse_time
+from profiles.detect_script import (
+    GPU_OPTIONS,
+    check_script,
+    drop_directives,
+    read_directives,
+)
 from profiles.matrix import DoesNotFit, Job, Matrix, plan_job
 from profiles.render_job import render_job
 
+Causes = tuple[tuple[str, ...], ...]  # alternatives, each a set of options that must change
 DIALECTS = [["gpus-per-node"], ["gres"], ["gpus"], ["gpus", "gpus-per-node"], ["gpus-per-task"]]
 # What to do about each directive that a refusal may be about: sbatch names none of them.
 ADVICE = {
     "partition": "partition: write one of {partitions}",
+    "nodes": "nodes: write how many a job may have at most",
+    "ntasks": "nodes: write how many a job may have at most",
     "time": "time: write at most the partition's MaxTime",
     "constraint": "constraint: write a feature that scontrol show node lists",
     "account": "account: write one that sacctmgr show associations lists, in .local.toml",
     "qos": "qos: write one that sacctmgr show associations lists for you",
     "reservation": "reservation: see scontrol show reservation",
     "mem": "mem: write less, or leave it out",
-    "mem-per-gpu": "mem_per_gpu: write less, or leave it out",
+    "mem-per-gpu": "mem_per_gpu: write less, or mem instead: it needs GPUs in a directive",
     "cpus-per-task": "cpus_per_gpu: write less; see scontrol show node, CPUTot",
     "gres": "gpu_request or gpu_type: see scontrol show node, Gres",
     "gpus": "gpu_request or gpu_type: see scontrol show node, Gres",
@@ -59,8 +66,9 @@ class Verdict:
 def probe(
     cluster: Cluster, matrix: Matrix, templates: Environment, partitions: list[Partition]
 ) -> list[Verdict]:
-    """Try every job of the matrix that the cluster can run."""
+    """Try every job of the matrix that the cluster can run; explain each refusal once."""
     verdicts: list[Verdict] = []
+    explained: dict[tuple[str, Causes], list[str]] = {}
     for name in matrix.jobs:
         try:
             job = plan_job(name, matrix, cluster)
@@ -69,9 +77,13 @@ def probe(
             continue
         text = render_job(job, cluster, templates, "doctor.py")
         verdict = Verdict(name, ask_sbatch(text), check_script(text, partitions))
-        if verdict.refused and all(verdict.refused != other.refused for other in verdicts):
-            verdict.remarks += explain_refusal(text, partitions)
-            verdict.remarks += try_dialects(job, cluster, templates)
+        if verdict.refused:
+            causes = find_causes(text, [known for said, known in explained])
+            key = (verdict.refused, causes)
+            if key not in explained:
+                explained[key] = explain_refusal(causes, text, partitions)
+                explained[key] += try_dialects(causes, job, cluster, templates)
+            verdict.remarks += explained[key]
         verdicts.append(verdict)
     return verdicts
 
@@ -97,53 +109,52 @@ def ask_sbatch(text: str) -> str | None:
     return said[-1].removeprefix("allocation failure: ") if said else "no message"
 
 
-def read_directives(text: str) -> dict[str, str]:
-    """The directives that sbatch sees: option -> value ("" without one)."""
-    head = re.split(r"^(?!#|\s*$)", text, maxsplit=1, flags=re.MULTILINE)[0]
-    lines = re.findall(r"^#SBATCH\s+--([\w-]+)(?:=(\S+))?", head, re.MULTILINE)
-    return dict(lines)
+def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
+    """Find the options without which sbatch would take the job, as alternatives; () if none.
+
+    First those `known` from other scales; then each option alone; then all, less those that may
+    stay, which finds any number of causes together; then pairs, for a site that wants the others.
+    """
+    options = [option for option in read_directives(text) if option in ADVICE]
+
+    def accepts(without: Iterable[str]) -> bool:
+        return ask_sbatch(drop_directives(text, set(without))) is None
+
+    for causes in known:
+        if causes and all(set(each) <= set(options) and accepts(each) for each in causes):
+            return causes
+    if alone := tuple((option,) for option in options if accepts([option])):
+        return alone
+    if options and accepts(options):
+        rest = tuple(options)
+        for option in options:
+            fewer = tuple(other for other in rest if other != option)
+            rest = fewer if accepts(fewer) else rest
+        return (rest,)
+    return tuple(pair for pair in itertools.combinations(options, 2) if accepts(pair))[:1]
 
 
-def check_script(text: str, partitions: list[Partition]) -> list[str]:
-    """Check what `sbatch --test-only` says nothing of."""
-    options = read_directives(text)
-    head = re.split(r"^(?!#|\s*$)", text, maxsplit=1, flags=re.MULTILINE)[0]
-    remarks = []
-    for line in re.findall(r"^(?:\s*#+\s*SBATCH\b.*|#SBATCH\S.*)$", text[len(head) :], re.M):
-        remarks.append(f"{line.strip()!r} stands after the first command: sbatch ignores it")
-    for line in re.findall(r"^(?:\s+#SBATCH|#+\s+SBATCH|##+SBATCH|#SBATCH[^\s]).*$", head, re.M):
-        remarks.append(f"{line.strip()!r} is a comment to sbatch: write '#SBATCH --option'")
-    name = options.get("partition")
-    place = next((p for p in partitions if p.name == name or (not name and p.default)), None)
-    limit, asked = place.time_limit if place else None, parse_time(options.get("time"))
-    if asked and count_seconds(asked) > count_seconds(limit):
-        remarks.append(f"--time={asked} is over {limit}, MaxTime of {place.name}: set time")
-    counts = {
-        option: int(found[1])
-        for option in ("gres", "gpus-per-node")
-        if (found := re.search(r"(?:^|:)(\d+)$", options.get(option, "")))
-    }
-    if len(set(counts.values())) > 1:
-        told = " and ".join(f"--{option}={options[option]}" for option in counts)
-        remarks.append(f"{told} contradict each other: keep one in gpu_request")
-    return remarks
-
-
-def explain_refusal(text: str, partitions: list[Partition]) -> list[str]:
-    """Find the directives without which sbatch would take the job: field, and what to write."""
+def explain_refusal(causes: Causes, text: str, partitions: list[Partition]) -> list[str]:
+    """Say which directives, which fields, and what to write."""
     known = ", ".join(place.name for place in partitions) or "what sinfo lists"
+    values = read_directives(text)
     remarks = []
-    for option, value in read_directives(text).items():
-        line = f"--{option}={value}" if value else f"--{option}"
-        without = re.sub(rf"^#SBATCH\s+{re.escape(line)}(\s.*)?$", "#", text, flags=re.MULTILINE)
-        if option in ADVICE and ask_sbatch(without) is None:
-            remarks.append(f"accepted without {line}; {ADVICE[option].format(partitions=known)}")
-    return remarks or ["no single directive is the reason; ask the site, with sbatch's words"]
+    for options in causes:
+        lines = [f"--{name}={values[name]}" if values[name] else f"--{name}" for name in options]
+        advice = dict.fromkeys(ADVICE[name].format(partitions=known) for name in options)
+        remarks.append(f"accepted without {' and '.join(lines)}; {'; '.join(advice)}")
+    return remarks or ["no directive is the reason; ask the site, with sbatch's words"]
 
 
-def try_dialects(job: Job, cluster: Cluster, templates: Environment) -> list[str]:
-    """Try the other ways of asking for GPUs; say which is accepted, if one is."""
-    for dialect in DIALECTS if cluster.gpu_request else []:
+def try_dialects(causes: Causes, job: Job, cluster: Cluster, templates: Environment) -> list[str]:
+    """Try the other ways of asking for GPUs; say which is accepted, if one is.
+
+    Not where the refusal is about something else, nor where the profile asks on srun only: there
+    no directive asks for GPUs because the site wants none.
+    """
+    about_gpus = not causes or any(set(each) & set(GPU_OPTIONS) for each in causes)
+    in_directives = cluster.gpu_request and "srun" not in cluster.gpu_request
+    for dialect in DIALECTS if about_gpus and in_directives else []:
         other = cluster.model_copy(update={"gpu_request": dialect})
         script = render_job(job, other, templates, "doctor.py")
         if dialect != cluster.gpu_request and ask_sbatch(script) is None:
@@ -152,21 +163,16 @@ def try_dialects(job: Job, cluster: Cluster, templates: Environment) -> list[str
     return []
 
 
-def list_overrides() -> list[str]:
-    """Say which variables of this shell override directives of every job."""
-    harmless = {"SBATCH_EXPORT"}
-    return [
-        f"{name}={value!r} in this shell overrides the job scripts: unset {name}"
-        for name, value in sorted(os.environ.items())
-        if name.startswith("SBATCH_") and name not in harmless
-    ]
-
-
 def format_verdicts(verdicts: list[Verdict]) -> str:
-    """Write a line for each job, and its remarks below."""
-    lines = []
+    """Write a line for each job; jobs with the same refusal and remarks share one."""
+    groups: dict[tuple, list[str]] = {}
     for verdict in verdicts:
         word = "refused" if verdict.refused else "ok" if verdict.ok else "look"
-        lines.append(f"{word:<8}{verdict.job:<14}{verdict.refused or ''}".rstrip())
-        lines += [f"          {remark}" for remark in verdict.remarks]
+        alone = verdict.job if word == "ok" else ""
+        key = (word, verdict.refused or "", tuple(verdict.remarks), alone)
+        groups.setdefault(key, []).append(verdict.job)
+    lines = []
+    for (word, refused, remarks, _), jobs in groups.items():
+        lines.append(f"{word:<8}{', '.join(jobs)}{': ' if refused else ''}{refused}")
+        lines += [f"          {remark}" for remark in remarks]
     return "".join(f"{line}\n" for line in lines)

@@ -75,7 +75,10 @@ class Config:
 
 def read_node(name: str, record: dict[str, str]) -> Node:
     """Read a record of `scontrol show node`."""
-    cpus = parse_number(record.get("CPUEfctv")) or parse_number(record.get("CPUTot"))
+    cpus = parse_number(record.get("CPUEfctv"))  # without those that Slurm keeps; since 22.05
+    if not cpus and (cpus := parse_number(record.get("CPUTot"))):
+        kept = parse_number(record.get("CoreSpecCount")) or 0
+        cpus -= kept * (parse_number(record.get("ThreadsPerCore")) or 1)
     memory = parse_number(record.get("RealMemory"))
     gpus, source = None, ""
     if "Gres" in record:
@@ -107,8 +110,7 @@ def read_partition(record: dict[str, str], accounts: set[str]) -> Partition:
 
     `accounts` are the reader's own: a partition for one of them is open.
     """
-    allowed = set(record.get("AllowAccounts", "ALL").split(","))
-    mine = bool(allowed & (accounts | {"ALL"})) and record.get("AllowGroups", "ALL") == "ALL"
+    mine = is_open(record, accounts) and record.get("AllowGroups", "ALL") == "ALL"
     defaults = dict(
         part.split("=", 1) for part in record.get("JobDefaults", "").split(",") if "=" in part
     )
@@ -130,6 +132,17 @@ def read_partition(record: dict[str, str], accounts: set[str]) -> Partition:
         qos=None if qos.lower() in NOTHING else qos,
         limits_from=PARTITION,
     )
+
+
+def is_open(record: dict[str, str], accounts: set[str]) -> bool:
+    """Say whether a partition takes one of my accounts: AllowAccounts, or else DenyAccounts.
+
+    The database has accounts in small letters, slurm.conf may write them otherwise.
+    """
+    mine = {name.lower() for name in accounts}
+    allowed = set(record.get("AllowAccounts", "ALL").lower().split(","))
+    denied = set(record.get("DenyAccounts", "").lower().split(",")) - {"", "none", "(null)"}
+    return bool(allowed & (mine | {"all"})) and not (mine and mine <= denied)
 
 
 def read_config(text: str) -> Config:

@@ -17,6 +17,12 @@ SACCTMGR = {
     "Account": "account", "Partition": "partition", "QOS": "qos", "Def QOS": "default_qos",
     "User": "user", "Cluster": "cluster",
 }  # fmt: skip
+# What sacctmgr of 20.11 to 24.11 shows of an association without format=.
+DEFAULT_COLUMNS = [
+    "Cluster", "Account", "User", "Partition", "Share", "Priority", "GrpJobs", "GrpTRES",
+    "GrpSubmit", "GrpWall", "GrpTRESMins", "MaxJobs", "MaxTRES", "MaxTRESPerNode", "MaxSubmit",
+    "MaxWall", "MaxTRESMins", "QOS", "Def QOS", "GrpTRESRunMins",
+]  # fmt: skip
 Row = dict[str, str]
 
 
@@ -79,22 +85,44 @@ def measure_gap(one: tuple[int, int], other: tuple[int, int]) -> int:
 
 
 def read_associations(text: str) -> list[Row]:
-    """Read `sacctmgr show associations`, with --parsable2 or as it stands in columns."""
+    """Read `sacctmgr show associations`: with --parsable, --parsable2, or in columns.
+
+    Without its header (--noheader) only the default columns can be told apart, and those only
+    behind bars. A row without a user, where others have one, is an account's and nobody's.
+    """
     lines = [line for line in split_lines(text) if line.strip()]
-    rows = []
-    for position, line in enumerate(lines):
-        if "|" in line and "Account" in line.split("|"):
-            names = line.split("|")
-            body = [other.split("|") for other in lines[position + 1 :]]
-        elif re.fullmatch(r"[- ]*-{4,}[- ]*", line) and position:
+    rows = read_bars(lines) or read_columns(lines)
+    named = [row for row in rows if row.get("user")]
+    return named or rows
+
+
+def read_bars(lines: list[str]) -> list[Row]:
+    """Read rows that bars divide; with --parsable a bar ends each line, too."""
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines if "|" in line]
+    start = next((k for k, names in enumerate(cells) if "Account" in names), None)
+    if start is not None:
+        names, body = cells[start], cells[start + 1 :]
+        return name_cells(names, body)
+    sizes = (len(DEFAULT_COLUMNS), len(DEFAULT_COLUMNS) + 1)  # --parsable makes one cell more
+    return name_cells(DEFAULT_COLUMNS, [row for row in cells if len(row) in sizes])
+
+
+def read_columns(lines: list[str]) -> list[Row]:
+    """Read rows that stand in columns below dashes."""
+    for above, line in enumerate(lines[1:]):
+        if re.fullmatch(r"[- ]*-{4,}[- ]*", line):
             spans = [found.span() for found in re.finditer(r"-+", line)]
-            names = [lines[position - 1][start:end].strip() for start, end in spans]
-            body = [[other[start:end] for start, end in spans] for other in lines[position + 1 :]]
-        else:
-            continue
-        for cells in body:
-            cells = dict(zip(names, map(str.strip, cells), strict=False))
-            row = {SACCTMGR[name]: cell for name, cell in cells.items() if name in SACCTMGR}
-            rows += [row] if row.get("account") else []
-        break
+            names = [lines[above][start:end].strip() for start, end in spans]
+            rest = lines[above + 2 :]
+            return name_cells(names, [[row[start:end] for start, end in spans] for row in rest])
+    return []
+
+
+def name_cells(names: list[str], body: list[list[str]]) -> list[Row]:
+    """Name the cells of each row as SACCTMGR does; rows without an account are left out."""
+    rows = []
+    for cells in body:
+        pairs = zip(names, map(str.strip, cells), strict=False)
+        row = {SACCTMGR[name]: cell for name, cell in pairs if name in SACCTMGR}
+        rows += [row] if row.get("account") else []
     return rows
