@@ -227,7 +227,7 @@ def look_at_group(facts: dict, path: Path, timeout_s: int) -> None:
     facts["in"] = "torch"
     write_json(path, facts)
     try:
-        from training.launch import run  # imports PyTorch
+        from training.launch import launch  # imports PyTorch
     except Exception as error:
         write_json(path, facts | {"error": describe_error(error)})
         raise
@@ -242,7 +242,7 @@ def look_at_group(facts: dict, path: Path, timeout_s: int) -> None:
             facts["nccl"] = read_nccl_log(nccl_log)
             write_json(path, facts)
 
-    run(measure)
+    launch(measure)
     if facts["rank"] == 0:  # by it the job's summary knows that all went well
         write_text(path.with_name("RUN_COMPLETE.txt"), f"{time.time():.0f}\n")
 

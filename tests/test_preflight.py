@@ -356,11 +356,14 @@ def test_clocks_of_two_real_processes(tmp_path):
         "rows = preflight.compare_clocks(f'n{rank + 1}', torch.device('cpu'), clock)\n"
         "facts = preflight.check_sum(torch.device('cpu'))\n"
         "if rank == 0: open(sys.argv[1], 'w').write(json.dumps([rows, facts]))\n"
+        "dist.barrier()\n"
+        "dist.destroy_process_group()\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [tmp_path / "probe.py", tmp_path / "out.json"]
     environment = os.environ | {"PYTHONPATH": str(REPO / "scripts"), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
     rows, facts = json.loads((tmp_path / "out.json").read_text())
     assert [row["host"] for row in rows] == ["n2"]
     assert abs(rows[0]["offset_s"] - 3) <= rows[0]["uncertainty_s"] < 1
