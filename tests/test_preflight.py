@@ -456,6 +456,7 @@ def test_the_preflight_is_the_real_job_with_another_trainer(tmp_path):
     look, launch = text.index('preflight.py" --node'), text.index("torchrun --nnodes")
     assert text.index("ulimit") < look < launch
     assert 'apptainer exec --nv image.sif python "$REPO_DIR/scripts/preflight.py" --node' in text
+    assert 'REPO_DIR=$(cd -- "${REPO_DIR:-../../..}"' in text  # from preflight/there/2_nodes
     assert text.count("scripts/preflight.py") == 4  # the check of $REPO_DIR says it twice
     (tmp_path / "job.slurm").write_text(text)
     subprocess.run(["bash", "-n", tmp_path / "job.slurm"], check=True)
@@ -625,6 +626,8 @@ def test_files_of_a_job(tmp_path):
     for folder, text in [("12", '{"host": "old"}'), ("12.1", '{"host": "new"}')]:
         (tmp_path / "results" / folder).mkdir(parents=True)
         (tmp_path / "results" / folder / "preflight_task0.json").write_text(text)
+    for other in ("123", "12.x", "12.0"):  # other jobs', and nobody's
+        (tmp_path / "results" / other).mkdir()
     (tmp_path / "results/12.1/preflight_rank0.json").write_text('{"host": ')
     (tmp_path / "results/12.1/preflight_rank1.json").write_text("[]")
     assert flight.read_files() == ([{"host": "new"}], [])

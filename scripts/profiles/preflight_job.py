@@ -58,8 +58,12 @@ class Preflight:
 
     def read_files(self) -> tuple[list[dict], list[dict]]:
         """What the tasks and the ranks wrote; a file that is not whole counts as absent."""
-        folders = sorted((self.folder / "results").glob(f"{self.job_id}*"))  # .1: was requeued
-        results = folders[-1] if folders and self.job_id else self.folder / "nowhere"
+        attempts = sorted(  # 12.1 is the second attempt of a job that was requeued
+            (int(found[1] or 0), path)
+            for path in (self.folder / "results").glob(f"{self.job_id or 'none'}*")
+            if (found := re.fullmatch(rf"{self.job_id}(?:\.(\d+))?", path.name))
+        )
+        results = attempts[-1][1] if attempts else self.folder / "none"
         return tuple(
             [*read_each(sorted(results.glob(f"preflight_{kind}*.json")))]
             for kind in ("task", "rank")
@@ -91,8 +95,16 @@ def plan_preflight(nodes: int, matrix: Matrix, cluster: Cluster, gpus: int | Non
         except DoesNotFit as error:
             misfit = error
             continue
-        args = {"data-dirs": json.dumps(other_data(job.workload, cluster))}
-        return replace(job, trainer="preflight.py", title="Preflight", time=TIME_LIMIT, args=args)
+        return replace(
+            job,
+            trainer="preflight.py",
+            title="Preflight",
+            folder=f"{cluster.name}/{job.folder}",
+            time=TIME_LIMIT,
+            args={"data-dirs": json.dumps(other_data(job.workload, cluster))},
+            # Requeueing is the trainer's; nothing here would save or go on.
+            **{name: None for name in ("requeue_margin_s",) if hasattr(job, name)},
+        )
     raise misfit
 
 
@@ -103,9 +115,9 @@ def plan_size(nodes: int, gpus: int, matrix: Matrix, cluster: Cluster) -> Job:
     name = f"preflight_{nodes}n"
     row = JobRow(
         workload=workload, template=template, folder=f"{nodes}_node{'s' * (nodes > 1)}",
-        nodes=nodes, gpus_per_node=gpus, time=TIME_LIMIT,
+        nodes=nodes, gpus_per_node=gpus, time="01:00:00",
     )  # fmt: skip
-    return plan_job(name, matrix.model_copy(update={"jobs": {name: row}}), cluster)
+    return plan_job(name, matrix.model_copy(update={"jobs": {**matrix.jobs, name: row}}), cluster)
 
 
 def other_data(workload: str, cluster: Cluster) -> dict[str, str]:
@@ -119,7 +131,10 @@ def render_preflight(job: Job, cluster: Cluster, templates: Environment, folder:
     dirs = shlex.quote(f"--data-dirs={job.args['data-dirs']}")
     # A node that cannot start the launcher tells why only here; it ends nothing.
     look = f'{container}python "$REPO_DIR/scripts/preflight.py" --node {dirs} || true'
-    watched = cluster.model_copy(update={"step_setup": [*cluster.step_setup, look]})
+    changes = {"step_setup": [*cluster.step_setup, look]}
+    if getattr(cluster, "stage_data", None):  # a copy of all the data would outlast the job
+        changes["stage_data"] = None
+    watched = cluster.model_copy(update=changes)
     text = render_job(job, watched, templates, f"python scripts/doctor.py --submit {cluster.name}")
     return text.replace(f"cd experiments/{job.folder} &&", f"cd {shlex.quote(str(folder))} &&")
 
@@ -130,7 +145,7 @@ def prepare(
 ) -> Preflight:  # fmt: skip
     """Plan, render and write one preflight job below `root`; raises ProfileError."""
     job = plan_preflight(nodes, matrix, cluster, gpus)
-    folder = root / cluster.name / job.folder
+    folder = root / job.folder
     text = render_preflight(job, cluster, templates, folder)
     (folder / "log").mkdir(parents=True, exist_ok=True)
     (folder / f"{job.template}.slurm").write_text(text, encoding="utf-8")
