@@ -259,7 +259,11 @@ def measure_group(facts: dict, path: Path, timeout_s: int) -> None:
         torch.cuda.set_device(device)
     facts["in"] = "meeting"
     write_json(path, facts)
+    # NCCL connects only with the first collective; waiting for it so, a rank that nobody answers
+    # raises an error instead of being aborted.
+    os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
     dist.init_process_group(facts["backend"], timeout=timedelta(seconds=timeout_s))
+    dist.all_reduce(torch.zeros(1, device=device))
     facts["in"] = "all-reduce"
     write_json(path, facts)
     facts["reduce"] = check_sum(device) | time_reduce(device)

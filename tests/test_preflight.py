@@ -233,6 +233,18 @@ def test_a_rank_that_did_not_come():
     assert "no socket interface found" in found["ranks meet"].found
 
 
+def test_an_all_reduce_that_did_not_end():
+    ranks = [make_rank(k) for k in range(4)]
+    for rank in ranks:
+        del rank["reduce"], rank["clock"]
+        rank["in"] = "all-reduce"
+    found = judge_all([make_task(k) for k in range(2)], ranks)
+    assert found["ranks meet"].status == "ok"
+    assert found["all-reduce"].status == "FAIL"
+    assert found["all-reduce"].found == "did not end on n1, n2: it hung, or was killed"
+    assert found["bandwidth"].found == "rank 0 on n1: stopped in: all-reduce"
+
+
 def test_what_a_node_did_not_tell_is_not_ok():
     tasks = [make_task(k) for k in range(2)]
     for name in ("data", "torch"):

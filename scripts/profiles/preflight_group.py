@@ -147,6 +147,11 @@ def first_lacking(ranks: list[dict], asked: Asked, fact: str) -> str | None:
 def judge_sum(ranks: list[dict], asked: Asked) -> Verdict:
     """An all-reduce gave the right sum on every rank."""
     check = "all-reduce"
+    stuck = [rank for rank in ranks if rank.get("in") == "all-reduce"]
+    if stuck:
+        words = stuck[0].get("error") or "it hung, or was killed"
+        hosts = ", ".join(dict.fromkeys(rank["host"] for rank in stuck))
+        return Verdict(check, FAIL, f"did not end on {hosts}: {words}", SEE_JOB)
     if lacking := first_lacking(ranks, asked, "reduce"):
         return Verdict(check, NOT_RUN, lacking, SEE_JOB)
     wrong = [rank for rank in ranks if rank["reduce"]["wrong"]]
