@@ -93,7 +93,7 @@ def probe_profile(facts, name: str) -> int:
 def fly_preflight(arguments: argparse.Namespace) -> int:
     """Run the preflight jobs of a profile and print what they found; returns 1 on any FAIL."""
     from profiles.detect_script import list_overrides
-    from profiles.preflight_job import fly, settle
+    from profiles.preflight_flight import fly, settle
     from profiles.preflight_report import describe, find_status, format_table, judge
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: its jobs are cancelled

@@ -12,8 +12,9 @@ import preflight
 import pytest
 from profiles.cluster import Cluster
 from profiles.matrix import DoesNotFit, Job, load_matrix
+from profiles.preflight_flight import NEVER
 from profiles.preflight_group import judge_group, match_interfaces
-from profiles.preflight_job import NEVER, Preflight, plan_preflight, render_preflight
+from profiles.preflight_job import Preflight, plan_preflight, render_preflight
 from profiles.preflight_node import judge_nodes
 from profiles.preflight_report import Cause, find_line, find_status, format_table, judge
 from profiles.preflight_verdict import Asked
