@@ -136,7 +136,7 @@ def prepare_flights(arguments: argparse.Namespace, say) -> tuple:
                         arguments.to, arguments.gpus)
             )  # fmt: skip
         except DoesNotFit as error:
-            say(f"left out: {error}")
+            say(f"left out: {str(error).removesuffix('; edit experiments/matrix.toml')}")
             misfit = error
     if not flights:
         raise misfit

@@ -671,6 +671,18 @@ def test_no_slurm_no_profile(tmp_path):
     assert (done.returncode, done.stderr) == (
         1, 'error: no cluster "ibx" in templates/clusters; did you mean "ibex"?\n',
     )  # fmt: skip
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [*command[:2], "--submit", "ibex", "--to", tmp_path / "file"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "Not a directory; choose a folder that all nodes see, --to DIR" in done.stderr
+    done = subprocess.run([*command, "workstation", "--gpus", "9"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("left out: job"), "Trace" in done.stderr) == (
+        1, 2, False,
+    )  # fmt: skip
     environment = os.environ | {"PATH": str(tmp_path)}
     start = time.monotonic()
     done = subprocess.run([*command, "ibex"], env=environment, capture_output=True, text=True)

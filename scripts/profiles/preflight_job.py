@@ -13,6 +13,7 @@ from profiles.cluster import Cluster
 from profiles.matrix import DoesNotFit, Job, JobRow, Matrix, plan_job
 from profiles.render_job import render_job
 from profiles.slurm import JobState
+from profiles.toml_model import ProfileError
 
 TIME_LIMIT = "00:05:00"  # it runs for about a minute, and a cold PyTorch takes its time to load
 
@@ -135,6 +136,11 @@ def prepare(
     job = plan_preflight(nodes, matrix, cluster, gpus)
     folder = root / job.folder
     text = render_preflight(job, cluster, templates, folder)
-    (folder / "log").mkdir(parents=True, exist_ok=True)
-    (folder / f"{job.template}.slurm").write_text(text, encoding="utf-8")
+    try:
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+        (folder / f"{job.template}.slurm").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(
+            f"cannot write {folder}: {error.strerror}; choose a folder that all nodes see, --to DIR"
+        ) from None
     return Preflight(job, folder, text)
