@@ -447,6 +447,8 @@ def make_cluster(**facts) -> Cluster:
 
 
 MATRIX = load_matrix(REPO / "experiments/matrix.toml")
+JOBS = {name: row for name, row in MATRIX.jobs.items() if row.workload == "tinyimagenet"}
+MATRIX = MATRIX.model_copy(update={"jobs": JOBS})  # 1, 2, 4, 8 GPUs of a node; 2 of 2, 4, 8 nodes
 TEMPLATES = make_environment(REPO / "templates")
 
 
