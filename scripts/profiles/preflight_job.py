@@ -91,8 +91,7 @@ def plan_preflight(nodes: int, matrix: Matrix, cluster: Cluster, gpus: int | Non
             folder=f"{cluster.name}/{job.folder}",
             time=TIME_LIMIT,
             args={"data-dirs": json.dumps(other_data(job.workload, cluster))},
-            # Requeueing is the trainer's; nothing here would save or go on.
-            **{name: None for name in ("requeue_margin_s",) if hasattr(job, name)},
+            requeue_margin_s=None,  # nothing here would save or go on
         )
     raise misfit
 
@@ -120,9 +119,8 @@ def render_preflight(job: Job, cluster: Cluster, templates: Environment, folder:
     dirs = shlex.quote(f"--data-dirs={job.args['data-dirs']}")
     # A node that cannot start the launcher tells why only here; it ends nothing.
     look = f'{container}python "$REPO_DIR/scripts/preflight.py" --node {dirs} || true'
-    changes = {"step_setup": [*cluster.step_setup, look]}
-    if getattr(cluster, "stage_data", None):  # a copy of all the data would outlast the job
-        changes["stage_data"] = None
+    # A copy of all the data would outlast the job: nothing is staged here.
+    changes = {"step_setup": [*cluster.step_setup, look], "stage_data": None}
     watched = cluster.model_copy(update=changes)
     text = render_job(job, watched, templates, f"python scripts/doctor.py --submit {cluster.name}")
     return text.replace(f"cd experiments/{job.folder} &&", f"cd {shlex.quote(str(folder))} &&")
