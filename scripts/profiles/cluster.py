@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from profiles.toml_model import (
+    Argument,
     Directive,
     EnvName,
     Interface,
@@ -128,9 +129,7 @@ class Cluster(Strict):
     reservation: Directive | list[Rule] | None = None
     exclusive: bool = Field(False, description="--exclusive: no other job on the nodes")
     time: TimeLimit | list[TimeRule] | None = Field(None, description="instead of the matrix's")
-    extra_sbatch: list[Annotated[Directive, Field(pattern="^-")]] = Field(
-        [], description="further directives, as they stand"
-    )
+    extra_sbatch: list[Argument] = Field([], description="further directives, as they stand")
     omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]] = (
         Field([], description="directives that the site refuses or does without")
     )
@@ -149,11 +148,9 @@ class Cluster(Strict):
     launcher: Launcher | list[LauncherRule] = Field(
         "torchrun", description="one task a node with torchrun, or one task a GPU without"
     )
-    torchrun_args: list[Annotated[Directive, Field(pattern="^-")]] = Field(
-        [], description="for torchrun"
-    )
+    torchrun_args: list[Argument] = Field([], description="for torchrun")
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
-    srun_args: list[Annotated[Directive, Field(pattern="^-")]] = Field([], description="for srun")
+    srun_args: list[Argument] = Field([], description="for srun")
     starter: ShellLine | None = Field(None, description="a command instead of srun, such as ibrun")
     container: ShellLine | None = Field(None, description="the command prefix inside the step")
 
@@ -200,6 +197,8 @@ def load_cluster(name_or_file: str, folder: Path) -> Cluster:
     What is personal (account, reservation, paths) may lie in NAME.local.toml beside it, which git
     ignores. Raises ProfileError naming the nearest profile when there is none of that name.
     """
+    if not name_or_file.isprintable():  # it becomes part of each script's header
+        raise ProfileError(f"the profile {name_or_file!r} has a control character in its path")
     if name_or_file.endswith(".toml"):
         path = Path(name_or_file)
         shown = name_or_file

@@ -122,5 +122,8 @@ def read_header(text: str) -> str | None:
     What else the header's command line may say is passed over.
     """
     header = _HEADER.search(text)
-    words = shlex.split(header[1]) if header else []
+    try:
+        words = shlex.split(header[1]) if header else []
+    except ValueError:  # a quote that somebody's edit left open
+        return None
     return words[3] if len(words) > 3 else None
