@@ -219,6 +219,22 @@ def test_cpus_and_launcher_by_rule():
     assert "torchrun --nnodes" in render(**none)
 
 
+def test_cpus_of_a_task_as_they_stand():
+    rules = [{"nodes": "1", "use": 6}, {"use": 40}]
+    assert "#SBATCH --cpus-per-task=6\n" in render("ddp_2g1n", cpus_per_task=rules)
+    assert "#SBATCH --cpus-per-task=40\n" in render("ddp_2g2n", cpus_per_task=rules)
+    assert "--cpus-per-task=40" in directives(render(cpus_per_task=40, launcher="srun"))
+    with pytest.raises(ProfileError, match="4 GPUs take 40 CPUs, which exceeds"):
+        render("ddp_4g1n", cpus_per_task=40, cpus_per_node=36)
+    with pytest.raises(ValueError, match="exclude each other"):
+        Cluster(name="x", gpus_per_node=1, cpus_per_gpu=1, cpus_per_task=1)
+
+
+def test_containers_of_pyxis_come_as_arguments_of_srun():
+    image = "--container-image=nvcr.io#nvidia/pytorch:24.01-py3"
+    assert f" '{image}' \\\n  bash -c run_on_node\n" in render(srun_args=[image])
+
+
 def test_port_from_a_command_of_the_site():
     text = render(port_command="get_free_port")
     assert "\nMASTER_PORT=$(get_free_port)\nexport MASTER_PORT\n" in text

@@ -294,13 +294,13 @@ MISTAKES = {
     ),
     "more CPUs than a node has": (
         PROFILE, "cpus_per_gpu = 4", "cpus_per_gpu = 4\ncpus_per_node = 20",
-        'error: job "ddp_8g1n": 8 GPUs x cpus_per_gpu = 4 exceeds cpus_per_node = 20; '
+        'error: job "ddp_8g1n": 8 GPUs take 32 CPUs, which exceeds cpus_per_node = 20; '
         f"edit {PROFILE}",
     ),
     "more workers than CPUs": (
         "experiments/matrix.toml", "lr = 0.001", "lr = 0.001, num-workers = 5",
         'error: job "ddp_1g1n": 1 ranks x num-workers = 5 exceeds 4 CPUs; edit num-workers in '
-        f"experiments/matrix.toml or cpus_per_gpu in {PROFILE}",
+        f"experiments/matrix.toml or the CPUs in {PROFILE}",
     ),
     "a TOML time": (
         "experiments/matrix.toml", 'time = "00:30:00"', "time = 00:30:00",

@@ -23,6 +23,7 @@ from profiles.toml_model import (
     Strict,
     Text,
     TimeLimit,
+    Word,
     merge_toml,
     name_nearest,
     parse_model,
@@ -33,7 +34,16 @@ from profiles.toml_model import (
 GpuRequest = Literal["gpus", "gpus-per-node", "gres", "gpus-per-task", "srun"]
 Value = TypeVar("Value", str, int)
 Launcher = Literal["torchrun", "srun"]
-LOCAL_KEYS = {"account", "qos", "partition", "reservation", "data_dir", "env", "setup"}
+LOCAL_KEYS = {
+    "account",
+    "qos",
+    "partition",
+    "reservation",
+    "data_dir",
+    "stage_data",
+    "env",
+    "setup",
+}
 
 
 class Scales(Strict):
@@ -140,6 +150,9 @@ class Cluster(Strict):
     cpus_per_gpu: Annotated[int, Field(ge=1)] | list[CountRule] | None = Field(
         None, description="makes --cpus-per-task"
     )
+    cpus_per_task: Annotated[int, Field(ge=1)] | list[CountRule] | None = Field(
+        None, description="--cpus-per-task as it stands, instead of cpus_per_gpu"
+    )
     hint: Directive | None = Field(None, description="--hint=nomultithread")
     threads_per_core: int | None = Field(None, ge=1, description="--threads-per-core")
     mem: Directive | list[Rule] | None = Field(None, description="--mem, memory a node")
@@ -148,9 +161,9 @@ class Cluster(Strict):
     launcher: Launcher | list[LauncherRule] = Field(
         "torchrun", description="one task a node with torchrun, or one task a GPU without"
     )
-    torchrun_args: list[Argument] = Field([], description="for torchrun")
+    torchrun_args: list[Word] = Field([], description="for torchrun")
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
-    srun_args: list[Argument] = Field([], description="for srun")
+    srun_args: list[Word] = Field([], description="for srun")
     starter: ShellLine | None = Field(None, description="a command instead of srun, such as ibrun")
     container: ShellLine | None = Field(None, description="the command prefix inside the step")
 
@@ -175,6 +188,12 @@ class Cluster(Strict):
     )
     train_args: dict[Name, Options] = Field({}, description="workload = options this site fixes")
     expected: dict[Name, Expected] = Field({}, description="job = its throughput on this cluster")
+
+    @model_validator(mode="after")
+    def check_cpus(self) -> "Cluster":
+        if self.cpus_per_gpu is not None and self.cpus_per_task is not None:
+            raise ValueError("cpus_per_gpu and cpus_per_task exclude each other; keep one")
+        return self
 
     @model_validator(mode="after")
     def check_ports(self) -> "Cluster":

@@ -68,7 +68,7 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     lines: list[Line] = []
     if job.cpus_per_task:
         each = job.cpus_per_task * job.tasks_per_node // job.gpus_per_node
-        comment = f"{each} a GPU, to load data"
+        comment = "" if cluster.cpus_per_task else f"{each} a GPU, to load data"
         lines.append((f"--cpus-per-task={job.cpus_per_task}", comment))
     if cluster.hint:
         lines.append((f"--hint={cluster.hint}", ""))

@@ -130,7 +130,7 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     launcher = choose(cluster.launcher, row.nodes, gpus) or "torchrun"
     tasks = gpus if launcher == "srun" else 1
     args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
-    cpus = choose(cluster.cpus_per_gpu, row.nodes, gpus)
+    cpus = count_cpus(row.nodes, gpus, tasks, cluster)
     check_cpus(name, gpus, cpus, cluster, args)
     time = choose(cluster.time, row.nodes, gpus) or row.time
     return Job(
@@ -144,7 +144,7 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         gpus_per_node=gpus,
         tasks_per_node=tasks,
         launcher=launcher,
-        cpus_per_task=cpus * gpus // tasks if cpus else None,
+        cpus_per_task=cpus // tasks if cpus else None,
         time=time,
         requeue_margin_s=choose_margin(name, matrix, cluster, time),
         args=args,
@@ -218,22 +218,28 @@ def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> 
         )
 
 
+def count_cpus(nodes: int, gpus_per_node: int, tasks: int, cluster: Cluster) -> int | None:
+    """CPUs of the job on a node; None when the profile leaves them to the site."""
+    per_gpu = choose(cluster.cpus_per_gpu, nodes, gpus_per_node)
+    per_task = choose(cluster.cpus_per_task, nodes, gpus_per_node)
+    return per_gpu * gpus_per_node if per_gpu else per_task * tasks if per_task else None
+
+
 def check_cpus(
-    name: str, gpus_per_node: int, cpus_per_gpu: int | None, cluster: Cluster, args: Options
+    name: str, gpus_per_node: int, cpus: int | None, cluster: Cluster, args: Options
 ) -> None:
     """Refuse a job that wants more CPUs than a node has, or more loader workers than CPUs."""
     profile = f"templates/clusters/{cluster.name}.toml"
-    if cpus_per_gpu is None:
+    if cpus is None:
         return
-    cpus = cpus_per_gpu * gpus_per_node
     if cluster.cpus_per_node and cpus > cluster.cpus_per_node:
         raise ProfileError(
-            f'job "{name}": {gpus_per_node} GPUs x cpus_per_gpu = {cpus_per_gpu} '
-            f"exceeds cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
+            f'job "{name}": {gpus_per_node} GPUs take {cpus} CPUs, which exceeds '
+            f"cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
         )
     workers = args.get("num-workers")
     if isinstance(workers, int) and workers * gpus_per_node > cpus:
         raise ProfileError(
             f'job "{name}": {gpus_per_node} ranks x num-workers = {workers} exceeds '
-            f"{cpus} CPUs; edit num-workers in {MATRIX} or cpus_per_gpu in {profile}"
+            f"{cpus} CPUs; edit num-workers in {MATRIX} or the CPUs in {profile}"
         )

@@ -30,10 +30,12 @@ def check_printable(text: str) -> str:
 
 # What #SBATCH lines may hold: Slurm expands nothing there, but a space or a quote ends a value.
 Directive = Annotated[str, Field(pattern=r"^[A-Za-z0-9@%+,.:/_=\[\]()&|*!^-]+$")]
-# The same with a dash in front. (A second pattern on Directive would take the first one's place.)
+# A whole directive. (A second pattern on Directive would only take the first one's place.)
 Argument = Annotated[str, Field(pattern=r"^-[A-Za-z0-9@%+,.:/_=\[\]()&|*!^-]+$")]
 # A value that reaches a shell: any printable text, since render.py quotes it.
 Text = Annotated[str, AfterValidator(check_printable)]
+# One more option of a command, which render.py quotes too.
+Word = Annotated[str, Field(pattern="^-"), AfterValidator(check_printable)]
 # A line of shell, rendered as it stands.
 ShellLine = Annotated[str, AfterValidator(check_printable)]
 # A folder as a shell finds it: it may name variables ($TMPDIR, ${SLURM_TMPDIR}), nothing more.
