@@ -14,6 +14,7 @@ import difflib
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -201,6 +202,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # render.py --list | head
     try:
         main()
     except ProfileError as problem:
