@@ -520,6 +520,15 @@ def test_repository_tells_what_cannot_run():
     assert all("several nodes are whole nodes of 8 GPUs" in reason for reason in reasons)
 
 
+def test_options_that_a_trainer_adds_in_a_loop_are_known(checkout):
+    (checkout / "scripts/train_loop.py").write_text(
+        'for name in ("layers", "width"):\n    add(f"--{name}", type=int)\n'
+    )
+    known = Repository(checkout).options_of("train_loop.py")
+    assert {"layers", "width", "batch-size"} <= known
+    assert "heads" not in known
+
+
 def test_a_trainer_that_is_not_written_yet_does_not_stop_render(checkout):
     edit(checkout / "experiments/matrix.toml", '"train_spiral.py"', '"train_nothing.py"')
     done = run_render("--workload", "spiral", "--to", "out", repo=checkout)

@@ -77,8 +77,13 @@ class Repository:
         if not source.is_file():
             return set()
         sources = [source, *sorted((self.root / "scripts/training").glob("*.py"))]
-        text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-        return set(re.findall(r'"--([a-z][a-z0-9-]*)"', text))
+        known = set()
+        for path in sources:
+            text = path.read_text(encoding="utf-8")
+            known |= set(re.findall(r'"--([a-z][a-z0-9-]*)"', text))
+            if 'f"--{' in text:  # options made in a loop: their names are words of that file
+                known |= set(re.findall(r'"([a-z][a-z0-9-]*)"', text))
+        return known
 
     def render(self, job: Job, profile: str) -> str:
         """Render `job` for the cluster `profile`."""
