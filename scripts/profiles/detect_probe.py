@@ -47,6 +47,8 @@ ADVICE = {
     "threads-per-core": "threads_per_core: leave it out",
     "exclusive": "exclusive: leave it out",
     "open-mode": 'omit: write ["open-mode"]',
+    "signal": 'omit: write ["signal"]; jobs then end at their time limit',
+    "requeue": 'omit: write ["requeue"]',
 }
 
 

@@ -52,7 +52,9 @@ class Repository:
                 names.append(name)
         if not names:
             known = [*rows, *(row.folder for row in rows.values())]
-            raise ProfileError(f'no job matches {option} "{glob}"; {name_nearest(glob, known)}')
+            of = f' of workload "{workload}"' if workload else ""
+            hint = name_nearest(glob, known)
+            raise ProfileError(f'no job{of} matches {option} "{glob}"; {hint}')
         return names
 
     def plan(self, name: str, profile: str) -> Job:

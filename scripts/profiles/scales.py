@@ -1,12 +1,11 @@
 """Which jobs a command line names: scales, a workload, at most so many GPUs."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatch
 from pathlib import Path
 
 from profiles.matrix import DoesNotFit, Job
 from profiles.repository import Repository
-from profiles.toml_model import ProfileError, name_nearest
+from profiles.toml_model import ProfileError
 
 
 def default_workload(repository: Repository) -> str:
@@ -21,25 +20,11 @@ def select_scale(repository: Repository, scale: str, workload: str | None) -> li
     workload's. What only another workload has (`gpt2/baseline`, `gpt2_1g1n`) is found without.
     Raises ProfileError naming the nearest when none matches.
     """
-    rows = repository.matrix.jobs
-    if workload is not None and workload not in repository.matrix.workloads:
-        hint = name_nearest(workload, list(repository.matrix.workloads))
-        raise ProfileError(f'no workload "{workload}" in experiments/matrix.toml; {hint}')
-    matching = {}
-    for name, row in rows.items():
-        short = row.folder.removeprefix(f"{row.workload}/")
-        if any(fnmatch(text, scale) for text in (name, row.folder, short, Path(row.folder).name)):
-            matching[name] = row.workload
-    usual = workload or default_workload(repository)
-    meant = [name for name, of in matching.items() if of == usual]
-    if not meant and workload is None:
-        meant = list(matching)
-    if not meant:
-        mine = {n: row for n, row in rows.items() if workload in (None, row.workload)}
-        known = [*mine, *(row.folder for row in mine.values())]
-        of = f' of workload "{workload}"' if workload else ""
-        raise ProfileError(f'no job{of} matches the scale "{scale}"; {name_nearest(scale, known)}')
-    return meant
+    names = repository.select(scale, "the scale", workload)
+    if workload is not None:
+        return names
+    rows, usual = repository.matrix.jobs, default_workload(repository)
+    return [name for name in names if rows[name].workload == usual] or names
 
 
 def plan_scales(
