@@ -30,6 +30,10 @@ class TrainerParser(argparse.ArgumentParser):
             read.checkpoint_dir = Path(
                 os.environ.get("CHECKPOINT_DIR", read.workdir / "checkpoints")
             )
+        # A trainer that starts its own processes has --world-size.
+        ranks = getattr(read, "world_size", None) or int(os.environ.get("WORLD_SIZE", 1))
+        if max(getattr(read, "profile_ranks", [0])) >= ranks:
+            self.error(f"argument --profile-ranks: the last of {ranks} ranks is {ranks - 1}")
         return read
 
     def error(self, message: str):

@@ -24,8 +24,10 @@ def measure_exposed_comm(
 
     run_pass: one pass, gradients and nothing else; no_sync: the model's context manager that
     leaves the all-reduce out. The two are timed in turn, PAIRS times, all ranks beginning
-    together; the difference of their medians is what communication adds to a step. Overlapped
-    communication adds nothing, and is not counted.
+    together; the difference of their medians is what communication adds to a step, waiting for
+    slower ranks included. Overlapped communication adds nothing, and is not counted. A step that
+    accumulates the gradients of several passes communicates in its last one only, so the
+    difference of one pass is that of a step, however many passes it has.
 
     No optimizer step is made. Buffers (BatchNorm's statistics) and random number generators are
     put back, gradients are dropped: the training goes on as if nothing had been.
@@ -38,7 +40,9 @@ def measure_exposed_comm(
     rng = capture_rng(device)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for pair in range(PAIRS + 1):
-        for sync in (True, False) if pair % 2 else (False, True):
+        # Now one first, now the other, but with communication at the very end: DDP remembers how
+        # the last pass was made, and copies rank 0's buffers before the next one accordingly.
+        for sync in (False, True) if pair % 2 == PAIRS % 2 else (True, False):
             took = time_pass(model, run_pass, nullcontext if sync else no_sync, device)
             if pair > 0:  # the first pair warms up
                 seconds[sync].append(took)

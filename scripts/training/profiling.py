@@ -13,11 +13,13 @@ class StepProfiler:
     """Profiles `steps` steps of the ranks asked for, once.
 
     Leaves trace_rank<r>.json in `folder`, for chrome://tracing or https://ui.perfetto.dev, and
-    prints the operators that took longest. Throughput of the epoch suffers while it runs.
+    prints the operators that took longest. Profiled steps are slow, and writing the trace takes
+    seconds: leave the throughput of that epoch out of account.
     """
 
     def __init__(self, folder: Path, steps: int, ranks: list[int], device: torch.device):
         self.folder, self.device, self.profiler = folder, device, None
+        self.is_written = False
         if steps and dist.get_rank() in ranks:
             activities = [ProfilerActivity.CPU]
             if device.type == "cuda":
@@ -37,12 +39,22 @@ class StepProfiler:
     def stop(self) -> None:
         """End the profile; one that has fewer steps than asked for is written as it is."""
         if self.profiler:
-            self.profiler.stop()
+            self.profiler.stop()  # writes what is recorded, if anything is
             self.profiler = None
+            if not self.is_written:
+                print(
+                    f"Profile of rank {dist.get_rank()}: nothing to show, the training has no more "
+                    f"than the {SKIPPED + 1} steps that are left out; train more of them",
+                    flush=True,
+                )
 
     def _write(self, profiler: profile) -> None:
         rank = dist.get_rank()
-        profiler.export_chrome_trace(str(self.folder / f"trace_rank{rank}.json"))
+        trace = self.folder / f"trace_rank{rank}.json"
+        temporary = trace.with_name(f"{trace.stem}.tmp.json")  # the name decides the format
+        profiler.export_chrome_trace(str(temporary))
+        temporary.replace(trace)
+        self.is_written = True
         by = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40)
         print(f"Profile of rank {rank}, its trace is trace_rank{rank}.json:\n{table}", flush=True)

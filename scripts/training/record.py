@@ -112,6 +112,7 @@ class RunRecord:
                 f"{what}_per_sec": samples / stopwatch.seconds,
                 "steps": stopwatch.steps,
                 **{f"{part}_s": seconds for part, seconds in stopwatch.parts.items()},
+                "other_s": stopwatch.other_s,
                 **describe_exposed(probe, stopwatch.steps),
                 "train_loss": result.train_loss,
                 "validation_loss": result.val_loss,

@@ -5,6 +5,7 @@ Times, records, checkpoints, signals, the profiler, the tracker and the progress
 
 import os
 import signal
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -67,7 +68,9 @@ class TrainingRun:
         self._restore()
         self.profiler = StepProfiler(args.workdir, args.profile, args.profile_ranks, device)
         self.record.start()
+        began = time.perf_counter()
         self.tracker = start_tracker(args, self.record.run)
+        self.record.epoch_started += time.perf_counter() - began  # no part of the first epoch
 
     # ---- Going through the epochs and steps ----
 

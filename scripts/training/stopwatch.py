@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ class Stopwatch:
         step, stopwatch.mark("optimizer")
 
     On a CPU a mark reads the clock. On a GPU it puts an event into the GPU's queue, which costs
-    microseconds and waits for nothing; the events are read at the end.
+    microseconds and waits for nothing; the events are read at the end. There, waiting for a batch
+    counts only while the GPU has nothing to do: a wait behind its computing costs no time. So the
+    parts never exceed `seconds`; what they leave is other_s, Python between the parts.
     """
 
     def __init__(self, device: torch.device):
@@ -26,11 +29,11 @@ class Stopwatch:
         self.seconds = 0.0
         self.parts = dict.fromkeys(PARTS, 0.0)
         self.step_times_s: list[float] = []  # by the host's clock
-        self._events: list[tuple[str, torch.cuda.Event]] = []
+        self._events: list[tuple[str, torch.cuda.Event, float]] = []  # with the host's wait
 
     def __enter__(self) -> "Stopwatch":
         self._start = self._step_start = self._last = self._now()
-        self._event("start")
+        self._event("data_wait")  # where the first wait begins
         return self
 
     def __exit__(self, *_exception) -> None:
@@ -39,12 +42,13 @@ class Stopwatch:
 
     def wait_for(self, batches: Iterator) -> Any:
         """Return the next batch; the seconds until it is there are data_wait."""
-        self._last = time.perf_counter()
+        began = time.perf_counter()
         batch = next(batches)
-        now = time.perf_counter()
-        self.parts["data_wait"] += now - self._last
-        self._last = now
-        self._event("start")  # a GPU that had to wait for the batch was idle, not copying
+        self._last = time.perf_counter()
+        if self.device.type == "cuda":
+            self._event("data_wait", self._last - began)
+        else:
+            self.parts["data_wait"] += self._last - began
         return batch
 
     def mark(self, part: str) -> None:
@@ -64,6 +68,11 @@ class Stopwatch:
         if len(self._events) > 4000:
             self._read_events(keep=2000)  # these are long past: reading them waits for nothing
 
+    @property
+    def other_s(self) -> float:
+        """Seconds of training that belong to no part."""
+        return self.seconds - sum(self.parts.values())
+
     def elapsed_s(self) -> float:
         """Seconds of training so far, the device synchronised."""
         return self.seconds + self._now() - self._start
@@ -82,11 +91,11 @@ class Stopwatch:
         self.seconds, self.steps = state["seconds"], state["steps"]
         self.parts, self.step_times_s = dict(state["parts"]), list(state["step_times_s"])
 
-    def _event(self, part: str) -> None:
+    def _event(self, part: str, waited_s: float = 0.0) -> None:
         if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
-            self._events.append((part, event))
+            self._events.append((part, event, waited_s))
 
     def _read_events(self, keep: int = 0) -> None:
         """Add up the seconds between all events but the last `keep`."""
@@ -94,11 +103,9 @@ class Stopwatch:
         if done <= 0:
             return
         self._events[done - 1][1].synchronize()
-        for (_, before), (part, event) in zip(
-            self._events[: done - 1], self._events[1:done], strict=True
-        ):
-            if part != "start":
-                self.parts[part] += before.elapsed_time(event) / 1000
+        for (_, before, _), (part, event, waited_s) in pairwise(self._events[:done]):
+            took_s = before.elapsed_time(event) / 1000
+            self.parts[part] += min(took_s, waited_s) if part == "data_wait" else took_s
         self._events = self._events[done - 1 :]
 
     def _now(self) -> float:
