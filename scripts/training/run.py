@@ -169,6 +169,7 @@ class TrainingRun:
         begun = self.step > 0
         mine = {
             "rng": capture_rng(self.device),
+            "probe": self.probe,
             "stopwatch": self.stopwatch.state_dict() if begun else None,
             "sums": self.sums.cpu() if begun else None,
         }
@@ -181,7 +182,6 @@ class TrainingRun:
                 "total_steps": self.total_steps,
                 "lr": self.lr,
                 "record": self.record.state_dict(),
-                "probe": self.probe,
                 "ranks": ranks,
             }
             self.checkpoints.save(self.total_steps, content)
@@ -197,8 +197,9 @@ class TrainingRun:
         self.record.load_state_dict(saved["record"])
         self.record.run["resumed_from"] = {key: saved[key] for key in ("epoch", "step")}
         self.epoch, self.step = saved["epoch"], saved["step"]
-        self.total_steps, self.lr, self.probe = saved["total_steps"], saved["lr"], saved["probe"]
+        self.total_steps, self.lr = saved["total_steps"], saved["lr"]
         mine = saved["ranks"][dist.get_rank()]
+        self.probe = mine["probe"]
         restore_rng(mine["rng"], self.device)
         self._saved_epoch = mine if self.step else None
         if self.is_main:
