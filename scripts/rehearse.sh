@@ -4,17 +4,18 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: bash scripts/rehearse.sh [--all] [--data DIR] [--keep]
+usage: bash scripts/rehearse.sh [--workload W] [--all] [--data DIR] [--keep]
 
 Makes .venv, installs Slurm when it is missing (Debian or Ubuntu, as root), starts a virtual
 cluster, submits the baseline, 2 GPUs and 2 nodes x 2 GPUs, shows their progress, prints the filled
 tables and takes the cluster down. On two cores it takes about five minutes, the environment aside.
 
-  --all        all seven scales on 8 nodes (about 20 minutes on two cores)
-  --data DIR   a TinyImageNet folder to train on (default: scikit-learn's handwritten digits);
-               the whole of it takes hours on a few cores
-  --keep       leave the cluster up afterwards
-  -h, --help   this text
+  --workload W  gpt2, translation or spiral at every scale they have, instead of tinyimagenet
+  --all         all seven scales on 8 nodes (about 20 minutes on two cores)
+  --data DIR    the workload's data, a TinyImageNet folder for instance, which takes hours on a few
+                cores (default: handwritten digits; Python's own sources; Django's translations)
+  --keep        leave the cluster up afterwards
+  -h, --help    this text
 
 Everything it makes is in rehearsal/ and data/; experiments/ is not touched.
 TEXT
@@ -29,30 +30,40 @@ say() {
   printf '\n==> %s\n' "$*"
 }
 
-all=false keep=false data=''
+all=false keep=false data='' workload=tinyimagenet
 while (($#)); do
   case $1 in
     --all) all=true ;;
     --keep) keep=true ;;
     --data)
       (($# > 1)) || die "--data needs a folder"
-      [[ -d $2/train && -d $2/val ]] ||
-        die "no train/ and val/ in $2; make them with scripts/prepare_data.py tinyimagenet"
+      [[ -d $2 ]] || die "$2 is not a folder; make one with scripts/prepare_data.py"
       data=$(realpath -- "$2")
+      shift
+      ;;
+    --workload)
+      [[ ${2-} =~ ^(tinyimagenet|gpt2|translation|spiral)$ ]] ||
+        die "--workload needs tinyimagenet, gpt2, translation or spiral"
+      workload=$2
       shift
       ;;
     -h | --help)
       usage
       exit 0
       ;;
-    *) die "unknown option '$1'; there are --all, --data DIR, --keep and --help" ;;
+    *) die "unknown option '$1'; there are --workload W, --all, --data DIR, --keep and --help" ;;
   esac
   shift
 done
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd -- "$repo"
-if $all; then
+if [[ $workload == tinyimagenet && -n $data && ! (-d $data/train && -d $data/val) ]]; then
+  die "no train/ and val/ in $data; make them with scripts/prepare_data.py tinyimagenet"
+fi
+if [[ $workload != tinyimagenet ]]; then
+  nodes=2 scales=(--all)
+elif $all; then
   nodes=8 scales=(baseline multi_gpu/{2,4,8}_gpus multi_node/{2,4,8}_nodes)
 else
   nodes=2 scales=(baseline multi_gpu/2_gpus multi_node/2_nodes)
@@ -102,18 +113,34 @@ else
 fi
 
 say "Environment"
-bash scripts/setup_env.sh
+if [[ $workload == gpt2 || $workload == translation ]]; then
+  bash scripts/setup_env.sh --workloads
+else
+  bash scripts/setup_env.sh
+fi
 source .venv/bin/activate
 
 say "Data"
 if [[ -z $data ]]; then
-  data=$repo/data/digits
-  python scripts/prepare_data.py tinyimagenet --digits data/digits
+  data=$repo/data/$workload
+  case $workload in
+    tinyimagenet)
+      data=$repo/data/digits
+      python scripts/prepare_data.py tinyimagenet --digits data/digits
+      ;;
+    gpt2) python scripts/prepare_data.py gpt2 data/gpt2 --vocab-size 2048 --max-bytes 2000000 ;;
+    translation)
+      python scripts/prepare_data.py translation data/translation --max-pairs 5000 \
+        --vocab-size 4000 --gettext "$(python -c 'import django; print(*django.__path__)')" \
+        --language de nl sv fr it es pt
+      ;;
+    spiral) echo "The spiral's points are made by its trainer" ;;
+  esac
 fi
 export DATA_DIR=$data REPO_DIR=$repo
 
 say "Job scripts for the virtual cluster"
-python render.py --cluster virtual --workload tinyimagenet --to rehearsal
+python render.py --cluster virtual --workload "$workload" --to rehearsal
 
 say "Virtual cluster of $nodes nodes"
 trap take_down EXIT
@@ -125,10 +152,10 @@ source <(cluster env)
 
 say "Jobs: ${scales[*]}, one after the other"
 # Two at once would share the cores, and neither would show its own speed.
-failed=false tables=rehearsal/tables/tinyimagenet.md
+failed=false tables=rehearsal/tables/$workload.md
 rm -f -- "$tables"
-python scripts/submit.py --experiments rehearsal --after --watch --interval 1 --yes \
-  "${scales[@]}" || failed=true
+python scripts/submit.py --experiments rehearsal --workload "$workload" --after --watch \
+  --interval 1 --yes "${scales[@]}" || failed=true
 
 say "Scaling tables, as the last job wrote them"
 [[ -f $tables ]] || die "the job that writes the tables did not; its log is in rehearsal/tables/"
