@@ -134,7 +134,7 @@ if [[ -z $data ]]; then
         --vocab-size 4000 --gettext "$(python -c 'import django; print(*django.__path__)')" \
         --language de nl sv fr it es pt
       ;;
-    spiral) echo "The spiral's points are made by its trainer" ;;
+    *) echo "The spiral's points are made by its trainer" ;;
   esac
 fi
 export DATA_DIR=$data REPO_DIR=$repo

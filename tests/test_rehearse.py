@@ -139,7 +139,10 @@ def test_plots_are_there(rehearsal):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--al"], "error: unknown option '--al'; there are --all, --data DIR, --keep and --help"),
+        (
+            ["--al"],
+            "error: unknown option '--al'; there are --workload W, --all, --data DIR, --keep and --help",
+        ),
         (["--data"], "error: --data needs a folder"),
         (["--data", "/no/such"], "error: no train/ and val/ in /no/such; make them with scripts"),
     ],
