@@ -144,7 +144,9 @@ def test_plots_are_there(rehearsal):
             "error: unknown option '--al'; there are --workload W, --all, --data DIR, --keep and --help",
         ),
         (["--data"], "error: --data needs a folder"),
-        (["--data", "/no/such"], "error: no train/ and val/ in /no/such; make them with scripts"),
+        (["--data", "/no/such"], "error: /no/such is not a folder; make one with scripts/prepare"),
+        (["--data", "/tmp"], "error: no train/ and val/ in /tmp; make them with scripts"),
+        (["--workload", "gpt"], "error: --workload needs tinyimagenet, gpt2, translation or"),
     ],
 )
 def test_wrong_option_is_one_line(args, message):
