@@ -141,7 +141,7 @@ def test_plots_are_there(rehearsal):
     [
         (
             ["--al"],
-            "error: unknown option '--al'; there are --workload W, --all, --data DIR, --keep and --help",
+            "error: unknown option '--al'; there are --workload W, --all, --data DIR, --keep",
         ),
         (["--data"], "error: --data needs a folder"),
         (["--data", "/no/such"], "error: /no/such is not a folder; make one with scripts/prepare"),
