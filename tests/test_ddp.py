@@ -1,4 +1,4 @@
-"""Two real processes over gloo: equal copies, the gradients of one process, no sample twice."""
+"""Real processes over gloo: equal copies, the gradients of one process, no sample twice."""
 
 import os
 import subprocess
@@ -14,22 +14,22 @@ SCRIPTS = TESTS.parent / "scripts"
 
 @pytest.fixture(scope="module")
 def probes(digits, tmp_path_factory) -> dict[str, dict]:
-    """What tests/ddp_probe.py saved on 1 process ("1_0") and on each of 2 ("2_0", "2_1")."""
+    """What tests/ddp_probe.py saved on 1 process ("1_0"), on each of 2 ("2_0", "2_1") and of 4."""
     out = tmp_path_factory.mktemp("probes")
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for launcher in ([sys.executable], torchrun):
-        command = [*launcher, TESTS / "ddp_probe.py", digits, out]
+    torchrun = ["-m", "torch.distributed.run", "--standalone"]
+    for launcher in ([], [*torchrun, "--nproc-per-node=2"], [*torchrun, "--nproc-per-node=4"]):
+        command = [sys.executable, *launcher, TESTS / "ddp_probe.py", digits, out]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return {path.stem: torch.load(path) for path in out.glob("*.pt")}
 
 
-def test_gradients_of_two_processes_are_those_of_one(probes):
+def test_gradients_of_two_and_four_processes_are_those_of_one(probes):
     alone = probes["1_0"]["gradients"]
     assert alone.dtype == torch.float64
     assert alone.abs().max() > 0.1
-    for rank in ("2_0", "2_1"):
+    for rank in ("2_0", "2_1", "4_0", "4_3"):
         torch.testing.assert_close(probes[rank]["gradients"], alone, rtol=0, atol=1e-10)
 
 
