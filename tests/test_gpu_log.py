@@ -201,7 +201,6 @@ def test_a_log_without_a_sample_says_why(tmp_path, content, problem):
     [
         "# Elapsed time   CPU (%)     Real (MB)   Virtual (MB)\n0.0 0.0 1.0 2.0\n",
         '{"rank": 0}\n',
-        "index, utilization.gpu [%]\n0, 97\n",
         "memory.used was high\n",
         b"\x89PNG\r\n\x1a\n\x00\x00" + bytes(range(256)) + b"\n",
     ],

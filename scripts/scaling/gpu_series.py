@@ -3,20 +3,27 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
 from scaling.errors import ScalingError
 from scaling.numbers import round_half_even, to_fraction
+from scaling.times import parse_timestamp, seconds_between
+
+__all__ = ["GpuLog", "GpuMemory", "GpuSeries", "Rounds", "parse_timestamp", "seconds_between"]
 
 ROUND_GAP_S = 0.25  # the rows of one round are milliseconds apart
 MOST_GPUS = 16  # of a node; more rows in a "round" are several rounds
+MOST_REMEMBERED = 100_000  # amounts; a GPU has fewer MiB than that
+STEPS_COUNTED = 1000  # the usual step between samples is that of the first ones
 
 
 @dataclass(frozen=True)
 class GpuMemory:
     """Used memory of one GPU over a log: n samples; peak, average and mode in MiB.
+
+    `uuid` is '' when the log names none; the index may then be the order of appearance.
 
     `covered_s` is the time between the first and the last sample (backward steps of the
     clock left out) and `interval_s` the usual step; None without readable timestamps.
@@ -31,6 +38,7 @@ class GpuMemory:
     last: datetime | None
     covered_s: float | None
     interval_s: float | None
+    uuid: str = ""
 
     @property
     def avg_mib(self) -> float:
@@ -65,24 +73,39 @@ class GpuLog:
 class GpuSeries:
     """Collects one GPU's samples; keeps counts of values, never the samples."""
 
-    def __init__(self, index: int):
+    def __init__(self, index: int, uuid: str = ""):
         self.index = index
+        self.uuid = uuid
         self.counts: Counter[int | float] = Counter()
         self.steps: Counter[int] = Counter()  # tenths of a second between samples
         self.first: datetime | None = None
         self.last: datetime | None = None
-        self.covered_s = 0.0
+        self.covered = timedelta()  # exact, so that the order of adding does not show
 
-    def add(self, when: datetime | None, used_mib: int | float) -> None:
-        self.counts[used_mib] += 1
-        if when is None:
-            return
+    def add(self, when: datetime | None, used_mib: int | float | None) -> None:
+        """Take one sample in; without an amount only its time counts."""
+        if used_mib is not None:
+            self.counts[used_mib] += 1
+        if when is not None:
+            self.add_time(when)
+
+    def add_time(self, when: datetime) -> None:
         if self.first is None:
             self.first = when
         elif (step_s := seconds_between(self.last, when)) > 0:
-            self.covered_s += step_s
-            self.steps[int(step_s * 10 + 0.5)] += 1
+            self.covered += when - self.last
+            if self.counts_steps:
+                self.steps[int(step_s * 10 + 0.5)] += 1
         self.last = when
+
+    @property
+    def counts_steps(self) -> bool:
+        return self.steps.total() < STEPS_COUNTED
+
+    def add_span(self, until: datetime) -> None:
+        """Take in that there were samples from the last one's time until this one, in order."""
+        self.covered += until - self.last
+        self.last = until
 
     def summarise(self) -> GpuMemory:
         n = self.counts.total()
@@ -98,8 +121,9 @@ class GpuSeries:
             mode_mib=min(value for value, count in self.counts.items() if count == most),
             first=self.first,
             last=self.last,
-            covered_s=None if self.first is None else self.covered_s,
+            covered_s=None if self.first is None else self.covered.total_seconds(),
             interval_s=None if usual_step is None else usual_step / 10,
+            uuid=self.uuid,
         )
 
 
@@ -112,17 +136,18 @@ class Rounds:
 
     def __init__(self, path: Path):
         self.path = path
-        self.rows: list[tuple[datetime, int | float | str]] = []
+        self.rows: list[tuple] = []  # (time, MiB or why there is none, fields)
         self.size: int | None = None
         self.dropped = 0
 
-    def add(self, when: datetime | None, used_mib: int | float | str) -> list[tuple]:
-        """Take a row in; return (order, time, MiB) of each row of a round that it has ended."""
+    def add(self, when: datetime | None, used_mib: int | float | str | None, fields) -> list[tuple]:
+        """Take a row in; return (order, time, MiB, fields) of each row of a round it has ended."""
         if when is None:
+            self.rows.append((when, used_mib, fields))
             raise self._refusal()
         gap_s = abs(seconds_between(self.rows[-1][0], when)) if self.rows else 0.0
         ended = list(self.close()) if gap_s > ROUND_GAP_S else []
-        self.rows.append((when, used_mib))
+        self.rows.append((when, used_mib, fields))
         if len(self.rows) > MOST_GPUS:
             raise self._refusal()
         return ended
@@ -137,29 +162,18 @@ class Rounds:
         """Yield the rows of the round at hand when it is a whole one."""
         rows, self.rows = self.rows, []
         self.size = self.size or len(rows)
-        for order, (when, used_mib) in enumerate(rows):
+        for order, (when, used_mib, fields) in enumerate(rows):
             if isinstance(used_mib, str):
                 continue  # counted by the reader under its own reason
             if len(rows) == self.size:
-                yield order, when, used_mib
+                yield order, when, used_mib, fields
             else:
                 self.dropped += 1
 
-
-def parse_timestamp(text: str) -> datetime | None:
-    """Return nvidia-smi's `2026/11/21 10:00:05.123` (local time, no zone) or ISO 8601."""
-    try:
-        return datetime.fromisoformat(text.replace("/", "-"))
-    except ValueError:
-        return None
-
-
-def seconds_between(earlier: datetime, later: datetime) -> float:
-    """Return the seconds between two times, 0.0 when only one of them has a zone."""
-    try:
-        return (later - earlier).total_seconds()
-    except TypeError:
-        return 0.0
+    def give_up(self) -> Iterator[tuple]:
+        """Yield the rows at hand, of whatever GPU they are."""
+        rows, self.rows = self.rows, []
+        yield from (row for row in rows if not isinstance(row[1], str))
 
 
 def format_memory(log: GpuLog) -> list[str]:

@@ -33,6 +33,15 @@ def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
     not finished it. Lines are cut at LONGEST_LINE_CHARS; memory stays bounded for any file.
     Raises ScalingError when the file cannot be read.
     """
+    for block in read_blocks(path):
+        yield from split_block(block)
+
+
+def read_blocks(path: Path) -> Iterator[str]:
+    """Yield the text of a file (see read_lines) in blocks of whole lines, about 1 MB each.
+
+    Only the last block can end without a `\\n`. Raises ScalingError when it cannot be read.
+    """
     try:
         with Path(path).open("rb") as file:
             head = file.read(4)
@@ -40,7 +49,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
                 (known for known in _BOMS if head.startswith(known[0])), (b"", "utf-8")
             )
             file.seek(len(bom))
-            yield from _split(_decode(file, encoding))
+            yield from _join_lines(_decode(file, encoding))
     except OSError as error:
         raise ScalingError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -54,17 +63,26 @@ def _decode(file: io.BufferedReader, encoding: str) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def _split(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
+def _join_lines(texts: Iterator[str]) -> Iterator[str]:
     rest = ""
     for text in texts:
-        *whole, rest_of_text = text.split("\n")
-        for line in whole:
-            yield (rest + line)[:LONGEST_LINE_CHARS], True
+        whole = text.rfind("\n") + 1
+        if whole:
+            yield rest + text[:whole]
             rest = ""
         # What no line of ours can need is let go of, so a line without an end costs nothing.
-        rest = (rest + rest_of_text)[:LONGEST_LINE_CHARS]
+        rest = (rest + text[whole:])[:LONGEST_LINE_CHARS]
     if rest:
-        yield rest, False
+        yield rest
+
+
+def split_block(block: str) -> Iterator[tuple[str, bool]]:
+    """Yield the lines of a block of read_blocks, each with whether it had an end."""
+    *whole, rest = block.split("\n")
+    for line in whole:
+        yield line[:LONGEST_LINE_CHARS], True
+    if rest:
+        yield rest[:LONGEST_LINE_CHARS], False
 
 
 def clean_line(line: str) -> str:
