@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scaling.causes import Cause, find_cause, read_evidence
+from scaling.epoch_line import Epoch, parse_epoch_line, parse_epoch_lines, parse_label
 from scaling.numbers import NUMBER, LoggedNumber
-from scaling.text import clean_line, read_lines
+from scaling.text import LONGEST_LINE_CHARS, clean_line, read_blocks, read_lines
 
 __all__ = [
     "Attempt",
     "Cause",
     "Epoch",
+    "LogReader",
     "SlurmOut",
     "find_cause",
     "parse_epoch_line",
@@ -24,60 +26,30 @@ __all__ = [
     "read_slurm_out",
 ]
 
-# The unit closes the line: without it the last number may be cut, and is not taken.
-_EPOCH = re.compile(
-    rf"Epoch \[(?P<epoch>\d{{1,9}})/(?P<epochs>\d{{1,9}})\] LR: (?P<lr>{NUMBER})"
-    rf" \| Loss \(train, val\): (?P<train_loss>{NUMBER}), (?P<val_loss>{NUMBER})"
-    rf"(?: \| (?P<scores>[^|]*))? \| Throughput: (?P<throughput>{NUMBER}) "
-    r"(?P<unit>(?:img|tokens|samples)/s)"
-)
-_SCORES = {
-    ("train_accuracy_pct", "val_accuracy_pct"): (
-        rf"Accuracy \(train, val\): ({NUMBER})%, ({NUMBER})%"
-    ),
-    ("train_perplexity", "val_perplexity"): rf"Perplexity \(train, val\): ({NUMBER}), ({NUMBER})",
-    ("val_bleu",): rf"BLEU \(val\): ({NUMBER})",
-}
 _TOTALS = {
     "total_training_s": re.compile(rf"Total training time: ({NUMBER}) s\b"),
     "best_val_loss": re.compile(rf"Best validation loss: ({NUMBER})\s*$"),
     "best_val_accuracy_pct": re.compile(rf"Best validation accuracy: ({NUMBER})%"),
 }
 _REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch line. Losses are means over samples, accuracies in %, throughput is global.
-
-    Numbers keep the digits of the log in their `.text`. Scores that the line does not hold
-    are None. `text` is the line without what stood around it; `line_number` counts from 1.
-    """
-
-    epoch: int
-    epochs: int
-    lr: LoggedNumber
-    train_loss: LoggedNumber
-    val_loss: LoggedNumber
-    throughput_per_s: LoggedNumber
-    unit: str
-    text: str
-    line_number: int
-    train_accuracy_pct: LoggedNumber | None = None
-    val_accuracy_pct: LoggedNumber | None = None
-    train_perplexity: LoggedNumber | None = None
-    val_perplexity: LoggedNumber | None = None
-    val_bleu: LoggedNumber | None = None
+# No other line is read. An escape: a colour may part the words.
+_TELLING = ("Epoch [", "Total training", "Best validation", "DUE TO ", "\x1b")
+MOST_ATTEMPTS = 1000  # kept of a log; of more the oldest are let go of, and counted
 
 
 @dataclass
 class Attempt:
-    """One run of the training in the log: its epochs by number, and what it printed last."""
+    """One run of the training in the log: its epochs by number, and what it printed last.
+
+    `repeated` are the epochs that came twice in a row with other figures.
+    """
 
     by_number: dict[int, Epoch] = field(default_factory=dict)
     total_training_s: LoggedNumber | None = None
     best_val_loss: LoggedNumber | None = None
     best_val_accuracy_pct: LoggedNumber | None = None
+    newest: Epoch | None = None  # the last line that was read
+    repeated: set[int] = field(default_factory=set)
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -85,7 +57,7 @@ class Attempt:
 
     @property
     def last(self) -> Epoch | None:
-        return self.epochs[-1] if self.by_number else None
+        return self.by_number[max(self.by_number)] if self.by_number else None
 
     @property
     def has_all_epochs(self) -> bool:
@@ -98,17 +70,27 @@ class SlurmOut:
     """A Slurm log: its attempts in order (at least one), and lines that read like none.
 
     `unreadable` are the line numbers that speak of an epoch but do not hold a whole line:
-    cut, or with another process' words in the middle.
+    cut, or with another process' words in the middle. `other_ranks` counts the epoch lines
+    of ranks above the lowest labelled one. `is_mixed`: several processes without a label
+    print epoch lines that differ, so whose figures are the job's is not known.
     """
 
     path: Path
-    attempts: list[Attempt]
+    attempts: list[Attempt] = field(default_factory=lambda: [Attempt()])
     lines: int = 0
     unreadable: list[int] = field(default_factory=list)
+    other_ranks: int = 0
+    forgotten_attempts: int = 0
 
     @property
     def last_attempt(self) -> Attempt:
         return self.attempts[-1]
+
+    @property
+    def is_mixed(self) -> bool:
+        last, before = self.last_attempt, self.attempts[-2:-1]
+        later = set(last.by_number) - {1}
+        return bool(later and later <= last.repeated and before and set(before[0].by_number) == {1})
 
 
 def read_slurm_out(path: Path) -> SlurmOut:
@@ -116,60 +98,103 @@ def read_slurm_out(path: Path) -> SlurmOut:
 
     A new attempt starts where Slurm says that it requeued the job, or where the epoch
     number goes back to 1; one that resumes at a later epoch inherits the epochs before it.
+    Of labelled ranks (srun --label, torchrun --tee) the lowest one's lines count.
     Raises ScalingError when the file cannot be read.
     """
-    log = SlurmOut(Path(path), [Attempt()])
-    requeued = False
-    for log.lines, (line, has_end) in enumerate(read_lines(path), start=1):
-        if "\x1b" in line:
-            line = clean_line(line)
-        if "Epoch [" in line:
-            epoch = parse_epoch_line(line, log.lines)
-            if epoch is None:
-                log.unreadable.append(log.lines)
-            elif requeued or _starts_again(log.last_attempt, epoch):
-                log.attempts.append(_follow(log.last_attempt, epoch))
-                requeued = False
-            if epoch is not None:
-                log.last_attempt.by_number[epoch.epoch] = epoch
-        elif "Total training" in line or "Best validation" in line:
-            _take_total(log.last_attempt, clean_line(line), has_end)
-        elif "DUE TO " in line and _REQUEUED.search(line):
-            requeued = True
+    reader = LogReader(path)
+    log = reader.log
+    for block in read_blocks(path):
+        number, counted = log.lines + 1, 0
+        for start in _find_telling_lines(block):
+            number += block.count("\n", counted, start)
+            counted = start
+            end = block.find("\n", start)
+            line = block[start : min(len(block) if end < 0 else end, start + LONGEST_LINE_CHARS)]
+            reader.take(line, number, end >= 0)
+        log.lines += block.count("\n") + (not block.endswith("\n"))
     return log
 
 
-def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:
-    """Return the epoch line that stands in a line of the log, None when none does."""
-    match = _EPOCH.search(clean_line(line))
-    if match is None:
-        return None
-    found = match.groupdict()
-    return Epoch(
-        epoch=int(found["epoch"]),
-        epochs=int(found["epochs"]),
-        lr=LoggedNumber(found["lr"]),
-        train_loss=LoggedNumber(found["train_loss"]),
-        val_loss=LoggedNumber(found["val_loss"]),
-        throughput_per_s=LoggedNumber(found["throughput"]),
-        unit=found["unit"],
-        text=match[0],
-        line_number=line_number,
-        **_parse_scores(found["scores"] or ""),
-    )
+def _find_telling_lines(block: str) -> list[int]:
+    """Return where the lines begin that hold a word which any line of ours must hold."""
+    starts = set()
+    for word in _TELLING:
+        at = block.find(word)
+        while at >= 0:
+            starts.add(block.rfind("\n", 0, at) + 1)
+            end = block.find("\n", at)
+            at = block.find(word, end) if end >= 0 else -1
+    return sorted(starts)
 
 
-def _parse_scores(text: str) -> dict[str, LoggedNumber]:
-    for names, pattern in _SCORES.items():
-        match = re.fullmatch(pattern, text.strip())
-        if match:
-            return dict(zip(names, map(LoggedNumber, match.groups()), strict=True))
-    return {}
+class LogReader:
+    """Takes the lines of a Slurm log in; `log` is what they said so far."""
+
+    def __init__(self, path: Path):
+        self.log = SlurmOut(Path(path))
+        self.requeued = False
+        self.label: tuple[int, ...] | None = None  # the lowest one that had an epoch line
+
+    def take(self, line: str, number: int, has_end: bool) -> str:
+        """Take one line in; return what it is: 'epoch', 'total', 'requeue', … or ''."""
+        if "\x1b" in line:
+            line = clean_line(line)
+        if "Epoch [" in line:
+            epochs = parse_epoch_lines(line, number)
+            if not epochs:
+                self.log.unreadable.append(number)
+                return "unreadable"
+            return self._take_epochs(epochs, parse_label(line))
+        if "Total training" in line or "Best validation" in line:
+            return self._take_total(clean_line(line), has_end, parse_label(line))
+        if "DUE TO " in line and _REQUEUED.search(line):
+            self.requeued = True
+            return "requeue"
+        return ""
+
+    def _take_epochs(self, epochs: list[Epoch], label: tuple[int, ...]) -> str:
+        if self.label is None or label < self.label:
+            if self.label is not None:
+                self.log.other_ranks += sum(len(a.by_number) for a in self.log.attempts)
+                self.log.attempts = [Attempt()]
+            self.label = label
+        if label > self.label:
+            self.log.other_ranks += len(epochs)
+            return "other rank"
+        for epoch in epochs:
+            self._take_epoch(epoch)
+        return "epoch"
+
+    def _take_epoch(self, epoch: Epoch) -> None:
+        log, last = self.log, self.log.last_attempt
+        if self.requeued or _starts_again(last, epoch):
+            log.attempts.append(_follow(last, epoch))
+            self.requeued = False
+            if len(log.attempts) > MOST_ATTEMPTS:
+                del log.attempts[0]
+                log.forgotten_attempts += 1
+        attempt = log.last_attempt
+        before = attempt.newest
+        if before and before.epoch == epoch.epoch and before.text != epoch.text:
+            attempt.repeated.add(epoch.epoch)
+        attempt.by_number[epoch.epoch] = attempt.newest = epoch
+
+    def _take_total(self, line: str, has_end: bool, label: tuple[int, ...]) -> str:
+        if self.label is not None and label > self.label:
+            return "other rank"
+        for name, pattern in _TOTALS.items():
+            match = pattern.search(line)
+            if match and (has_end or name != "best_val_loss"):
+                setattr(self.log.last_attempt, name, LoggedNumber(match[1]))
+                return "total"
+        return ""
 
 
 def _starts_again(attempt: Attempt, epoch: Epoch) -> bool:
-    last, before = attempt.last, attempt.by_number.get(epoch.epoch)
-    if last is None or (before is not None and before.text == epoch.text):
+    last, before = attempt.newest, attempt.by_number.get(epoch.epoch)
+    if last is None:
+        return False
+    if before is not None and before.text == epoch.text and attempt.total_training_s is None:
         return False  # the same line twice: `--tee` prints it to two places
     return epoch.epoch == 1 or epoch.epochs != last.epochs
 
@@ -180,13 +205,6 @@ def _follow(attempt: Attempt, epoch: Epoch) -> Attempt:
     if epoch.epoch == 1 or last is None or last.epochs != epoch.epochs:
         return Attempt()
     return Attempt({n: done for n, done in attempt.by_number.items() if n < epoch.epoch})
-
-
-def _take_total(attempt: Attempt, line: str, has_end: bool) -> None:
-    for name, pattern in _TOTALS.items():
-        match = pattern.search(line)
-        if match and (has_end or name != "best_val_loss"):
-            setattr(attempt, name, LoggedNumber(match[1]))
 
 
 def read_log_evidence(path: Path) -> tuple[Cause | None, Cause | None]:

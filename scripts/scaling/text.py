@@ -23,6 +23,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_NO_BOM = (b"", "utf-8")
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
@@ -43,23 +44,29 @@ def read_blocks(path: Path) -> Iterator[str]:
     Only the last block can end without a `\\n`. Raises ScalingError when it cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(4)
-            bom, encoding = next(
-                (known for known in _BOMS if head.startswith(known[0])), (b"", "utf-8")
-            )
-            file.seek(len(bom))
-            yield from _join_lines(_decode(file, encoding))
+        with open(path, "rb") as file:  # noqa: PTH123 - Path.open costs as much as a small log
+            chunk = file.read(CHUNK_BYTES)
+            bom, encoding = next((known for known in _BOMS if chunk.startswith(known[0])), _NO_BOM)
+            chunk = chunk[len(bom) :]
+            if encoding == "utf-8" and len(chunk) < CHUNK_BYTES - len(bom):
+                yield from _join_lines(iter([_tidy_ends(chunk.decode(errors="replace"))]))
+            else:
+                yield from _join_lines(_decode(chunk, file, encoding))
     except OSError as error:
         raise ScalingError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _decode(file: io.BufferedReader, encoding: str) -> Iterator[str]:
+def _tidy_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _decode(chunk: bytes, file: io.BufferedReader, encoding: str) -> Iterator[str]:
     decoder = io.IncrementalNewlineDecoder(
         codecs.getincrementaldecoder(encoding)(errors="replace"), translate=True
     )
-    while chunk := file.read(CHUNK_BYTES):
+    while chunk:
         yield decoder.decode(chunk)
+        chunk = file.read(CHUNK_BYTES)
     yield decoder.decode(b"", final=True)
 
 
