@@ -10,7 +10,7 @@ from scaling.text import clean_line
 _EPOCH = re.compile(
     rf"Epoch \[(\d{{1,9}})/(\d{{1,9}})\] LR: ({NUMBER})"
     rf" \| Loss \(train, val\): ({NUMBER}), ({NUMBER})"
-    rf"((?: \| [^|]*?)*?) \| Throughput: ({NUMBER}) "
+    rf" \|((?: (?!Throughput: )[^|\n]{{0,300}}\|){{0,8}}) Throughput: ({NUMBER}) "
     r"((?:img|tokens|samples)/s)"
 )
 _SCORES = {
@@ -105,6 +105,13 @@ def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
     if not line.isprintable():
         line = clean_line(line)
     return [Epoch(match, line_number) for match in _EPOCH.finditer(line)]
+
+
+def match_plain_line(block: str, start: int, line_number: int) -> Epoch | None:
+    """Return the epoch line that fills the line at `start` of a block, in plain ASCII."""
+    match = _EPOCH.match(block, start)
+    is_plain = match and block.startswith("\n", match.end()) and match[6].isascii()
+    return Epoch(match, line_number) if is_plain and match[6].isprintable() else None
 
 
 def parse_label(line: str) -> tuple[int, ...]:

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scaling.causes import Cause, find_cause, read_evidence
-from scaling.epoch_line import Epoch, parse_epoch_line, parse_epoch_lines, parse_label
+from scaling.epoch_line import (
+    Epoch,
+    match_plain_line,
+    parse_epoch_line,
+    parse_epoch_lines,
+    parse_label,
+)
 from scaling.numbers import NUMBER, LoggedNumber
 from scaling.text import LONGEST_LINE_CHARS, clean_line, read_blocks, read_lines
 
@@ -108,6 +114,10 @@ def read_slurm_out(path: Path) -> SlurmOut:
         for start in _find_telling_lines(block):
             number += block.count("\n", counted, start)
             counted = start
+            epoch = match_plain_line(block, start, number)  # as nearly all are
+            if epoch is not None:
+                reader.take_epochs([epoch], ())
+                continue
             end = block.find("\n", start)
             line = block[start : min(len(block) if end < 0 else end, start + LONGEST_LINE_CHARS)]
             reader.take(line, number, end >= 0)
@@ -144,7 +154,7 @@ class LogReader:
             if not epochs:
                 self.log.unreadable.append(number)
                 return "unreadable"
-            return self._take_epochs(epochs, parse_label(line))
+            return self.take_epochs(epochs, parse_label(line))
         if "Total training" in line or "Best validation" in line:
             return self._take_total(clean_line(line), has_end, parse_label(line))
         if "DUE TO " in line and _REQUEUED.search(line):
@@ -152,7 +162,8 @@ class LogReader:
             return "requeue"
         return ""
 
-    def _take_epochs(self, epochs: list[Epoch], label: tuple[int, ...]) -> str:
+    def take_epochs(self, epochs: list[Epoch], label: tuple[int, ...]) -> str:
+        """Take in the epoch lines of one line, of the ranks that its label names."""
         if self.label is None or label < self.label:
             if self.label is not None:
                 self.log.other_ranks += sum(len(a.by_number) for a in self.log.attempts)
@@ -166,14 +177,15 @@ class LogReader:
         return "epoch"
 
     def _take_epoch(self, epoch: Epoch) -> None:
-        log, last = self.log, self.log.last_attempt
-        if self.requeued or _starts_again(last, epoch):
-            log.attempts.append(_follow(last, epoch))
+        log = self.log
+        attempt = log.attempts[-1]
+        if self.requeued or _starts_again(attempt, epoch):
+            attempt = _follow(attempt, epoch)
+            log.attempts.append(attempt)
             self.requeued = False
             if len(log.attempts) > MOST_ATTEMPTS:
                 del log.attempts[0]
                 log.forgotten_attempts += 1
-        attempt = log.last_attempt
         before = attempt.newest
         if before and before.epoch == epoch.epoch and before.text != epoch.text:
             attempt.repeated.add(epoch.epoch)
@@ -191,12 +203,12 @@ class LogReader:
 
 
 def _starts_again(attempt: Attempt, epoch: Epoch) -> bool:
-    last, before = attempt.newest, attempt.by_number.get(epoch.epoch)
-    if last is None:
+    last = attempt.newest
+    if last is None or (epoch.epoch != 1 and epoch.epochs == last.epochs):
         return False
-    if before is not None and before.text == epoch.text and attempt.total_training_s is None:
-        return False  # the same line twice: `--tee` prints it to two places
-    return epoch.epoch == 1 or epoch.epochs != last.epochs
+    before = attempt.by_number.get(epoch.epoch)
+    is_copy = before is not None and before.text == epoch.text  # `--tee` prints to two places
+    return not is_copy or attempt.total_training_s is not None
 
 
 def _follow(attempt: Attempt, epoch: Epoch) -> Attempt:

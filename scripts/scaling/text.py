@@ -6,6 +6,7 @@ Every parser of this package reads through `read_lines`, so a log written by `sr
 
 import codecs
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,9 @@ def read_blocks(path: Path) -> Iterator[str]:
     """
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - Path.open costs as much as a small log
-            chunk = file.read(CHUNK_BYTES)
+            # A buffer of the file's size: most logs are small, and 1 MB costs more to get.
+            size = os.fstat(file.fileno()).st_size
+            chunk = file.read(min(size + 1, CHUNK_BYTES) if size else CHUNK_BYTES)
             bom, encoding = next((known for known in _BOMS if chunk.startswith(known[0])), _NO_BOM)
             chunk = chunk[len(bom) :]
             if encoding == "utf-8" and len(chunk) < CHUNK_BYTES - len(bom):
