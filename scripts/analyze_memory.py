@@ -14,7 +14,7 @@ from scaling.text import printable
 def main() -> int:
     arguments = parse_arguments()
     try:
-        reports = list(report_memory(arguments.paths))
+        reports = list(report_memory(arguments.paths, tuple(arguments.gpus)))
     except ScalingError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
@@ -31,6 +31,8 @@ def main() -> int:
             if len(reports) > 1 and report.lines:
                 print(printable(f"{report.path}:"))
             print(*report.lines, sep="\n", end="\n" if report.lines else "")
+            if arguments.explain and report.counts:
+                print(printable(f"{report.path}: {report.counts}"))
     return 1 if any(report.error for report in reports) else 0
 
 
@@ -48,8 +50,16 @@ def parse_arguments() -> argparse.Namespace:
         help="a gpu_memory_log*.csv or cpu_memory_log*.txt, or a folder below which every "
         "gpu_memory_log*.csv is read (default: this folder)",
     )
+    text = "say where each line of a file went: kept, dropped (and why), ignored (by which rule)"
+    parser.add_argument("--explain", action="store_true", help=text)
+    text = "count only these GPUs, by index or UUID: the job's own on a node that it shares"
+    parser.add_argument("--gpus", metavar="ID,…", type=split_ids, default=[], help=text)
     parser.add_argument("--json", action="store_true", help="print JSON, memory in MiB")
     return parser.parse_args()
+
+
+def split_ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 if __name__ == "__main__":

@@ -320,9 +320,8 @@ def test_command_without_any_log_names_the_folder(tmp_path):
 def test_command_prints_json(tmp_path):
     put(tmp_path / "gpu_memory_log.csv", gpu_csv({0: KNOWN_MIB}) + "rubbish\n")
     (record,) = json.loads(analyze(tmp_path, "--json").stdout)
-    assert record["gpus"] == [
-        {"index": 0, "n": 100, "peak_mib": 26532, "avg_mib": 22458.63, "mode_mib": 26532}
-    ]
+    memory = {"n": 100, "peak_mib": 26532, "avg_mib": 22458.63, "mode_mib": 26532}
+    assert record["gpus"] == [{"index": 0, "uuid": "GPU-0", **memory}]
     assert (record["lines"], record["kept"], record["dropped"]) == (102, 100, {"error text": 1})
 
 

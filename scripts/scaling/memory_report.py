@@ -9,28 +9,35 @@ from scaling.cpu_log import CpuLog, format_cpu, read_cpu_log
 from scaling.errors import ScalingError
 from scaling.gpu_log import read_gpu_log
 from scaling.gpu_series import GpuLog, format_dropped, format_memory
+from scaling.line_counts import format_counts
+from scaling.log_kinds import PSRECORD, detect_kind, expected_kind
 
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """One file: `lines` to print, `record` for JSON; or `error`; `dropped` in words or ''."""
+    """One file: `lines` to print, `record` for JSON; or `error`; `dropped` in words or ''.
+
+    `counts` says where each line of the file went.
+    """
 
     path: Path
     lines: list[str]
     record: dict
     dropped: str = ""
     error: str = ""
+    counts: str = ""
 
 
-def report_memory(paths: list[Path]) -> Iterator[MemoryReport]:
+def report_memory(paths: list[Path], gpus: tuple[str, ...] = ()) -> Iterator[MemoryReport]:
     """Yield a report for each log named, and for each gpu_memory_log*.csv below a folder.
 
-    Raises ScalingError for a folder without any.
+    gpus: the indices or uuids of the GPUs that count; all when none is named. Raises
+    ScalingError for a folder without any.
     """
     for path in paths:
         for file in _find_logs(path) if path.is_dir() else [path]:
             try:
-                yield _read(file)
+                yield _read(file, gpus)
             except ScalingError as error:
                 yield MemoryReport(file, [], {"file": str(file)}, error=str(error))
 
@@ -50,19 +57,25 @@ def _numbers_by_value(path: Path) -> list:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _read(path: Path) -> MemoryReport:
-    if re.fullmatch(r"cpu_memory_log.*\.txt", path.name):
+def _read(path: Path, gpus: tuple[str, ...]) -> MemoryReport:
+    # By its name, so that a log of another kind under that name is refused; else by content.
+    kind = expected_kind(path) or detect_kind(path).name
+    if kind == PSRECORD:
         return _read_cpu(path)
-    log = read_gpu_log(path)
+    log = read_gpu_log(path, gpus)
     error = f"{path}: no GPU memory: {log.problem}" if log.problem else ""
-    return MemoryReport(path, format_memory(log), _gpu_record(log), format_dropped(log), error)
+    counts = format_counts(log.lines, log.kept, log.dropped, log.ignored)
+    return MemoryReport(
+        path, format_memory(log), _gpu_record(log), format_dropped(log), error, counts
+    )
 
 
 def _read_cpu(path: Path) -> MemoryReport:
     log = read_cpu_log(path)
     error = f"{path}: no CPU memory: {log.problem}" if log.problem else ""
     lines = [] if log.problem else [format_cpu(log)]
-    return MemoryReport(path, lines, _cpu_record(log), error=error)
+    counts = format_counts(log.lines, log.samples, log.dropped, log.ignored)
+    return MemoryReport(path, lines, _cpu_record(log), error=error, counts=counts)
 
 
 def _gpu_record(log: GpuLog) -> dict:
@@ -71,6 +84,7 @@ def _gpu_record(log: GpuLog) -> dict:
         "gpus": [
             {
                 "index": gpu.index,
+                "uuid": gpu.uuid or None,
                 "n": gpu.n,
                 "peak_mib": gpu.peak_mib,
                 "avg_mib": gpu.avg_mib,

@@ -36,10 +36,12 @@ _TOTALS = {
     "total_training_s": re.compile(rf"Total training time: ({NUMBER}) s\b"),
     "best_val_loss": re.compile(rf"Best validation loss: ({NUMBER})\s*$"),
     "best_val_accuracy_pct": re.compile(rf"Best validation accuracy: ({NUMBER})%"),
+    "best_val_perplexity": re.compile(rf"Best validation perplexity: ({NUMBER})\s*$"),
+    "best_val_bleu": re.compile(rf"Best BLEU: ({NUMBER})\s*$"),
 }
 _REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGNORECASE)
 # No other line is read. An escape: a colour may part the words.
-_TELLING = ("Epoch [", "Total training", "Best validation", "DUE TO ", "\x1b")
+_TELLING = ("Epoch [", "Total training", "Best validation", "Best BLEU", "DUE TO ", "\x1b")
 MOST_ATTEMPTS = 1000  # kept of a log; of more the oldest are let go of, and counted
 
 
@@ -54,6 +56,8 @@ class Attempt:
     total_training_s: LoggedNumber | None = None
     best_val_loss: LoggedNumber | None = None
     best_val_accuracy_pct: LoggedNumber | None = None
+    best_val_perplexity: LoggedNumber | None = None
+    best_val_bleu: LoggedNumber | None = None
     newest: Epoch | None = None  # the last line that was read
     repeated: set[int] = field(default_factory=set)
 
@@ -155,7 +159,7 @@ class LogReader:
                 self.log.unreadable.append(number)
                 return "unreadable"
             return self.take_epochs(epochs, parse_label(line))
-        if "Total training" in line or "Best validation" in line:
+        if "Total training" in line or "Best " in line:
             return self._take_total(clean_line(line), has_end, parse_label(line))
         if "DUE TO " in line and _REQUEUED.search(line):
             self.requeued = True
@@ -196,7 +200,8 @@ class LogReader:
             return "other rank"
         for name, pattern in _TOTALS.items():
             match = pattern.search(line)
-            if match and (has_end or name != "best_val_loss"):
+            # A figure that no unit closes may be cut where the file ends.
+            if match and (has_end or not pattern.pattern.endswith("$")):
                 setattr(self.log.last_attempt, name, LoggedNumber(match[1]))
                 return "total"
         return ""

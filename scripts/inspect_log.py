@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Say what any file of a run is, and what was read from it: lines, GPUs or ranks, columns."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from scaling.errors import ScalingError
+from scaling.inspect_text import format_inspection
+from scaling.inspection import inspect_log
+from scaling.text import printable
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    records, is_good = [], True
+    for path in arguments.files:
+        try:
+            found = inspect_log(path)
+        except ScalingError as error:
+            print(f"error: {printable(error)}", file=sys.stderr)
+            records.append({"file": str(path), "kind": None, "reason": printable(error)})
+            is_good = False
+            continue
+        is_good = is_good and found.is_good
+        records.append(found.to_record())
+        if not found.is_good:
+            message = f"error: {path}: {found.kind}: {found.reason}"
+            print(printable(message), file=sys.stderr)
+        if not arguments.json:
+            print(*format_inspection(found), sep="\n")
+    if arguments.json:
+        print(json.dumps(records, indent=2, allow_nan=False))
+    return 0 if is_good else 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Kinds: slurm-out, gpu-csv, psrecord, rank-json, training-metrics, run-json, "
+        "job-end, sacct, or not recognised, with the reason. What a file is is told from what is "
+        "in it; a file that is not what its name says is named and not read. Exit status: 0 "
+        "when every file is of a kind and gave values, 1 when one did not.",
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="any file of a run")
+    text = "print a list of records, one a file (scripts/README.md says what they hold)"
+    parser.add_argument("--json", action="store_true", help=text)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    sys.exit(main())

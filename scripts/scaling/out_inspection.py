@@ -1,0 +1,125 @@
+"""What each line of a Slurm log is, and what its epoch lines hold, for inspect_log.py."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scaling.causes import Cause, read_evidence
+from scaling.columns import Column, describe_columns
+from scaling.epoch_line import parse_label
+from scaling.numbers import plain_number
+from scaling.slurm_out import Attempt, Epoch, LogReader
+from scaling.text import read_lines
+
+_EPOCH_UNITS = {
+    "lr": "", "train_loss": "", "val_loss": "", "train_accuracy_pct": "%", "val_accuracy_pct": "%",
+    "train_perplexity": "", "val_perplexity": "", "val_bleu": "",
+}  # fmt: skip
+# What a line is that holds no figure of ours, the first that fits.
+_RULES = (
+    ("NCCL", re.compile(r"\bNCCL (?:INFO|WARN|version|TRACE)\b")),
+    ("progress bar", re.compile(r"\d+%\||\d+it \[|\[[#=> .-]{5,}\]")),
+    (
+        "Slurm or launcher",
+        re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script)\b:|\*\*\* "),
+    ),
+    (
+        "traceback",
+        re.compile(r"Traceback \(most recent|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):"),
+    ),
+)
+_MOST_RANKS = 100_000
+_MIXED = (
+    "several processes print epoch lines that differ, without a label: which is the job's is "
+    "not known; run with srun --label, or print on rank 0 alone"
+)
+
+
+@dataclass
+class OutInspection:
+    """The counts of a log's lines, the ranks that label them, and what was read."""
+
+    lines: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    ranks: set[int] = field(default_factory=set)
+    columns: dict[str, dict] = field(default_factory=dict)
+    details: dict = field(default_factory=dict)
+    reason: str = ""
+
+
+def describe_out(path: Path) -> OutInspection:
+    """Return what each line of a log is, by count, and its attempts and cause."""
+    reader, found = LogReader(path), OutInspection()
+    cause, _ = read_evidence(_sort_lines(path, reader, found))
+    log = reader.log
+    found.columns = _describe_epochs(log.last_attempt.epochs)
+    found.details = {
+        "attempts": [_describe_attempt(attempt) for attempt in log.attempts],
+        "forgotten_attempts": log.forgotten_attempts,
+        "cause": cause and _describe_cause(cause),
+    }
+    found.reason = _MIXED if log.is_mixed else ""
+    return found
+
+
+def _sort_lines(path: Path, reader: LogReader, found: OutInspection) -> Iterator[str]:
+    """Yield each line on, after the reader has seen it and it was counted."""
+    for found.lines, (line, has_end) in enumerate(read_lines(path), start=1):
+        label = parse_label(line)
+        if label and len(found.ranks) < _MOST_RANKS:
+            found.ranks.add(
+                label[0]
+            )  # `3: [default0]:`: srun's number is the job's, not the node's
+        verdict = reader.take(line, found.lines, has_end)
+        if verdict in ("epoch", "total", "requeue"):
+            found.kept += 1
+        elif verdict == "unreadable":
+            found.dropped["an epoch line that is cut or has other output in it"] += 1
+        elif verdict:
+            found.ignored["line of another rank"] += 1
+        else:
+            found.ignored[_name_rule(line)] += 1
+        yield line
+
+
+def _describe_cause(cause: Cause) -> dict:
+    return {"text": cause.text, "state": cause.state, "line": cause.line_number, "hint": cause.hint}
+
+
+def _name_rule(line: str) -> str:
+    if not line.strip():
+        return "blank"
+    line = line[:2000]
+    return next((name for name, pattern in _RULES if pattern.search(line)), "other output")
+
+
+def _describe_attempt(attempt: Attempt) -> dict:
+    last = attempt.last
+    return {
+        "epochs": [epoch.epoch for epoch in attempt.epochs],
+        "of_epochs": last.epochs if last else None,
+        "has_all_epochs": attempt.has_all_epochs,
+        "total_training_s": _plain(attempt.total_training_s),
+        "last_line": last and {"number": last.line_number, "text": last.text},
+    }
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None else plain_number(value)
+
+
+def _describe_epochs(epochs: list[Epoch]) -> dict[str, dict]:
+    """Return the columns of the last attempt's epoch lines."""
+    unit = epochs[-1].unit if epochs else ""
+    columns = [Column(name, of) for name, of in _EPOCH_UNITS.items()]
+    columns.append(Column("throughput_per_s", unit))
+    for epoch in epochs:
+        for column in columns:
+            value = getattr(epoch, column.name)
+            if value is not None:
+                column.add(value)
+    return describe_columns(columns)
