@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 # What tools print in the place of a number: [N/A], [Not Supported], [Unknown Error], N/A, -, ''.
 NO_DATA = re.compile(r"\[[^\]]*\]|N/?A|NaN|None|null|-*", re.IGNORECASE)
@@ -25,6 +26,7 @@ class Column:
     min: float | None = None
     no_data: int = 0
     unreadable: int = 0
+    _lost: float = 0.0  # what rounding took from the sum (Neumaier): 3 x 251.3 / 3 is 251.3
 
     def add(self, value: float) -> None:
         """Take one number in; nan and infinity count as no data."""
@@ -32,7 +34,12 @@ class Column:
             self.no_data += 1
             return
         self.n += 1
-        self.total += value
+        total = self.total + value
+        larger, smaller = (
+            (self.total, value) if abs(self.total) >= abs(value) else (value, self.total)
+        )
+        self._lost += larger - total + smaller
+        self.total = total
         self.max = value if self.max is None else max(self.max, value)
         self.min = value if self.min is None else min(self.min, value)
 
@@ -50,7 +57,9 @@ class Column:
 
     @property
     def mean(self) -> float | None:
-        return self.total / self.n if self.n else None
+        if not self.n or not math.isfinite(self.total):
+            return None
+        return float((Fraction(self.total) + Fraction(self._lost)) / self.n)
 
     def describe(self) -> dict:
         """Return n, mean, max, min and unit for JSON; cells without a number when there are."""

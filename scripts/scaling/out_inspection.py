@@ -55,7 +55,12 @@ def describe_out(path: Path) -> OutInspection:
     """Return what each line of a log is, by count, and its attempts and cause."""
     reader, found = LogReader(path), OutInspection()
     cause, _ = read_evidence(_sort_lines(path, reader, found))
-    log = reader.log
+    log, counts = reader.log, reader.counts
+    found.kept = sum(counts[what] for what in ("epoch", "total", "requeue"))
+    if counts["torn"]:
+        found.dropped["an epoch line that is cut or has other output in it"] = counts["torn"]
+    if counts["other rank"]:
+        found.ignored["line of another rank"] = counts["other rank"]
     found.columns = _describe_epochs(log.last_attempt.epochs)
     found.details = {
         "attempts": [_describe_attempt(attempt) for attempt in log.attempts],
@@ -74,14 +79,7 @@ def _sort_lines(path: Path, reader: LogReader, found: OutInspection) -> Iterator
             found.ranks.add(
                 label[0]
             )  # `3: [default0]:`: srun's number is the job's, not the node's
-        verdict = reader.take(line, found.lines, has_end)
-        if verdict in ("epoch", "total", "requeue"):
-            found.kept += 1
-        elif verdict == "unreadable":
-            found.dropped["an epoch line that is cut or has other output in it"] += 1
-        elif verdict:
-            found.ignored["line of another rank"] += 1
-        else:
+        if not reader.take(line, found.lines, has_end):
             found.ignored[_name_rule(line)] += 1
         yield line
 

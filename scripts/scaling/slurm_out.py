@@ -5,6 +5,7 @@ words, may carry a launcher's label or colours, and a requeued job appends to it
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,8 +81,7 @@ class SlurmOut:
     """A Slurm log: its attempts in order (at least one), and lines that read like none.
 
     `unreadable` are the line numbers that speak of an epoch but do not hold a whole line:
-    cut, or with another process' words in the middle. `other_ranks` counts the epoch lines
-    of ranks above the lowest labelled one. `is_mixed`: several processes without a label
+    cut, or with another process' words in the middle. `is_mixed`: several processes without a label
     print epoch lines that differ, so whose figures are the job's is not known.
     """
 
@@ -89,7 +89,6 @@ class SlurmOut:
     attempts: list[Attempt] = field(default_factory=lambda: [Attempt()])
     lines: int = 0
     unreadable: list[int] = field(default_factory=list)
-    other_ranks: int = 0
     forgotten_attempts: int = 0
 
     @property
@@ -148,16 +147,22 @@ class LogReader:
         self.log = SlurmOut(Path(path))
         self.requeued = False
         self.label: tuple[int, ...] | None = None  # the lowest one that had an epoch line
+        self.counts: Counter[str] = Counter()  # of lines, by what they are
 
     def take(self, line: str, number: int, has_end: bool) -> str:
-        """Take one line in; return what it is: 'epoch', 'total', 'requeue', … or ''."""
+        """Take one line in; return what it is: epoch, total, requeue, other rank, torn or ''."""
+        what = self._take(line, number, has_end)
+        self.counts[what] += 1
+        return what
+
+    def _take(self, line: str, number: int, has_end: bool) -> str:
         if "\x1b" in line:
             line = clean_line(line)
         if "Epoch [" in line:
             epochs = parse_epoch_lines(line, number)
             if not epochs:
                 self.log.unreadable.append(number)
-                return "unreadable"
+                return "torn"
             return self.take_epochs(epochs, parse_label(line))
         if "Total training" in line or "Best " in line:
             return self._take_total(clean_line(line), has_end, parse_label(line))
@@ -170,11 +175,11 @@ class LogReader:
         """Take in the epoch lines of one line, of the ranks that its label names."""
         if self.label is None or label < self.label:
             if self.label is not None:
-                self.log.other_ranks += sum(len(a.by_number) for a in self.log.attempts)
+                before = self.counts.pop("epoch", 0) + self.counts.pop("total", 0)
+                self.counts["other rank"] += before
                 self.log.attempts = [Attempt()]
             self.label = label
         if label > self.label:
-            self.log.other_ranks += len(epochs)
             return "other rank"
         for epoch in epochs:
             self._take_epoch(epoch)
