@@ -9,6 +9,11 @@ from fractions import Fraction
 # What tools print in the place of a number: [N/A], [Not Supported], [Unknown Error], N/A, -, ''.
 NO_DATA = re.compile(r"\[[^\]]*\]|N/?A|NaN|None|null|-*", re.IGNORECASE)
 AMOUNT = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?(?:[eE][+-]?\d{1,3})?) ?([A-Za-z%°/]{1,8})?")
+# The GPU tools' and psrecord's "MB" are 1024² bytes, as MiB are.
+BYTES = {
+    "B": 1, "BYTES": 1, "KIB": 1 << 10, "KB": 1 << 10, "MIB": 1 << 20, "MB": 1 << 20,
+    "GIB": 1 << 30, "GB": 1 << 30,
+}  # fmt: skip
 
 
 @dataclass
@@ -47,9 +52,10 @@ class Column:
         """Take a cell in as it was printed; its unit is kept when the header gave none."""
         cell = cell.strip()
         match = AMOUNT.fullmatch(cell)
-        if match:
-            self.unit = self.unit or (match[2] or "")
-            self.add(_number(match[1]))
+        unit = match[2] if match else None
+        if match and (factor := _convert(unit, self.unit)):
+            self.unit = self.unit or unit or ""
+            self.add(_number(match[1]) if factor == 1 else float(match[1]) * factor)
         elif NO_DATA.fullmatch(cell):
             self.no_data += 1
         else:
@@ -68,6 +74,14 @@ class Column:
         }  # fmt: skip
         lacking = {"no_data": self.no_data, "unreadable": self.unreadable}
         return record | {name: count for name, count in lacking.items() if count}
+
+
+def _convert(unit: str | None, wanted: str) -> float:
+    """Return what a number in `unit` is multiplied by to be in the wanted one; 0: it cannot be."""
+    if unit is None or unit == wanted or not wanted:
+        return 1
+    sizes = BYTES.get(unit.upper(), 0), BYTES.get(wanted.upper(), 0)
+    return sizes[0] / sizes[1] if all(sizes) else 0
 
 
 def _number(text: str) -> float:

@@ -10,9 +10,17 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-from scaling.columns import Column
+from scaling.columns import BYTES, Column
 from scaling.times import parse_timestamp
 
+# What nvidia-smi prints in the place of a table (its own wording, several driver versions).
+ERROR_TEXT = re.compile(
+    r"NVIDIA-SMI has failed|No devices were found|Failed to initialize NVML|"
+    r"Unable to determine the device handle|is not a valid field|GPU is lost|"
+    r"Insufficient Permissions|Driver/library version mismatch|command not found|"
+    r"AMDSMI_STATUS_\w+|ROCk module is NOT loaded|No AMD GPUs",
+    re.IGNORECASE,
+)
 _IDENTITIES = {
     "index": ("index", "gpu", "gpu_index", "device"),
     "uuid": ("uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id", "gpu_bdf", "bdf", "unique id"),
@@ -28,7 +36,8 @@ _TELLING = re.compile(
 )
 # Their values are names, versions or bit masks, though some look like numbers.
 _NO_MEASURE = re.compile(
-    r"(?:gpu_)?name|.*serial|count|driver_version|vbios.*|inforom.*|pci\..*|.*bus_id|.*bdf|pstate|"
+    r"row|unnamed: 0|(?:gpu_)?name|.*serial|count|driver_version|vbios.*|inforom.*|pci\..*|"
+    r".*bus_id|.*bdf|pstate|"
     r".*reasons.*|compute_cap|.*\.mode.*|.*_mode|display_\w+|card \w+|subsystem id|"
     r"device (?:rev|id)|node id|guid|gfx version|unique id|xcp|throttle_status"
 )
@@ -36,17 +45,11 @@ _USUAL_UNITS = (
     (re.compile(r"memory\."), "MiB"),
     (re.compile(r"vram_percent"), "%"),
     (re.compile(r"(?:used|free|total)_\w+|vram_\w+"), "MB"),
-    (re.compile(r"utilization\.|fan\.speed|\w+_(?:util|activity|usage)$|(?:gfx|mem|umc)$"), "%"),
     (re.compile(r"power\.|power_usage|socket_power"), "W"),
+    (re.compile(r"utilization\.|fan\.speed|\w+_(?:util|activity|usage)$|(?:gfx|mem|umc)$"), "%"),
     (re.compile(r"temperature\.|\w+_temperature|hotspot$|edge$"), "C"),
     (re.compile(r"clocks\.|\w+_clock"), "MHz"),
 )
-_MIB = {
-    "B": Fraction(1, 1 << 20), "BYTES": Fraction(1, 1 << 20),
-    "KIB": Fraction(1, 1 << 10), "KB": Fraction(1, 1 << 10),
-    "MIB": Fraction(1), "MB": Fraction(1),
-    "GIB": Fraction(1 << 10), "GB": Fraction(1 << 10),
-}  # fmt: skip
 _NO_DATA = re.compile(r"\[.*\]|N/A", re.IGNORECASE)
 _AMOUNT = re.compile(r"(\d{1,15})(\.\d{1,6})?(?: ?([KMG]?i?B))?")
 _FIELD = re.compile(r"([A-Za-z].*?)\s*(?:\[([^\]]*)\]|\(([^()]*)\))?:?")
@@ -87,7 +90,9 @@ class Columns(NamedTuple):
 
 def parse_header(line: str) -> Columns | None:
     """Return the columns when every field reads as a property's name, else None (a row)."""
-    matches = [_FIELD.fullmatch(field.strip()) for field in split_fields(line)]
+    fields = [field.strip() for field in split_fields(line)]
+    # A table saved by pandas begins with the rows' numbers, in a column without a name.
+    matches = [_FIELD.fullmatch(f if f or at else "row") for at, f in enumerate(fields)]
     if not all(matches):
         return None
     names = tuple(match[1].lower() for match in matches)
@@ -126,9 +131,10 @@ def parse_mib(text: str, unit: str) -> int | float | str:
     match = _AMOUNT.fullmatch(text)
     if match is None:
         return "no data" if says_no_data(text) else "memory.used is no number"
-    factor = _MIB.get((match[3] or unit or "MiB").upper())
-    if factor is None:
+    size = BYTES.get((match[3] or unit or "MiB").upper())
+    if size is None:
         return "memory.used is in an unknown unit"
+    factor = Fraction(size, BYTES["MIB"])
     if factor == 1:
         return float(match[1] + match[2]) if match[2] else int(match[1])
     mib = factor * (Fraction(match[1] + match[2]) if match[2] else int(match[1]))

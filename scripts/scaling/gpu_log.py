@@ -10,8 +10,9 @@ three counts add up to the lines of the file.
 from pathlib import Path
 
 from scaling.errors import ScalingError
+from scaling.gpu_columns import ERROR_TEXT
 from scaling.gpu_fast import read_block
-from scaling.gpu_reader import ERROR_TEXT, GpuReader, Sample
+from scaling.gpu_reader import GpuReader, Sample
 from scaling.gpu_series import GpuLog
 from scaling.text import read_blocks, shorten
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from scaling.columns import Column
 from scaling.errors import ScalingError
 from scaling.gpu_columns import (
+    ERROR_TEXT,
     Columns,
     infer_columns,
     parse_header,
@@ -19,14 +20,8 @@ from scaling.gpu_series import MOST_REMEMBERED, GpuSeries, Rounds
 from scaling.text import shorten
 from scaling.times import parse_timestamp
 
-# What nvidia-smi prints in the place of a table (its own wording, several driver versions).
-ERROR_TEXT = re.compile(
-    r"NVIDIA-SMI has failed|No devices were found|Failed to initialize NVML|"
-    r"Unable to determine the device handle|is not a valid field|GPU is lost|"
-    r"Insufficient Permissions|Driver/library version mismatch|command not found|"
-    r"AMDSMI_STATUS_\w+|ROCk module is NOT loaded|No AMD GPUs",
-    re.IGNORECASE,
-)
+# Two rows that each lost a quote would close each other's: then more than commas stand beside.
+_WELL_QUOTED = re.compile(r'(?: *+(?:"(?:[^"]|"")*+" *+|[^",]*+)(?:,|$))+')
 _SAMPLE_ROWS = 50  # looked at to find the columns of a log without a header
 _QUOTED_LINES = 4  # a record's quotes are closed within so many lines, or never
 
@@ -96,7 +91,11 @@ class GpuReader:
 
     def _fits(self, record: str) -> bool:
         columns = parse_header(record) if self.columns is None else self.columns
-        return columns is not None and len(split_fields(record)) == columns.count
+        return (
+            columns is not None
+            and _WELL_QUOTED.fullmatch(record)
+            and len(split_fields(record)) == columns.count
+        )
 
     def _reopen(self, lines: list[str], has_end: bool = True) -> None:
         """Drop the line whose quote is never closed; read those after it by themselves."""

@@ -1,10 +1,12 @@
 """Samples of one GPU's memory, and the rounds of a log that does not name its GPUs."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 from scaling.errors import ScalingError
@@ -14,6 +16,9 @@ from scaling.times import parse_timestamp, seconds_between
 __all__ = ["GpuLog", "GpuMemory", "GpuSeries", "Rounds", "parse_timestamp", "seconds_between"]
 
 ROUND_GAP_S = 0.25  # the rows of one round are milliseconds apart
+LEAST_GAP_S = 0.0005
+LEAST_LEAP = 4.0  # between the gaps within a round and those between rounds
+SLOWEST_GAP_S = 0.02  # between two rows of a round, where nothing else is known
 MOST_GPUS = 16  # of a node; more rows in a "round" are several rounds
 MOST_REMEMBERED = 100_000  # amounts; a GPU has fewer MiB than that
 STEPS_COUNTED = 1000  # the usual step between samples is that of the first ones
@@ -137,6 +142,7 @@ class Rounds:
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[tuple] = []  # (time, MiB or why there is none, fields)
+        self.gap_s = ROUND_GAP_S
         self.size: int | None = None
         self.dropped = 0
 
@@ -146,11 +152,23 @@ class Rounds:
             self.rows.append((when, used_mib, fields))
             raise self._refusal()
         gap_s = abs(seconds_between(self.rows[-1][0], when)) if self.rows else 0.0
-        ended = list(self.close()) if gap_s > ROUND_GAP_S else []
+        ended = list(self.close()) if gap_s > self.gap_s else []
         self.rows.append((when, used_mib, fields))
         if len(self.rows) > MOST_GPUS:
-            raise self._refusal()
+            ended += self._part_anew()
         return ended
+
+    def _part_anew(self) -> list[tuple]:
+        """Part rows that come faster than usual: a round's gaps are far smaller than the others."""
+        gaps_s = [abs(seconds_between(a[0], b[0])) for a, b in pairwise(self.rows)]
+        ordered = sorted(max(gap_s, LEAST_GAP_S) for gap_s in gaps_s)
+        leap, at = max((b / a, at) for at, (a, b) in enumerate(pairwise(ordered)))
+        if self.size is not None or (leap < LEAST_LEAP and ordered[0] < SLOWEST_GAP_S):
+            raise self._refusal()
+        one_gpu = leap < LEAST_LEAP
+        self.gap_s = SLOWEST_GAP_S / 2 if one_gpu else math.sqrt(ordered[at] * ordered[at + 1])
+        rows, self.rows = self.rows, []
+        return [ended for row in rows for ended in self.add(*row)]
 
     def _refusal(self) -> ScalingError:
         return ScalingError(

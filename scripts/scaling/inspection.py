@@ -15,7 +15,7 @@ from scaling.json_inspection import describe_json
 from scaling.log_kinds import Kind
 from scaling.out_inspection import describe_out
 from scaling.sacct import read_sacct
-from scaling.text import read_lines, shorten
+from scaling.text import read_lines
 
 
 @dataclass
@@ -73,7 +73,16 @@ def inspect_log(path: Path) -> Inspection:
             is_what = kind.reason if kind.name == log_kinds.UNKNOWN else f"it holds {kind.name}"
             found.reason = f"its name says {expected}, but {is_what}"
         return found
-    return _DESCRIBERS.get(kind.name, _describe_json)(path, kind)
+    try:
+        return _DESCRIBERS.get(kind.name, _describe_json)(path, kind)
+    except ScalingError as error:
+        found = _count_lines(path, kind)
+        found.reason = _without_path(str(error), path)
+        return found
+
+
+def _without_path(message: str, path: Path) -> str:
+    return message.removeprefix(str(path)).lstrip(": ")
 
 
 def _count_lines(path: Path, kind: Kind) -> Inspection:
@@ -88,7 +97,9 @@ def _describe_gpu(path: Path, kind: Kind) -> Inspection:
     log = make_log(reader)
     columns = describe_columns(reader.all_measures.values())
     has_memory = reader.columns is not None and reader.columns.memory is not None
-    reason = log.problem if has_memory and log.problem and not reader.untold else reader.untold
+    reason = log.problem if has_memory and log.problem and not reader.untold else ""
+    if reader.untold:
+        reason = _without_path(reader.untold, path)
     if not columns and not reason:
         reason = log.problem or "no measure in it"
     return Inspection(
@@ -151,7 +162,7 @@ def _describe_json(path: Path, kind: Kind) -> Inspection:
     try:
         found.reason, found.ranks, found.columns, found.details = describe_json(path, kind)
     except ScalingError as error:
-        found.reason = shorten(str(error).removeprefix(f"{path}").lstrip(": "), 200)
+        found.reason = _without_path(str(error), path)
     lines = [line for line, _ in read_lines(path)]
     found.lines, blank = len(lines), sum(not line.strip() for line in lines)
     found.ignored = {"blank": blank} if blank else {}

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from scaling import cpu_columns, gpu_columns, sacct
 from scaling.contract import LARGEST_JSON_BYTES
 from scaling.errors import ScalingError
-from scaling.gpu_reader import ERROR_TEXT
 from scaling.json_prefix import read_prefix
 from scaling.metrics_json import is_training_metrics
 from scaling.rank_json import is_rank_record
@@ -115,7 +114,11 @@ def _detect_log(path: Path, lines: list[str]) -> Kind | None:
         return None  # a script or a document that quotes a log
     if any(SLURM_WORDS.search(line) for line in lines):
         return Kind(SLURM_OUT)
-    if _is_binary(lines) or _look(lines) or any(ERROR_TEXT.search(line) for line in lines[:3]):
+    if (
+        _is_binary(lines)
+        or _look(lines)
+        or any(gpu_columns.ERROR_TEXT.search(line) for line in lines[:3])
+    ):
         return None
     if expected_kind(path) == SLURM_OUT:
         return Kind(SLURM_OUT)  # of a job that printed nothing of ours
@@ -178,7 +181,7 @@ def _explain(path: Path, lines: list[str]) -> str:
         return look
     if lines[0].startswith("#!"):
         return f'a script: "{shorten(lines[0], 80)}"'
-    said = next((line for line in lines[:3] if ERROR_TEXT.search(line)), None)
+    said = next((line for line in lines[:3] if gpu_columns.ERROR_TEXT.search(line)), None)
     if said:
         return f'only what a GPU tool said: "{shorten(said, 100)}"'
     if _is_binary(lines):
