@@ -167,6 +167,10 @@ def _is_binary(lines: list[str]) -> bool:
     return text.count("\ufffd") * 20 > len(text)
 
 
+def _find_error(lines: list[str]) -> str:
+    return next((line for line in lines[:3] if gpu_columns.ERROR_TEXT.search(line)), "")
+
+
 def _look(lines: list[str]) -> str:
     return next((words for line in lines[:20] for look, words in _LOOKS if look.match(line)), "")
 
@@ -181,7 +185,7 @@ def _explain(path: Path, lines: list[str]) -> str:
         return look
     if lines[0].startswith("#!"):
         return f'a script: "{shorten(lines[0], 80)}"'
-    said = next((line for line in lines[:3] if gpu_columns.ERROR_TEXT.search(line)), None)
+    said = _find_error(lines)
     if said:
         return f'only what a GPU tool said: "{shorten(said, 100)}"'
     if _is_binary(lines):
