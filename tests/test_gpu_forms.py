@@ -63,10 +63,12 @@ SAME_TWO_GPUS = {
     "1790000000,0,65520,10,1\r\n1790000000,1,65520,200,1\r\n\r\ntimestamp,gpu,total_vram,used_vram,free_vram\r\n"
     "1790000005,0,65520,30,1\r\n1790000005,1,65520,400,1\r\n\r\n",
     "amd-smi monitor": "timestamp,gpu,power_usage,gfx,vram_used,vram_total\n"
-    "1790000000,0,251,97,10,65520\n1790000000,1,251,97,200 MB,65520 MB\n1790000005,0,N/A,97,30 MB,65520 MB\n"
+    "1790000000,0,251,97,10,65520\n1790000000,1,251,97,200 MB,65520 MB\n"
+    "1790000005,0,N/A,97,30 MB,65520 MB\n"
     "1790000005,1,251,97,400 MB,65520 MB\n",
     "rocm-smi": "device,VRAM Total Memory (B),VRAM Total Used Memory (B)\n"
-    "card0,68702699520,10485760\ncard1,68702699520,209715200\n\ndevice,VRAM Total Memory (B),VRAM Total Used Memory (B)\n"
+    "card0,68702699520,10485760\ncard1,68702699520,209715200\n\n"
+    "device,VRAM Total Memory (B),VRAM Total Used Memory (B)\n"
     "card0,68702699520,31457280\ncard1,68702699520,419430400\n",
 }
 

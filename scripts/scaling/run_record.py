@@ -86,10 +86,16 @@ class Run:
     def log(self) -> SlurmOut | None:
         """The Slurm log, None when there is none or (see `problems`) it cannot be read."""
         try:
-            return read_slurm_out(self.log_path) if self.log_path else None
+            log = read_slurm_out(self.log_path) if self.log_path else None
         except ScalingError as error:
             self.problems.append(str(error))
             return None
+        if log is not None and log.is_mixed:
+            self.problems.append(
+                f"{self.log_path}: several processes print epoch lines that differ, without a "
+                "label: which are the job's is not known"
+            )
+        return log
 
     @property
     def attempt(self) -> Attempt | None:

@@ -1,0 +1,96 @@
+"""The samples of a run's GPU logs as records, with times in UTC where that can be known."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from scaling.errors import ScalingError
+from scaling.gpu_columns import Columns
+from scaling.gpu_log import read_gpu_samples
+from scaling.run_record import Run
+from scaling.times import seconds_between
+
+_QUARTER_S = 15 * 60  # every time zone is a whole number of these from UTC
+_FARTHEST = timedelta(hours=15)
+# Our column -> the names that the tools give the figure, the most exact first.
+_FIGURES = {
+    "utilization_pct": ("utilization.gpu", "gfx_activity", "gfx", "gpu use"),
+    "power_w": ("power.draw", "power.draw.instant", "power.draw.average", "power_usage",
+                "socket_power"),
+    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot"),
+    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock"),
+}  # fmt: skip
+
+
+def list_gpu_samples(run: Run) -> Iterator[dict]:
+    """Yield each sample of the run's GPUs; a log that cannot be read goes to run.problems."""
+    for node, path in run.gpu_log_paths.items():
+        rows: list[tuple] = []
+        try:
+            reader = read_gpu_samples(path, lambda *row, rows=rows: rows.append(row))
+        except ScalingError as error:
+            run.problems.append(str(error))
+            continue
+        if reader.untold:
+            run.problems.append(reader.untold)
+        if reader.columns is None or not rows:
+            continue
+        yield from _describe(rows, reader.columns, node, run.start)
+
+
+def _describe(rows: list[tuple], columns: Columns, node: int, start: datetime | None):
+    first = next((when for _, when, _, _ in rows if when is not None), None)
+    offset = find_utc_offset(first, start)
+    places = {
+        ours: next((columns.names.index(name) for name in names if name in columns.names), None)
+        for ours, names in {**_FIGURES, "total_mib": (_name_of(columns, columns.total),)}.items()
+    }
+    for gpu, when, used_mib, fields in rows:
+        fits = len(fields) == columns.count  # a later header may have had other columns
+        figures = {
+            name: _number(fields[at]) if fits and at is not None else None
+            for name, at in places.items()
+        }
+        uuid = fields[columns.uuid].strip() if fits and columns.uuid is not None else None
+        yield {
+            "node": node,
+            "gpu": gpu,
+            "uuid": uuid,
+            "timestamp_utc": _to_utc(when, offset),
+            "elapsed_s": None if when is None else seconds_between(first, when),
+            "used_mib": used_mib,
+            **figures,
+        }
+
+
+def _name_of(columns: Columns, at: int | None) -> str:
+    return "" if at is None else columns.names[at]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell.strip().split(" ")[0])
+    except ValueError:
+        return None
+
+
+def find_utc_offset(first: datetime | None, start: datetime | None) -> timedelta | None:
+    """Return local time minus UTC of a log without a zone, from when its run started in UTC.
+
+    The logger starts within minutes of the training, and zones are whole quarters of an
+    hour from UTC. None when the log has a zone, when either time is missing, or when they
+    are farther apart than any zone.
+    """
+    if first is None or start is None or first.tzinfo is not None:
+        return None
+    apart = first.replace(tzinfo=UTC) - start
+    if abs(apart) > _FARTHEST:
+        return None
+    return timedelta(seconds=round(apart.total_seconds() / _QUARTER_S) * _QUARTER_S)
+
+
+def _to_utc(when: datetime | None, offset: timedelta | None) -> datetime | None:
+    if when is None:
+        return None
+    if when.tzinfo is not None:
+        return when.astimezone(UTC)
+    return None if offset is None else (when - offset).replace(tzinfo=UTC)
