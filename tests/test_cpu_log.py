@@ -52,6 +52,27 @@ SAME_LOG = {
     "5.0,3,180.5,4312.375,9000.0\n10.0,3,200.1,4100.0,9000.0\n",
     "--include-io": f"{CPU_HEADER}  Read count   Write count   Read bytes   Write bytes \n"
     + ROWS.replace("\n", "            1            2            3            4\n"),
+    "three columns": "# Elapsed time   CPU (%)     Real (MB)\n0.000 0.0 309.125\n"
+    "5.011 180.5 4312.375\n10.02 200.1 4100.0\n",
+    "more columns than the header": f"{CPU_HEADER}\n" + ROWS.replace("\n", "   7\n"),
+    "fewer columns than the header": f"{CPU_HEADER}\n"
+    + ROWS.replace("     1200.000", "").replace("     9000.000", ""),
+    "an ISO time before each row": f"{CPU_HEADER}\n"
+    + "".join(f"2026-11-21T10:00:{i:02d}Z {row}\n" for i, row in enumerate(ROWS.splitlines())),
+    "a date and time before each row": f"[2026-11-21 10:00:00] {CPU_HEADER}\n"
+    + "".join(f"[2026-11-21 10:00:{i:02d}] {row}\n" for i, row in enumerate(ROWS.splitlines())),
+    "ts before each row": f"Nov 21 10:00:00 {CPU_HEADER}\n"
+    + "".join(f"Nov 21 10:00:{i:02d} {row}\n" for i, row in enumerate(ROWS.splitlines())),
+    "seconds since 1970 before each row": f"{CPU_HEADER}\n"
+    + "".join(f"17900000{i:02d}.5 {row}\n" for i, row in enumerate(ROWS.splitlines())),
+    "csv with a time": "timestamp,elapsed_time,nproc,cpu,mem_real,mem_virtual\n"
+    "2026-11-21 10:00:00,0.0,1,0.0,309.125,1200.0\n2026-11-21 10:00:05,5.0,3,180.5,4312.375,9000\n"
+    "2026-11-21 10:00:10,10.0,3,200.1,4100.0,9000.0\n",
+    "srun --label": f"0: {CPU_HEADER}\n" + "".join(f"0: {row}\n" for row in ROWS.splitlines()),
+    "no header, known by its width": ROWS.replace("      0.000 ", "      0.000 ", 1),
+    "stray rows": f"{CPU_HEADER}\n{ROWS}   nan   nan   nan   nan\n1 2\n-5 -5 -5 -5\nhello\n",
+    "NUL bytes": f"{CPU_HEADER}\n{ROWS}\0\0\0\0    15.0    1.0    9999.0    9.0\n",
+    "UTF-16": f"{CPU_HEADER}\n{ROWS}".encode("utf-16"),
     "one row cut by a full disk": f"{CPU_HEADER}\n{ROWS}      15.000      190.000     9\n",
     "the last row cut": f"{CPU_HEADER}\n{ROWS}      15.000      190.300     9999.000     9000.0",
     "a row that is none": f"{CPU_HEADER}\nTraceback: a, b\n{ROWS}nan nan nan nan\n",
@@ -63,6 +84,34 @@ def test_one_log_in_many_forms(tmp_path, content):
     log = read(tmp_path, content)
     assert (log.peak_mib, log.samples) == (4312.375, 3)
     assert log.mean_cpu_pct == pytest.approx(190.3)
+
+
+def test_a_clock_that_stands_still_or_goes_back_covers_no_time(tmp_path):
+    rows = [(0, 0.0), (5, 1.0), (5, 2.0), (5, 3.0), (2, 4.0), (7, 5.0)]
+    text = "".join(f"{elapsed_s} {cpu} 10.0 20.0\n" for elapsed_s, cpu in rows)
+    log = read(tmp_path, f"{CPU_HEADER}\n{text}")
+    assert (log.samples, log.covered_s, log.interval_s) == (6, 10.0, 5.0)
+    assert log.mean_cpu_pct == 3.0
+
+
+def test_cpu_over_100_percent_is_several_cores(tmp_path):
+    log = read(tmp_path, f"{CPU_HEADER}\n0 0 10 20\n5 1600.5 10 20\n10 3200.5 10 20\n")
+    assert log.mean_cpu_pct == 2400.5
+
+
+def test_the_first_sample_of_each_log_in_a_file_is_no_cpu_figure(tmp_path):
+    once = f"{CPU_HEADER}\n0 0 10 20\n5 100 10 20\n"
+    log = read(tmp_path, once + once)
+    assert (log.samples, log.mean_cpu_pct) == (4, 100.0)
+    assert log.ignored == {"header": 1, "repeated header": 1}
+
+
+def test_columns_hold_what_was_logged(tmp_path):
+    log = read(tmp_path, SAME_LOG["--include-io"])
+    found = {column.name: (column.n, column.max, column.unit) for column in log.columns}
+    assert found["rss_mib"] == (3, 4312.375, "MiB")
+    assert found["cpu_pct"] == (2, 200.1, "%")
+    assert found["read_bytes"] == (3, 3.0, "B")
 
 
 @pytest.mark.parametrize(

@@ -227,11 +227,8 @@ def test_command_writes_each_table(tmp_path, kind):
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == sorted(f"{name}.{kind}" for name in FRAMES)
     path = tmp_path / f"out/runs.{kind}"
-    row = (
-        pd.read_csv(path).to_dict("records")[0]
-        if kind == "csv"
-        else json.loads(path.read_text())[0]
-    )
+    csv = kind == "csv"
+    (row,) = pd.read_csv(path).to_dict("records") if csv else json.loads(path.read_text())
     assert row["start_utc"] == "2026-11-21T10:12:00.000000Z"
     assert row["precision"] == ("'=1+1" if csv else "=1+1")
 
