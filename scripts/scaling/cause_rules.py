@@ -179,3 +179,17 @@ RULES = (
     ),
 )
 ANY_RULE = re.compile("|".join(rule.pattern.pattern for rule in RULES), re.IGNORECASE)
+# In small letters: a line without any of them fits no rule, is no traceback and no `error:`.
+# An escape: a colour may part the words. Looking for words costs a hundredth of looking for
+# patterns; a test holds them against the rules.
+TELLING_WORDS = (
+    "\x1b", "error", "traceback", "epoch [", "closed by peer", "reset by peer", "broken pipe",
+    "*** ",
+    "remote process exited", "signalexception", "childfailedexception", "job step aborted",
+    "dataloader worker", "pair closure", "was aborted", "got 0 bytes", "oom", "out of memory",
+    "memory limit", "due to ", "alloc_failed", "device ordinal", "cuda", "timeout", "timed out",
+    "time out", "timedout", "nccl warn", "ncclinvalidusage", "already in use", "eaddrinuse",
+    "not known", "name resolution", "servname", "refused", "not found", "execve", "are unknown",
+    "can't open file", "slurm_script", "no space left", "quota exceeded", "read-only file system",
+    "shared memory", "sigkill", "exitcode", "segmentation fault", "sigsegv", "killed",
+)  # fmt: skip

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from scaling.cause_rules import ANY_RULE, RULES, Rule, Strength
+from scaling.cause_rules import ANY_RULE, RULES, TELLING_WORDS, Rule, Strength
 from scaling.state import State
-from scaling.text import clean_line, shorten
+from scaling.text import LONGEST_LINE_CHARS, clean_line, find_lines, shorten
 
 # Our trainers' and job files' own line; `srun: error:` and the like are not.
 _OWN_ERROR = re.compile(r"(?:\[rank \d+ on [^\]]+\] )?error: \S|\S+\.py: error: \S")
@@ -47,19 +47,41 @@ def find_cause(lines: Iterable[str]) -> Cause | None:
 
 def read_evidence(lines: Iterable[str]) -> tuple[Cause | None, Cause | None]:
     """Return (first cause, Slurm's own word of how the job ended); either may be None."""
-    search = _Search()
+    search = CauseSearch()
     for number, line in enumerate(lines, start=1):
-        if "NCCL INFO " not in line:  # by far the most lines, and never an error
-            search.add(number, clean_line(line))
+        search.add_line(number, line)
     return search.choose(), search.ending
 
 
-class _Search:
+class CauseSearch:
+    """Takes a log in, by lines or blocks, and chooses the cause that it shows."""
+
     def __init__(self):
+        self.lines = 0  # of the blocks taken in
         self.fresh: dict[Strength, Cause] = {}  # the first of each strength
         self.stale: dict[Strength, Cause] = {}  # those that the training outlived
         self.ending: Cause | None = None
         self.in_traceback = False
+
+    def add_block(self, block: str) -> None:
+        """Take in a block of text.read_blocks; only the lines that may tell are looked at."""
+        small = block.replace("\u0130", "i").lower()  # the one letter that grows in small form
+        number, counted, after = self.lines + 1, 0, 0
+        for telling in [*find_lines(small, TELLING_WORDS), len(block)]:
+            # In a traceback each line tells, by where it stands.
+            while (start := after if self.in_traceback else max(after, telling)) < len(block):
+                if start > telling:
+                    break
+                number += block.count("\n", counted, start)
+                end = block.find("\n", start)
+                end = len(block) if end < 0 else end
+                self.add_line(number, block[start : min(end, start + LONGEST_LINE_CHARS)])
+                counted, after = start, end + 1
+        self.lines += block.count("\n") + (not block.endswith("\n"))
+
+    def add_line(self, number: int, line: str) -> None:
+        if "NCCL INFO " not in line:  # by far the most lines, and never an error
+            self.add(number, clean_line(line))
 
     def add(self, number: int, line: str) -> None:
         if _TRACEBACK.match(line.lstrip()):

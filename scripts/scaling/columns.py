@@ -33,33 +33,32 @@ class Column:
     unreadable: int = 0
     _lost: float = 0.0  # what rounding took from the sum (Neumaier): 3 x 251.3 / 3 is 251.3
 
-    def add(self, value: float) -> None:
-        """Take one number in; nan and infinity count as no data."""
+    def add(self, value: float, times: int = 1) -> None:
+        """Take a number in, so many times; nan and infinity count as no data."""
         if not math.isfinite(value):
-            self.no_data += 1
+            self.no_data += times
             return
-        self.n += 1
-        total = self.total + value
-        larger, smaller = (
-            (self.total, value) if abs(self.total) >= abs(value) else (value, self.total)
-        )
-        self._lost += larger - total + smaller
+        self.n += times
+        share = value * times
+        total = self.total + share
+        is_larger = abs(self.total) >= abs(share)
+        self._lost += self.total - total + share if is_larger else share - total + self.total
         self.total = total
         self.max = value if self.max is None else max(self.max, value)
         self.min = value if self.min is None else min(self.min, value)
 
-    def add_text(self, cell: str) -> None:
+    def add_text(self, cell: str, times: int = 1) -> None:
         """Take a cell in as it was printed; its unit is kept when the header gave none."""
         cell = cell.strip()
         match = AMOUNT.fullmatch(cell)
         unit = match[2] if match else None
         if match and (factor := _convert(unit, self.unit)):
             self.unit = self.unit or unit or ""
-            self.add(_number(match[1]) if factor == 1 else float(match[1]) * factor)
+            self.add(_number(match[1]) if factor == 1 else float(match[1]) * factor, times)
         elif NO_DATA.fullmatch(cell):
-            self.no_data += 1
+            self.no_data += times
         else:
-            self.unreadable += 1
+            self.unreadable += times
 
     @property
     def mean(self) -> float | None:

@@ -22,8 +22,12 @@ _SCORES = {
     ),
     ("val_bleu",): re.compile(rf"BLEU \(val\): ({NUMBER})"),
 }
-# `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own.
-_LABEL = re.compile(r"\s*(?:(\d+): |\[[A-Za-z_]+(\d+)\]: ?)")
+# `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own,
+# `[1,0]<stdout>:` Open MPI's --tag-output, `[0] ` mpiexec's -prepend-rank.
+_LABEL = re.compile(
+    r"\s*(?:(\d+): |\[[A-Za-z_]+(\d+)\]: ?|\[\d+,(\d+)\]<std(?:out|err)>: ?|\[(\d+)\] )"
+)
+_OTHERS = re.compile(r"Epoch \[\d+/\d+\](?! LR)")
 
 
 class Epoch:
@@ -114,11 +118,16 @@ def match_plain_line(block: str, start: int, line_number: int) -> Epoch | None:
     return Epoch(match, line_number) if is_plain and match[6].isprintable() else None
 
 
+def is_of_others(line: str) -> bool:
+    """Whether `Epoch [1/3]` in a line begins something else: a progress bar, another program."""
+    return bool(_OTHERS.search(line))
+
+
 def parse_label(line: str) -> tuple[int, ...]:
     """Return the ranks that a line's launcher labels name, () when it has no label."""
     found: list[int] = []
     end = 0
     while match := _LABEL.match(line, end):
-        found.append(int(match[1] or match[2]))
+        found.append(int(match[match.lastindex]))
         end = match.end()
     return tuple(found)

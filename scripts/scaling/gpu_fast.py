@@ -68,6 +68,8 @@ def _take(reader: GpuReader, block: str) -> bool:
         reader.find_series(gpu).counts[used_mib] += count
     for gpu, of in by_gpu.items():
         _add_times(reader, gpu, of)
+    if reader.counts_columns:
+        _count_columns(reader, block)
     reader.lines += len(rows)
     reader.kept += len(rows)
     reader.has_dates = True
@@ -120,6 +122,13 @@ def _part_by_gpu(times: tuple, keys: tuple, amounts: dict) -> dict[tuple[int, st
     for time, key in zip(times, keys, strict=True):
         take[key](time)
     return by_gpu
+
+
+def _count_columns(reader: GpuReader, block: str) -> None:
+    cells = list(zip(*(line.split(",") for line in block.split("\n")[:-1]), strict=True))
+    for at, measure in reader.measures.items():
+        for cell, times in Counter(cells[at]).items():
+            measure.add_text(cell, times)
 
 
 def _is_in_order(reader: GpuReader, gpu: tuple[int, str], times: list[str]) -> bool:

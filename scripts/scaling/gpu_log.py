@@ -33,10 +33,7 @@ def read_gpu_log(path: Path, gpus: tuple[str, ...] = ()) -> GpuLog:
     file cannot be read, is not such a CSV, or its GPUs cannot be told apart.
     Source: nvidia-smi --help-query-gpu.
     """
-    reader = GpuReader(Path(path))
-    for block in read_blocks(path):
-        read_block(reader, block)
-    reader.close()
+    reader = _read_all(GpuReader(Path(path)))
     _refuse_other_files(reader)
     return make_log(reader, gpus)
 
@@ -47,8 +44,18 @@ def read_gpu_samples(path: Path, on_sample: Sample) -> GpuReader:
     GPUs that cannot be told apart are None there, and `untold` says why. Raises ScalingError
     when the file cannot be read.
     """
-    reader = GpuReader(Path(path), is_strict=False, on_sample=on_sample)
-    for block in read_blocks(path):
+    return _read_all(GpuReader(Path(path), is_strict=False, on_sample=on_sample))
+
+
+def read_gpu_columns(path: Path) -> GpuReader:
+    """Return a reader that has counted every measure of the log (see read_gpu_samples)."""
+    reader = GpuReader(Path(path), is_strict=False)
+    reader.counts_columns = True
+    return _read_all(reader)
+
+
+def _read_all(reader: GpuReader) -> GpuReader:
+    for block in read_blocks(reader.path):
         read_block(reader, block)
     reader.close()
     return reader

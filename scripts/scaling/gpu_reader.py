@@ -31,7 +31,8 @@ Sample = Callable[[int | None, object, int | float | None, list[str]], None]
 class GpuReader:
     """Takes lines in; holds the series of each GPU and where each line went.
 
-    `on_sample(gpu, when, used_mib, fields)` is called for each kept row. With `is_strict`
+    `on_sample(gpu, when, used_mib, fields)` is called for each kept row; set `counts_columns`
+    to have all measures counted in `all_measures`. With `is_strict`
     a log whose GPUs cannot be told apart raises ScalingError; else its rows count for no
     GPU and `untold` says why.
     """
@@ -40,6 +41,7 @@ class GpuReader:
         self.path = path
         self.is_strict = is_strict
         self.on_sample = on_sample
+        self.counts_columns = False
         self.lines = 0
         self.kept = 0
         self.dropped: Counter[str] = Counter()
@@ -226,7 +228,7 @@ class GpuReader:
         self.kept += 1
         if gpu is not None:
             self.find_series(gpu).add(when, used_mib)
-        for at, measure in self.measures.items() if self.on_sample else ():
+        for at, measure in self.measures.items() if self.counts_columns else ():
             measure.add_text(fields[at])
         if self.on_sample:
             self.on_sample(gpu and gpu[0], when, used_mib, fields)

@@ -9,7 +9,7 @@ from scaling import log_kinds
 from scaling.columns import describe_columns
 from scaling.cpu_log import read_cpu_log
 from scaling.errors import ScalingError
-from scaling.gpu_log import make_log, read_gpu_samples
+from scaling.gpu_log import make_log, read_gpu_columns
 from scaling.gpu_series import GpuMemory
 from scaling.json_inspection import describe_json
 from scaling.log_kinds import Kind
@@ -93,7 +93,7 @@ def _count_lines(path: Path, kind: Kind) -> Inspection:
 
 
 def _describe_gpu(path: Path, kind: Kind) -> Inspection:
-    reader = read_gpu_samples(path, lambda *_sample: None)
+    reader = read_gpu_columns(path)
     log = make_log(reader)
     columns = describe_columns(reader.all_measures.values())
     has_memory = reader.columns is not None and reader.columns.memory is not None

@@ -2,34 +2,37 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scaling.causes import Cause, read_evidence
+from scaling.causes import Cause, CauseSearch
 from scaling.columns import Column, describe_columns
 from scaling.epoch_line import parse_label
 from scaling.numbers import plain_number
-from scaling.slurm_out import Attempt, Epoch, LogReader
-from scaling.text import read_lines
+from scaling.slurm_out import TELLING, Attempt, Epoch, LogReader
+from scaling.text import read_blocks, split_block
 
 _EPOCH_UNITS = {
     "lr": "", "train_loss": "", "val_loss": "", "train_accuracy_pct": "%", "val_accuracy_pct": "%",
     "train_perplexity": "", "val_perplexity": "", "val_bleu": "",
 }  # fmt: skip
-# What a line is that holds no figure of ours, the first that fits.
+# What a line is that holds no figure of ours, the first that fits: a rule, words of which it
+# needs one (they are looked for first, being far faster to find), and its pattern.
 _RULES = (
-    ("NCCL", re.compile(r"\bNCCL (?:INFO|WARN|version|TRACE)\b")),
-    ("progress bar", re.compile(r"\d+%\||\d+it \[|\[[#=> .-]{5,}\]")),
+    ("NCCL", ("NCCL ",), re.compile(r"\bNCCL (?:INFO|WARN|version|TRACE)\b")),
+    ("progress bar", ("%|", "it [", "["), re.compile(r"\d+%\||\d+it \[|\[[#=> .-]{5,40}\]")),
     (
         "Slurm or launcher",
-        re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script)\b:|\*\*\* "),
+        ("slurm", "srun", "sbatch", "torchrun", "*** "),
+        re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script):|\*{3} "),
     ),
     (
         "traceback",
-        re.compile(r"Traceback \(most recent|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):"),
+        ("Traceback", "File", "^", "Error", "Exception"),
+        re.compile(r"Traceback \(most|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):"),
     ),
 )
+_LABELLED = frozenset(" [0123456789")
 _MOST_RANKS = 100_000
 _MIXED = (
     "several processes print epoch lines that differ, without a label: which is the job's is "
@@ -53,9 +56,13 @@ class OutInspection:
 
 def describe_out(path: Path) -> OutInspection:
     """Return what each line of a log is, by count, and its attempts and cause."""
-    reader, found = LogReader(path), OutInspection()
-    cause, _ = read_evidence(_sort_lines(path, reader, found))
-    log, counts = reader.log, reader.counts
+    reader, search, found = LogReader(path), CauseSearch(), OutInspection()
+    for block in read_blocks(path):
+        search.add_block(block)
+        for number, (line, has_end) in enumerate(split_block(block), start=found.lines + 1):
+            _sort_line(reader, found, line, number, has_end)
+        found.lines = search.lines
+    log, counts, cause = reader.log, reader.counts, search.choose()
     found.kept = sum(counts[what] for what in ("epoch", "total", "requeue"))
     if counts["torn"]:
         found.dropped["an epoch line that is cut or has other output in it"] = counts["torn"]
@@ -71,17 +78,14 @@ def describe_out(path: Path) -> OutInspection:
     return found
 
 
-def _sort_lines(path: Path, reader: LogReader, found: OutInspection) -> Iterator[str]:
-    """Yield each line on, after the reader has seen it and it was counted."""
-    for found.lines, (line, has_end) in enumerate(read_lines(path), start=1):
-        label = parse_label(line)
-        if label and len(found.ranks) < _MOST_RANKS:
-            found.ranks.add(
-                label[0]
-            )  # `3: [default0]:`: srun's number is the job's, not the node's
-        if not reader.take(line, found.lines, has_end):
-            found.ignored[_name_rule(line)] += 1
-        yield line
+def _sort_line(
+    reader: LogReader, found: OutInspection, line: str, number: int, has_end: bool
+) -> None:
+    if line[:1] in _LABELLED and (label := parse_label(line)) and len(found.ranks) < _MOST_RANKS:
+        found.ranks.add(label[0])  # of `3: [default0]:` srun's: it counts over the nodes
+    may_tell = any(word in line for word in TELLING)
+    if not may_tell or not reader.take(line, number, has_end):
+        found.ignored[_name_rule(line)] += 1
 
 
 def _describe_cause(cause: Cause) -> dict:
@@ -89,10 +93,12 @@ def _describe_cause(cause: Cause) -> dict:
 
 
 def _name_rule(line: str) -> str:
-    if not line.strip():
+    if not line or line.isspace():
         return "blank"
-    line = line[:2000]
-    return next((name for name, pattern in _RULES if pattern.search(line)), "other output")
+    for name, words, pattern in _RULES:
+        if any(word in line for word in words) and pattern.search(line[:2000]):
+            return name
+    return "other output"
 
 
 def _describe_attempt(attempt: Attempt) -> dict:

@@ -6,20 +6,20 @@ words, may carry a launcher's label or colours, and a requeued job appends to it
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scaling.causes import Cause, find_cause, read_evidence
+from scaling.causes import Cause, CauseSearch, find_cause
 from scaling.epoch_line import (
     Epoch,
+    is_of_others,
     match_plain_line,
     parse_epoch_line,
     parse_epoch_lines,
     parse_label,
 )
 from scaling.numbers import NUMBER, LoggedNumber
-from scaling.text import LONGEST_LINE_CHARS, clean_line, read_blocks, read_lines
+from scaling.text import LONGEST_LINE_CHARS, clean_line, find_lines, read_blocks
 
 __all__ = [
     "Attempt",
@@ -42,8 +42,9 @@ _TOTALS = {
 }
 _REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGNORECASE)
 # No other line is read. An escape: a colour may part the words.
-_TELLING = ("Epoch [", "Total training", "Best validation", "Best BLEU", "DUE TO ", "\x1b")
-MOST_ATTEMPTS = 1000  # kept of a log; of more the oldest are let go of, and counted
+TELLING = ("Epoch [", "Total training", "Best validation", "Best BLEU", "DUE TO ", "\x1b")
+# Kept of a log, so that its size does not matter; of more the oldest are let go of.
+MOST_ATTEMPTS, MOST_EPOCHS, MOST_REMEMBERED = 1000, 20_000, 1000
 
 
 @dataclass
@@ -81,8 +82,9 @@ class SlurmOut:
     """A Slurm log: its attempts in order (at least one), and lines that read like none.
 
     `unreadable` are the line numbers that speak of an epoch but do not hold a whole line:
-    cut, or with another process' words in the middle. `is_mixed`: several processes without a label
-    print epoch lines that differ, so whose figures are the job's is not known.
+    cut, or with another process' words in the middle (of many the first thousand).
+    `is_mixed`: several processes without a label print epoch lines that differ, so whose
+    figures are the job's is not known.
     """
 
     path: Path
@@ -114,7 +116,7 @@ def read_slurm_out(path: Path) -> SlurmOut:
     log = reader.log
     for block in read_blocks(path):
         number, counted = log.lines + 1, 0
-        for start in _find_telling_lines(block):
+        for start in find_lines(block, TELLING):
             number += block.count("\n", counted, start)
             counted = start
             epoch = match_plain_line(block, start, number)  # as nearly all are
@@ -126,18 +128,6 @@ def read_slurm_out(path: Path) -> SlurmOut:
             reader.take(line, number, end >= 0)
         log.lines += block.count("\n") + (not block.endswith("\n"))
     return log
-
-
-def _find_telling_lines(block: str) -> list[int]:
-    """Return where the lines begin that hold a word which any line of ours must hold."""
-    starts = set()
-    for word in _TELLING:
-        at = block.find(word)
-        while at >= 0:
-            starts.add(block.rfind("\n", 0, at) + 1)
-            end = block.find("\n", at)
-            at = block.find(word, end) if end >= 0 else -1
-    return sorted(starts)
 
 
 class LogReader:
@@ -160,8 +150,11 @@ class LogReader:
             line = clean_line(line)
         if "Epoch [" in line:
             epochs = parse_epoch_lines(line, number)
+            if not epochs and is_of_others(line):
+                return ""
             if not epochs:
-                self.log.unreadable.append(number)
+                if len(self.log.unreadable) < MOST_REMEMBERED:
+                    self.log.unreadable.append(number)
                 return "torn"
             return self.take_epochs(epochs, parse_label(line))
         if "Total training" in line or "Best " in line:
@@ -199,6 +192,8 @@ class LogReader:
         if before and before.epoch == epoch.epoch and before.text != epoch.text:
             attempt.repeated.add(epoch.epoch)
         attempt.by_number[epoch.epoch] = attempt.newest = epoch
+        if len(attempt.by_number) > MOST_EPOCHS:
+            del attempt.by_number[next(iter(attempt.by_number))]
 
     def _take_total(self, line: str, has_end: bool, label: tuple[int, ...]) -> str:
         if self.label is not None and label > self.label:
@@ -231,8 +226,7 @@ def _follow(attempt: Attempt, epoch: Epoch) -> Attempt:
 
 def read_log_evidence(path: Path) -> tuple[Cause | None, Cause | None]:
     """Return (first cause, Slurm's word of the end) of a log; see causes.read_evidence."""
-    return read_evidence(_text_lines(path))
-
-
-def _text_lines(path: Path) -> Iterator[str]:
-    return (line for line, _ in read_lines(path))
+    search = CauseSearch()
+    for block in read_blocks(path):
+        search.add_block(block)
+    return search.choose(), search.ending

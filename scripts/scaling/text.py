@@ -8,7 +8,7 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from scaling.errors import ScalingError
@@ -18,7 +18,7 @@ LONGEST_LINE_CHARS = 1 << 16  # no line that is parsed comes near; bounds memory
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]")
 # `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own.
-_LABELS = re.compile(r"(?:\s*\d+: |\[[A-Za-z_]+\d+\]: ?)+")
+_LABELS = re.compile(r"(?:\s*\d+: |\[[A-Za-z_]+\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>: ?)+")
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -93,6 +93,18 @@ def split_block(block: str) -> Iterator[tuple[str, bool]]:
         yield line[:LONGEST_LINE_CHARS], True
     if rest:
         yield rest[:LONGEST_LINE_CHARS], False
+
+
+def find_lines(block: str, words: Iterable[str]) -> list[int]:
+    """Return where the lines of a block begin that hold any of these words, in order."""
+    starts = set()
+    for word in words:
+        at = block.find(word)
+        while at >= 0:
+            starts.add(block.rfind("\n", 0, at) + 1)
+            end = block.find("\n", at)
+            at = block.find(word, end) if end >= 0 else -1
+    return sorted(starts)
 
 
 def clean_line(line: str) -> str:
