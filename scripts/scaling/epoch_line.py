@@ -13,6 +13,13 @@ _EPOCH = re.compile(
     rf" \|((?: (?!Throughput: )[^|\n]{{0,300}}\|){{0,8}}) Throughput: ({NUMBER}) "
     r"((?:img|tokens|samples)/s)"
 )
+# The same for a line that is nothing else, in printable ASCII, with plain decimals: twice as fast.
+_DECIMAL = r"(\d++(?:\.\d*+)?+)"
+_PLAIN = re.compile(
+    rf"Epoch \[(\d{{1,9}}+)/(\d{{1,9}}+)\] LR: {_DECIMAL} \| Loss \(train, val\): {_DECIMAL}, "
+    rf"{_DECIMAL} \|((?: (?!Throughput: )[ -{{}}~]{{0,300}}+\|){{0,8}}+) Throughput: {_DECIMAL} "
+    r"((?:img|tokens|samples)/s)(?=\n)"
+)
 _SCORES = {
     ("train_accuracy_pct", "val_accuracy_pct"): re.compile(
         rf"Accuracy \(train, val\): ({NUMBER})%, ({NUMBER})%"
@@ -112,10 +119,9 @@ def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
 
 
 def match_plain_line(block: str, start: int, line_number: int) -> Epoch | None:
-    """Return the epoch line that fills the line at `start` of a block, in plain ASCII."""
-    match = _EPOCH.match(block, start)
-    is_plain = match and block.startswith("\n", match.end()) and match[6].isascii()
-    return Epoch(match, line_number) if is_plain and match[6].isprintable() else None
+    """Return the epoch line that fills the line at `start` of a block, as nearly all do."""
+    match = _PLAIN.match(block, start)
+    return Epoch(match, line_number) if match else None
 
 
 def is_of_others(line: str) -> bool:

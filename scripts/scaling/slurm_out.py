@@ -6,6 +6,7 @@ words, may carry a launcher's label or colours, and a requeued job appends to it
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,9 +120,9 @@ def read_slurm_out(path: Path) -> SlurmOut:
         for start in find_lines(block, TELLING):
             number += block.count("\n", counted, start)
             counted = start
-            epoch = match_plain_line(block, start, number)  # as nearly all are
+            epoch = match_plain_line(block, start, number)
             if epoch is not None:
-                reader.take_epochs([epoch], ())
+                reader.take_epochs((epoch,), ())
                 continue
             end = block.find("\n", start)
             line = block[start : min(len(block) if end < 0 else end, start + LONGEST_LINE_CHARS)]
@@ -134,7 +135,7 @@ class LogReader:
     """Takes the lines of a Slurm log in; `log` is what they said so far."""
 
     def __init__(self, path: Path):
-        self.log = SlurmOut(Path(path))
+        self.log = SlurmOut(path if isinstance(path, Path) else Path(path))
         self.requeued = False
         self.label: tuple[int, ...] | None = None  # the lowest one that had an epoch line
         self.counts: Counter[str] = Counter()  # of lines, by what they are
@@ -164,7 +165,7 @@ class LogReader:
             return "requeue"
         return ""
 
-    def take_epochs(self, epochs: list[Epoch], label: tuple[int, ...]) -> str:
+    def take_epochs(self, epochs: Sequence[Epoch], label: tuple[int, ...]) -> str:
         """Take in the epoch lines of one line, of the ranks that its label names."""
         if self.label is None or label < self.label:
             if self.label is not None:

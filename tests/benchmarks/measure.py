@@ -1,0 +1,121 @@
+"""What the benchmarks share: interleaved rounds, CPU seconds of a process, a table and JSON."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+REPO = Path(__file__).resolve().parents[2]
+SCRIPTS = REPO / "scripts"
+
+
+class Usage(NamedTuple):
+    """What a whole process used: CPU and wall seconds, peak resident memory in MiB."""
+
+    cpu_s: float
+    wall_s: float
+    peak_mib: float
+
+
+def run_process(command: list[object]) -> Usage:
+    """Run a command to its end, its output thrown away; raise when it fails."""
+    started = time.perf_counter()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"error: {command} ended with {process.returncode}")
+    wall_s = time.perf_counter() - started
+    return Usage(used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss / 1024)
+
+
+def run_interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return name -> seconds of each round; one warm-up round is not counted.
+
+    Each round runs every case once, so that a busy machine slows all of them alike.
+    """
+    for case in cases.values():
+        case()
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            found[name].append(case())
+    return found
+
+
+def summarise(name: str, bar: str, found: dict[str, list[float]], ours: str, base: str) -> dict:
+    """Return a row: the median of the rounds' ratios ours / base, and each case's median."""
+    ratios = [a / b for a, b in zip(found[ours], found[base], strict=True)]
+    return {
+        "benchmark": name,
+        "bar": bar,
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "n": len(ratios),
+        "median_s": {case: statistics.median(times) for case, times in found.items()},
+    }
+
+
+def parse_options(description: str, rounds: int = 5) -> argparse.Namespace:
+    """Return the options that every benchmark has; --quick is the smoke run of the tests."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
+    parser.add_argument("--quick", action="store_true", help="small inputs: checks, no figures")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write NAME.json and NAME.md there")
+    return parser.parse_args()
+
+
+def describe_machine(*packages: str) -> dict[str, str]:
+    """Return the processor, Python and the packages' versions, and the time."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+    found = {
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "python": platform.python_version(),
+        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def report(name: str, rows: list[dict], machine: dict[str, str], out: Path | None) -> None:
+    """Print a Markdown table of rows with the same keys; write it and the JSON when asked."""
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(keys) + " |", "|---" * len(keys) + "|"]
+    lines += ["| " + " | ".join(_show(row[key]) for key in keys) + " |" for row in rows]
+    text = "\n".join([*lines, "", ", ".join(f"{k} {v}" for k, v in machine.items()), ""])
+    print(text)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+        record = {"rows": rows, "machine": machine}
+        (out / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_show(inner)}" for key, inner in value.items())
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def python(*arguments: object) -> list[object]:
+    """Return the command that runs this Python with arguments."""
+    return [sys.executable, *arguments]
