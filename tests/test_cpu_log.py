@@ -127,7 +127,7 @@ def test_a_log_without_a_sample_says_why(tmp_path, content, problem):
     assert (log.peak_mib, log.problem, format_cpu(log)) == (None, problem, "")
 
 
-@pytest.mark.parametrize("content", ["timestamp, index\n1, 2\n", "1.0 2.0 3.0 4.0\n", b"\xff\n"])
+@pytest.mark.parametrize("content", ["timestamp, index\n1, 2\n", "1.0 2.0 3.0 4.0\n", b"\xff\0\n"])
 def test_text_that_is_no_psrecord_log_is_refused_by_name(tmp_path, content):
     with pytest.raises(ScalingError, match=r"cpu_memory_log\.txt: not a psrecord log"):
         read(tmp_path, content)

@@ -295,3 +295,38 @@ def test_the_log_is_read_when_it_is_asked_for_only(tmp_path):
     assert "log" not in vars(run)
     run.log_path.write_text(epoch_line(1, throughput=5.0) + "\n")
     assert run.attempt.last.throughput_per_s == 5.0
+
+
+# ---- Slurm's accounting, where somebody kept it --------------------------------------------
+
+ACCOUNTS = [
+    ("12|TIMEOUT\n12.batch|CANCELLED\n", State.TIMED_OUT, "timed out: sacct says TIMEOUT"),
+    ("12|CANCELLED by 1000\n", State.CANCELLED, "cancelled: sacct says CANCELLED"),
+    ("12|NODE_FAIL\n", State.FAILED, "failed: sacct says NODE_FAIL"),
+    ("12|COMPLETED\n12.0|OUT_OF_MEMORY\n", State.OUT_OF_MEMORY, "out of memory: sacct says"),
+    ("12|COMPLETED\n", State.FAILED, "failed: ended with exit status 0 but without RUN_COMPLETE"),
+    ("12|RUNNING\n", State.RUNNING, "running, epoch 1 of 3 done"),
+    ("99|TIMEOUT\n", State.RUNNING, "running, epoch 1 of 3 done"),
+]
+
+
+@pytest.mark.parametrize(("rows", "state", "reason"), ACCOUNTS)
+def test_what_sacct_says_of_a_run_that_left_no_end(tmp_path, rows, state, reason):
+    folder = write_run(tmp_path, 1, 2, "12", complete=False, exit_status=None, out=out_text(1))
+    put(folder / "log/sacct_12.txt", f"JobID|State\n{rows}")
+    run = only_run(tmp_path)
+    assert run.state is state
+    assert run.reason.startswith(reason)
+
+
+def test_the_logs_own_cause_says_more_than_sacct(tmp_path):
+    out = out_text(2) + ERROR
+    folder = write_run(tmp_path, 1, 2, "12", out=out, complete=False, exit_status=None)
+    put(folder / "log/sacct.txt", "JobID|State\n12|FAILED\n")
+    assert only_run(tmp_path).reason == f"failed: {ERROR.strip()}"
+
+
+def test_a_complete_run_stays_complete_and_a_bad_sacct_file_harms_nothing(tmp_path):
+    folder = write_run(tmp_path, 1, 2, "12")
+    put(folder / "log/sacct.txt", "hello\n")
+    assert only_run(tmp_path).is_usable

@@ -62,7 +62,7 @@ class Column:
 
     @property
     def mean(self) -> float | None:
-        if not self.n or not math.isfinite(self.total):
+        if not self.n or not math.isfinite(self.total + self._lost):
             return None
         return float((Fraction(self.total) + Fraction(self._lost)) / self.n)
 

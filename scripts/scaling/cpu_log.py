@@ -102,6 +102,7 @@ class _Reader:
         elif not has_end:
             self.dropped["cut: the last line has no end"] += 1
         elif "\0" in line:
+            self.first_text = self.first_text or shorten(line, 80)
             self.dropped["NUL bytes"] += 1
         elif names := parse_header(line):
             self._start_log(names, "," in line)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from scaling.errors import ScalingError
-from scaling.gpu_columns import Columns
+from scaling.gpu_columns import Columns, parse_mib
 from scaling.gpu_log import read_gpu_samples
 from scaling.run_record import Run
 from scaling.times import seconds_between
@@ -15,7 +15,8 @@ _FARTHEST = timedelta(hours=15)
 _FIGURES = {
     "utilization_pct": ("utilization.gpu", "gfx_activity", "gfx", "gpu use"),
     "power_w": ("power.draw", "power.draw.instant", "power.draw.average", "power_usage",
-                "socket_power"),
+                "socket_power", "average graphics package power",
+                "current socket graphics package power"),
     "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot"),
     "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock"),
 }  # fmt: skip
@@ -42,7 +43,7 @@ def _describe(rows: list[tuple], columns: Columns, node: int, start: datetime | 
     offset = find_utc_offset(first, start)
     places = {
         ours: next((columns.names.index(name) for name in names if name in columns.names), None)
-        for ours, names in {**_FIGURES, "total_mib": (_name_of(columns, columns.total),)}.items()
+        for ours, names in _FIGURES.items()
     }
     for gpu, when, used_mib, fields in rows:
         fits = len(fields) == columns.count  # a later header may have had other columns
@@ -58,12 +59,16 @@ def _describe(rows: list[tuple], columns: Columns, node: int, start: datetime | 
             "timestamp_utc": _to_utc(when, offset),
             "elapsed_s": None if when is None else seconds_between(first, when),
             "used_mib": used_mib,
+            "total_mib": _read_total(fields, columns) if fits else None,
             **figures,
         }
 
 
-def _name_of(columns: Columns, at: int | None) -> str:
-    return "" if at is None else columns.names[at]
+def _read_total(fields: list[str], columns: Columns) -> float | None:
+    if columns.total is None:
+        return None
+    total_mib = parse_mib(fields[columns.total].strip(), columns.units[columns.total])
+    return None if isinstance(total_mib, str) else total_mib
 
 
 def _number(cell: str) -> float | None:

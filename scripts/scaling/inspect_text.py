@@ -38,7 +38,9 @@ def _list(numbers: list[int]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _show(value: float) -> str:
+def _show(value: float | None) -> str:
+    if value is None:
+        return "—"
     return f"{value:.6g}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
 
 

@@ -14,6 +14,7 @@ _SUFFIX_UNITS = (
     ("_mib", "MiB"), ("_pct", "%"),
 )  # fmt: skip
 _IDENTITIES = {"rank", "epoch", "epoch_idx", "schema_version"}
+_MOST_RANKS = 100_000
 Described = tuple[str, list[int], dict[str, dict], dict]
 
 
@@ -54,7 +55,8 @@ def _describe_metrics(path: Path, kind: Kind, broken: str) -> Described:
     }
     reason = broken or ("" if metrics.epochs else "it has no epoch that can be used")
     columns = _describe_entries([epoch.record for epoch in metrics.epochs])
-    return reason, list(range(metrics.world_size or 0)), columns, details
+    ranks = range(min(metrics.world_size or 0, _MOST_RANKS))
+    return reason, list(ranks), columns, details
 
 
 def _describe_entries(entries: list[dict]) -> dict[str, dict]:

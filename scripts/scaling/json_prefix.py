@@ -51,7 +51,10 @@ def _read(text: str, at: int, depth: int) -> tuple[object, int]:
     if match is None or match.end() == len(text):
         raise _Cut
     word = match[1]
-    return (_CONSTANTS[word] if word in _CONSTANTS else json.loads(word)), match.end()
+    try:
+        return (_CONSTANTS[word] if word in _CONSTANTS else json.loads(word)), match.end()
+    except ValueError:  # more digits than Python reads
+        raise _Cut from None
 
 
 def _read_members(text: str, at: int, depth: int, found: dict | list) -> tuple[object, int]:

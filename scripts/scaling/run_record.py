@@ -9,6 +9,7 @@ from scaling import contract
 from scaling.causes import Cause
 from scaling.errors import ScalingError
 from scaling.run_state import Evidence, judge
+from scaling.sacct import SacctJob
 from scaling.slurm_out import Attempt, SlurmOut, read_slurm_out
 from scaling.state import State
 
@@ -117,11 +118,13 @@ def read_run(
     exit_status: int | None = None,
     now_s: float | None = None,
     home: Path | None = None,
+    accounting: SacctJob | None = None,
 ) -> Run:
     """Return the run of that id in a job's folder, with its state judged.
 
     log: (job name, path) of its Slurm log. exit_status: instead of job_end.json's, for a
-    job that is about to end. A record that cannot be read is named in `problems`.
+    job that is about to end. accounting: what sacct said of the job. A record that cannot
+    be read is named in `problems`.
     """
     name, log_path = log
     restarts = max(restarts, contract.split_id(run_id)[1])
@@ -131,7 +134,7 @@ def read_run(
         end = _read_record(run, "job_end.json") or {}
         exit_status = _whole_number(run, end, "exit_status", "job_end.json")
     try:
-        verdict = judge(_gather_evidence(run, exit_status), now_s)
+        verdict = judge(_gather_evidence(run, exit_status, accounting), now_s)
     except ScalingError as error:  # the log went away, or was closed to us, in the meantime
         run.state, run.reason = State.FAILED, f"failed: {error}"
     else:
@@ -150,7 +153,7 @@ def _take_settings(run: Run) -> None:
     set_scale(run)
 
 
-def _gather_evidence(run: Run, exit_status: int | None) -> Evidence:
+def _gather_evidence(run: Run, exit_status: int | None, accounting: SacctJob | None) -> Evidence:
     has_run_json = (run.results_dir / "run.json").exists()
     return Evidence(
         has_record=has_run_json or run.run_complete,
@@ -161,6 +164,7 @@ def _gather_evidence(run: Run, exit_status: int | None) -> Evidence:
         read_attempt=lambda: run.attempt,
         last_written_s=_last_written_s(run),
         requeued_as=f"{run.job}.{run.restarts}" if run.restart < run.restarts else None,
+        accounting=accounting if run.restart == run.restarts else None,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scaling.cause_rules import Strength
 from scaling.causes import Cause
+from scaling.sacct import SacctJob
 from scaling.slurm_out import Attempt, read_log_evidence
 from scaling.state import State
 
@@ -33,6 +34,7 @@ class Evidence:
     read_attempt: Callable[[], Attempt | None]  # called only when the log must be asked
     last_written_s: float | None  # seconds since 1970; None: nothing was written
     requeued_as: str | None
+    accounting: SacctJob | None = None  # what sacct said of the job, where that was kept
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
     if evidence.exit_status == 0:
         return _judge_silent_end(evidence)
     cause, ending = read_log_evidence(evidence.log_path) if evidence.log_path else (None, None)
+    if cause is None and (verdict := _judge_by_accounting(evidence)):
+        return verdict
     if cause is None and evidence.exit_status is None:
         return _judge_open_end(evidence, time.time() if now_s is None else now_s)
     return _judge_failure(evidence, cause, ending)
@@ -76,6 +80,18 @@ def _judge_silent_end(evidence: Evidence) -> Verdict:
         State.FAILED,
         f"failed: ended with exit status 0 but without RUN_COMPLETE.txt, {progress(evidence)}",
     )
+
+
+def _judge_by_accounting(evidence: Evidence) -> Verdict | None:
+    """Judge by sacct's word, None without one; it cannot make a run complete that is not."""
+    job = evidence.accounting
+    state = job.state if job else None
+    if state is None or state is State.RUNNING:
+        return None
+    if state is State.COMPLETE:
+        return _judge_silent_end(evidence)
+    words = f"sacct says {job.slurm_state or 'so of a step'}"
+    return Verdict(state, f"{state}: {words}, {progress(evidence)}")
 
 
 def _judge_open_end(evidence: Evidence, now_s: float) -> Verdict:

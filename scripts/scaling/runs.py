@@ -9,6 +9,7 @@ from pathlib import Path
 from scaling import contract
 from scaling.errors import ScalingError
 from scaling.run_record import Run, check_rank_records, read_run, set_scale
+from scaling.sacct import SacctJob, read_sacct
 from scaling.state import State
 
 __all__ = ["Run", "State", "check_rank_records", "find_runs", "order_in_time", "read_run"]
@@ -63,6 +64,7 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
             if contract.split_id(found)[0] == contract.split_id(run_id)[0]:
                 homes.setdefault(found, run_dir)
     own_ids = set(homes)
+    accounts = _read_accounts(folder)
     last_restart: dict[int, int] = {}
     for job, restart in map(contract.split_id, own_ids | set(logs)):
         last_restart[job] = max(restart, last_restart.get(job, 0))
@@ -73,9 +75,26 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
         if restart == last_restart[job] or run_id in own_ids:
             log = logs.get(run_id) or logs.get(str(job)) or (None, None)
             home = homes.get(run_id)
-            runs.append(read_run(folder, run_id, log, last_restart[job], now_s=now_s, home=home))
+            runs.append(
+                read_run(
+                    folder, run_id, log, last_restart[job],
+                    now_s=now_s, home=home, accounting=accounts.get(str(job)),
+                )
+            )  # fmt: skip
             runs[-1].script = scripts[0] if scripts else None
     return runs or [_not_started(folder, script) for script in scripts]
+
+
+def _read_accounts(folder: Path) -> dict[str, SacctJob]:
+    """Return job id -> what sacct said of it, out of `log/sacct*`, where somebody kept that."""
+    jobs: dict[str, SacctJob] = {}
+    for path in _list(folder / "log"):
+        if path.name.startswith("sacct"):
+            try:
+                jobs |= {job.id: job for job in read_sacct(path).jobs}
+            except ScalingError as error:
+                _LOG.warning("%s", error)
+    return jobs
 
 
 def _list_run_ids(folder: Path) -> set[str]:
