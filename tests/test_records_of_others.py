@@ -276,6 +276,20 @@ def test_a_world_size_that_its_batch_contradicts_is_noted(tmp_path):
     assert (found.world_size, found.notes) == (4, ["world_size is 4, but its batch sizes give 8"])
 
 
+def test_epochs_by_other_names_and_a_summary_alone(tmp_path):
+    entries = [{"epoch": 0, "epoch_time": 20.5, "tokens_per_sec": 900.0, "val_loss": 5.5}]
+    found = metrics(tmp_path, {"schema_version": "1.0", "world_size": 2, "epochs": entries})
+    (epoch,) = found.epochs
+    assert (found.schema, found.world_size) == ("1.0", 2)
+    assert (epoch.epoch, epoch.epoch_s, epoch.throughput_per_s, epoch.unit) == (
+        1, 20.5, 900.0, "tokens/s",
+    )  # fmt: skip
+    alone = {"world_size": 2, "tokens_per_sec": 57289.31, "total_wall_time_sec": 522.01}
+    found = metrics(tmp_path, alone)
+    assert (found.epochs, found.world_size) == ([], 2)
+    assert (found.mean_throughput_per_s, found.total_wall_s) == (57289.31, 522.01)
+
+
 def test_entries_that_are_none_are_dropped_and_named(tmp_path):
     entries = [V2["epochs"][0], None, {"epoch_idx": 1}, {"epoch_idx": 2.5}, V2["epochs"][1]]
     found = metrics(tmp_path, changed(epochs=entries))

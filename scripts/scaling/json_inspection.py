@@ -53,8 +53,9 @@ def _describe_metrics(path: Path, kind: Kind, broken: str) -> Described:
         "dropped_epochs": metrics.dropped,
         "notes": metrics.notes,
     }
-    reason = broken or ("" if metrics.epochs else "it has no epoch that can be used")
-    columns = _describe_entries([epoch.record for epoch in metrics.epochs])
+    has_any = metrics.epochs or metrics.mean_throughput_per_s is not None
+    reason = broken or ("" if has_any else "it has no epoch that can be used")
+    columns = _describe_entries([epoch.record for epoch in metrics.epochs] or [kind.record])
     ranks = range(min(metrics.world_size or 0, _MOST_RANKS))
     return reason, list(ranks), columns, details
 

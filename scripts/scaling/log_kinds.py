@@ -73,10 +73,13 @@ def expected_kind(path: Path) -> str | None:
 def detect_kind(path: Path) -> Kind:
     """Return what a file is; raises ScalingError when it cannot be read."""
     path = Path(path)
-    if path.is_dir():
-        raise ScalingError(f"{path}: it is a folder; name the files in it")
-    if path.exists() and not path.is_file():
-        raise ScalingError(f"{path}: not a regular file: save it to a file first")
+    try:
+        if path.is_dir():
+            raise ScalingError(f"{path}: it is a folder; name the files in it")
+        if path.exists() and not path.is_file():
+            raise ScalingError(f"{path}: not a regular file: save it to a file first")
+    except OSError as error:
+        raise ScalingError(f"{path}: cannot be read: {error.strerror or error}") from error
     head = [(clean_line(line), has_end) for line, has_end in islice(read_lines(path), _HEAD_LINES)]
     lines = [line for line, _ in head if line.strip()]
     if not lines:
@@ -147,6 +150,8 @@ def _detect_json(path: Path) -> Kind | None:
 
 
 def _judge_record(record: dict) -> str:
+    if is_rank_record(record) and "world_size" not in record:
+        return RANK_JSON
     if is_training_metrics(record):
         return METRICS
     if is_rank_record(record):

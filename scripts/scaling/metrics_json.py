@@ -24,6 +24,12 @@ _FIELDS = {
     "bleu": ("val_bleu_global", "val_bleu", "bleu"),
 }
 _QUANTITIES = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
+_RATES = tuple(
+    form.format(name)
+    for form in ("mean_{}_per_sec_global", "{}_per_sec_global", "{}_per_sec")
+    for name in _QUANTITIES
+)
+_TOTALS = ("total_wall_time_sec", "total_time_sec", "total_training_time", "wall_time_sec")
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,16 @@ def is_training_metrics(record: dict) -> bool:
     """Whether a JSON object is such a file, of either schema."""
     if any(isinstance(record.get(key), list) for key in _LISTS):
         return True
-    has_epochs = isinstance(record.get("epochs"), list)
-    return has_epochs and (
-        "training_config" in record or "summary" in record or "hardware" in record
-    )
+    entries = record.get("epochs")
+    if isinstance(entries, list):
+        is_run = bool({"training_config", "summary", "hardware", "schema_version"} & set(record))
+        return is_run or any(isinstance(entry, dict) and _has_figure(entry) for entry in entries)
+    return "world_size" in record and pick(record, *_RATES) is not None  # a summary alone
+
+
+def _has_figure(entry: dict) -> bool:
+    names = (name for names in _FIELDS.values() for name in names)
+    return pick(entry, *_RATES, *names) is not None
 
 
 def read_training_metrics(path: Path) -> TrainingMetrics:
@@ -94,7 +106,7 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         schema = text(record, "schema_version") or "2.0"
         epochs = _read_entries(record["epochs"], dropped)
     else:
-        schema, epochs = "1", _read_lists(record, notes)
+        schema, epochs = text(record, "schema_version") or "1", _read_lists(record, notes)
     units = {epoch.unit for epoch in epochs if epoch.unit}
     summary = section(record, "summary")
     completed = summary.get("completed")
@@ -108,11 +120,9 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         notes=notes,
         world_size=_find_world_size(record, notes),
         unit=units.pop() if len(units) == 1 else None,
-        total_wall_s=pick(summary, "total_wall_time_sec", "total_time_sec"),
-        mean_throughput_per_s=pick(
-            summary, *(f"mean_{name}_per_sec_global" for name in _QUANTITIES)
-        ),
-        best_val_loss=pick(summary, "best_val_loss"),
+        total_wall_s=pick(summary, *_TOTALS) or pick(record, *_TOTALS),
+        mean_throughput_per_s=pick(summary, *_RATES) or pick(record, *_RATES),
+        best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss"),
         completed=completed if isinstance(completed, bool) else _says_complete(record),
         run_id=text(record, "run_id"),
         gpu_name=text(hardware, "gpu_name"),
@@ -169,7 +179,7 @@ def _read_lists(record: dict, notes: list[str]) -> list[MetricsEpoch]:
             "train_throughput is taken as tokens/s of all processes: schema 1 says neither"
         )
     epochs = []
-    for at in range(max(lengths.values())):
+    for at in range(max(lengths.values(), default=0)):
         entry = {key: values[at] for key, values in lists.items() if at < len(values)}
         epochs.append(
             MetricsEpoch(
