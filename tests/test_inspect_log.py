@@ -303,6 +303,20 @@ def test_a_cut_file_never_has_a_larger_or_another_figure(tmp_path, kind, data):
         assert described["max"] <= full.columns[name]["max"]
 
 
+@quick
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_a_damaged_file_is_read_or_refused_and_its_lines_add_up(tmp_path, kind, data):
+    content = bytearray(KINDS[kind].encode())
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(content)))
+        lost = data.draw(st.integers(0, 20))
+        content[at : at + lost] = data.draw(st.binary(max_size=8))
+    try:
+        look(tmp_path, bytes(content), data.draw(st.sampled_from(["x", "gpu_memory_log.csv"])))
+    except ScalingError as error:
+        assert str(tmp_path) in str(error)
+
+
 # ---- The command ---------------------------------------------------------------------------
 
 
