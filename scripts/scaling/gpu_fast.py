@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 from scaling.gpu_columns import Columns
 from scaling.gpu_reader import GpuReader
+from scaling.gpu_series import STEPS_COUNTED
 from scaling.text import split_block
 from scaling.times import parse_timestamp
 
+MOST_BEFORE_HEADER = 100  # lines of a block that are read one by one to find it
 LEAST_CHARS = 4096  # a block as short as that goes through the careful reader
 # nvidia-smi's own, which sorts as text as it does in time. A block is within one day, so that
 # its first time says whether the day exists.
 _TIME = r"\d{4}/\d\d/\d\d (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}"
 _DAY_CHARS = len("2026/11/21")
-_FIELD = r'[^,"\n\0]*'
+_FIELD = r'[^,"\n\0]*+'
 
 
 class _Shape(NamedTuple):
@@ -32,6 +34,15 @@ class _Shape(NamedTuple):
 
 def read_block(reader: GpuReader, block: str) -> None:
     """Let the reader take in a block of lines, by the fast way wherever it can go."""
+    lines = 0
+    while reader.columns is None and lines < MOST_BEFORE_HEADER and (end := block.find("\n") + 1):
+        reader.add(block[: end - 1], True)
+        block, lines = block[end:], lines + 1
+    if block:
+        _read_rows(reader, block)
+
+
+def _read_rows(reader: GpuReader, block: str) -> None:
     if _take(reader, block):
         return
     if len(block) < LEAST_CHARS:
@@ -44,8 +55,8 @@ def read_block(reader: GpuReader, block: str) -> None:
     if middle == len(block):
         reader.add(*next(split_block(block)))
         return
-    read_block(reader, block[:middle])
-    read_block(reader, block[middle:])
+    _read_rows(reader, block[:middle])
+    _read_rows(reader, block[middle:])
 
 
 def _take(reader: GpuReader, block: str) -> bool:
@@ -140,7 +151,7 @@ def _is_in_order(reader: GpuReader, gpu: tuple[int, str], times: list[str]) -> b
 def _add_times(reader: GpuReader, gpu: tuple[int, str], times: list[str]) -> None:
     series = reader.find_series(gpu)
     for time in times:
-        if series.first is not None and not series.counts_steps:
+        if series.steps_counted >= STEPS_COUNTED:
             series.add_span(parse_timestamp(times[-1]))
             return
         series.add_time(parse_timestamp(time))

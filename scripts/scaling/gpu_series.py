@@ -21,7 +21,7 @@ LEAST_LEAP = 4.0  # between the gaps within a round and those between rounds
 SLOWEST_GAP_S = 0.02  # between two rows of a round, where nothing else is known
 MOST_GPUS = 16  # of a node; more rows in a "round" are several rounds
 MOST_REMEMBERED = 100_000  # amounts; a GPU has fewer MiB than that
-STEPS_COUNTED = 1000  # the usual step between samples is that of the first ones
+STEPS_COUNTED = 100  # the usual step between samples is that of the first ones
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class GpuSeries:
         self.index = index
         self.uuid = uuid
         self.counts: Counter[int | float] = Counter()
+        self.steps_counted = 0
         self.steps: Counter[int] = Counter()  # tenths of a second between samples
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -99,13 +100,10 @@ class GpuSeries:
             self.first = when
         elif (step_s := seconds_between(self.last, when)) > 0:
             self.covered += when - self.last
-            if self.counts_steps:
+            if self.steps_counted < STEPS_COUNTED:
                 self.steps[int(step_s * 10 + 0.5)] += 1
+                self.steps_counted += 1
         self.last = when
-
-    @property
-    def counts_steps(self) -> bool:
-        return self.steps.total() < STEPS_COUNTED
 
     def add_span(self, until: datetime) -> None:
         """Take in that there were samples from the last one's time until this one, in order."""
@@ -114,7 +112,8 @@ class GpuSeries:
 
     def summarise(self) -> GpuMemory:
         n = self.counts.total()
-        total_mib = sum(to_fraction(value) * count for value, count in self.counts.items())
+        exact = (v if isinstance(v, int) else to_fraction(v) for v in self.counts)
+        total_mib = sum(v * n for v, n in zip(exact, self.counts.values(), strict=True))
         most = max(self.counts.values())
         usual_step = max(self.steps, key=lambda step: (self.steps[step], -step), default=None)
         return GpuMemory(
