@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from run_folders import epoch_line, gpu_csv, out_text, put, write_run
+from scaling import frame_files
 from scaling.frames import (
     CPU_COLUMNS,
     EPOCH_COLUMNS,
@@ -208,6 +209,26 @@ def test_a_frame_has_its_columns_and_types_whatever_is_missing(tmp_path, name):
     assert full.dtypes.to_dict() == empty.dtypes.to_dict()
     readme = (SCRIPTS / "README.md").read_text()
     assert [column for column in COLUMNS[name] if f"`{column}`" not in readme] == []
+
+
+GARBAGE = [[1], {"a": 1}, "x", True, -1, 1e300, 10**400, None]
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=repr)
+def test_settings_that_are_no_settings_are_missing(tmp_path, value):
+    names = (
+        "world_size", "epochs", "batch_size_per_gpu", "warmup_epochs", "unit", "precision", "hosts",
+        "versions", "workload", "start_utc", "slurm", "torch", "grad_accum_steps",
+    )  # fmt: skip
+    folder = write_run(tmp_path, 1, 2, "12", **dict.fromkeys(names, value))
+    write_ranks(folder, "12")
+    runs = find_runs(tmp_path)
+    frames = {name: make(runs) for name, make in FRAMES.items()}
+    assert len(frames["runs"]) == 1
+    assert len(frames["epochs"]) == 3
+    assert len(frames["rank_epochs"]) == 6
+    json.loads(frame_files.to_json(frames["runs"]))
+    frame_files.to_csv(frames["runs"])
 
 
 # ---- The command ---------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from scaling import contract
 from scaling.cpu_log import read_cpu_log
 from scaling.errors import ScalingError
 from scaling.gpu_frames import list_gpu_samples
-from scaling.run_epochs import list_epochs, read_ranks
+from scaling.run_epochs import find_warmup_epochs, list_epochs, read_ranks
 from scaling.run_record import Run
 
 RUN_COLUMNS = (
@@ -40,6 +40,7 @@ GPU_COLUMNS = (
 CPU_COLUMNS = (
     "folder", "run_id", "node", "timestamp_utc", "elapsed_s", "cpu_pct", "rss_mib", "virtual_mib",
 )  # fmt: skip
+_LARGEST = 2.0**62
 _TEXTS = {
     "folder", "run_id", "job_name", "workload", "state", "cause", "reason", "scaling", "precision",
     "strategy", "unit", "gpu_name", "torch", "trainer_sha256", "git_commit", "hosts", "problems",
@@ -101,12 +102,26 @@ def _make_frame(records: Iterable[dict], columns: tuple[str, ...]) -> pd.DataFra
         elif name in _TEXTS:
             frame[name] = frame[name].map(_to_text).astype("str")
         elif name in _COUNTS:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce").round().astype("Int64")
+            frame[name] = _to_numbers(frame[name]).round().astype("Int64")
         elif name.startswith("is_"):
             frame[name] = frame[name].astype(bool)
         else:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+            frame[name] = _to_numbers(frame[name])
     return frame
+
+
+def _to_numbers(values: pd.Series) -> pd.Series:
+    """Return floats; what is none, in a record that others wrote, is missing."""
+    if pd.api.types.is_numeric_dtype(values.dtype) and values.dtype != bool:
+        numbers = values.astype("float64")
+    else:
+        numbers = values.map(_to_number).astype("float64")
+    return numbers.where(numbers.abs() < _LARGEST)
+
+
+def _to_number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < _LARGEST else None
 
 
 def _to_text(value: object) -> str | None:
@@ -166,7 +181,7 @@ def _read_elapsed_s(run: Run) -> float | None:
 def _list_rank_epochs(run: Run) -> Iterable[dict]:
     settings = run.settings or {}
     hosts, per_node = settings.get("hosts"), run.gpus_per_node
-    warmup = settings.get("warmup_epochs", 1)
+    warmup = find_warmup_epochs(run)
     for record in read_ranks(run):
         host = record.host
         if host is None and isinstance(hosts, list) and per_node:
@@ -174,7 +189,7 @@ def _list_rank_epochs(run: Run) -> Iterable[dict]:
             host = hosts[node] if node < len(hosts) else None
         values = {name: getattr(record, name, None) for name in RANK_COLUMNS[2:]}
         epoch = record.epoch + 1
-        yield {**values, "epoch": epoch, "host": host, "is_warmup": epoch <= (warmup or 0)}
+        yield {**values, "epoch": epoch, "host": host, "is_warmup": epoch <= warmup}
 
 
 def _list_cpu_samples(run: Run) -> Iterable[dict]:

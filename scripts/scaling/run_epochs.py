@@ -27,11 +27,16 @@ def list_epochs(run: Run) -> list[dict]:
     newest = _read_metrics(run) or _read_log(run, max(len(attempts), 1)) or _read_ranks(run)
     for record in newest:
         record.setdefault("attempt", max(len(attempts), 1))
-    warmup = (run.settings or {}).get("warmup_epochs")
-    warmup = warmup if isinstance(warmup, int) else DEFAULT_WARMUP_EPOCHS
+    warmup = find_warmup_epochs(run)
     for record in records + newest:
         record["is_warmup"] = record["epoch"] <= warmup
     return records + newest
+
+
+def find_warmup_epochs(run: Run) -> int:
+    """Return how many first epochs means leave out: run.json's word, else the contract's."""
+    warmup = (run.settings or {}).get("warmup_epochs")
+    return warmup if isinstance(warmup, int) else DEFAULT_WARMUP_EPOCHS
 
 
 def _read_log(run: Run, attempt: int) -> list[dict]:
