@@ -136,15 +136,14 @@ def test_a_log_of_a_job_that_printed_nothing_of_ours_is_known_by_its_name(tmp_pa
 def test_gpu_csv(tmp_path):
     rows = [gpu_row(0, 0, 100), gpu_row(0, 1, 200), gpu_row(5, 0, 300), gpu_row(5, 1, "[N/A]")]
     found = look(tmp_path, "\n".join([GPU_HEADER, *rows, GPU_HEADER, "", ""]))
-    assert (found.lines, found.kept) == (7, 3)
-    assert found.dropped == {"no data": 1}
+    assert (found.lines, found.kept, found.dropped) == (7, 4, {})
     assert found.ignored == {"header": 1, "repeated header": 1, "blank": 1}
     assert found.gpus == [0, 1]
     assert column(found, "memory.used") == (3, 200.0, 300, "MiB")
-    assert column(found, "utilization.gpu") == (3, 97.0, 97, "%")
-    assert column(found, "power.draw") == (3, 251.3, 251.3, "W")
-    assert column(found, "temperature.gpu") == (3, 61.0, 61, "C")
-    assert column(found, "clocks.current.sm") == (3, 1530.0, 1530, "MHz")
+    assert column(found, "utilization.gpu") == (4, 97.0, 97, "%")  # the row without memory too
+    assert column(found, "power.draw") == (4, 251.3, 251.3, "W")
+    assert column(found, "temperature.gpu") == (4, 61.0, 61, "C")
+    assert column(found, "clocks.current.sm") == (4, 1530.0, 1530, "MHz")
     assert "index" not in found.columns
     assert "clocks_throttle_reasons.active" not in found.columns
     assert found.details["memory"][0] == {
@@ -161,6 +160,14 @@ def test_no_data_in_one_column_is_missing_there_alone(tmp_path):
     assert column(found, "utilization.gpu") == (2, 60.0, 70, "%")
     assert column(found, "power.draw") == (1, 5.5, 5.5, "W")
     assert found.columns["power.draw"]["no_data"] == 2
+
+
+def test_a_row_without_any_figure_is_dropped(tmp_path):
+    header = "index, memory.used [MiB], memory.total [MiB], power.draw [W]"
+    found = look(tmp_path, f"{header}\n0, 10, 99, 5\n0, [N/A], 99, [N/A]\n0, [N/A], 99, 7\n")
+    assert (found.kept, found.dropped) == (2, {"no data": 1})
+    assert column(found, "power.draw") == (2, 6.0, 7, "W")
+    assert found.details["memory"][0]["n"] == 1
 
 
 def test_a_gpu_log_without_memory_has_its_other_columns(tmp_path):

@@ -42,16 +42,13 @@ class GpuReader:
         self.is_strict = is_strict
         self.on_sample = on_sample
         self.counts_columns = False
-        self.lines = 0
-        self.kept = 0
+        self.lines = self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.series: dict[tuple[int, str], GpuSeries] = {}
         self.first_text = ""
         self.columns: Columns | None = None
-        self.has_header = False
-        self.has_units = False
-        self.has_dates = False
+        self.has_header = self.has_units = self.has_dates = False
         self.measures: dict[int, Column] = {}
         self.all_measures: dict[str, Column] = {}
         self.uuids: dict[str, int] = {}
@@ -174,6 +171,8 @@ class GpuReader:
             return None if self._has_measure(fields) else "no data"
         text = fields[columns.memory].strip()
         used_mib = self.parse_amount(text)
+        if used_mib == "no data" and (self.counts_columns or self.on_sample):
+            return None if self._has_measure(fields) else "no data"  # its other figures count
         if isinstance(used_mib, str):
             return used_mib
         # `26532 MiB` cut behind a digit reads as a smaller, bare number.
@@ -188,7 +187,8 @@ class GpuReader:
         return used_mib
 
     def _has_measure(self, fields: list[str]) -> bool:
-        return any(re.match(r"\s*-?\d", fields[at]) for at in self.measures)
+        others = (at for at in self.measures if at != self.columns.total)
+        return any(re.match(r"\s*-?\d", fields[at]) for at in others)
 
     def parse_amount(self, text: str) -> int | float | str:
         """Return MiB, or why the text is none; a long log has few different ones."""
