@@ -186,6 +186,14 @@ def test_gpus_that_cannot_be_told_apart_are_said_to_be(tmp_path):
     assert column(found, "memory.used") == (2, 55.0, 100, "MiB")
 
 
+def test_a_round_of_gpus_ends_where_other_columns_begin(tmp_path):
+    rows = "2026/11/21 10:00:00.000, 10\n2026/11/21 10:00:00.002, 20\n"
+    more = "timestamp, utilization.gpu [%], memory.used [MiB]\n2026/11/21 10:00:05.000, 97, 30\n"
+    found = look(tmp_path, f"timestamp, memory.used [MiB]\n{rows}{more}")
+    assert column(found, "memory.used") == (2, 15.0, 20, "MiB")
+    assert (found.gpus, found.dropped) == ([0, 1], {"incomplete round of GPUs": 1})
+
+
 def test_psrecord(tmp_path):
     found = look(tmp_path, PSRECORD)
     assert (found.lines, found.kept, found.ignored) == (4, 3, {"header": 1})

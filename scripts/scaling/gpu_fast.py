@@ -76,7 +76,7 @@ def _take(reader: GpuReader, block: str) -> bool:
     if not amounts or not all(_is_in_order(reader, gpu, of) for gpu, of in by_gpu.items()):
         return False
     for gpu, used_mib, count in amounts.values():
-        reader.find_series(gpu).counts[used_mib] += count
+        reader.series[gpu].counts[used_mib] += count
     for gpu, of in by_gpu.items():
         _add_times(reader, gpu, of)
     if reader.counts_columns:
@@ -149,7 +149,7 @@ def _is_in_order(reader: GpuReader, gpu: tuple[int, str], times: list[str]) -> b
 
 
 def _add_times(reader: GpuReader, gpu: tuple[int, str], times: list[str]) -> None:
-    series = reader.find_series(gpu)
+    series = reader.series[gpu]
     for time in times:
         if series.steps_counted >= STEPS_COUNTED:
             series.add_span(parse_timestamp(times[-1]))

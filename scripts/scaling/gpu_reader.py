@@ -16,7 +16,7 @@ from scaling.gpu_columns import (
     says_no_data,
     split_fields,
 )
-from scaling.gpu_series import MOST_REMEMBERED, GpuSeries, Rounds
+from scaling.gpu_series import MOST_REMEMBERED, Rounds, SeriesByGpu
 from scaling.text import shorten
 from scaling.times import parse_timestamp
 
@@ -45,7 +45,7 @@ class GpuReader:
         self.lines = self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
-        self.series: dict[tuple[int, str], GpuSeries] = {}
+        self.series = SeriesByGpu()
         self.first_text = ""
         self.columns: Columns | None = None
         self.has_header = self.has_units = self.has_dates = False
@@ -121,6 +121,7 @@ class GpuReader:
             self.dropped[reason] += 1
 
     def _set_columns(self, columns: Columns) -> None:
+        self._end_round()  # its rows are of the columns before
         self.columns, self.has_units, self.amounts = columns, False, {}
         made = columns.make_measures()
         # A header with other columns goes on with the measures of the same name.
@@ -224,27 +225,24 @@ class GpuReader:
                 self._keep(None, *row)
         return used_mib if isinstance(used_mib, str) else None
 
+    def _end_round(self) -> None:
+        for gpu, *row in self.rounds.close():
+            self._keep((gpu, ""), *row)
+
     def _keep(self, gpu: tuple[int, str] | None, when, used_mib, fields: list[str]) -> None:
         self.kept += 1
         if gpu is not None:
-            self.find_series(gpu).add(when, used_mib)
+            self.series[gpu].add(when, used_mib)
         for at, measure in self.measures.items() if self.counts_columns else ():
             measure.add_text(fields[at])
         if self.on_sample:
             self.on_sample(gpu and gpu[0], when, used_mib, fields)
-
-    def find_series(self, gpu: tuple[int, str]) -> GpuSeries:
-        """Return the series of a GPU, made when it is new."""
-        if gpu not in self.series:
-            self.series[gpu] = GpuSeries(*gpu)
-        return self.series[gpu]
 
     def close(self) -> None:
         """Take in what waits for more lines: an open quote, rows without a header, a round."""
         while self.open_lines:
             self._reopen(self.open_lines)
         self._name_rows(self._infer() if self.columns is None and self.unnamed else None)
-        for gpu, *row in self.rounds.close():
-            self._keep((gpu, ""), *row)
+        self._end_round()
         if self.rounds.dropped:
             self.dropped["incomplete round of GPUs"] += self.rounds.dropped

@@ -131,6 +131,14 @@ class GpuSeries:
         )
 
 
+class SeriesByGpu(dict[tuple[int, str], GpuSeries]):
+    """(index, uuid) -> the series of that GPU, made when it is first asked for."""
+
+    def __missing__(self, gpu: tuple[int, str]) -> GpuSeries:
+        self[gpu] = GpuSeries(*gpu)
+        return self[gpu]
+
+
 class Rounds:
     """Numbers the rows of a log that has neither index nor uuid by their order in a round.
 
@@ -178,7 +186,7 @@ class Rounds:
     def close(self) -> Iterator[tuple]:
         """Yield the rows of the round at hand when it is a whole one."""
         rows, self.rows = self.rows, []
-        self.size = self.size or len(rows)
+        self.size = self.size or len(rows) or None
         for order, (when, used_mib, fields) in enumerate(rows):
             if isinstance(used_mib, str):
                 continue  # counted by the reader under its own reason
