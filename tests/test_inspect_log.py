@@ -233,6 +233,19 @@ def test_slurm_out(tmp_path):
     assert found.details["cause"]["line"] == 11
 
 
+def test_a_whole_log_has_no_cause_in_what_processes_say_as_they_part(tmp_path):
+    last_words = "[c10d] recvValueWithTimeout failed: Failed to recv, got 0 bytes\n"
+    assert look(tmp_path, out_text() + last_words).details["cause"] is None
+    assert look(tmp_path, out_text(2) + last_words).details["cause"]["line"] == 4
+    assert look(tmp_path, out_text() + "error: cannot write\n").details["cause"]["line"] == 8
+
+
+def test_a_line_that_was_written_into_another_is_counted(tmp_path):
+    inner, outer = epoch_line(1), epoch_line(2)
+    found = look(tmp_path, f"{outer[:2]}{inner}\n{outer[2:]}\n{outer[:50]}\n{outer[50:]}\n")
+    assert (found.kept, sum(found.dropped.values()), found.ignored) == (1, 3, {})
+
+
 def test_of_labelled_ranks_the_lowest_counts(tmp_path):
     lines = [
         f"{rank}: {epoch_line(e, throughput=100.0 * (rank + 1))}"

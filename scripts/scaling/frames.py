@@ -30,8 +30,8 @@ EPOCH_COLUMNS = (
 )  # fmt: skip
 RANK_COLUMNS = (
     "folder", "run_id", "epoch", "rank", "host", "training_s", "samples", "throughput_per_s",
-    "unit", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "exposed_comm_s", "peak_mib",
-    "is_warmup",
+    "unit", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "other_s", "exposed_comm_s",
+    "peak_mib", "is_warmup",
 )  # fmt: skip
 GPU_COLUMNS = (
     "folder", "run_id", "node", "gpu", "uuid", "timestamp_utc", "elapsed_s", "used_mib",

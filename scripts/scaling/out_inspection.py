@@ -5,11 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scaling.cause_rules import Strength
 from scaling.causes import Cause, CauseSearch
 from scaling.columns import Column, describe_columns
 from scaling.epoch_line import parse_label
 from scaling.numbers import plain_number
-from scaling.slurm_out import TELLING, Attempt, Epoch, LogReader
+from scaling.slurm_out import HALVES, TELLING, Attempt, Epoch, LogReader
 from scaling.text import read_blocks, split_block
 
 _EPOCH_UNITS = {
@@ -33,6 +34,7 @@ _RULES = (
     ),
 )
 _LABELLED = frozenset(" [0123456789")
+_TELLING = (*TELLING, *HALVES)
 _MOST_RANKS = 100_000
 _MIXED = (
     "several processes print epoch lines that differ, without a label: which is the job's is "
@@ -63,12 +65,16 @@ def describe_out(path: Path) -> OutInspection:
             _sort_line(reader, found, line, number, has_end)
         found.lines = search.lines
     log, counts, cause = reader.log, reader.counts, search.choose()
+    last = log.last_attempt
+    is_whole = last.has_all_epochs and last.total_training_s is not None
+    if cause and is_whole and cause.strength < Strength.ROOT:
+        cause = None  # processes that part at the end complain of each other
     found.kept = sum(counts[what] for what in ("epoch", "total", "requeue"))
     if counts["torn"]:
         found.dropped["an epoch line that is cut or has other output in it"] = counts["torn"]
     if counts["other rank"]:
         found.ignored["line of another rank"] = counts["other rank"]
-    found.columns = _describe_epochs(log.last_attempt.epochs)
+    found.columns = _describe_epochs(last.epochs)
     found.details = {
         "attempts": [_describe_attempt(attempt) for attempt in log.attempts],
         "forgotten_attempts": log.forgotten_attempts,
@@ -83,7 +89,7 @@ def _sort_line(
 ) -> None:
     if line[:1] in _LABELLED and (label := parse_label(line)) and len(found.ranks) < _MOST_RANKS:
         found.ranks.add(label[0])  # of `3: [default0]:` srun's: it counts over the nodes
-    may_tell = any(word in line for word in TELLING)
+    may_tell = any(word in line for word in _TELLING)
     if not may_tell or not reader.take(line, number, has_end):
         found.ignored[_name_rule(line)] += 1
 

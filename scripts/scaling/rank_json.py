@@ -13,7 +13,7 @@ _RATES = {"tokens_per_sec": "tokens/s", "samples_per_sec": "samples/s", "images_
 UNITS = {
     "training_time": "s", "tokens_per_sec": "tokens/s", "samples_per_sec": "samples/s",
     "images_per_sec": "img/s", "data_wait_s": "s", "copy_s": "s", "compute_s": "s",
-    "optimizer_s": "s", "exposed_comm_s": "s", "peak_memory_mib": "MiB",
+    "optimizer_s": "s", "other_s": "s", "exposed_comm_s": "s", "peak_memory_mib": "MiB",
 }  # fmt: skip
 
 
@@ -35,6 +35,7 @@ class RankEpoch:
     copy_s: float | None
     compute_s: float | None
     optimizer_s: float | None
+    other_s: float | None
     exposed_comm_s: float | None
     peak_mib: float | None
     train_loss: float | None
@@ -79,7 +80,7 @@ def parse_rank_record(record: dict, path: Path) -> RankEpoch:
         raise ScalingError(f"{path} cannot be used: training_time is no number of seconds")
     rate = next((key for key in _RATES if key in record), None)
     rank, epoch = _identify(record, path)
-    seconds = ("data_wait_s", "copy_s", "compute_s", "optimizer_s", "exposed_comm_s")
+    seconds = ("data_wait_s", "copy_s", "compute_s", "optimizer_s", "other_s", "exposed_comm_s")
     host = record.get("host") or record.get("hostname")
     return RankEpoch(
         path=path,

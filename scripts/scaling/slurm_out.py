@@ -48,6 +48,9 @@ TELLING = ("Epoch [", "Total training", "Best validation", "Best BLEU", "DUE TO 
 MOST_ATTEMPTS, MOST_EPOCHS, MOST_REMEMBERED = 1000, 20_000, 1000
 
 
+HALVES = ("| Loss (train", "| Throughput: ")  # of an epoch line that another line was written into
+
+
 @dataclass
 class Attempt:
     """One run of the training in the log: its epochs by number, and what it printed last.
@@ -163,7 +166,7 @@ class LogReader:
         if "DUE TO " in line and _REQUEUED.search(line):
             self.requeued = True
             return "requeue"
-        return ""
+        return "torn" if any(word in line for word in HALVES) else ""
 
     def take_epochs(self, epochs: Sequence[Epoch], label: tuple[int, ...]) -> str:
         """Take in the epoch lines of one line, of the ranks that its label names."""
