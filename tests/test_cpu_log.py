@@ -142,6 +142,23 @@ def test_cut_at_any_byte_it_gives_the_values_of_the_whole_rows(tmp_path):
         assert (log.samples, log.peak_mib) == (whole, peaks[whole])
 
 
+@pytest.mark.parametrize("content", SAME_LOG.values(), ids=SAME_LOG)
+def test_each_form_cut_at_any_byte_gives_the_values_of_the_whole_rows(tmp_path, content):
+    def try_to_read(data: bytes) -> tuple | None:
+        try:
+            log = read(tmp_path, data)
+        except ScalingError:
+            return None
+        return (log.samples, log.peak_mib, log.mean_cpu_pct) if log.samples else None
+
+    data = content if isinstance(content, bytes) else content.encode()
+    for size in range(len(data) + 1):
+        cut = data[:size]
+        end = max(cut.rfind(b"\n"), cut.rfind(b"\r")) + 1
+        end += end and data.startswith(b"\xff\xfe")  # an end of line is two bytes there
+        assert try_to_read(cut) == try_to_read(data[: min(end, size)]), cut
+
+
 @quick
 @given(st.lists(st.one_of(st.sampled_from([CPU_HEADER, "1 2 3 4", "1,2"]), st.text()), max_size=8))
 def test_any_text_gives_values_or_our_own_error(tmp_path, lines):

@@ -88,6 +88,24 @@ def test_one_log_in_many_forms(tmp_path, content, encoding):
     assert log.dropped in ({}, {"memory.used is no number": 1}, {"error text": 1})
 
 
+@pytest.mark.parametrize("content", SAME_TWO_GPUS.values(), ids=SAME_TWO_GPUS)
+def test_cut_at_any_byte_it_gives_the_values_of_the_whole_lines(tmp_path, content):
+    def try_to_read(text: str) -> tuple | None:
+        try:
+            log = read(tmp_path, text)
+        except ScalingError:
+            return None
+        return [(gpu.index, gpu.n, gpu.peak_mib, gpu.avg_mib) for gpu in log.gpus]
+
+    whole = {}
+    for size in range(len(content) + 1):
+        end = max(content.rfind("\n", 0, size), content.rfind("\r", 0, size)) + 1
+        if end not in whole:
+            whole[end] = try_to_read(content[:end])
+        found = try_to_read(content[:size])
+        assert found == whole[end] or (not found and not whole[end]), content[:size]
+
+
 NOT_KNOWN = {
     "three amounts, one is free memory": "0, 10 MiB, 90 MiB, 100 MiB\n0, 20 MiB, 80 MiB, 100 MiB\n",
     "figures alone": "0, 10, 32510\n0, 30, 32510\n",

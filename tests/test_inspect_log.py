@@ -286,6 +286,19 @@ def test_training_metrics(tmp_path):
     assert column(found, "epoch_wall_time_sec") == (2, 75.0, 80.0, "s")
 
 
+NOT_FINITE = {
+    "run-json": '{"run_id": "12", "world_size": NaN, "nodes": Infinity, "workload": [NaN]}',
+    "training-metrics": '{"epochs": [], "summary": {"best_val_loss": NaN}, "run_id": NaN}',
+    "rank-json": '{"rank": 0, "epoch": 0, "training_time": 1.0, "tokens_per_sec": Infinity}',
+    "psrecord": f"{CPU_HEADER}\n0 0 1e308 1\n1e308 1e308 1e308 1\n0 1e308 1 1\n1e308 1 1 1\n",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_FINITE)
+def test_figures_that_are_not_finite_are_null(tmp_path, kind):
+    assert look(tmp_path, NOT_FINITE[kind]).kind == kind
+
+
 def test_json_that_breaks_off_gives_its_whole_fields(tmp_path):
     text = json.dumps(METRICS, indent=1)
     for size in range(len(text)):

@@ -41,7 +41,8 @@ def _list(numbers: list[int]) -> str:
 def _show(value: float | None) -> str:
     if value is None:
         return "—"
-    return f"{value:.6g}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
+    is_whole = float(value).is_integer() and abs(value) < 1e15
+    return f"{value:.0f}" if is_whole else f"{value:.6g}"
 
 
 def _format_details(details: dict) -> Iterator[str]:

@@ -11,6 +11,7 @@ from scaling.cpu_log import read_cpu_log
 from scaling.errors import ScalingError
 from scaling.gpu_log import make_log, read_gpu_columns
 from scaling.gpu_series import GpuMemory
+from scaling.json_fields import finite
 from scaling.json_inspection import describe_json
 from scaling.log_kinds import Kind
 from scaling.out_inspection import describe_out
@@ -54,7 +55,7 @@ class Inspection:
             "gpus": self.gpus,
             "ranks": self.ranks,
             "columns": self.columns,
-            **self.details,
+            **finite(self.details),
         }
 
 

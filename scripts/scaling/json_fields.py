@@ -19,6 +19,15 @@ def pick(record: dict, *keys: str) -> float | None:
     return next((found for key in keys if (found := number(record, key)) is not None), None)
 
 
+def finite(value: object) -> object:
+    """Return a value for strict JSON: NaN and infinity anywhere in it become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def section(record: dict, key: str) -> dict:
     """Return the object at record[key], {} when there is none."""
     value = record.get(key)
