@@ -1,17 +1,19 @@
 """scaling.gpu_log: the forms that GPU monitors' CSV comes in, and its two ways of reading."""
 
+import random
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from run_folders import GPU_HEADER, gpu_csv, gpu_row
-from scaling import gpu_fast
+from scaling import gpu_fast, gpu_log
 from scaling.errors import ScalingError
 from scaling.gpu_columns import parse_mib
-from scaling.gpu_log import make_log, read_gpu_log
+from scaling.gpu_log import read_gpu_columns, read_gpu_log
 from scaling.gpu_reader import GpuReader
 from scaling.gpu_series import GpuLog
 from scaling.text import read_lines
@@ -189,7 +191,7 @@ def read_carefully(path: Path) -> GpuLog:
     for line, has_end in read_lines(path):
         reader.add(line, has_end)
     reader.close()
-    return make_log(reader)
+    return gpu_log.make_log(reader)
 
 
 LINES = st.one_of(
@@ -215,6 +217,60 @@ def test_the_fast_way_gives_what_the_careful_way_gives(tmp_path, lines, in_order
         assert read_gpu_log(path) == read_carefully(path)
     finally:
         gpu_fast.LEAST_CHARS = was
+
+
+MEASURES = {
+    "timestamp": None,
+    "index": None,
+    "memory.used [MiB]": "MiB",
+    "memory.total [MiB]": "MiB",
+    "uuid": None,
+    "name": None,
+    "power.draw [W]": "W",
+    "utilization.gpu [%]": "%",
+}
+
+
+def make_log(chance: random.Random, rounds: int) -> str:
+    """A log of two GPUs with some columns in some order, a few cells damaged, over midnight."""
+    names = list(MEASURES)[:3] + chance.sample(list(MEASURES)[3:], chance.randrange(6))
+    chance.shuffle(names)
+    has_units, when = chance.random() < 0.5, datetime(2026, 11, 21, 23, 58)
+    lines = [", ".join(names)]
+    for _ in range(rounds):
+        when += timedelta(seconds=chance.choice([5, 5, 5, 5, 0, -3]))
+        for gpu in range(2):
+            row = {name: str(chance.randrange(30_000)) for name in names}
+            row |= {"timestamp": f"{when:%Y/%m/%d %H:%M:%S}.{chance.randrange(1000):03d}"}
+            row |= {"index": str(gpu), "memory.total [MiB]": "32510", "uuid": f"GPU-{gpu}"}
+            cells = [
+                f"{row[name]} {MEASURES[name]}" if has_units and MEASURES[name] else row[name]
+                for name in names
+            ]
+            if chance.random() < 0.02:
+                cells[chance.randrange(len(cells))] = chance.choice(["[N/A]", "x", "", "5"])
+            lines.append(chance.choice([", ", ", ", ","]).join(cells))
+    return "\n".join([*lines, ""])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_columns_in_any_order_are_the_same_by_both_ways(tmp_path, seed, monkeypatch):
+    chance = random.Random(seed)
+    path = tmp_path / "gpu.csv"
+    path.write_text(make_log(chance, chance.randrange(5, 100)))
+    monkeypatch.setattr(gpu_fast, "LEAST_CHARS", 300)
+    assert read_gpu_log(path) == read_carefully(path)
+    fast, careful = read_gpu_columns(path), GpuReader(path, is_strict=False)
+    careful.counts_columns = True
+    for line, has_end in read_lines(path):
+        careful.add(line, has_end)
+    careful.close()
+    assert (fast.lines, fast.kept, fast.dropped) == (careful.lines, careful.kept, careful.dropped)
+    assert fast.all_measures.keys() == careful.all_measures.keys()
+    for name, column in fast.all_measures.items():
+        other = careful.all_measures[name]
+        assert (column.n, column.max, column.no_data) == (other.n, other.max, other.no_data)
+        assert column.mean == pytest.approx(other.mean, rel=1e-12)
 
 
 def test_an_ordinary_log_goes_the_fast_way(tmp_path, monkeypatch):
