@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run_folders import epoch_line, out_text, put, scale_folder, settings, write_run
+from run_folders import epoch_line, gpu_csv, out_text, put, scale_folder, settings, write_run
 from scaling.errors import ScalingError
 from scaling.runs import Run, State, check_rank_records, find_runs, order_in_time
 
@@ -206,6 +206,29 @@ def test_the_scale_comes_from_the_jobs_name_else_from_the_folder(tmp_path, folde
 def test_the_record_outweighs_the_jobs_name(tmp_path):
     write_run(tmp_path, 1, 4, "12", record=settings(1, 2, "12"), complete=True)
     assert (only_run(tmp_path).nodes, only_run(tmp_path).gpus_per_node) == (1, 2)
+
+
+@pytest.mark.parametrize("gpu_log", ["gpu_memory_log.csv", "gpu_memory/gpu_memory_log.csv"])
+@pytest.mark.parametrize("log", ["ddp_4g1n_12.out", "log/ddp_4g1n_12.out"])
+def test_an_older_workshops_folder_may_be_flat(tmp_path, log, gpu_log):
+    put(tmp_path / "runs/one" / log, out_text())
+    put(tmp_path / "runs/one" / gpu_log, gpu_csv({0: [5, 6]}))
+    put(tmp_path / "runs/one/cpu_memory_log.txt", "")
+    run = only_run(tmp_path / "runs")
+    assert (run.id, run.state, run.nodes, run.gpus_per_node) == ("12", State.COMPLETE, 1, 4)
+    assert run.gpu_log_paths == {0: tmp_path / "runs/one" / gpu_log}
+
+
+def test_a_gpu_log_that_names_no_run_is_no_ones_beside_two_runs(tmp_path):
+    for run_id in ("12", "13"):
+        put(tmp_path / f"one/ddp_4g1n_{run_id}.out", out_text())
+    put(tmp_path / "one/gpu_memory_log.csv", gpu_csv({0: [5, 6]}))
+    assert [(run.id, run.gpu_log_paths) for run in find_runs(tmp_path)] == [("12", {}), ("13", {})]
+
+
+def test_a_log_alone_beside_other_files_is_no_run(tmp_path):
+    put(tmp_path / "tables/scaling_tables_12.out", "hello\n")
+    assert find_runs(tmp_path) == []
 
 
 # ---- Requeued jobs -------------------------------------------------------------------------

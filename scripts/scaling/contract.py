@@ -45,12 +45,15 @@ def read_run_dir(log: Path) -> Path | None:
     return Path(found[1]) if found else None
 
 
-def find_node_files(folder: Path) -> dict[int, Path]:
-    """Return node number -> GPU or CPU log of a run; a file without a number is node 0's."""
+def find_node_files(folder: Path, kind: str = "") -> dict[int, Path]:
+    """Return node number -> GPU or CPU log of a run; a file without a number is node 0's.
+
+    kind: only names that begin so, for a folder that holds other files too.
+    """
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = _NODE_FILE.fullmatch(path.name)
-        if match and path.is_file():
+        if match and path.name.startswith(kind) and path.is_file():
             found[int(match[1] or 0)] = path  # sorted: `_node0` comes last and wins
     return dict(sorted(found.items()))
 

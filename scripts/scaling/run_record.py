@@ -40,6 +40,7 @@ class Run:
     reason: str = ""
     cause: Cause | None = None
     home: Path | None = None  # where its other files are, when not in `folder`
+    is_alone: bool = False  # no other run has files in `folder`
 
     @property
     def results_dir(self) -> Path:
@@ -76,12 +77,20 @@ class Run:
     @cached_property
     def gpu_log_paths(self) -> dict[int, Path]:
         """Node number -> nvidia-smi CSV."""
-        return contract.find_node_files((self.home or self.folder) / "gpu_memory" / self.id)
+        return self._find_node_files("gpu_memory")
 
     @cached_property
     def cpu_log_paths(self) -> dict[int, Path]:
         """Node number -> psrecord log."""
-        return contract.find_node_files((self.home or self.folder) / "cpu_memory" / self.id)
+        return self._find_node_files("cpu_memory")
+
+    def _find_node_files(self, kind: str) -> dict[int, Path]:
+        """Return the run's own logs; of the only run of a folder also those that name no run."""
+        home = self.home or self.folder
+        found = contract.find_node_files(home / kind / self.id, kind)
+        for place in (home / kind, home) if self.is_alone else ():
+            found = found or contract.find_node_files(place, kind)
+        return found
 
     @cached_property
     def log(self) -> SlurmOut | None:
@@ -119,6 +128,7 @@ def read_run(
     now_s: float | None = None,
     home: Path | None = None,
     accounting: SacctJob | None = None,
+    is_alone: bool = False,
 ) -> Run:
     """Return the run of that id in a job's folder, with its state judged.
 
@@ -128,7 +138,9 @@ def read_run(
     """
     name, log_path = log
     restarts = max(restarts, contract.split_id(run_id)[1])
-    run = Run(folder, run_id, name, log_path=log_path, restarts=restarts, home=home)
+    run = Run(
+        folder, run_id, name, log_path=log_path, restarts=restarts, home=home, is_alone=is_alone
+    )
     _take_settings(run)
     if exit_status is None:
         end = _read_record(run, "job_end.json") or {}

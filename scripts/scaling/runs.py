@@ -21,8 +21,9 @@ def find_runs(folder: Path, now_s: float | None = None) -> list[Run]:
     """Return every run below a folder, and a never-started one for each unused job script.
 
     A job folder is one with a `*.slurm` file or a folder of the run contract (log, results,
-    gpu_memory, cpu_memory). A record that cannot be read costs its own run a line in
-    `problems`, nothing more. Raises ScalingError when the folder does not exist.
+    gpu_memory, cpu_memory), or one that holds a job's log and its GPU log side by side. A
+    record that cannot be read costs its own run a line in `problems`, nothing more. Raises
+    ScalingError when the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -48,7 +49,8 @@ def _find_job_folders(folder: Path) -> Iterator[Path]:
         _LOG.warning("%s cannot be read: %s", error.filename, error.strerror)
 
     for path, names, files in os.walk(folder, onerror=report):
-        if set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files):
+        is_one = set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files)
+        if is_one or _is_flat(Path(path)):
             yield Path(path)
         skipped = (*contract.RUN_FOLDERS, "__pycache__")
         names[:] = sorted(n for n in names if n not in skipped and not n.startswith("."))
@@ -68,7 +70,7 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
     last_restart: dict[int, int] = {}
     for job, restart in map(contract.split_id, own_ids | set(logs)):
         last_restart[job] = max(restart, last_restart.get(job, 0))
-    runs = []
+    runs, is_alone = [], len(own_ids | set(logs)) == 1
     for run_id in sorted(own_ids | set(logs), key=contract.split_id):
         job, restart = contract.split_id(run_id)
         # All restarts share the log `<job id>.out`: alone it is no run beside a restart's.
@@ -78,7 +80,7 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
             runs.append(
                 read_run(
                     folder, run_id, log, last_restart[job],
-                    now_s=now_s, home=home, accounting=accounts.get(str(job)),
+                    now_s=now_s, home=home, accounting=accounts.get(str(job)), is_alone=is_alone,
                 )
             )  # fmt: skip
             runs[-1].script = scripts[0] if scripts else None
@@ -121,8 +123,17 @@ def describe_no_run(folder: Path, script_name: str) -> str:
 
 def _find_logs(folder: Path) -> dict[str, tuple[str, Path]]:
     """Return run id -> (job name, log); of several with one id the last by name."""
-    parsed = ((path, contract.parse_log_name(path.name)) for path in _list(folder / "log"))
+    paths = _list(folder / "log") + (_list(folder) if _is_flat(folder) else [])
+    parsed = ((path, contract.parse_log_name(path.name)) for path in paths)
     return {found[1]: (found[0], path) for path, found in parsed if found and path.is_file()}
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder has a job's log and a GPU's beside it: an older workshop's run."""
+    has_log = any(contract.parse_log_name(path.name) for path in folder.glob("*.out"))
+    return has_log and any(
+        contract.find_node_files(place, "gpu_memory") for place in (folder, folder / "gpu_memory")
+    )
 
 
 def _list(folder: Path) -> list[Path]:
