@@ -46,7 +46,7 @@ def main() -> None:
     if args.world_size > 1 and "WORLD_SIZE" not in os.environ:
         start_ranks(main, args.world_size)  # each of them comes by here again; does not return
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
-    train_set, val_set = load_pairs(args.data_dir, args.max_tokens)
+    train_set, val_set = load_pairs(Path(args.data_dir), args.max_tokens)
     share_batch(args)
     plan = plan_batch(args, samples=len(train_set))
     args.precision = choose_precision(args.precision)
@@ -56,8 +56,8 @@ def main() -> None:
     device = init_distributed(args.timeout_s)
     train_loader, sampler, val_loader = build_loaders(args, plan, train_set, val_set, device)
     model, optimizer, scheduler, scaler = build_model(args, plan, train_set, device)
-    bleu_before = reduce_bleu(validate(args, device, val_loader, model))  # untrained
-    settings = describe_run(args, plan, train_set, val_set, model, bleu_before)
+    untrained = reduce_sums(validate(args, device, val_loader, model))
+    settings = describe_run(args, plan, train_set, val_set, model, untrained)
     run = TrainingRun(args, settings, device, Path(__file__), model, optimizer, scheduler, scaler)
 
     for epoch in run.epochs():  # after a restart: those that are left
@@ -272,48 +272,46 @@ def validate(args, device: torch.device, loader, model) -> torch.Tensor:
 # ---- 6. Metrics & Logging ------------------------------------------------------------------
 
 
-def reduce_metrics(run, train_sums: torch.Tensor, val_sums: torch.Tensor) -> EpochResult:
-    """Combine all ranks' sums: the log's figures are those of the whole job, not of rank 0."""
-    sums = torch.cat([train_sums, val_sums])
+def reduce_sums(sums: torch.Tensor) -> list[float]:
+    """Add up all ranks' sums: the log's figures are those of the whole job, not of rank 0."""
+    sums = sums.clone()
     dist.all_reduce(sums, op=dist.ReduceOp.SUM)
-    # The job is as fast as its slowest rank.
-    slowest = torch.tensor(run.stopwatch.seconds, dtype=torch.float64, device=sums.device)
-    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    return sums.tolist()
 
-    loss, tokens, val_loss, val_tokens, *bleu_sums = sums.tolist()
+
+def reduce_metrics(run, train_sums: torch.Tensor, val_sums: torch.Tensor) -> EpochResult:
+    """Combine what all ranks have counted. BLEU is of the whole text: no mean over ranks is."""
+    loss, tokens, val_loss, val_tokens, *bleu = reduce_sums(torch.cat([train_sums, val_sums]))
+    # The job is as fast as its slowest rank.
+    slowest = torch.tensor(run.stopwatch.seconds, dtype=torch.float64, device=run.device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
     return EpochResult(
         epoch=run.epoch,
         lr=run.lr,
         train_loss=loss / tokens,
         val_loss=val_loss / val_tokens,
-        val_bleu=compute_bleu(bleu_sums),
+        val_bleu=compute_bleu(bleu),
         samples=int(tokens),
         slowest_s=slowest.item(),
     )
 
 
-def reduce_bleu(val_sums: torch.Tensor) -> float:
-    """BLEU of all ranks' translations: of the whole text, which is no mean over the ranks."""
-    bleu_sums = val_sums[2:].clone()
-    dist.all_reduce(bleu_sums, op=dist.ReduceOp.SUM)
-    return compute_bleu(bleu_sums.tolist())
-
-
-def describe_run(args, plan, train_set, val_set, model, bleu_before: float) -> dict:
+def describe_run(args, plan, train_set, val_set, model, untrained: list[float]) -> dict:
     """What run.json says of the settings: runs that differ in these are not compared."""
-    names = ("layers", "width", "heads", "dropout", "label_smoothing", "max_tokens")
+    names = ("heads", "dropout", "label_smoothing", "max_tokens")
     sizes = {"train": len(train_set), "val": len(val_set), "vocab_size": train_set.vocabulary.size}
     return {
         "workload": "translation",
         "unit": "tokens/s",
-        "model": "transformer",
+        "model": f"transformer-{args.layers}x{args.width}",
         **{name: getattr(args, name) for name in names},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "strategy": "ddp",
         "optimizer": "AdamW",
         **plan.describe(args),
         "dataset": {"name": Path(args.data_dir).resolve().name, **sizes},
-        "bleu_before": bleu_before,
+        "val_loss_before": untrained[0] / untrained[1],
+        "bleu_before": compute_bleu(untrained[2:]),
     }
 
 

@@ -17,7 +17,7 @@ from training.launch import launch, report
 from training.signals import Stopped
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent has died
-PEER_S = 0.5  # how long a rank keeps an error to itself that may be the echo of another's end
+ECHO_S = 0.5  # how long a rank keeps an error to itself that may come from another's end
 
 
 def start_ranks(main: Callable[[], None], world_size: int) -> None:
@@ -32,9 +32,9 @@ def start_ranks(main: Callable[[], None], world_size: int) -> None:
     # Until a rank can save, these mean nothing to it; it inherits that from here.
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    failure, port = context.Lock(), find_free_port()
+    first_failed, port = context.Value("i", -1), find_free_port()
     ranks = [
-        context.Process(target=run_rank, args=(main, rank, world_size, port, failure))
+        context.Process(target=run_rank, args=(main, rank, world_size, port, first_failed))
         for rank in range(world_size)
     ]
     for process in ranks:
@@ -50,25 +50,31 @@ def start_ranks(main: Callable[[], None], world_size: int) -> None:
 
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    sys.exit(wait_for(ranks, received))
+    sys.exit(wait_for(ranks, received, first_failed))
 
 
-def wait_for(ranks: list[BaseProcess], received: list[int]) -> int:
+def wait_for(ranks: list[BaseProcess], received: list[int], first_failed) -> int:
     """Wait until all ranks have ended; end the others when one fails. Returns the exit status."""
     saved = 128 + signal.SIGTERM  # a rank that SIGTERM has stopped, and that has saved
-    while running := [process for process in ranks if process.is_alive()]:
+    while True:
+        running = [process for process in ranks if process.is_alive()]
         if signal.SIGINT in received:
             end(running)
-            print("error: stopped by Ctrl-C; nothing was saved", file=sys.stderr)
+            print("error: stopped by Ctrl-C", file=sys.stderr)
             return 128 + signal.SIGINT
-        connection.wait([process.sentinel for process in running], timeout=0.2)
-        failed = [process for process in ranks if process.exitcode not in (None, 0, saved)]
+        failed = [
+            rank for rank, process in enumerate(ranks) if process.exitcode not in (None, 0, saved)
+        ]
         if failed:
             end(running)
-            say_how_it_ended(ranks.index(failed[0]), failed[0].exitcode)
-            status = failed[0].exitcode
+            rank = first_failed.value if first_failed.value in failed else failed[0]
+            status = ranks[rank].exitcode
+            if rank != first_failed.value:
+                say_how_it_ended(rank, status)
             return status if status > 0 else 128 - status
-    return max(process.exitcode for process in ranks)
+        if not running:
+            return max(process.exitcode for process in ranks)
+        connection.wait([process.sentinel for process in running], timeout=0.2)
 
 
 def end(running: list[BaseProcess]) -> None:
@@ -79,14 +85,15 @@ def end(running: list[BaseProcess]) -> None:
 
 
 def say_how_it_ended(rank: int, status: int) -> None:
-    """A rank that failed by itself has said why; one that was killed could not."""
+    """Name what a rank could not say itself, since it was killed."""
+    how = f"with status {status} and said nothing"
     if status < 0:
         name = signal.Signals(-status).name
-        hint = " (out of memory? look at dmesg)" if name == "SIGKILL" else ""
-        print(f"error: rank {rank} was ended by {name}{hint}", file=sys.stderr)
+        how = f"by {name}" + (" (out of memory? look at dmesg)" if name == "SIGKILL" else "")
+    print(f"error: rank {rank} ended {how}", file=sys.stderr)
 
 
-def run_rank(main: Callable, rank: int, world_size: int, port: int, failure) -> None:
+def run_rank(main: Callable, rank: int, world_size: int, port: int, first_failed) -> None:
     """Be one rank: what torchrun sets in the environment, then main. Runs in its own process."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -107,10 +114,15 @@ def run_rank(main: Callable, rank: int, world_size: int, port: int, failure) -> 
         except Stopped:
             raise
         except Exception as error:
-            # What comes second is "connection closed by peer", or the same fault once more.
-            if failure.acquire(block=False):
-                if not isinstance(error, TrainingError):
-                    time.sleep(PEER_S)  # a peer that was killed says nothing: start_ranks does
+            with first_failed.get_lock():
+                is_first = first_failed.value < 0
+                if is_first:
+                    first_failed.value = rank
+            # What comes second is "connection closed by peer", or the same fault once more; and
+            # what comes first may be the echo of a peer that was killed. start_ranks ends us then.
+            if not (is_first and isinstance(error, TrainingError)):
+                time.sleep(ECHO_S if is_first else 10 * ECHO_S)
+            if is_first:
                 report(error)
             sys.stdout.flush()
             sys.stderr.flush()

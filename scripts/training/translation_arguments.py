@@ -2,7 +2,6 @@
 
 import os
 from argparse import Namespace
-from pathlib import Path
 
 from training.arguments import TrainerParser, not_negative, number_type, positive
 
@@ -47,8 +46,7 @@ def add_translation_arguments(parser: TrainerParser) -> None:
     )
     add(
         "--data-dir",
-        type=Path,
-        default=os.environ.get("DATA_DIR") or None,
+        default=os.environ.get("DATA_DIR"),
         help="folder that `prepare_data.py translation` has made (default: $DATA_DIR)",
     )
     add(

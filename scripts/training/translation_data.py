@@ -77,7 +77,8 @@ class SentencePairs(Dataset):
         self.references = [text for _, _, text in pairs]
         # What is learnt of a target is every token but the first, which nobody has to guess.
         self.target_tokens = torch.tensor([len(target) - 1 for target in self.targets])
-        self.lengths = torch.tensor([max(len(pair[0]), len(pair[1])) for pair in pairs])
+        source_tokens = torch.tensor([len(source) for source in self.sources])
+        self.lengths = torch.maximum(source_tokens, self.target_tokens)
         self.left_out = len(sources) - len(pairs)
         self.vocabulary = vocabulary
         self.collate = partial(pad_batch, pad_id=vocabulary.pad_id)
@@ -109,9 +110,10 @@ def load_pairs(folder: Path, max_tokens: int) -> tuple[SentencePairs, SentencePa
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a folder; set --data-dir or $DATA_DIR")
     vocabulary = Vocabulary(folder / "tokenizer.json")
+    import_package("sacrebleu")  # needed after the first epoch: better to miss it now
     splits = {split: read_split(folder, split) for split in ("train", "val")}
     train = SentencePairs(*splits["train"], vocabulary, max_tokens)
-    if train.left_out:
+    if train.left_out and os.environ.get("RANK", "0") == "0":
         print(f"Left out {train.left_out} training pairs of more than {max_tokens} tokens")
     return train, SentencePairs(*splits["val"], vocabulary)
 
