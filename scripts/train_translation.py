@@ -170,6 +170,9 @@ def build_loaders(args, plan, train_set, val_set, device: torch.device):
         "persistent_workers": args.num_workers > 0,  # do not start them again every epoch
         "pin_memory": device.type == "cuda",  # lets copies to the GPU run behind the computing
         "collate_fn": train_set.collate,
+        # A loader draws a seed when it starts: not from the numbers that dropout goes on with,
+        # or a run that goes on in mid-epoch, and so starts its loader again, would go another way.
+        "generator": torch.Generator(),
     }
     batches = ResumableBatches(sampler, plan.per_gpu)
     train_loader = DataLoader(train_set, batch_sampler=batches, **options)

@@ -107,20 +107,19 @@ def test_run_json_says_how_it_ran(two_rank_run):
 
 
 def test_torchrun_group_is_joined(pairs, tmp_path):
-    """And bf16, accumulation, label smoothing, a compiled-off probe: the options of a job."""
+    """With the options of a job: bf16, accumulation, label smoothing, a loader process."""
     log = train(
-        *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w", "--world-size=2", "--n_epochs=2",
+        *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w", "--world-size=2", "--n_epochs=1",
         "--batch-size=32", "--grad-accum-steps=2", "--precision=bf16", "--label-smoothing=0.1",
         "--num-workers=1", torchrun=True,
     )  # fmt: skip
-    assert "2 processes x 8 x 2 passes = 32 samples a step; 2 epochs" in log
-    run, last = load(tmp_path / "w/run.json"), load(tmp_path / "w/rank1_results_epoch1.json")
+    assert "2 processes x 8 x 2 passes = 32 samples a step; 1 epochs" in log
+    run, last = load(tmp_path / "w/run.json"), load(tmp_path / "w/rank1_results_epoch0.json")
     assert (run["world_size"], run["precision"]) == (2, "bf16")
     assert 0 < last["validation_loss"] < 10
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 143)])
-def test_signal_to_the_parent_saves_on_all_ranks(number, status, pairs, tmp_path):
+def test_signal_to_the_parent_saves_on_all_ranks(pairs, tmp_path):
     process = start_training(
         *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w", "--world_size=2",
         "--batch_size=8", "--n_epochs=200",
@@ -129,12 +128,12 @@ def test_signal_to_the_parent_saves_on_all_ranks(number, status, pairs, tmp_path
     while not (tmp_path / "w/rank0_results_epoch0.json").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(signal.SIGUSR1)
     out, err = process.communicate(timeout=100)
-    assert (process.returncode, err) == (status, "")
-    assert out.count(f"Stopped by {number.name}, all is saved") == 1
+    assert (process.returncode, err) == (0, "")
+    assert out.count("Stopped by SIGUSR1, all is saved") == 1
     assert len(list((tmp_path / "w/checkpoints").glob("step_*.pt"))) == 1
-    assert (tmp_path / "w/REQUEUE").exists() == (number == signal.SIGUSR1)
+    assert (tmp_path / "w/REQUEUE").exists()
 
 
 # ---- What it computes ----------------------------------------------------------------------
@@ -175,7 +174,7 @@ def test_an_epoch_on_all_process_numbers_agrees(probes):
         sums = [sum(probes[f"{n}_{rank}"][name] for rank in range(n)) for n in (1, 2, 4)]
         torch.testing.assert_close(sums[1], sums[0], rtol=1e-9, atol=0)
         torch.testing.assert_close(sums[2], sums[0], rtol=1e-9, atol=0)
-    assert sums[0][6] > 1000  # words of the translations: there was something to compare
+    assert sums[0][10] > 500  # words of the translations: there was something to compare
     alone = probes["1_0"]["parameters"]
     for probe in probes.values():
         torch.testing.assert_close(probe["parameters"], alone, rtol=0, atol=1e-7)
@@ -204,6 +203,15 @@ def test_cut_and_resumed_is_bit_equal(name, trainings):
         for results in (this["record"]["results"], uncut["record"]["results"])
     ]
     assert figures[0] == figures[1]
+
+
+def test_one_of_the_compared_trainings_was_probed(trainings):
+    probes = [
+        load(trainings / name / "rank1_results_epoch0.json")["probe"]
+        for name in ("uncut", "unprobed")
+    ]
+    assert probes[0]["probe_s"] > 0
+    assert probes[1] is None
 
 
 # ---- Arguments -----------------------------------------------------------------------------
@@ -255,16 +263,18 @@ def test_batch_is_that_of_all_ranks(world_size, given, batch_size, global_batch_
     assert (args.batch_size, args.global_batch_size) == (batch_size, global_batch_size)
 
 
-def test_batch_that_cannot_be_shared_is_refused(pairs, tmp_path):
-    """Once, before the ranks meet, by two processes that it has started itself."""
-    process = start_training(
-        f"--data-dir={pairs}", f"--workdir={tmp_path}/w", "--world_size=2", "--batch_size=63"
-    )
-    out, err = process.communicate(timeout=100)
-    assert (process.returncode, out) == (1, "")
-    assert err.count("\n") == 1
-    assert "error: --batch-size 63 is the global batch, and no multiple of 2 ranks; choose" in err
-    assert not (tmp_path / "w/run.json").exists()
+@pytest.mark.parametrize(
+    ("world_size", "passes", "message"),
+    [
+        (2, None, "--batch-size 63 is the global batch, and no multiple of 2 ranks; choose"),
+        (3, 2, "--batch-size 63 is the global batch, and no multiple of 3 ranks x 2 passes"),
+    ],
+)
+def test_batch_that_cannot_be_shared_is_refused(world_size, passes, message, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    args = Namespace(batch_size=63, grad_accum_steps=passes, global_batch_size=None, scaling="weak")
+    with pytest.raises(TrainingError, match=message):
+        share_batch(args)
 
 
 # ---- Data ----------------------------------------------------------------------------------

@@ -6,19 +6,21 @@ in float64 and without dropout:
   gradients, accumulated    after one step's passes over the same 32 pairs; in 1 and in 2 passes
   parameters                after an epoch of 4 steps
   train, val                this rank's sums of that epoch: loss, tokens; and those of BLEU
-translation_probe.py DATA_DIR OUT_DIR resume STEP…: one rank, with dropout, trains undisturbed
+translation_probe.py DATA_DIR OUT_DIR resume STEP…: two ranks, with dropout, train undisturbed
 into OUT_DIR/uncut and without the probe of communication into OUT_DIR/unprobed; then for each STEP
-is cut right after it (OUT_DIR/STEP/1) and goes on (OUT_DIR/STEP/2).
+they are cut right after it (OUT_DIR/STEP/1) and go on (OUT_DIR/STEP/2).
 """
 
 import os
 import socket
 import sys
 from contextlib import suppress
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the optimizer would, in every fork
 import torch.distributed as dist
 import train_translation as trainer
 from training.batches import plan_batch
@@ -26,6 +28,9 @@ from training.run import TrainingRun
 from training.translation_batches import share_batch
 
 SMALL = ["--layers=1", "--width=32", "--heads=2", "--batch-size=32", "--warmup-steps=2"]
+
+
+load_pairs = trainer.load_pairs = cache(trainer.load_pairs)  # read once, before the forks
 
 
 class Cut(Exception):
@@ -54,7 +59,7 @@ def prepare(data_dir: str, workdir: Path, *options: str):
     sys.argv[1:] = [*SMALL, *options, f"--data-dir={data_dir}", f"--workdir={workdir}"]
     args = trainer.parse_args()
     workdir.mkdir(parents=True, exist_ok=True)
-    train_set, val_set = trainer.load_pairs(Path(args.data_dir), args.max_tokens)
+    train_set, val_set = load_pairs(Path(data_dir), 256)
     share_batch(args)
     plan = plan_batch(args, len(train_set))
     args.precision = "fp32"  # no autocast; the default dtype is float64
@@ -86,8 +91,9 @@ def compute(data_dir: str, out_dir: str) -> None:
         "train": train,
         "parameters": flatten(learner[0].parameters()),
     }
-    torch.manual_seed(1)  # other weights, whose translations do not end at once
-    torch.nn.init.normal_(learner[0].module.embedding.weight)
+    torch.manual_seed(1)  # other weights: with these no translation ends by itself
+    torch.nn.init.normal_(learner[0].module.embedding.weight[3:])
+    torch.nn.init.zeros_(learner[0].module.embedding.weight[:3])
     result["val"] = trainer.validate(args, run.device, val_loader, learner[0])
     torch.save(result, Path(out_dir) / f"{name}.pt")
     dist.destroy_process_group()
@@ -100,7 +106,11 @@ def with_sampler(prepared: tuple):
 
 def be_rank(rank: int, world_size: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_PORT": str(port)}
-    compute(*sys.argv[1:3])
+    data_dir, out_dir, *rest = sys.argv[1:]
+    if rest[0] == "resume":
+        resume(data_dir, out_dir, rest[1:])
+    else:
+        compute(data_dir, out_dir)
 
 
 def fork_ranks(world_size: int) -> None:
@@ -126,6 +136,7 @@ def call_main(data_dir: str, workdir: Path, checkpoints: Path, every: int, *opti
         f"--checkpoint-dir={checkpoints}", f"--checkpoint-every={every}",
     ]  # fmt: skip
     trainer.main()
+    dist.barrier()
 
 
 def cut_after(step: int):
@@ -152,14 +163,14 @@ def resume(data_dir: str, out_dir: str, steps: list[str]) -> None:
         end_step, TrainingRun.end_step = cut_after(step)
         with suppress(Cut):
             call_main(data_dir, folder / "1", folder / "checkpoints", step)
+        dist.barrier()
         TrainingRun.end_step = end_step
         call_main(data_dir, folder / "2", folder / "checkpoints", 8)
     destroy()
 
 
 if __name__ == "__main__":
-    if sys.argv[3] == "resume":
-        resume(*sys.argv[1:3], sys.argv[4:])
-    else:
-        for size in sys.argv[3:]:
-            fork_ranks(int(size))
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork
+    load_pairs(Path(sys.argv[1]), 256)
+    for size in [2] if sys.argv[3] == "resume" else map(int, sys.argv[3:]):
+        fork_ranks(size)
