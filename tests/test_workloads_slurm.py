@@ -67,3 +67,5 @@ def test_workload_learns_and_leaves_its_files(
     assert losses[-1] < losses[0]
     if workload == "spiral":
         assert metrics["summary"]["best_val_accuracy"] >= 0.95
+    if workload == "translation":
+        assert metrics["epochs"][0]["val_bleu_global"] >= run["bleu_before"] + 1

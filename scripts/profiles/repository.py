@@ -78,7 +78,11 @@ class Repository:
         source = self.root / "scripts" / trainer
         if not source.is_file():
             return set()
-        sources = [source, *sorted((self.root / "scripts/training").glob("*.py"))]
+        # A module of another trainer's options (translation_arguments.py) is none of this one's.
+        imported = source.read_text(encoding="utf-8")
+        modules = sorted((self.root / "scripts/training").glob("*.py"))
+        others = [m for m in modules if m.stem.endswith("_arguments") and m.stem not in imported]
+        sources = [source, *(module for module in modules if module not in others)]
         known = set()
         for path in sources:
             text = path.read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ class TrainerParser(argparse.ArgumentParser):
             description=doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            conflict_handler="resolve",  # a workload may give an option another meaning
         )
 
     def parse_args(self, args=None, namespace=None):

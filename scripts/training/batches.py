@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from torch.utils.data import BatchSampler, Sampler
 
@@ -99,7 +100,6 @@ class ResumableBatches(BatchSampler):
         self.skip = 0
 
     def __iter__(self) -> Iterator[list[int]]:
+        # No generator: `skip` is used up even where nobody asks for a batch of this pass.
         skip, self.skip = self.skip, 0
-        for number, batch in enumerate(super().__iter__()):
-            if number >= skip:
-                yield batch
+        return islice(super().__iter__(), skip, None)

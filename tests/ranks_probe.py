@@ -1,0 +1,62 @@
+"""Run by test_ranks.py: ranks_probe.py WHAT starts two ranks that do what the function says."""
+
+import os
+import signal
+import sys
+import time
+
+import torch.distributed as dist
+from training.errors import TrainingError
+from training.launch import launch
+from training.ranks import start_ranks
+
+
+def meet() -> int:
+    dist.init_process_group("gloo")
+    dist.barrier()
+    return dist.get_rank()
+
+
+def rank_1_fails():
+    if meet() == 1:
+        raise ZeroDivisionError("the cause")
+    dist.barrier()  # never comes back well
+
+
+def rank_1_is_killed():
+    if meet() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()
+
+
+def all_refuse():
+    raise TrainingError("no data; pass --data-dir")
+
+
+def both_sleep():
+    meet()
+    if os.environ["RANK"] == "0":
+        print("asleep", flush=True)
+    time.sleep(600)
+
+
+def save_on_sigterm():
+    """As a trainer does, but slowly."""
+    rank, heard = meet(), []
+    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    if rank == 0:
+        print("asleep", flush=True)
+    while not heard:
+        time.sleep(0.02)
+    time.sleep(0.5 * rank)
+    print(f"rank {rank} has saved", flush=True)
+    sys.exit(143)
+
+
+def main():
+    what = globals()[sys.argv[1]]
+    start_ranks(what, 2)
+
+
+if __name__ == "__main__":
+    launch(main)
