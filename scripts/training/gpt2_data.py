@@ -33,7 +33,7 @@ class TokenSequences(Dataset):
         check_vocabulary(path, self.tokens, vocab_size)
 
     def __len__(self) -> int:
-        return (len(self.tokens) - 1) // self.length
+        return max(len(self.tokens) - 1, 0) // self.length
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if index < 0:
