@@ -187,6 +187,8 @@ def build_loaders(args, plan, work, train_set, val_set, device: torch.device):
         "num_workers": args.num_workers,
         "persistent_workers": args.num_workers > 0,  # do not start them again every epoch
         "pin_memory": device.type == "cuda",  # lets copies to the GPU run behind the computing
+        # Each start of a loader draws a number: not from dropout's, or a restart would shift them.
+        "generator": torch.Generator(),
     }
     batches = ResumableBatches(sampler, plan.per_gpu)
     train_loader = DataLoader(train_set, batch_sampler=batches, **options)
