@@ -125,7 +125,8 @@ def build_model(args, plan, work, device: torch.device):
         model.compile()
     if args.strategy == "fsdp":
         model = shard_model(model)  # instead of a full copy a rank
-    elif args.strategy != "deepspeed":
+    elif args.run_type == "optimized" and args.strategy != "deepspeed":
+        # (A baseline has nobody to average with, and goes without.)
         # DDP copies rank 0's weights to all ranks now, and averages the gradients of all ranks
         # during every backward pass, in buckets, while the rest of the pass still runs.
         model = DistributedDataParallel(

@@ -37,7 +37,7 @@ def add_gpt2_arguments(parser) -> None:
     add(
         "--run-type",
         choices=["baseline", "optimized"],
-        help="baseline: one process (default: baseline on one, optimized on more)",
+        help="baseline: one process without DDP (default: baseline on one, optimized on more)",
     )
     add_strategy_arguments(add)
 
@@ -54,7 +54,7 @@ def add_strategy_arguments(add) -> None:
         "--grad-compression",
         choices=["none", "fp16", "bf16"],
         default="none",
-        help="what DDP sends gradients as (default: none, as they are)",
+        help="what DDP sends gradients as, if there is more than one (default: none, as they are)",
     )
     add("--deepspeed-config", type=Path, help="DeepSpeed's JSON file (default: ZeRO stage 1)")
     # The `deepspeed` launcher passes it to each process, beside the variable LOCAL_RANK.

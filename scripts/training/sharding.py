@@ -86,7 +86,7 @@ def no_sync(model: nn.Module) -> Iterator[None]:
     elif isinstance(model, DistributedDataParallel):
         with model.no_sync():
             yield
-    else:  # DeepSpeed knows from its own count which pass is the last one
+    else:  # one process alone; and DeepSpeed knows from its own count which pass is the last one
         yield
 
 
