@@ -54,8 +54,20 @@ def dash_option(word: str) -> str:
     return ALIASES.get(name, name) + equals + value
 
 
-def add_run_arguments(parser, *, epochs: int, batch_size: int, lr: float, scaling: str) -> None:
-    """Add the options that every workload has, with the workload's own defaults."""
+def add_run_arguments(
+    parser,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    scaling: str,
+    global_batch: str = "--batch-size",
+    num_workers: int = 4,
+) -> None:
+    """Add the options that every workload has, with the workload's own defaults.
+
+    global_batch: what the help says of --global-batch-size, whose default is the trainer's to set.
+    """
     add = parser.add_argument
     add("--epochs", type=positive(int), default=epochs, help=f"passes (default: {epochs})")
     add("--lr", type=positive(float), default=lr, help=f"learning rate (default: {lr})")
@@ -71,8 +83,13 @@ def add_run_arguments(parser, *, epochs: int, batch_size: int, lr: float, scalin
         default=0,
         help="steps in which the learning rate grows from 0 (default: 0)",
     )
-    add_batch_arguments(parser, batch_size, scaling)
-    add("--num-workers", type=not_negative(int), default=4, help="loaders per GPU (default: 4)")
+    add_batch_arguments(parser, batch_size, scaling, global_batch)
+    add(
+        "--num-workers",
+        type=not_negative(int),
+        default=num_workers,
+        help=f"loaders per GPU (default: {num_workers})",
+    )
     add(
         "--precision",
         choices=["fp32", "fp16", "bf16"],
@@ -94,7 +111,7 @@ def add_run_arguments(parser, *, epochs: int, batch_size: int, lr: float, scalin
     add_output_arguments(parser)
 
 
-def add_batch_arguments(parser, batch_size: int, scaling: str) -> None:
+def add_batch_arguments(parser, batch_size: int, scaling: str, global_batch: str) -> None:
     """Add how large a step is."""
     add = parser.add_argument
     add(
@@ -112,7 +129,7 @@ def add_batch_arguments(parser, batch_size: int, scaling: str) -> None:
     add(
         "--global-batch-size",
         type=positive(int),
-        help="samples of all GPUs and passes of a step (strong; default: --batch-size)",
+        help=f"samples of all GPUs and passes of a step (strong; default: {global_batch})",
     )
     add(
         "--grad-accum-steps",

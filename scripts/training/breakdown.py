@@ -42,6 +42,7 @@ def measure_exposed_comm(
     for pair in range(PAIRS + 1):
         # Now one first, now the other, but with communication at the very end: DDP remembers how
         # the last pass was made, and copies rank 0's buffers before the next one accordingly.
+        # FSDP keeps the gradients of a pass without it until one that sends them.
         for sync in (False, True) if pair % 2 == PAIRS % 2 else (True, False):
             took = time_pass(model, run_pass, nullcontext if sync else no_sync, device)
             if pair > 0:  # the first pair warms up

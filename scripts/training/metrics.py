@@ -4,6 +4,7 @@ The schema is the public one of a GPT-2 scaling benchmark (kadamrahul18/GPT2-Opt
 GitHub): its readers can read these files. What it has no field for stands beside its fields.
 """
 
+import platform
 import shlex
 import sys
 from statistics import quantiles
@@ -48,7 +49,11 @@ def describe_epoch(
 def describe_run(run: dict, epochs: list[dict], results: list[EpochResult], done_utc: str | None):
     """The whole file; `run` is what run.json holds, `done_utc` None while the run goes on."""
     what, warmup = quantity(run["unit"]), run["warmup_epochs"]
-    steady = results[warmup:]  # a one-epoch run has no steady state
+    # A one-epoch run has no steady state: its mean is that of the epoch, and says that nothing
+    # was left out. The public readers divide by this number.
+    if len(results) <= warmup:
+        warmup = 0
+    steady = results[warmup:]
     versions = {f"{name}_version": version or "none" for name, version in run["versions"].items()}
     return {
         "schema_version": "2.0",
@@ -57,11 +62,16 @@ def describe_run(run: dict, epochs: list[dict], results: list[EpochResult], done
         "git_commit": run["git_commit"],
         "command_line": shlex.join(sys.argv),
         "env": {"transformers_version": "none", "deepspeed_version": "none", **versions},
-        "host": {"hostname": run["hosts"][0], "nodes": run["hosts"]},
+        "host": {
+            "hostname": run["hosts"][0],
+            "os": platform.platform(),
+            "nodes": run["hosts"],
+        },
         "hardware": {
             "cluster": run["slurm"].get("cluster_name", "none"),
             "gpu_name": run["gpu_name"] or "none",
             "gpu_count_visible": run["gpus_visible"],
+            "cuda_version": run["versions"]["cuda"] or "none",
             "world_size": run["world_size"],
         },
         "scheduler": {"type": "slurm" if run["slurm"] else "none", **run["slurm"]},

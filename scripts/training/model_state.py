@@ -4,9 +4,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from training.errors import TrainingError
+from training.sharding import capture_optimizer, capture_sharded, is_sharded, restore_sharded
+
 
 class ModelState:
-    """Everything of a training that learns; each part has a state_dict of its own."""
+    """Everything of a training that learns; each part has a state_dict of its own.
+
+    A checkpoint holds whole states, whatever each rank has of them while it trains.
+    """
 
     def __init__(
         self,
@@ -25,18 +31,35 @@ class ModelState:
         return getattr(self.model, "module", self.model)
 
     def capture(self) -> dict:
-        """The states, to be written by rank 0. All ranks must call this."""
+        """The states, to be written by rank 0; others may get {}. All ranks must call this."""
+        if is_sharded(self.model):
+            model, optimizer = capture_sharded(self.model, self.optimizer)
+        else:
+            model, optimizer = self.bare_model.state_dict(), capture_optimizer(self.optimizer)
         return {
-            "model": self.bare_model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": model,
+            "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def restore(self, saved: dict) -> None:
-        """Take over what capture() returned, on every rank."""
-        self.bare_model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        """Take over what capture() returned on rank 0, on every rank.
+
+        Raises TrainingError when it is of a model of another size.
+        """
+        try:
+            if is_sharded(self.model):
+                restore_sharded(self.model, self.optimizer, saved["model"], saved["optimizer"])
+            else:
+                self.bare_model.load_state_dict(saved["model"])
+                self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"the checkpoint does not fit this model ({reason}); choose another "
+                "--checkpoint-dir, or the same sizes"
+            ) from None
         self.scheduler.load_state_dict(saved["scheduler"])
         self.scaler.load_state_dict(saved["scaler"])
 

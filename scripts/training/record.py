@@ -55,6 +55,7 @@ class RunRecord:
         self.rank, self.is_main = dist.get_rank(), dist.get_rank() == 0
         self.results: list[EpochResult] = []
         self.epochs: list[dict] = []  # of training_metrics.json
+        self.rank_facts: dict = {}  # what else a trainer wants in each file of this rank
         hosts = gather_hosts()
         self.run = {
             "schema_version": "1.1",
@@ -118,6 +119,7 @@ class RunRecord:
                 "validation_loss": result.val_loss,
                 **{RANK_NAMES.get(name, name): v for name, v in result.scores().items()},
                 "peak_memory_mib": memory["peak_memory_mib_rank0"],
+                **self.rank_facts,
             },
         )
         now = time.perf_counter()
