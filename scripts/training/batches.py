@@ -90,9 +90,10 @@ def warm_up(step: int, warmup_steps: int) -> float:
 
 
 class ResumableBatches(BatchSampler):
-    """Full batches of a sampler's indices, which a resumed run can enter in the middle.
+    """Full batches of a sampler's indices, without the first `skip`.
 
-    `skip` batches are left out of the next pass only: they were trained on before the checkpoint.
+    A resumed run sets `skip` before it enters an epoch in the middle, and back to 0 for the next.
+    It is not reset here: a DataLoader with processes asks twice for the batches of one pass.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int):
@@ -100,6 +101,4 @@ class ResumableBatches(BatchSampler):
         self.skip = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        # No generator: `skip` is used up even where nobody asks for a batch of this pass.
-        skip, self.skip = self.skip, 0
-        return islice(super().__iter__(), skip, None)
+        return islice(super().__iter__(), self.skip, None)

@@ -207,10 +207,10 @@ class TrainingRun:
 
     def _resume_epoch(self, loader, accum: int) -> None:
         if self._saved_epoch:
-            loader.batch_sampler.skip = self.step * accum
             self.stopwatch.load_state_dict(self._saved_epoch["stopwatch"])
         else:
             self.step = 0
+        loader.batch_sampler.skip = self.step * accum
 
     def _stop(self, number: int) -> None:
         self._save()
