@@ -28,9 +28,9 @@ from training.arguments import TrainerParser, add_run_arguments, not_negative, p
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.epoch import EpochResult
 from training.errors import TrainingError
+from training.gpt2_arguments import GLOBAL_BATCH, add_gpt2_arguments, check_options
 from training.gpt2_data import TokenSequences
 from training.gpt2_model import GPT2, check_size, count_parameters, split_decayed
-from training.gpt2_options import GLOBAL_BATCH, add_gpt2_arguments, check_options
 from training.gpt2_work import PassSampler, check_tokens, cosine_decay, plan_work
 from training.launch import launch
 from training.precision import choose_precision

@@ -384,7 +384,10 @@ def test_mistake_is_one_line_and_writes_nothing(mistake, checkout):
         (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: anvil, bigpurple, '),
         (["--cluster", "no/such.toml"], "no/such.toml: cannot be read ("),
         (["--workload", "gpt"], 'no workload "gpt" in experiments/matrix.toml; did you mean "gpt2'),
-        (["--workload", "gpt2", "--only", "ddp_1g1n"], 'no job matches --only "ddp_1g1n"; '),
+        (
+            ["--workload", "gpt2", "--only", "ddp_1g1n"],
+            'no job of workload "gpt2" matches --only "ddp_1g1n"; ',
+        ),
         (["--only", "ddp_3g1n"], 'no job matches --only "ddp_3g1n"; did you mean "ddp_'),
         (["--to", "render.py"], "cannot write render.py/baseline/baseline.slurm: "),
     ],
