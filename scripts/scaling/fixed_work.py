@@ -1,0 +1,135 @@
+"""The fixed-work table: how throughput and wall time change with the number of GPUs."""
+
+from fractions import Fraction
+
+from scaling.cells import Cell, add_note, missing
+from scaling.comparing import check_efficiency
+from scaling.grid import ROUNDING, Grid, say, show
+from scaling.study import Scale, Study, count, divide
+
+BASES = ("throughput", "walltime")
+WORK_TOLERANCE = 0.01  # the last, incomplete step of an epoch may be dropped
+_BASIS_WORDS = {
+    "throughput": "throughput / the baseline's throughput",
+    "walltime": "the baseline's wall time / wall time",
+}
+
+
+def compute_speedup(study: Study, scale: Scale, basis: str) -> Fraction | None:
+    """Return the speedup over the baseline, None without figures; unlike runs are not asked."""
+    here, there = scale, study.baseline
+    if basis == "walltime":
+        here, there = there, here
+    figures = [getattr(each, "wall_s" if basis == "walltime" else "throughput")
+               for each in (here, there)]  # fmt: skip
+    return None if None in figures else divide(figures[0].mean, figures[1].mean)
+
+
+def compute_efficiency(study: Study, scale: Scale, basis: str) -> Fraction | None:
+    """Return speedup / (GPUs / the baseline's GPUs)."""
+    speedup = compute_speedup(study, scale, basis)
+    return None if speedup is None else speedup * study.baseline.gpus / scale.gpus
+
+
+def explain_no_ratio(study: Study, scale: Scale, basis: str) -> str:
+    """Say why a scale has no ratio."""
+    if not study.is_compared(scale):
+        return f"not compared with the baseline: {scale.difference}; --allow-unlike compares it"
+    what = "wall time" if basis == "walltime" else "throughput"
+    return f"no {what} of this scale, or none of the baseline"
+
+
+def make_fixed_work(study: Study, basis: str = "throughput") -> Grid:
+    """Return the table; `basis` is what speedup and efficiency are made from."""
+    headers = {
+        "gpus": "GPUs",
+        "throughput_per_s": f"{study.word}/sec (global)",
+        "wall_s": "Wall time (s)",
+        "speedup": f"Speedup vs {study.base_name}",
+        "efficiency": "Scaling efficiency",
+    }
+    rows = [_make_row(study, scale, basis) for scale in study.scales]
+    if len({scale.gpus for scale in study.scales}) < len(study.scales):
+        headers = {"config": "Configuration", **headers}
+    title = f"Fixed work: speedup by {'wall time' if basis == 'walltime' else 'throughput'}"
+    return Grid("fixed_work", title, headers, rows, _define(study, basis), list_remarks(study))
+
+
+def _make_row(study: Study, scale: Scale, basis: str) -> dict[str, Cell]:
+    wall_s = scale.wall_s
+    repeats = wall_s.describe() if wall_s and wall_s.kind == "repeats" else None
+    speedup, efficiency = make_ratio_cells(study, scale, basis)
+    return {
+        "config": say(scale.label),
+        "gpus": say(scale.gpus),
+        "throughput_per_s": make_throughput_cell(scale),
+        "wall_s": show(wall_s and wall_s.mean, note=repeats, why="no wall time is recorded"),
+        "speedup": speedup,
+        "efficiency": efficiency,
+    }
+
+
+def make_throughput_cell(scale: Scale) -> Cell:
+    """Return the mean throughput with its spread, and what is to know of it, as a note."""
+    spread = scale.throughput
+    notes = [spread.describe() if spread else None, *scale.run_notes]
+    note = "; ".join(filter(None, notes)) or None
+    return show(spread and spread.mean, note=note, why=note or "no throughput is recorded")
+
+
+def make_ratio_cells(study: Study, scale: Scale, basis: str, places: int = 2) -> tuple[Cell, Cell]:
+    """Return the cells of speedup and efficiency (a fraction of 1), or why there are none."""
+    speedup = compute_speedup(study, scale, basis)
+    if speedup is None or not study.is_compared(scale):
+        none = missing(explain_no_ratio(study, scale, basis))
+        return none, none
+    efficiency = compute_efficiency(study, scale, basis)
+    unlike = f"unlike runs compared (--allow-unlike): {scale.difference}"
+    note = unlike if scale.difference else None
+    in_pct = check_efficiency(show(efficiency * 100, places=1))
+    cell = add_note(show(efficiency, places, note), in_pct.note)
+    return show(speedup, places, note), cell
+
+
+def _define(study: Study, basis: str) -> tuple[str, ...]:
+    return (
+        f"Basis: {basis}. Speedup = {_BASIS_WORDS[basis]}; efficiency = speedup / (GPUs / "
+        f"{study.baseline.gpus}). Baseline: {study.base_name} ({study.baseline.latest.name}).",
+        define_throughput(study),
+        "Wall time: all epochs, warm-up and validation included.",
+        ROUNDING,
+    )
+
+
+def define_throughput(study: Study) -> str:
+    return (
+        f"Throughput: {study.word.lower()} of all ranks / seconds of the slowest rank, training "
+        "part of the epoch only, mean over the epochs after warm-up, then over repeated runs."
+    )
+
+
+def list_remarks(study: Study) -> tuple[str, ...]:
+    """List runs that are not in the table, and what differs."""
+    remarks = list(study.left_out)
+    for scale in study.scales:
+        remarks += scale.left_out
+        remarks += [f"{scale.label}: {note}" for note in scale.notes]
+        if scale.difference and not study.allow_unlike:
+            remarks.append(f"{scale.label}: unlike the baseline: {scale.difference}")
+    remarks += _check_work(study)
+    if study.baseline.gpus != 1:
+        remarks.append(f"no 1-GPU run: ratios are over {count(study.baseline.gpus, 'GPU')}")
+    return tuple(dict.fromkeys(remarks))
+
+
+def _check_work(study: Study) -> list[str]:
+    """Say which scales did not do the baseline's work: their wall times tell nothing."""
+    work = study.baseline.latest.samples
+    if not work:
+        return []
+    return [
+        f"{scale.label}: trained on {done:.10g} {study.word.lower()}, the baseline on {work:.10g}: "
+        "not the same work, so wall times are no speedup"
+        for scale in study.scales
+        if (done := scale.latest.samples) and abs(done / work - 1) > WORK_TOLERANCE
+    ]
