@@ -10,10 +10,11 @@
     python scripts/fill_tables.py --cost --price 2   GPU-hours, energy, money
     python scripts/fill_tables.py --from-csv FILE    the fixed-work table of anybody's numbers
 
-The first two print the README's tables. Each row shows the last epoch's line of the latest complete run at its scale. A value that is missing is —, with a
-numbered note that says why; a scale that the job scripts' cluster cannot run is labelled so. A
-throughput outside of what the cluster's profile expects has a note, too. All other tables average
-the complete runs of a scale, warm-up left out, and say how.
+The first two print the README's tables. Each row shows the last epoch's line of the latest
+complete run at its scale. A value that is missing is —, with a numbered note that says why; a
+scale that the job scripts' cluster cannot run is labelled so. A throughput outside of what the
+cluster's profile expects has a note, too. All other tables average the complete runs of a scale,
+warm-up left out, and say how.
 """
 
 import argparse

@@ -48,6 +48,8 @@ def to_json(report: Report) -> str:
 
 
 FORMATS = {
-    "md": table_text.to_markdown, "markdown": table_text.to_markdown, "csv": table_text.to_csv, "json": to_json,
+    **dict.fromkeys(("md", "markdown"), table_text.to_markdown),
+    "csv": table_text.to_csv,
+    "json": to_json,
     "html": to_html,
-}  # fmt: skip
+}

@@ -1,0 +1,237 @@
+"""One device against several, from the rank files of two runs.
+
+Training time is the mean over ranks, throughput the sum over ranks; both are then mean ±
+standard deviation over epochs, the first epoch left out.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaling import contract
+from scaling.errors import ScalingError
+from scaling.measured import describe_settings
+from scaling.metrics_json import read_training_metrics
+from scaling.numbers import round_half_even
+from scaling.rank_json import RankEpoch, read_rank_files
+from scaling.spread import Spread, over_epochs
+from scaling.study import divide
+
+_WORDS = {"tokens/s": "Tokens", "img/s": "Images", "samples/s": "Samples"}
+
+
+@dataclass(frozen=True)
+class DeviceSet:
+    """One run: seconds of an epoch and global throughput, over the epochs after the first.
+
+    batch_size: of all devices together, None when no file says it. per_rank: each rank's own
+    seconds and throughput. notes: what to know of it.
+    """
+
+    folder: Path
+    world_size: int
+    batch_size: int | None
+    unit: str
+    training_s: Spread
+    throughput: Spread
+    per_rank_s: tuple[Spread, ...]
+    per_rank_throughput: tuple[Spread, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    single: DeviceSet
+    multi: DeviceSet
+
+    @property
+    def time_speedup(self):
+        """Single's training time / multi's, exact."""
+        return divide(self.single.training_s.mean, self.multi.training_s.mean)
+
+    @property
+    def throughput_speedup(self):
+        """Multi's throughput / single's, exact."""
+        return divide(self.multi.throughput.mean, self.single.throughput.mean)
+
+
+def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
+    """Return one device set against the other.
+
+    The folders hold `rank<r>_results_epoch<e>.json`, directly or in `results/<id>/` of a run
+    folder (then of its latest run). Raises ScalingError, naming the file, when one is missing
+    or cannot be read, when there is one epoch only, and when the two count different things.
+    """
+    single, multi = read_devices(Path(single_dir)), read_devices(Path(multi_dir))
+    if single.world_size != 1:
+        raise ScalingError(
+            f"{single_dir}: it has the files of {single.world_size} ranks, and is given as the "
+            "single device; give it as --multi"
+        )
+    if multi.world_size < 2:
+        raise ScalingError(
+            f"{multi_dir}: it has the files of one rank; missing: "
+            f"{multi_dir / 'rank1_results_epoch0.json'}"
+        )
+    if single.unit != multi.unit:
+        raise ScalingError(
+            f"{single_dir} counts {single.unit} and {multi_dir} {multi.unit}: not one workload"
+        )
+    return Comparison(single, multi)
+
+
+def read_devices(folder: Path) -> DeviceSet:
+    """Return the figures of one run's rank files; see compare_devices."""
+    home = _find_results(folder)
+    files = read_rank_files(home)
+    if files.problems:
+        raise ScalingError(files.problems[0])
+    settings, notes = _read_settings(home)
+    world_size = _check_complete(home, files.records, settings)
+    units = {record.unit for record in files.records}
+    if len(units) > 1:
+        raise ScalingError(f"{home}: its rank files count different things: {_join(units)}")
+    (unit,) = units
+    if settings.get("unit") in _WORDS and unit != "tokens/s":
+        unit = settings["unit"]  # `img/s` counts samples
+    by_epoch = _group(files.records)
+    steady = {epoch: ranks for epoch, ranks in by_epoch.items() if epoch != min(by_epoch)}
+    return DeviceSet(
+        folder,
+        world_size,
+        _find_batch_size(settings, world_size),
+        unit,
+        over_epochs([_mean([r.training_s for r in ranks]) for ranks in steady.values()]),
+        over_epochs([sum(_rate(r) for r in ranks) for ranks in steady.values()]),
+        tuple(
+            over_epochs([ranks[rank].training_s for ranks in steady.values()])
+            for rank in range(world_size)
+        ),
+        tuple(
+            over_epochs([_rate(ranks[rank]) for ranks in steady.values()])
+            for rank in range(world_size)
+        ),
+        tuple(notes),
+    )
+
+
+def _find_results(folder: Path) -> Path:
+    """Return the folder that holds the rank files: itself, or its latest run's."""
+    if not folder.is_dir():
+        raise ScalingError(
+            f"{folder}: no such folder; name it with --single DIR --multi DIR, or make it with "
+            f"--workdir {folder.name}"
+        )
+    if any(folder.glob("rank*_results_epoch*.json")):
+        return folder
+    runs = [path for path in (folder / "results").glob("*") if contract.RUN_ID.fullmatch(path.name)]
+    found = [path for path in runs if any(path.glob("rank*_results_epoch*.json"))]
+    if not found:
+        raise ScalingError(f"{folder}: missing: {folder / 'rank0_results_epoch0.json'}")
+    return max(found, key=lambda path: contract.split_id(path.name))
+
+
+def _read_settings(home: Path) -> tuple[dict, list[str]]:
+    """Return run.json, else what training_metrics.json says, else {} and a note."""
+    if (home / "run.json").is_file():
+        return contract.read_json(home / "run.json"), []
+    if (home / "training_metrics.json").is_file():
+        metrics = read_training_metrics(home / "training_metrics.json")
+        return {**describe_settings(metrics), "world_size": metrics.world_size}, []
+    return {}, [f"{home}: no run.json, so its batch size is not known"]
+
+
+def _check_complete(home: Path, records: list[RankEpoch], settings: dict) -> int:
+    """Return the number of ranks; name the first file that is missing of every rank and epoch."""
+    there = {(record.rank, record.epoch) for record in records}
+    told = settings.get("world_size")
+    ranks = max(rank for rank, _ in there) + 1
+    ranks = max(ranks, told) if isinstance(told, int) else ranks
+    epochs = max(epoch for _, epoch in there) + 1
+    for epoch in range(epochs):
+        for rank in range(ranks):
+            if (rank, epoch) not in there:
+                missing = home / f"rank{rank}_results_epoch{epoch}.json"
+                raise ScalingError(f"{home}: missing: {missing}")
+    if epochs < 2:
+        raise ScalingError(
+            f"{home}: no steady state: it has one epoch, and the first is left out; train two or "
+            "more (--epochs)"
+        )
+    for record in records:
+        if record.throughput_per_s is None or record.training_s <= 0:
+            raise ScalingError(f"{record.path} cannot be used: no throughput, or no time")
+    return ranks
+
+
+def _find_batch_size(settings: dict, world_size: int) -> int | None:
+    whole, micro = settings.get("global_batch_size"), settings.get("batch_size_per_gpu")
+    if isinstance(whole, int):
+        return whole
+    return micro * world_size if isinstance(micro, int) else None
+
+
+def _group(records: list[RankEpoch]) -> dict[int, list[RankEpoch]]:
+    """Return epoch -> its records in the order of their ranks (read_rank_files sorts them)."""
+    by_epoch: dict[int, list[RankEpoch]] = defaultdict(list)
+    for record in records:
+        by_epoch[record.epoch].append(record)
+    return by_epoch
+
+
+def _mean(values: list[float]) -> float:
+    return over_epochs(values).mean
+
+
+def _rate(record: RankEpoch):
+    return over_epochs([record.throughput_per_s]).mean  # exact, so that sums are
+
+
+def _join(units: set) -> str:
+    return ", ".join(sorted(str(unit) for unit in units))
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Return the comparison as text, and what its figures are."""
+    single, multi = comparison.single, comparison.multi
+    lines = [
+        *_format_devices("Single Device", single),
+        *_format_devices("Multi-Device", multi),
+        "Speedup:",
+        f"  Training Time Speedup: {round_half_even(comparison.time_speedup, 2)}x",
+        f"  Throughput Speedup: {round_half_even(comparison.throughput_speedup, 2)}x",
+        "",
+        "Training time: mean over ranks; throughput: sum over ranks. Mean ± sample standard",
+        "deviation (ddof 1) over the epochs after the first: "
+        f"{single.training_s.n} and {multi.training_s.n}.",
+        *_compare_batches(single, multi),
+        *(f"Note: {note}" for note in (*single.notes, *multi.notes)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _format_devices(name: str, devices: DeviceSet) -> list[str]:
+    batch = "unknown" if devices.batch_size is None else devices.batch_size
+    word = _WORDS.get(devices.unit, "Samples")
+    return [
+        f"{name} (world_size={devices.world_size}, batch_size={batch}):",
+        f"  Training Time: {_format_spread(devices.training_s)} seconds",
+        f"  {word}/Second: {_format_spread(devices.throughput)}",
+    ]
+
+
+def _format_spread(spread: Spread) -> str:
+    if spread.half_width is None:
+        return f"{round_half_even(spread.mean, 2)} (one epoch: no deviation)"
+    return f"{round_half_even(spread.mean, 2)} ± {round_half_even(spread.half_width, 2)}"
+
+
+def _compare_batches(single: DeviceSet, multi: DeviceSet) -> list[str]:
+    """Say what the batch means for the speedup; nothing when it is not known."""
+    if single.batch_size is None or multi.batch_size is None:
+        return []
+    if multi.batch_size == single.batch_size * multi.world_size:
+        return []
+    if multi.batch_size == single.batch_size:
+        return ["Note: the global batch is the same (strong scaling): each device has less to do."]
+    return ["Note: neither the batch of a device nor that of all is the same in the two runs."]
