@@ -60,7 +60,7 @@ def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
 
     The folders hold `rank<r>_results_epoch<e>.json`, directly or in `results/<id>/` of a run
     folder (then of its latest run). Raises ScalingError, naming the file, when one is missing
-    or cannot be read, when there is one epoch only, and when the two count different things.
+    or cannot be read, and when the two count different things.
     """
     single, multi = read_devices(Path(single_dir)), read_devices(Path(multi_dir))
     if single.world_size != 1:
@@ -95,7 +95,10 @@ def read_devices(folder: Path) -> DeviceSet:
     if settings.get("unit") in _WORDS and unit != "tokens/s":
         unit = settings["unit"]  # `img/s` counts samples
     by_epoch = _group(files.records)
-    steady = {epoch: ranks for epoch, ranks in by_epoch.items() if epoch != min(by_epoch)}
+    steady = dict(list(by_epoch.items())[1:])
+    if not steady:
+        steady = by_epoch
+        notes.append(f"{home}: no steady state: its one epoch stands here, and is warm-up")
     return DeviceSet(
         folder,
         world_size,
@@ -153,11 +156,6 @@ def _check_complete(home: Path, records: list[RankEpoch], settings: dict) -> int
             if (rank, epoch) not in there:
                 missing = home / f"rank{rank}_results_epoch{epoch}.json"
                 raise ScalingError(f"{home}: missing: {missing}")
-    if epochs < 2:
-        raise ScalingError(
-            f"{home}: no steady state: it has one epoch, and the first is left out; train two or "
-            "more (--epochs)"
-        )
     for record in records:
         if record.throughput_per_s is None or record.training_s <= 0:
             raise ScalingError(f"{record.path} cannot be used: no throughput, or no time")
