@@ -6,7 +6,7 @@ from fractions import Fraction
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
-_CLOCK = re.compile(r"(?:(\d{1,5})[:-])?(\d{1,5}):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
+_CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,5}):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
 _TYPED = re.compile(r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*([kKMG]?)(\s*[A-Za-z%×/].*)?")
 _SIZES = {"k": 1000, "m": 1000**2, "g": 1000**3}
 _SPREAD = re.compile(r"\s*(?:±|\+/-|\+-).*$")

@@ -5,10 +5,12 @@ standard deviation over epochs, the first epoch left out.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scaling import contract
+from scaling.cells import MISSING
+from scaling.comparing import list_differences
 from scaling.errors import ScalingError
 from scaling.measured import describe_settings
 from scaling.metrics_json import read_training_metrics
@@ -37,12 +39,16 @@ class DeviceSet:
     per_rank_s: tuple[Spread, ...]
     per_rank_throughput: tuple[Spread, ...]
     notes: tuple[str, ...] = ()
+    settings: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Comparison:
+    """differences: settings that must agree and do not; ratios mean nothing then."""
+
     single: DeviceSet
     multi: DeviceSet
+    differences: tuple[str, ...] = ()
 
     @property
     def time_speedup(self):
@@ -73,11 +79,18 @@ def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
             f"{multi_dir}: it has the files of one rank; missing: "
             f"{multi_dir / 'rank1_results_epoch0.json'}"
         )
-    if single.unit != multi.unit:
+    if (single.unit == "tokens/s") != (multi.unit == "tokens/s"):
         raise ScalingError(
             f"{single_dir} counts {single.unit} and {multi_dir} {multi.unit}: not one workload"
         )
-    return Comparison(single, multi)
+    return Comparison(single, multi, tuple(_list_differences(single, multi)))
+
+
+def _list_differences(single: DeviceSet, multi: DeviceSet) -> list[str]:
+    """Compare the settings of two run.json; a metrics file knows too little to be set against."""
+    if single.settings.get("unit") is None or multi.settings.get("unit") is None:
+        return []
+    return list_differences(multi.settings, single.settings)
 
 
 def read_devices(folder: Path) -> DeviceSet:
@@ -92,8 +105,8 @@ def read_devices(folder: Path) -> DeviceSet:
     if len(units) > 1:
         raise ScalingError(f"{home}: its rank files count different things: {_join(units)}")
     (unit,) = units
-    if settings.get("unit") in _WORDS and unit != "tokens/s":
-        unit = settings["unit"]  # `img/s` counts samples
+    if (settings.get("unit"), unit) == ("img/s", "samples/s"):
+        unit = "img/s"  # images are samples
     by_epoch = _group(files.records)
     steady = dict(list(by_epoch.items())[1:])
     if not steady:
@@ -115,6 +128,7 @@ def read_devices(folder: Path) -> DeviceSet:
             for rank in range(world_size)
         ),
         tuple(notes),
+        settings,
     )
 
 
@@ -189,20 +203,28 @@ def _join(units: set) -> str:
     return ", ".join(sorted(str(unit) for unit in units))
 
 
-def format_comparison(comparison: Comparison) -> str:
-    """Return the comparison as text, and what its figures are."""
+def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str:
+    """Return the comparison as text, and what its figures are.
+
+    Runs whose settings differ have no speedup, and what differs is named; allow_unlike divides
+    them all the same.
+    """
     single, multi = comparison.single, comparison.multi
+    unlike = "; ".join(comparison.differences)
+    ratios = [MISSING if unlike and not allow_unlike else f"{round_half_even(ratio, 2)}x"
+              for ratio in (comparison.time_speedup, comparison.throughput_speedup)]  # fmt: skip
     lines = [
         *_format_devices("Single Device", single),
         *_format_devices("Multi-Device", multi),
         "Speedup:",
-        f"  Training Time Speedup: {round_half_even(comparison.time_speedup, 2)}x",
-        f"  Throughput Speedup: {round_half_even(comparison.throughput_speedup, 2)}x",
+        f"  Training Time Speedup: {ratios[0]}",
+        f"  Throughput Speedup: {ratios[1]}",
         "",
         "Training time: mean over ranks; throughput: sum over ranks. Mean ± sample standard",
         "deviation (ddof 1) over the epochs after the first: "
         f"{single.training_s.n} and {multi.training_s.n}.",
         *_compare_batches(single, multi),
+        *([f"Note: the runs are not alike: {unlike}"] if unlike else []),
         *(f"Note: {note}" for note in (*single.notes, *multi.notes)),
     ]
     return "\n".join(lines) + "\n"
