@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from run_folders import put
 from scaling.errors import ScalingError
-from scaling.two_devices import compare_devices, format_comparison
+from scaling.two_devices import compare_devices
+from scaling.two_devices_text import format_comparison
 
 # Seconds and tokens/s of the epochs; the first is left out.
 SINGLE = ([60.0, 43.0, 47.46], [2000.0, 2700.0, 2991.34])

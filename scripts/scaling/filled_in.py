@@ -13,6 +13,7 @@ EMPTY = ("", "—", "–", "-", "--", "---", "n/a", "na", "none", "?", "…", ".
 _NOTE = re.compile(r"\s*\[\^?\w{1,3}\]\s*$")  # a footnote's mark
 _RULE = re.compile(r"[\s|:-]+")
 _EPOCH = re.compile(r"\s*\(epoch \d+\)", re.IGNORECASE)
+_MIB = re.compile(r"\s*Mi?B$", re.IGNORECASE)  # nvidia-smi's MiB are often called MB
 _GIB = re.compile(r"\s*(GiB|GB)$", re.IGNORECASE)
 
 
@@ -79,5 +80,5 @@ def is_empty(cell: str) -> bool:
 def parse_cell(cell: str) -> Fraction | None:
     """Return the number that somebody wrote, GiB as MiB; None when it is none."""
     gib = _GIB.search(cell)
-    value = parse_number(_GIB.sub("", cell))
+    value = parse_number(_MIB.sub("", _GIB.sub("", cell)))
     return value * 1024 if gib and value is not None else value
