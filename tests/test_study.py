@@ -18,6 +18,7 @@ from scaling.numbers import round_half_even
 from scaling.quality import compare_quality
 from scaling.spread import Spread, over_epochs, over_repeats
 from scaling.study import make_study, read_study
+from scaling.study_grids import list_study_grids
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -317,7 +318,7 @@ def test_summary_of_run_folders(study_folder):
     done = fill(study_folder, "--summary")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[2].split() == "123456 Single GPU 1 1 362.45 120.82 0.1187 0.9530".split()
+    assert " ".join(lines[2].split()) == "123456 Single GPU 1 1 362.45 120.82 0.1187 0.9530"
     assert "  Parallel efficiency: 95.2%" in lines
     assert "Training Results on ibex|<b>" in lines
     assert "  Dataset: tinyimagenet (100000 training samples)" in lines
@@ -365,3 +366,11 @@ def test_text_of_logs_is_escaped_for_each_format():
         assert "<" not in line and line.count("|") - line.count("\\|") in (0, 2)
     assert grid.to_csv([table]).splitlines()[1].split(",")[1].startswith("'=cmd")
     assert json.loads(grid.to_json([table]))["tables"][0]["rows"][0]["a"] == HOSTILE.strip()
+
+
+def test_every_table_of_a_study_for_a_report(study_folder):
+    tables = list_study_grids(read_study(study_folder))
+    assert [table.name for table in tables] == [
+        "advice", "fixed_work", "runs", "ideal", "cost", "plan",
+    ]  # fmt: skip
+    assert grid.to_html(tables).count("<table>") == 6

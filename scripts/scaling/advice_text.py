@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from scaling import grid
-from scaling.advice import advise, make_plan, try_laws
+from scaling.advice import DEFAULT_TARGET_PCT, advise, make_plan, try_laws
 from scaling.errors import ScalingError
 from scaling.grid import Grid, say
 from scaling.prediction import Link, Machine, find_step_s, make_prediction
@@ -14,10 +14,7 @@ from scaling.study import Study, read_study
 def make_text(arguments: argparse.Namespace) -> str:
     """Return advice, plan and laws, or the prediction; ScalingError says why it cannot."""
     study = _read(arguments)
-    if arguments.predict:
-        grids = [_predict(arguments, study)]
-    else:
-        grids = _advise(arguments, study)
+    grids = [_predict(arguments, study)] if arguments.predict else _advise(arguments, study)
     return grid.FORMATS[arguments.format](grids)
 
 
@@ -35,13 +32,26 @@ def _read(arguments: argparse.Namespace) -> Study | None:
 
 
 def _advise(arguments: argparse.Namespace, study: Study) -> list[Grid]:
-    laws, why = try_laws(study, arguments.at)
-    advice = advise(study, arguments.target)
+    return list_advice(study, arguments.target, arguments.epochs, arguments.at)
+
+
+def list_advice(
+    study: Study,
+    target_pct: float = DEFAULT_TARGET_PCT,
+    epochs: int | None = None,
+    asked: int | None = None,
+) -> list[Grid]:
+    """Return advice, plan (of the runs' own epochs unless told) and, from four scales on, laws.
+
+    asked: a number of GPUs to ask the law about; ScalingError when it cannot be.
+    """
+    laws, why = try_laws(study, asked)
+    advice = advise(study, target_pct)
     remarks = (f"No scaling law: {why}.",) if why else ()
     headers = {"advice": "Advice", "gpus": "GPUs"}
     row = {"advice": say(advice.text), "gpus": say(advice.scale.gpus if advice.scale else "—")}
     head = Grid("advice", "How many GPUs", headers, [row], (), remarks)
-    epochs = arguments.epochs or study.baseline.latest.epochs
+    epochs = epochs or study.baseline.latest.epochs
     plan = [make_plan(study, epochs)] if epochs else []
     return [head, *plan, *laws]
 

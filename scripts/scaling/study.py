@@ -11,7 +11,7 @@ from scaling.choosing import is_of_workload
 from scaling.comparing import COMPARED_SETTINGS, list_differences
 from scaling.errors import ScalingError
 from scaling.measured import Measured, measure_run
-from scaling.runs import find_runs, order_in_time
+from scaling.runs import Run, find_runs, order_in_time
 from scaling.spread import Spread, over_repeats
 from scaling.table_specs import DEFAULT_WORKLOAD, SUBJECTS, WORDS
 
@@ -105,7 +105,14 @@ def read_study(
 
     Raises ScalingError when the folder does not exist or holds no complete run of it.
     """
-    runs = [run for run in find_runs(folder, now_s) if run.id and is_of_workload(run, workload)]
+    return make_study_of_runs(find_runs(folder, now_s), workload, allow_unlike, str(folder))
+
+
+def make_study_of_runs(
+    runs: list[Run], workload: str, allow_unlike: bool = False, source: str = "these runs"
+) -> Study:
+    """Return the study of a workload's complete runs; ScalingError when there is none."""
+    runs = [run for run in runs if run.id and is_of_workload(run, workload)]
     usable = [run for run in order_in_time(runs) if run.is_usable]
     measured = [found for run in usable if (found := measure_run(run)) is not None]
     unusable = [run.account for run in runs if not run.is_usable]
@@ -114,7 +121,7 @@ def read_study(
     if not measured:
         why = f": {unusable[-1]}" if unusable else ""
         raise ScalingError(
-            f"{folder}: no complete run of workload {workload}{why}; submit one with "
+            f"{source}: no complete run of workload {workload}{why}; submit one with "
             "python scripts/submit.py"
         )
     return make_study(
@@ -122,7 +129,7 @@ def read_study(
         allow_unlike=allow_unlike,
         unit=SUBJECTS[workload].unit if workload in SUBJECTS else None,
         workload=workload,
-        source=str(folder),
+        source=source,
         left_out=tuple(unusable),
     )
 

@@ -15,7 +15,6 @@ from scaling.numbers import round_half_even, to_fraction
 from scaling.table_parts import Report, Row, Table
 from scaling.text import shorten
 
-
 # Of the baseline's row: its ratios to itself, which the blank table holds.
 _GIVEN = ("throughput_scaling", "memory_avg_scaling", "efficiency_pct")
 
