@@ -20,6 +20,10 @@ from scaling.measured import measure_metrics_file
 from scaling.study import make_study
 from scaling.text import printable
 
+DEFINITION = (
+    "Throughput: of all processes, as each file has it; mean over its epochs after warm-up, then "
+    "over the files of a scale."
+)
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -28,7 +32,7 @@ def main() -> int:
     named = [(gpus, path) for gpus in COUNTS for path in getattr(arguments, f"gpu{gpus}")]
     try:
         measured = [measure_metrics_file(path, gpus) for gpus, path in named]
-        study = make_study(measured, allow_unlike=arguments.allow_unlike)
+        study = make_study(measured, allow_unlike=arguments.allow_unlike, definition=DEFINITION)
         text = FORMATS[arguments.format]([make_fixed_work(study, arguments.basis)])
         if arguments.output is None:
             print(text, end="")

@@ -5,7 +5,12 @@ from fractions import Fraction
 
 from scaling.cells import Cell, missing
 from scaling.errors import ScalingError
-from scaling.fixed_work import compute_efficiency, explain_no_ratio, list_remarks
+from scaling.fixed_work import (
+    compute_efficiency,
+    define_throughput,
+    explain_no_ratio,
+    list_remarks,
+)
 from scaling.grid import ROUNDING, Grid, say, show
 from scaling.laws import Fit, check_reach, find_peak, fit_laws, list_extrapolated
 from scaling.numbers import round_half_even
@@ -65,7 +70,7 @@ def make_plan(study: Study, epochs: int) -> Grid:
     definitions = (
         f"For {count(epochs, 'epoch')}, training and validation: the warm-up as it was measured, "
         "then the mean epoch after it; ± is that mean's. Queue and start of the job come on top.",
-        f"Efficiency: by throughput, over {study.base_name}.",
+        f"Efficiency: by throughput, over {study.base_name}. {define_throughput(study)}",
         ROUNDING,
     )
     rows = [_make_row(study, scale, epochs) for scale in study.scales]
@@ -220,7 +225,8 @@ def _make_curve(study: Study, fit: Fit, points: list, asked: int | None) -> Grid
         f"EXTRAPOLATED rows are beyond the {largest} GPUs that were measured, at most 8 times; a "
         "slower link or a full network there is in no law."
     )
-    return Grid("curve", f"{fit.law.name}, the better law", headers, rows, (definition,))
+    definitions = (definition, define_throughput(study))
+    return Grid("curve", f"{fit.law.name}, the better law", headers, rows, definitions)
 
 
 def try_laws(study: Study, asked: int | None = None) -> tuple[list[Grid], str | None]:

@@ -27,9 +27,7 @@ def make_csv_grid(table: CsvTable) -> Grid:
         )
     headers = {k: v for k, v in grid.headers.items() if any(row[k].value for row in rows)
                or k in ("config", "speedup", "efficiency")}  # fmt: skip
-    definition = grid.definitions[0].replace("Basis:", f"From {table.study.source}. Basis:")
-    repeats = "Rows of the same number of GPUs are averaged."
-    definitions = (definition, repeats, *grid.definitions[3:])
+    definitions = (*grid.definitions[:2], *grid.definitions[3:])
     return Grid(grid.name, grid.title, headers, rows, definitions, tuple(remarks))
 
 

@@ -65,7 +65,10 @@ def read_csv_table(
         raise ScalingError(f"{path}: no column of throughput; leave --basis out")
     if basis == "walltime" and not columns.time:
         raise ScalingError(f"{path}: no column of time; leave --basis out")
-    study = make_study(measured, unit=columns.unit, source=str(path))
+    definition = (
+        f"Throughput and time: as they stand in {path}; rows of the same GPUs are averaged."
+    )
+    study = make_study(measured, unit=columns.unit, source=str(path), definition=definition)
     return CsvTable(study, columns, printed, basis or default, reader.decimal_comma)
 
 

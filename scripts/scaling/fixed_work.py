@@ -96,13 +96,16 @@ def _define(study: Study, basis: str) -> tuple[str, ...]:
         f"Basis: {basis}. Speedup = {_BASIS_WORDS[basis]}; efficiency = speedup / (GPUs / "
         f"{study.baseline.gpus}). Baseline: {study.base_name} ({study.baseline.latest.name}).",
         define_throughput(study),
-        "Wall time: all epochs, warm-up and validation included.",
+        "Wall time: all epochs, warm-up and validation included."
+        if study.definition is None
+        else "Wall time: as it stands there.",
         ROUNDING,
     )
 
 
 def define_throughput(study: Study) -> str:
-    return (
+    """Say what the throughput of a study is: the run contract's, else what its source says."""
+    return study.definition or (
         f"Throughput: {study.word.lower()} of all ranks / seconds of the slowest rank, training "
         "part of the epoch only, mean over the epochs after warm-up, then over repeated runs."
     )

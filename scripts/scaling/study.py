@@ -76,6 +76,7 @@ class Study:
     source: str = ""
     allow_unlike: bool = False
     left_out: tuple[str, ...] = field(default=())
+    definition: str | None = None  # of throughput, when it is not the run contract's
 
     @property
     def base_name(self) -> str:

@@ -1,4 +1,4 @@
-"""Every table of a study, in the order of a report: what was measured, then what follows from it."""
+"""Every table of a study, in the order of a report."""
 
 from scaling.advice_text import list_advice
 from scaling.benchmark_text import list_summary_grids
