@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from filled_tables import parse_markdown
+from filled_tables import parse_markdown, write_seven_scales
 from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import put
@@ -40,7 +40,8 @@ def column(table, name: str) -> list[str]:
         ("1.94x", "1.94"), ("1.94 ×", "1.94"), ("97 %", "97"), ("97%", "97"), ("29.6k", "29600"),
         ("1.2 M", "1200000"), ("29600 tokens/s", "29600"), ("100 ± 3", "100"), ("1e3", "1000"),
         ("29 600", "29600"), ("29'600.5", "29600.5"), ("**3.41**", "3.41"), ("-1", "-1"),
-        ("", None), ("OOM", None), ("1.2.3", None), ("12,34", None), ("nan", None), ("1-2", None),
+        ("1/2", None), ("2x4", None), ("", None), ("OOM", None), ("1.2.3", None),
+        ("12,34", None), ("nan", None), ("1-2", None),
     ],
 )  # fmt: skip
 def test_numbers_as_people_type_them(text, value):
@@ -48,7 +49,8 @@ def test_numbers_as_people_type_them(text, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("29600,05", "29600.05"), ("29.600,05", "29600.05"), ("1,5", "1.5")]
+    ("text", "value"),
+    [("29600,05", "29600.05"), ("29.600,05", "29600.05"), ("29.600", "29600"), ("1,5", "1.5")],
 )
 def test_decimal_commas(text, value):
     assert parse_number(text, decimal_comma=True) == Fraction(value)
@@ -57,7 +59,8 @@ def test_decimal_commas(text, value):
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("00:16:57", 1017), ("1-00:00:10", 86410), ("1:30", 90), ("0:00:01.5", Fraction(3, 2)),
-     ("17", 17), ("1-02:03", None), ("a:b", None)],
+     ("17", 17), ("16.5 min", 990), ("2 h", 7200), ("5 apples", None),
+     ("1-02:03", None), ("a:b", None)],
 )  # fmt: skip
 def test_times_as_people_type_them(text, seconds):
     assert parse_seconds(text, Fraction(1)) == seconds
@@ -210,3 +213,16 @@ def test_any_cell_is_a_number_or_none(text):
     for comma in (False, True):
         assert isinstance(parse_number(text, comma), Fraction | None)
         assert isinstance(parse_seconds(text, Fraction(1), comma), Fraction | None | int)
+
+
+def test_our_own_csv_is_read_back(tmp_path):
+    path = tmp_path / "own.csv"
+    runs = write_seven_scales(tmp_path / "runs")
+    assert fill(runs, "--format", "csv", "-o", path).returncode == 0
+    # The baseline stands in both of its tables.
+    assert "Choose one with --where table=multi_gpu" in fill("--from-csv", path).stderr
+    done = fill("--from-csv", path, "--where", "table=multi_gpu")
+    assert [row[1:3] for row in parse_markdown(done.stdout)[1:]] == [
+        ["704.90", "1.00"], ["1388.60", "1.97"], ["2750.00", "3.90"], ["5399.50", "7.66"],
+    ]  # fmt: skip
+    assert "of 8 printed speedups and efficiencies 0 are not what" in done.stdout

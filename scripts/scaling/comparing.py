@@ -48,9 +48,10 @@ def list_differences(
 ) -> list[str]:
     """List the settings that must agree and do not, as `name value, baseline value`."""
     # Weak scaling fixes the batch of each GPU, strong scaling the batch of all together.
-    modes = {known.get("scaling"), base.get("scaling")}
-    batches = ("global_batch_size",) if modes == {"strong"} else ("batch_size_per_gpu",)
-    if modes == {None}:  # a file of others says neither: one of the two must agree
+    modes = (known.get("scaling"), base.get("scaling"))
+    strong = modes == ("strong", "strong")
+    batches = ("global_batch_size",) if strong else ("batch_size_per_gpu",)
+    if modes == (None, None):  # a file of others says neither: one of the two must agree
         both = ("batch_size_per_gpu", "global_batch_size")
         agree = any(_look_up(known, n) == _look_up(base, n) for n in both)
         batches = () if agree else both

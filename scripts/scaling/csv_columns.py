@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from scaling.csv_numbers import TIME_UNITS_S
 from scaling.errors import ScalingError
+from scaling.text import shorten
 
 # Role -> what a header may say, as words without case, signs or units; the first found counts.
 _NAMES = {
@@ -34,14 +36,6 @@ _NAMES = {
     ),
     "speedup": ("speedup", "speed up", "scaling", "scaling factor", "throughput scaling"),
     "efficiency": ("efficiency", "scaling efficiency", "parallel efficiency", "eff"),
-}  # fmt: skip
-# A unit in a header: seconds in one of it.
-_TIME_UNITS = {
-    "ms": Fraction(1, 1000), "msec": Fraction(1, 1000), "milliseconds": Fraction(1, 1000),
-    "s": Fraction(1), "sec": Fraction(1), "secs": Fraction(1), "second": Fraction(1),
-    "seconds": Fraction(1), "m": Fraction(60), "min": Fraction(60), "mins": Fraction(60),
-    "minutes": Fraction(60), "h": Fraction(3600), "hr": Fraction(3600), "hrs": Fraction(3600),
-    "hours": Fraction(3600), "d": Fraction(86400), "days": Fraction(86400),
 }  # fmt: skip
 
 
@@ -89,7 +83,7 @@ def find_columns(headers: list[str], given: dict[str, str | None], where: str) -
 
 
 def _list(headers: list[str]) -> str:
-    return "its columns are " + ", ".join(headers)
+    return shorten("its columns are " + ", ".join(headers), 300)
 
 
 def _guess(headers: list[str], role: str) -> str | None:
@@ -109,7 +103,7 @@ def _simplify(header: str) -> list[str]:
         words = re.findall(r"[a-z]+", text.lower().replace("#", " num "))
         words = [word for word in words if word != "avg"]
         forms.append(" ".join(words))
-        while words and words[-1] in ("pct", "percent", "x", *_TIME_UNITS):
+        while words and words[-1] in ("pct", "percent", "x", *TIME_UNITS_S):
             words = words[:-1]
             forms.append(" ".join(words))
         if " vs " in f" {' '.join(words)} ":  # `Speedup vs 1 GPU`
@@ -123,7 +117,7 @@ def find_time_unit(header: str | None) -> Fraction:
         return Fraction(1)
     bracketed = re.findall(r"[(\[{]\s*([A-Za-z]+)\.?\s*[)\]}]", header)
     last = re.findall(r"[A-Za-z]+", header)[-1:]
-    return next((_TIME_UNITS[w.lower()] for w in (*bracketed, *last) if w.lower() in _TIME_UNITS),
+    return next((TIME_UNITS_S[w.lower()] for w in (*bracketed, *last) if w.lower() in TIME_UNITS_S),
                 Fraction(1))  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from scaling.numbers import round_half_even
 from scaling.study import Scale
 from scaling.text import shorten
 
+FLOAT_ERROR = Fraction(1, 10**12)
+
 
 def make_csv_grid(table: CsvTable) -> Grid:
     """Return the fixed-work table; a printed ratio that its numbers do not give has a note."""
@@ -76,5 +78,5 @@ def _is_percent(text: str, printed: Fraction) -> bool:
 
 
 def _is_rounded(printed: Fraction, own: Fraction, places: int) -> bool:
-    """Whether own could be printed so, with ties rounded either way."""
-    return abs(printed - own) <= Fraction(1, 2 * 10**places)
+    """Whether own could be printed so, with ties rounded either way, or as a binary float."""
+    return abs(printed - own) <= max(Fraction(1, 2 * 10**places), own * FLOAT_ERROR)

@@ -6,9 +6,18 @@ from fractions import Fraction
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
+_POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 _CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,5}):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
-_TYPED = re.compile(r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*([kKMG]?)(\s*[A-Za-z%×/].*)?")
+_TYPED = re.compile(r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*([kKMG]?)(\s*[A-Za-z%×/][^0-9]*)?")
 _SIZES = {"k": 1000, "m": 1000**2, "g": 1000**3}
+# Seconds in one of a unit that a header or a cell names.
+TIME_UNITS_S = {
+    "ms": Fraction(1, 1000), "msec": Fraction(1, 1000), "milliseconds": Fraction(1, 1000),
+    "s": Fraction(1), "sec": Fraction(1), "secs": Fraction(1), "second": Fraction(1),
+    "seconds": Fraction(1), "m": Fraction(60), "min": Fraction(60), "mins": Fraction(60),
+    "minutes": Fraction(60), "h": Fraction(3600), "hr": Fraction(3600), "hrs": Fraction(3600),
+    "hours": Fraction(3600), "d": Fraction(86400), "days": Fraction(86400),
+}  # fmt: skip
 _SPREAD = re.compile(r"\s*(?:±|\+/-|\+-).*$")
 
 
@@ -35,9 +44,7 @@ def parse_number(cell: str, decimal_comma: bool = False) -> Fraction | None:
     if size == "M" and rest.strip().startswith("i"):  # MiB is no number of ours
         return None
     if decimal_comma:
-        if not (_COMMA.fullmatch(digits) or _POINT.fullmatch(digits)):
-            return None
-        if _COMMA.fullmatch(digits):
+        if _COMMA.fullmatch(digits) or _POINTS.fullmatch(digits):  # 29.600,05 and 29.600
             digits = digits.replace(".", "").replace(",", ".")
     elif _GROUPED.fullmatch(digits):
         digits = digits.replace(",", "")
@@ -50,6 +57,11 @@ def parse_seconds(cell: str, unit_s: Fraction, decimal_comma: bool = False) -> F
     """Return a time in s: a number of the column's unit, or h:mm:ss, or d-hh:mm:ss."""
     clock = _CLOCK.fullmatch(cell.strip())
     if clock is None:
+        unit = re.search(r"[\d.]\s*([A-Za-z]+)\.?$", cell.strip())
+        if unit is not None:  # `16.9 min`: the cell's own unit counts
+            if unit[1].lower() not in TIME_UNITS_S:
+                return None
+            unit_s, cell = TIME_UNITS_S[unit[1].lower()], cell.strip()[: -len(unit[1])].rstrip(". ")
         number = parse_number(cell, decimal_comma)
         return None if number is None else number * unit_s
     days, first, second, third = clock.groups()

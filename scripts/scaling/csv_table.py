@@ -137,7 +137,8 @@ class _RowReader:
     def _count(self, line: int, row: dict[str, str], header: str) -> int:
         value = parse_number(row[header], self.decimal_comma)
         if value is None or value.denominator != 1 or value < 1:
-            self._refuse(line, header, row[header], "not a whole number of 1 or more")
+            why = "not a whole number of 1 or more; another column is named with --gpus COL"
+            self._refuse(line, header, row[header], why)
         return int(value)
 
     def _measure(
@@ -150,7 +151,9 @@ class _RowReader:
         else:
             value = parse_seconds(row[header], unit_s, self.decimal_comma)
         if value is None or value <= 0:
-            self._refuse(line, header, row[header], "not a number above 0")
+            role = "throughput" if unit_s is None else "time"
+            why = f"not a number above 0; another column is named with --{role} COL"
+            self._refuse(line, header, row[header], why)
         return value
 
     def _refuse(self, line: int, header: str, cell: str, why: str) -> None:

@@ -195,7 +195,8 @@ def _count_nodes(record: dict) -> int | None:
     if isinstance(nodes, list) and nodes:
         return len(nodes)
     told = section(record, "scheduler").get("nnodes")
-    return int(told) if isinstance(told, str | int) and str(told).isdigit() else None
+    text = str(told)
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else None
 
 
 def describe_settings(metrics: TrainingMetrics) -> dict:

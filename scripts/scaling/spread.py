@@ -49,8 +49,12 @@ def deviation_of(values: Sequence[float | Fraction]) -> float | None:
     if len(values) < 2:
         return None
     mean = mean_of(values)
-    squares = sum((to_fraction(value) - mean) ** 2 for value in values)
-    return math.sqrt(squares / (len(values) - 1))
+    misses = [to_fraction(value) - mean for value in values]
+    largest = max(map(abs, misses))
+    if not largest:
+        return 0.0
+    squares = sum((miss / largest) ** 2 for miss in misses)  # no square too large for a float
+    return float(largest) * math.sqrt(squares / (len(values) - 1))
 
 
 def over_repeats(values: Sequence[float | Fraction]) -> Spread:
