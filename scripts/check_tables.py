@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from scaling.errors import ScalingError
+from scaling.runs import find_runs
 from scaling.table_check import Verdict, check_tables, count_verdicts, format_checked, to_records
 from scaling.table_specs import DEFAULT_WORKLOAD
 from scaling.tables import build_report
@@ -26,7 +27,7 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         report = build_report(arguments.runs, arguments.job, workload=arguments.workload)
-        checked = check_tables(arguments.tables, report)
+        checked = check_tables(arguments.tables, report, find_runs(arguments.runs))
     except ScalingError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from filled_tables import write_seven_scales
+from hypothesis import given
+from hypothesis import strategies as st
 from run_folders import out_text, put, write_run
 from scaling.errors import ScalingError
 from scaling.filled_in import parse_cell, read_filled_tables
@@ -216,3 +218,30 @@ def test_tables_as_editors_leave_them(tmp_path):
     with pytest.raises(ScalingError, match="no table"):
         read_filled_tables(put(tmp_path / "t.md", "| a | b |\n"))
     assert parse_cell("1.5 GiB") == 1536
+
+
+def test_a_value_of_another_run_names_its_job(tmp_path):
+    write_run(tmp_path, 1, 2, "12", throughput=1300.0)
+    write_run(tmp_path, 1, 2, "13", throughput=1400.0)
+    table = (
+        "## Multi-GPU Scaling (1 Node)\n| Config | Throughput (img/s) |\n|---|---|\n"
+        "| 2 GPUs, 1 Node | 1300.0 |\n"
+    )
+    path = put(tmp_path / "t.md", table)
+    done = check(path, "--runs", tmp_path)
+    assert "wrong (1300.0): that is job 12's; take it with --job 12; see " in done.stdout
+    assert check(path, "--runs", tmp_path, "--job", 12).returncode == 0
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80))
+def test_any_text_in_a_cell_has_a_verdict(report, tmp_path_factory, text):
+    written = text.replace("|", " ").replace("\n", " ")
+    table = f"## {report.tables[0].title}\n| Config | Throughput (img/s) |\n|---|---|\n"
+    path = tmp_path_factory.mktemp("cell") / "t.md"
+    path.write_text(f"{table}| 2 GPUs, 1 Node | {written} |\n", encoding="utf-8")
+    try:
+        cells = check_tables(path, report)
+    except ScalingError as error:
+        assert str(path) in str(error)
+    else:
+        assert len(cells) <= 1

@@ -172,6 +172,17 @@ def test_repeats_are_averaged_and_the_warm_up_is_left_out(tmp_path):
     assert "one run, so no interval; its 2 epochs" in two["throughput_per_s"].note
     assert "± 2.83" in two["throughput_per_s"].note
     assert two["speedup"].text == "1.88"
+    assert two["speedup"].note is None  # an interval needs repeats of both
+
+
+def test_a_speedup_of_repeats_has_an_interval(tmp_path):
+    for n, (gpus, steady) in enumerate([(1, 99.0), (1, 101.0), (2, 190.0), (2, 194.0)]):
+        write_timed_run(tmp_path, 1, gpus, str(11 + n), "9.0", rates=(1.0, steady, steady))
+    row = make_fixed_work(read_study(tmp_path)).rows[1]
+    # Half widths 12.706 of 100 and 25.412 of 192: 1.92 x sqrt(0.12706^2 + 0.13236^2).
+    assert row["speedup"].text == "1.92" and row["speedup"].note.startswith(
+        "± 0.35: from both 95 % intervals"
+    )
 
 
 def test_repeats_stand_in_the_summary(tmp_path):
@@ -236,7 +247,9 @@ def test_unlike_runs_have_no_ratio_unless_asked(tmp_path, changed, named):
 def test_the_git_commit_is_not_compared(tmp_path):
     write_timed_run(tmp_path, 1, 1, "11", "100.0", git_commit="a")
     write_timed_run(tmp_path, 1, 2, "12", "50.0", git_commit="b")
-    assert make_fixed_work(read_study(tmp_path)).rows[1]["speedup"].value is not None
+    table = make_fixed_work(read_study(tmp_path))
+    assert table.rows[1]["speedup"].value is not None
+    assert {"git commit a: Single GPU", "git commit b: 2 GPUs (1 node)"} <= set(table.remarks)
 
 
 def test_an_unlike_repeat_is_not_averaged_in(tmp_path):
@@ -292,6 +305,14 @@ def test_losses_that_spread_more_than_repeats_are_flagged():
     (text,) = losses((1, [1.0, 1.02]), (2, [1.5]))
     assert text.startswith("FLAG validation loss: from 1.0100 (Single GPU) to 1.5000")
     assert "0.35, of repeats 0.014" in text
+
+
+def test_a_flag_stands_below_the_table(tmp_path):
+    for n, (gpus, loss) in enumerate([(1, 1.0), (1, 1.02), (2, 1.5)]):
+        write_timed_run(tmp_path, 1, gpus, str(11 + n), "9.0", val_loss=loss)
+    study = read_study(tmp_path)
+    assert any(text.startswith("FLAG validation loss") for text in make_fixed_work(study).remarks)
+    assert format_summary(study).count("FLAG validation loss") == 1
 
 
 def test_losses_within_the_repeats_are_not():

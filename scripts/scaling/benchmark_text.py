@@ -206,8 +206,12 @@ def make_runs_grid(study: Study) -> Grid:
                 "val_loss": show(run.val_loss, 4),
                 "val_accuracy": show(run.val_accuracy, 4),
             })  # fmt: skip
-    remarks = (*list_remarks(study), *compare_quality(study))
+    remarks = tuple(_list_all_remarks(study))
     return Grid("runs", "Runs", headers, rows, (), remarks)
+
+
+def _list_all_remarks(study: Study) -> list[str]:
+    return list(dict.fromkeys([*list_remarks(study), *compare_quality(study)]))
 
 
 def format_notes(study: Study) -> str:
@@ -218,8 +222,7 @@ def format_notes(study: Study) -> str:
         f"Bands: good is above {GOOD_ONE_NODE_PCT} % on one node and above {GOOD_NODES_PCT} % "
         f"across nodes, poor is under {POOR_PCT} %.",
         ROUNDING,
-        *(f"- {remark}" for remark in list_remarks(study)),
-        *(f"- {remark}" for remark in compare_quality(study)),
+        *(f"- {remark}" for remark in _list_all_remarks(study)),
     ]
     return "\n".join(["NOTES", *(shorten(line, 400) for line in lines)]) + "\n"
 

@@ -1,11 +1,15 @@
 """The fixed-work table: how throughput and wall time change with the number of GPUs."""
 
+import math
 from fractions import Fraction
 
 from scaling.cells import Cell, add_note, missing
 from scaling.comparing import check_efficiency
 from scaling.grid import ROUNDING, Grid, say, show
+from scaling.numbers import round_half_even
+from scaling.quality import compare_quality
 from scaling.study import Scale, Study, count, divide
+from scaling.text import shorten
 
 BASES = ("throughput", "walltime")
 WORK_TOLERANCE = 0.01  # the last, incomplete step of an epoch may be dropped
@@ -88,7 +92,18 @@ def make_ratio_cells(study: Study, scale: Scale, basis: str, places: int = 2) ->
     note = unlike if scale.difference else None
     in_pct = check_efficiency(show(efficiency * 100, places=1))
     cell = add_note(show(efficiency, places, note), in_pct.note)
-    return show(speedup, places, note), cell
+    return add_note(show(speedup, places, note), _describe_error(study, scale, basis)), cell
+
+
+def _describe_error(study: Study, scale: Scale, basis: str) -> str | None:
+    """Return a speedup's interval; it needs repeats of both scales, and of one nothing is said."""
+    name = "wall_s" if basis == "walltime" else "throughput"
+    parts = [getattr(each, name) for each in (scale, study.baseline)]
+    if scale is study.baseline or any(part.kind != "repeats" for part in parts):
+        return None
+    relative = math.hypot(*(part.half_width / float(part.mean) for part in parts))
+    half = float(compute_speedup(study, scale, basis)) * relative
+    return f"± {round_half_even(half, 2)}: from both 95 % intervals, widths added in squares"
 
 
 def _define(study: Study, basis: str) -> tuple[str, ...]:
@@ -120,9 +135,25 @@ def list_remarks(study: Study) -> tuple[str, ...]:
         if scale.difference and not study.allow_unlike:
             remarks.append(f"{scale.label}: unlike the baseline: {scale.difference}")
     remarks += _check_work(study)
+    remarks += [text for text in compare_quality(study) if text.startswith("FLAG")]
+    remarks += _list_commits(study)
     if study.baseline.gpus != 1:
         remarks.append(f"no 1-GPU run: ratios are over {count(study.baseline.gpus, 'GPU')}")
     return tuple(dict.fromkeys(remarks))
+
+
+def _list_commits(study: Study) -> list[str]:
+    """Show the git commits of the runs: they may differ, since the sources' hash is compared."""
+    by_commit: dict[str, list[str]] = {}
+    for scale in study.scales:
+        for run in scale.runs:
+            commit = (run.settings or {}).get("git_commit")
+            if isinstance(commit, str) and commit not in ("", "unknown"):
+                labels = by_commit.setdefault(shorten(commit, 48), [])
+                labels += [scale.label] if scale.label not in labels else []
+    if len(by_commit) == 1:
+        return [f"git commit: {next(iter(by_commit))}"]
+    return [f"git commit {commit}: {', '.join(labels)}" for commit, labels in by_commit.items()]
 
 
 def _check_work(study: Study) -> list[str]:

@@ -226,6 +226,7 @@ def describe_settings(metrics: TrainingMetrics) -> dict:
         "optimizer": config.get("optimizer"),
         "epochs": config.get("epochs"),
         "gpu_name": hardware.get("gpu_name"),
+        "git_commit": metrics.record.get("git_commit"),
         "versions": {"torch": env["torch_version"]} if "torch_version" in env else {},
         "dataset": {
             key: value

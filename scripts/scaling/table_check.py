@@ -1,6 +1,7 @@
 """Compare the tables that somebody filled in with what the logs hold, cell by cell."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -12,6 +13,7 @@ from scaling.csv_numbers import count_places
 from scaling.errors import ScalingError
 from scaling.filled_in import FilledTable, is_empty, parse_cell, read_filled_tables, simplify
 from scaling.numbers import round_half_even, to_fraction
+from scaling.runs import Run, order_in_time
 from scaling.table_parts import Report, Row, Table
 from scaling.text import shorten
 
@@ -41,8 +43,10 @@ class Checked:
     answer: str
 
 
-def check_tables(path: Path, report: Report) -> list[Checked]:
+def check_tables(path: Path, report: Report, runs: Sequence[Run] = ()) -> list[Checked]:
     """Return a verdict a cell, in the file's order.
+
+    runs: all there are, so that a value of another run at the same scale is told as such.
 
     Raises ScalingError when the file has no table of the report's, or a row or column that
     the report has not.
@@ -66,7 +70,7 @@ def check_tables(path: Path, report: Report) -> list[Checked]:
                     f"{table.title!r}; its rows are {', '.join(repr(r.config) for r in table.rows)}"
                 )
             checked += [
-                _check_cell(column, header, line, cells[header], row, table, report)
+                _check_cell(column, header, line, cells[header], row, table, report, runs)
                 for header, column in columns.items()
             ]
     return checked
@@ -94,10 +98,19 @@ def _match_columns(path: Path, filled: FilledTable, table: Table) -> dict[str, s
 
 
 def _check_cell(
-    column: str, header: str, line: int, written: str, row: Row, table: Table, report: Report
+    column: str,
+    header: str,
+    line: int,
+    written: str,
+    row: Row,
+    table: Table,
+    report: Report,
+    runs: Sequence[Run],
 ) -> Checked:
     cell = row.cells[column]
     verdict, why = judge(written, cell, column, row)
+    if verdict is Verdict.WRONG and not why:
+        why = find_other_run(written, column, row, runs) or ""
     if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
         source = describe_source(column, row, report.tables[0].rows[0])
         why = "; ".join(filter(None, [why, f"see {source}"]))
@@ -174,6 +187,19 @@ def _find_slip(own: Fraction, exact: Fraction, written: str, column: str, row: R
         if column.startswith("train_") and other is not None and to_fraction(other) == own:
             return "that is the validation's, not the training's"
     return ""
+
+
+def find_other_run(written: str, column: str, row: Row, runs: Sequence[Run]) -> str | None:
+    """Name the other complete run at this scale whose last epoch has that value."""
+    own = parse_cell(written)
+    for run in reversed(order_in_time([run for run in runs if run.is_usable])):
+        last = run.attempt.last if run.attempt and run is not row.run else None
+        value = getattr(last, column, None) if last else None
+        at_scale = (run.nodes, run.gpus_per_node) == (row.nodes, row.gpus_per_node)
+        is_shown = row.run is not None and run.id == row.run.id
+        if at_scale and not is_shown and value is not None and to_fraction(value) == own:
+            return f"that is job {run.id}'s; take it with --job {run.id}"
+    return None
 
 
 def count_verdicts(checked: list[Checked]) -> dict[Verdict, int]:
