@@ -279,13 +279,31 @@ def test_incomplete_runs_are_named_and_not_averaged(tmp_path):
     assert any(text.startswith("job 12: failed") for text in table.remarks)
 
 
-def test_other_work_is_named(tmp_path):
-    runs = [
-        measured(1, samples=100, wall_s=Fraction(10)),
-        measured(2, samples=50, wall_s=Fraction(2)),
-    ]
-    remarks = make_fixed_work(make_study(runs), "walltime").remarks
-    assert any("not the same work, so wall times are no speedup" in text for text in remarks)
+def run_work(samples: int, **options: bool):
+    walls = [measured(1, samples=1000, wall_s=Fraction(10), throughput=rate(1.0))]
+    walls.append(measured(2, samples=samples, wall_s=Fraction(5), throughput=rate(2.0)))
+    return make_study(walls, **options)
+
+
+def test_wall_times_of_other_work_are_not_divided():
+    study = run_work(500)
+    row = make_fixed_work(study, "walltime").rows[1]
+    assert (row["speedup"].text, row["efficiency"].text) == ("—", "—")
+    assert "not the same work: trained on 50.0 % fewer samples" in row["speedup"].note
+    assert "Speedup: — (not the same work" in format_summary(study)
+    assert make_fixed_work(study).rows[1]["speedup"].text == "2.00"  # rates have no such trouble
+    allowed = make_fixed_work(run_work(500, allow_unlike=True), "walltime").rows[1]
+    assert allowed["speedup"].text == "2.00" and "50.0 % fewer" in allowed["speedup"].note
+
+
+@pytest.mark.parametrize(
+    ("samples", "note"),
+    [(1000, None), (991, None), (950, "off by as much: trained on 5.0 % fewer samples than the "
+                                      "baseline")],
+)  # fmt: skip
+def test_a_dropped_last_batch_is_noted(samples, note):
+    row = make_fixed_work(run_work(samples), "walltime").rows[1]
+    assert (row["speedup"].text, row["speedup"].note) == ("2.00", note)
 
 
 def test_no_run_is_one_line(tmp_path):

@@ -134,3 +134,12 @@ def test_folders_the_wrong_way_round_are_refused(workdirs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ScalingError, match=r"missing: .*rank0_results_epoch0\.json"):
         compare_devices(tmp_path / "empty", multi)
+
+
+def test_epochs_of_other_work_are_noted(workdirs):
+    for folder, samples in zip(workdirs, (1000, 1000), strict=True):
+        for path in folder.glob("rank*.json"):
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({**record, "tokens": samples}))
+    text = format_comparison(compare_devices(*workdirs))
+    assert "had 100.0 % more samples (or tokens) than the single's" in text

@@ -12,7 +12,8 @@ from scaling.study import Scale, Study, count, divide
 from scaling.text import shorten
 
 BASES = ("throughput", "walltime")
-WORK_TOLERANCE = 0.01  # the last, incomplete step of an epoch may be dropped
+# Each rank drops its last, incomplete batch: on many GPUs that is some percent of an epoch.
+WORK_TOLERANCE, WORK_LIMIT = 0.01, 0.10
 _BASIS_WORDS = {
     "throughput": "throughput / the baseline's throughput",
     "walltime": "the baseline's wall time / wall time",
@@ -20,9 +21,14 @@ _BASIS_WORDS = {
 
 
 def compute_speedup(study: Study, scale: Scale, basis: str) -> Fraction | None:
-    """Return the speedup over the baseline, None without figures; unlike runs are not asked."""
+    """Return the speedup over the baseline, None without figures; unlike runs are not asked.
+
+    Wall times of runs that did not do the same work (10 % apart) give none.
+    """
     here, there = scale, study.baseline
     if basis == "walltime":
+        if abs(compare_work(study, scale)) > WORK_LIMIT and not study.allow_unlike:
+            return None
         here, there = there, here
     figures = [getattr(each, "wall_s" if basis == "walltime" else "throughput")
                for each in (here, there)]  # fmt: skip
@@ -39,6 +45,9 @@ def explain_no_ratio(study: Study, scale: Scale, basis: str) -> str:
     """Say why a scale has no ratio."""
     if not study.is_compared(scale):
         return f"not compared with the baseline: {scale.difference}; --allow-unlike compares it"
+    work = compare_work(study, scale)
+    if basis == "walltime" and abs(work) > WORK_LIMIT:
+        return f"not the same work: {_describe_work(study, work)}; --allow-unlike divides it"
     what = "wall time" if basis == "walltime" else "throughput"
     return f"no {what} of this scale, or none of the baseline"
 
@@ -89,7 +98,9 @@ def make_ratio_cells(study: Study, scale: Scale, basis: str, places: int = 2) ->
         return none, none
     efficiency = compute_efficiency(study, scale, basis)
     unlike = f"unlike runs compared (--allow-unlike): {scale.difference}"
-    note = unlike if scale.difference else None
+    work = compare_work(study, scale) if basis == "walltime" else 0
+    off = f"off by as much: {_describe_work(study, work)}" if abs(work) > WORK_TOLERANCE else None
+    note = "; ".join(filter(None, [unlike if scale.difference else None, off])) or None
     in_pct = check_efficiency(show(efficiency * 100, places=1))
     cell = add_note(show(efficiency, places, note), in_pct.note)
     return add_note(show(speedup, places, note), _describe_error(study, scale, basis)), cell
@@ -134,7 +145,6 @@ def list_remarks(study: Study) -> tuple[str, ...]:
         remarks += [f"{scale.label}: {note}" for note in scale.notes]
         if scale.difference and not study.allow_unlike:
             remarks.append(f"{scale.label}: unlike the baseline: {scale.difference}")
-    remarks += _check_work(study)
     remarks += [text for text in compare_quality(study) if text.startswith("FLAG")]
     remarks += _list_commits(study)
     if study.baseline.gpus != 1:
@@ -156,14 +166,13 @@ def _list_commits(study: Study) -> list[str]:
     return [f"git commit {commit}: {', '.join(labels)}" for commit, labels in by_commit.items()]
 
 
-def _check_work(study: Study) -> list[str]:
-    """Say which scales did not do the baseline's work: their wall times tell nothing."""
-    work = study.baseline.latest.samples
-    if not work:
-        return []
-    return [
-        f"{scale.label}: trained on {done:.10g} {study.word.lower()}, the baseline on {work:.10g}: "
-        "not the same work, so wall times are no speedup"
-        for scale in study.scales
-        if (done := scale.latest.samples) and abs(done / work - 1) > WORK_TOLERANCE
-    ]
+def compare_work(study: Study, scale: Scale) -> float:
+    """Return how much more a scale trained on than the baseline, as a fraction; 0 if unknown."""
+    work, done = study.baseline.latest.samples, scale.latest.samples
+    return done / work - 1 if work and done else 0.0
+
+
+def _describe_work(study: Study, work: float) -> str:
+    side = "more" if work > 0 else "fewer"
+    word = study.word.lower()
+    return f"trained on {round_half_even(abs(work) * 100, 1)} % {side} {word} than the baseline"

@@ -36,6 +36,7 @@ class DeviceSet:
     per_rank_throughput: tuple[Spread, ...]
     notes: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
+    samples: float | None = None  # of an epoch, all ranks; None when a file does not say
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
     return Comparison(single, multi, tuple(_list_differences(single, multi)))
 
 
+def compare_work(comparison: Comparison) -> float | None:
+    """Return how much more samples an epoch several devices trained on, as a fraction."""
+    single, multi = comparison.single.samples, comparison.multi.samples
+    return multi / single - 1 if single and multi else None
+
+
 def _list_differences(single: DeviceSet, multi: DeviceSet) -> list[str]:
     """Compare the settings of two run.json; a metrics file knows too little to be set against."""
     if single.settings.get("unit") is None or multi.settings.get("unit") is None:
@@ -125,7 +132,13 @@ def read_devices(folder: Path) -> DeviceSet:
         ),
         tuple(notes),
         settings,
+        _count_samples(next(iter(steady.values()))),
     )
+
+
+def _count_samples(ranks: list[RankEpoch]) -> float | None:
+    counts = [rank.samples for rank in ranks]
+    return None if None in counts else sum(counts)
 
 
 def _find_results(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from scaling.cells import MISSING
 from scaling.numbers import round_half_even
 from scaling.spread import Spread
-from scaling.two_devices import Comparison, DeviceSet
+from scaling.two_devices import Comparison, DeviceSet, compare_work
 
 _WORDS = {"tokens/s": "Tokens", "img/s": "Images", "samples/s": "Samples"}
 
@@ -29,6 +29,7 @@ def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str
         "deviation (ddof 1) over the epochs after the first: "
         f"{single.training_s.n} and {multi.training_s.n}.",
         *_compare_batches(single, multi),
+        *_compare_work(comparison),
         *([f"Note: the runs are not alike: {unlike}"] if unlike else []),
         *(f"Note: {note}" for note in (*single.notes, *multi.notes)),
     ]
@@ -49,6 +50,18 @@ def _format_spread(spread: Spread) -> str:
     if spread.half_width is None:
         return f"{round_half_even(spread.mean, 2)} (one epoch: no deviation)"
     return f"{round_half_even(spread.mean, 2)} ± {round_half_even(spread.half_width, 2)}"
+
+
+def _compare_work(comparison: Comparison) -> list[str]:
+    """Say so when an epoch was not the same work: its times are then no speedup."""
+    work = compare_work(comparison)
+    if work is None or abs(work) <= 0.01:
+        return []
+    pct = round_half_even(work * 100, 1)
+    return [
+        f"Note: an epoch of the several had {pct} % more samples (or tokens) than the single's: "
+        "the training times are no measure of the same work."
+    ]
 
 
 def _compare_batches(single: DeviceSet, multi: DeviceSet) -> list[str]:
