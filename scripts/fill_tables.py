@@ -27,6 +27,19 @@ from scaling.table_choice import FORMATS, make_text
 from scaling.table_parts import Site
 from scaling.text import printable
 
+# Option -> the tables it belongs to ("" are the README's two): none is passed over in silence.
+BELONGS = {
+    "job": ("",),
+    "basis": ("fixed_work", "from_csv"),
+    "allow_unlike": ("", "summary", "fixed_work", "cost"),
+    "price": ("cost",),
+    "currency": ("cost",),
+    "cluster": ("summary",),
+    "gpus": ("from_csv",),
+    "throughput": ("from_csv",),
+    "time": ("from_csv",),
+    "where": ("from_csv",),
+}
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -120,8 +133,12 @@ def parse_arguments() -> argparse.Namespace:
     ] + ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)} are different tables: ask for one")
-    if arguments.price is not None and not arguments.cost:
-        parser.error("--price is for --cost")
+    for option, tables in BELONGS.items():
+        asked = any(getattr(arguments, table) for table in tables if table)
+        is_plain = not chosen or arguments.memory
+        if getattr(arguments, option) and not asked and not (is_plain and "" in tables):
+            names = " or ".join(f"--{table.replace('_', '-')}" for table in tables if table)
+            parser.error(f"--{option.replace('_', '-')} is for {names or 'the README tables'}")
     return arguments
 
 

@@ -244,6 +244,15 @@ def test_unlike_runs_have_no_ratio_unless_asked(tmp_path, changed, named):
     assert named in allowed["speedup"].note
 
 
+def test_the_readmes_tables_divide_unlike_runs_only_when_asked(tmp_path):
+    write_run(tmp_path, 1, 1, "11", throughput=704.9)
+    write_run(tmp_path, 1, 2, "12", throughput=1388.6, precision="bf16")
+    assert "1.97×" not in fill(tmp_path).stdout
+    allowed = fill(tmp_path, "--allow-unlike").stdout
+    assert "1.97× [" in allowed
+    assert "unlike, and compared (--allow-unlike) with job 11: precision bf16" in allowed
+
+
 def test_the_git_commit_is_not_compared(tmp_path):
     write_timed_run(tmp_path, 1, 1, "11", "100.0", git_commit="a")
     write_timed_run(tmp_path, 1, 2, "12", "50.0", git_commit="b")
@@ -383,6 +392,10 @@ def test_every_format_holds_the_table(study_folder):
     [
         (["--summary", "--fixed-work"], "ask for one"),
         (["--price", "2"], "--price is for --cost"),
+        (["--summary", "--job", "12"], "--job is for the README tables"),
+        (["--basis", "walltime"], "--basis is for --fixed-work or --from-csv"),
+        (["--fixed-work", "--gpus", "a"], "--gpus is for --from-csv"),
+        (["--from-csv", "x", "--allow-unlike"], "--allow-unlike is for --summary or --fixed-work"),
         (["--cost", "--price", "-1"], "is no price"),
         (["--cost", "--price", "nan"], "is no price"),
         (["--from-csv", "x.csv", "--where", "a"], "is not COL=VALUE"),

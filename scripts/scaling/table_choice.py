@@ -21,7 +21,13 @@ def make_text(arguments: argparse.Namespace, site: Site) -> str:
     from scaling.report_grids import FORMATS as REPORT_FORMATS
     from scaling.report_grids import make_memory_grid
 
-    report = build_report(arguments.folder, arguments.job, workload=arguments.workload, site=site)
+    report = build_report(
+        arguments.folder,
+        arguments.job,
+        workload=arguments.workload,
+        site=site,
+        allow_unlike=arguments.allow_unlike,
+    )
     if arguments.memory:
         return _format_grids(arguments, [make_memory_grid(report)])
     return REPORT_FORMATS[_name_format(arguments)](report)
