@@ -2,7 +2,7 @@
 """Check the tables that you filled in against your logs, cell by cell.
 
     python scripts/check_tables.py experiments/TABLES.md
-    python scripts/check_tables.py my_tables.md --runs ~/study/experiments --show
+    python scripts/check_tables.py my_tables.md ~/study/experiments --show
 
 Each cell is right, rounded differently but right, wrong (with the log and line that holds it), not
 filled, or has nothing to fill in. The answers are printed only with --show. The exit status is 1
@@ -26,8 +26,8 @@ from scaling.text import printable
 def main() -> int:
     arguments = parse_arguments()
     try:
-        report = build_report(arguments.runs, arguments.job, workload=arguments.workload)
-        checked = check_tables(arguments.tables, report, find_runs(arguments.runs))
+        report = build_report(arguments.folder, arguments.job, workload=arguments.workload)
+        checked = check_tables(arguments.tables, report, find_runs(arguments.folder))
     except ScalingError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
         "tables", metavar="TABLES.md", type=Path, help="the filled-in copy of experiments/TABLES.md"
     )
     text = "the folder with the job files and their logs (default: experiments)"
-    add("--runs", metavar="FOLDER", type=Path, default=Path("experiments"), help=text)
+    add("folder", metavar="FOLDER", nargs="?", type=Path, default=Path("experiments"), help=text)
     text = "the workload whose tables they are (default: tinyimagenet)"
     add("--workload", metavar="W", default=DEFAULT_WORKLOAD, help=text)
     text = "the Slurm job that you took a row from, if not the latest; may be repeated"

@@ -166,23 +166,23 @@ def test_a_number_where_the_logs_have_none_is_wrong(tmp_path):
 def test_answers_are_printed_only_when_asked(runs, report, tmp_path):
     text = to_markdown(report).replace("1388.6", "7").replace("24508.00", "")
     path = put(tmp_path / "t.md", text)
-    done = check(path, "--runs", runs)
+    done = check(path, runs)
     assert (done.returncode, done.stderr) == (1, "")
     assert "1388.6" not in done.stdout and "24508.00" not in done.stdout
     assert "wrong (7): see " in done.stdout
     assert done.stdout.splitlines()[-1] == (
         "73 right, 0 rounded differently but right, 1 wrong, 6 not filled, 0 nothing to fill in"
     )
-    shown = check(path, "--runs", runs, "--show").stdout
+    shown = check(path, runs, "--show").stdout
     assert "-> 1388.6" in shown and "-> 24508.00" in shown
-    hidden = json.loads(check(path, "--runs", runs, "--json").stdout)
+    hidden = json.loads(check(path, runs, "--json").stdout)
     assert hidden["counts"]["wrong"] == 1
     assert "1388.6" not in json.dumps(hidden) and "answer" not in hidden["cells"][0]
-    assert json.loads(check(path, "--runs", runs, "--json", "--show").stdout)["cells"][0]["answer"]
+    assert json.loads(check(path, runs, "--json", "--show").stdout)["cells"][0]["answer"]
 
 
 def test_all_right_ends_with_0(runs, report, tmp_path):
-    assert check(put(tmp_path / "t.md", to_markdown(report)), "--runs", runs).returncode == 0
+    assert check(put(tmp_path / "t.md", to_markdown(report)), runs).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_a_table_that_is_none_is_one_line(runs, report, tmp_path, old, new, word
     text = to_markdown(report).replace("  ", " ").replace("  ", " ").replace("  ", " ")
     text = "\n".join(" ".join(line.split()) for line in text.splitlines())
     assert old in text
-    done = check(put(tmp_path / "t.md", text.replace(old, new)), "--runs", runs)
+    done = check(put(tmp_path / "t.md", text.replace(old, new)), runs)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1 and words in done.stderr
 
 
 def test_missing_files_are_one_line(tmp_path, runs):
-    done = check(tmp_path / "none.md", "--runs", runs)
+    done = check(tmp_path / "none.md", runs)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    done = check(REPO / "experiments/TABLES.md", "--runs", tmp_path / "nowhere")
+    done = check(REPO / "experiments/TABLES.md", tmp_path / "nowhere")
     assert done.returncode == 1 and "no such folder" in done.stderr
 
 
@@ -228,9 +228,9 @@ def test_a_value_of_another_run_names_its_job(tmp_path):
         "| 2 GPUs, 1 Node | 1300.0 |\n"
     )
     path = put(tmp_path / "t.md", table)
-    done = check(path, "--runs", tmp_path)
+    done = check(path, tmp_path)
     assert "wrong (1300.0): that is job 12's; take it with --job 12; see " in done.stdout
-    assert check(path, "--runs", tmp_path, "--job", 12).returncode == 0
+    assert check(path, tmp_path, "--job", 12).returncode == 0
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80))

@@ -44,8 +44,8 @@ def build_report(
     """Return the README's two tables for a workload, filled from the runs below a folder.
 
     Each row shows the last epoch's line of the latest complete run at its scale, or of the
-    job named in `jobs`. `site` tells what the cluster cannot run, and what it should reach. allow_unlike: divide
-    runs whose settings differ from the 1-GPU run's, too; the note names what differs.
+    job named in `jobs`. `site` tells what the cluster cannot run, and what it should reach.
+    allow_unlike: divide runs whose settings differ, too; the note names what differs.
     Raises ScalingError when the folder does not exist or holds neither job file nor run (of
     another workload than TinyImageNet: of that workload), and for a job that no row can show.
     """
