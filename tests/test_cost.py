@@ -88,6 +88,16 @@ def test_costs_of_repeats_are_means(tmp_path):
     assert row["gpu_hours"].text == "0.150" and row["config"].note == "mean of 2 runs"
 
 
+def test_energy_of_the_latest_runs_alone(tmp_path):
+    for run_id, watts in (("11", 900.0), ("12", 100.0)):
+        folder = write_timed_run(tmp_path, 1, 1, run_id, "360.0")
+        power_log(folder, run_id, [(0, 0, watts), (10, 0, watts)])
+    every, latest = (make_cost(read_study(tmp_path), energy_runs=n) for n in (None, 1))
+    assert every.rows[0]["energy_kwh"].value * 3_600_000 == 5000
+    assert latest.rows[0]["energy_kwh"].value * 3_600_000 == 1000
+    assert "Energy is of the latest 1 run of a scale." in latest.definitions
+
+
 def test_a_bare_log_has_no_samples_and_says_so(tmp_path):
     write_run(tmp_path, 1, 1, "11", record={}, exit_status=None)
     (row,) = make_cost(read_study(tmp_path)).rows

@@ -12,7 +12,7 @@ from scaling.measured import Measured
 from scaling.numbers import round_half_even, to_fraction
 from scaling.run_record import Run
 from scaling.spread import mean_of
-from scaling.study import Scale, Study
+from scaling.study import Scale, Study, count
 
 LONGEST_GAP_S = 60  # a logger that was silent for longer has not seen the power in between
 
@@ -27,9 +27,11 @@ class Cost:
     why: str | None
 
 
-def measure_cost(run: Measured) -> Cost:
+def measure_cost(run: Measured, with_energy: bool = True) -> Cost:
     """Return the cost of a run: GPUs x wall time, and the energy its GPU logs show."""
     hours = None if run.wall_s is None else run.gpus * run.wall_s / 3600
+    if not with_energy:
+        return Cost(hours, run.samples, None, None)
     try:
         energy_j, why = (measure_energy_j(run.run) if run.run else None), None
     except ScalingError as error:
@@ -66,10 +68,16 @@ def _integrate(run: Run, points: list[tuple[float, float]]) -> float:
     return energy_j
 
 
-def make_cost(study: Study, price: float | None = None, currency: str = "") -> Grid:
+def make_cost(
+    study: Study,
+    price: float | None = None,
+    currency: str = "",
+    energy_runs: int | None = None,
+) -> Grid:
     """Return the table of costs, means over the repeats of a scale.
 
-    price: of one GPU-hour; without it there is no column of money.
+    price: of one GPU-hour; without it there is no column of money. energy_runs: take energy
+    from so many of the latest runs of a scale, since a long GPU log takes a moment to read.
     """
     word = study.word.lower()
     headers = {
@@ -93,22 +101,28 @@ def make_cost(study: Study, price: float | None = None, currency: str = "") -> G
         headers["money"] = f"Cost ({currency})" if currency else "Cost"
         headers["money_per_million"] = f"Cost per million {word}"
         definitions.insert(1, f"Cost: GPU-hours x {shown} a GPU-hour.")
-    rows = [_make_row(scale, price) for scale in study.scales]
+    if energy_runs and any(len(scale.runs) > energy_runs for scale in study.scales):
+        definitions.insert(2, f"Energy is of the latest {count(energy_runs, 'run')} of a scale.")
+    rows = [_make_row(scale, price, energy_runs) for scale in study.scales]
     return Grid("cost", "Cost", headers, rows, tuple(definitions), study.left_out)
 
 
-def _make_row(scale: Scale, price: float | None) -> dict[str, Cell]:
-    costs = [measure_cost(run) for run in scale.runs]
+def _make_row(scale: Scale, price: float | None, energy_runs: int | None) -> dict[str, Cell]:
+    latest = scale.runs[-(energy_runs or len(scale.runs)) :]
+    costs = [measure_cost(run, run in latest) for run in scale.runs]
+    powered = costs[-len(latest) :]
     wall_s = scale.wall_s
     hours = _mean([cost.gpu_hours for cost in costs])
     samples = _mean([cost.samples for cost in costs])
-    energy_j = _mean([cost.energy_j for cost in costs])
+    energy_j = _mean([cost.energy_j for cost in powered])
+    powered_samples = _mean([cost.samples for cost in powered])
     no_time = "no wall time is recorded"
     no_rate = no_time if hours is None else "how many were trained on is not recorded"
-    no_energy = next((cost.why for cost in costs if cost.energy_j is None), "") or no_rate
+    no_energy = next((cost.why for cost in powered if cost.energy_j is None), "") or no_rate
     note = f"mean of {len(costs)} runs" if len(costs) > 1 else None
     money = None if price is None or hours is None else hours * to_fraction(price)
-    per_sample_j = energy_j / samples if energy_j is not None and samples else None
+    known = energy_j is not None and powered_samples
+    per_sample_j = energy_j / powered_samples if known else None
     return {
         "config": Cell(None, scale.label, note),
         "gpus": Cell(scale.gpus, str(scale.gpus)),

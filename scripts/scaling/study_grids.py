@@ -15,6 +15,6 @@ def list_study_grids(study: Study) -> list[Grid]:
         advice,
         make_fixed_work(study),
         *list_summary_grids(study),
-        make_cost(study),
+        make_cost(study, energy_runs=1),
         *rest,
     ]
