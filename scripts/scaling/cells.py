@@ -82,7 +82,7 @@ def _measure_gpu(run: Run) -> dict[str, Cell]:
     try:
         log = _read_node0_gpu_log(run)
         gpu = log.gpus[0]
-        _check_gpu_log(run, log, gpu)
+        check_gpu_log(run, log, gpu)
     except ScalingError as error:
         return dict.fromkeys(names, missing(str(error)))
     note = _explain_dropped(log)
@@ -104,7 +104,7 @@ def _read_node0_gpu_log(run: Run) -> GpuLog:
     return log
 
 
-def _check_gpu_log(run: Run, log: GpuLog, gpu: GpuMemory) -> None:
+def check_gpu_log(run: Run, log: GpuLog, gpu: GpuMemory) -> None:
     """Refuse a log that is not the whole run's, or not only this job's GPUs."""
     if run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
         raise ScalingError(

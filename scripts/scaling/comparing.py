@@ -37,17 +37,30 @@ def compare_settings(run: Run, baseline: Run) -> tuple[bool, str | None]:
     if known is None or base is None:
         without = run if known is None else baseline
         return False, f"not compared: the settings of job {without.id} are unknown (no run.json)"
-    # Weak scaling fixes the batch of each GPU, strong scaling the batch of all together.
-    strong = known.get("scaling") == base.get("scaling") == "strong"
-    batch = "global_batch_size" if strong else "batch_size_per_gpu"
-    differences = []
-    for name in (*COMPARED_SETTINGS, batch):
-        here, there = _look_up(known, name), _look_up(base, name)
-        if here != there and not (here in _NOTHING and there in _NOTHING):
-            differences.append(f"{name} {_show(here)}, baseline {_show(there)}")
+    differences = list_differences(known, base)
     if differences:
         return False, f"not compared with job {baseline.id}: {'; '.join(differences)}"
     return True, None
+
+
+def list_differences(
+    known: dict, base: dict, names: tuple[str, ...] = COMPARED_SETTINGS
+) -> list[str]:
+    """List the settings that must agree and do not, as `name value, baseline value`."""
+    # Weak scaling fixes the batch of each GPU, strong scaling the batch of all together.
+    modes = (known.get("scaling"), base.get("scaling"))
+    strong = modes == ("strong", "strong")
+    batches = ("global_batch_size",) if strong else ("batch_size_per_gpu",)
+    if modes == (None, None):  # a file of others says neither: one of the two must agree
+        both = ("batch_size_per_gpu", "global_batch_size")
+        agree = any(_look_up(known, n) == _look_up(base, n) for n in both)
+        batches = () if agree else both
+    differences = []
+    for name in (*names, *batches):
+        here, there = _look_up(known, name), _look_up(base, name)
+        if here != there and not (here in _NOTHING and there in _NOTHING):
+            differences.append(f"{name} {_show(here)}, baseline {_show(there)}")
+    return differences
 
 
 def _look_up(settings: dict, dotted_name: str) -> object:

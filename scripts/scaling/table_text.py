@@ -58,14 +58,14 @@ def _table_to_markdown(table: Table, definition: str, numbers: dict[str, int]) -
         grid.append([mark(row.config, *row.notes), *cells])
     notes = [f"- [{number}] {escape_markdown(used[number])}" for number in sorted(used)]
     sources = [f"- {row.config}: {escape_markdown(describe_source(row))}" for row in table.rows]
-    blocks = [f"## {table.title}", _draw(grid), definition]
+    blocks = [f"## {table.title}", draw_grid(grid), definition]
     if notes:
         blocks.append("Notes:\n\n" + "\n".join(notes))
     blocks.append("Sources:\n\n" + "\n".join(sources))
     return "\n\n".join(blocks) + "\n"
 
 
-def _draw(grid: list[list[str]]) -> str:
+def draw_grid(grid: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
 
     def line(cells: list[str]) -> str:

@@ -39,11 +39,13 @@ def build_report(
     now_s: float | None = None,
     workload: str = DEFAULT_WORKLOAD,
     site: Site | None = None,
+    allow_unlike: bool = False,
 ) -> Report:
     """Return the README's two tables for a workload, filled from the runs below a folder.
 
     Each row shows the last epoch's line of the latest complete run at its scale, or of the
     job named in `jobs`. `site` tells what the cluster cannot run, and what it should reach.
+    allow_unlike: divide runs whose settings differ, too; the note names what differs.
     Raises ScalingError when the folder does not exist or holds neither job file nor run (of
     another workload than TinyImageNet: of that workload), and for a job that no row can show.
     """
@@ -63,7 +65,7 @@ def build_report(
     at_scale = {scale: [run for run in ours if has_scale(run, scale)] for scale in scales}
     named = resolve_jobs(ours, jobs or [], scales)
     choices = {scale: choose(candidates, named) for scale, candidates in at_scale.items()}
-    filler = _Filler(folder, subject, site, specs, choices, usual_gpus)
+    filler = _Filler(folder, subject, site, specs, choices, usual_gpus, allow_unlike)
     placed = {run for candidates in at_scale.values() for run in candidates}
     return Report(
         filler.epochs,
@@ -116,6 +118,7 @@ class _Filler:
         specs: tuple[TableSpec, ...],
         choices: dict[Scale, Choice],
         usual_gpus: int,
+        allow_unlike: bool,
     ):
         self.folder = folder
         self.specs = specs  # the first row of the first is the baseline's
@@ -124,6 +127,7 @@ class _Filler:
         self.choices = choices
         self.epochs = _find_epochs(choices)
         self.usual_gpus = usual_gpus
+        self.allow_unlike = allow_unlike
         self.baseline = choices[BASELINE].run
         self.measured = {
             choice.run: measure(choice.run, subject.score, subject.unit)
@@ -197,8 +201,10 @@ class _Filler:
             why = self._explain_no_run(self.specs[0].rows[0])
             return dict.fromkeys(names, missing(f"no complete 1-GPU run to compare with: {why}"))
         comparable, note = (True, None) if run is base else compare_settings(run, base)
-        if not comparable:
+        if not comparable and not self.allow_unlike:
             return dict.fromkeys(names, missing(note))
+        if not comparable:
+            note = note.replace("not compared", "unlike, and compared (--allow-unlike)", 1)
         cells = self._divide(run, base)
         return {
             name: cell if cell.value is None else add_note(cell, note)

@@ -1,0 +1,118 @@
+#!/usr/bin/env python
+"""Say how many GPUs are worth asking for, from the runs below a folder.
+
+    python scripts/advise.py                          the largest scale above 75 % efficiency
+    python scripts/advise.py --target 85 --epochs 90  and time and GPU-hours for 90 epochs
+    python scripts/advise.py --at 64                  what the better scaling law gives there
+    python scripts/advise.py --from-csv FILE          from anybody's numbers
+    python scripts/advise.py --predict --gradient-mb 95.6 --gpus-per-node 4
+                             --bandwidth 150,12.5 --latency 5,15
+
+Amdahl's, Gustafson's and the Universal Scalability Law are fitted where four numbers of GPUs were
+measured, and never asked beyond 8 times the largest. --predict needs one measured GPU only: a model
+of the all-reduce from 1 to 4,096 GPUs, beside what was measured.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scaling.errors import ScalingError
+from scaling.files import write_whole
+from scaling.table_specs import DEFAULT_WORKLOAD
+from scaling.text import printable
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    from scaling.advice_text import make_text  # numpy: not for --help
+
+    try:
+        text = make_text(arguments)
+        if arguments.output is None:
+            print(text, end="")
+        else:
+            write_whole(arguments.output, text)
+    except ScalingError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    text = "the folder with the job files and their logs (default: experiments)"
+    add("folder", metavar="FOLDER", nargs="?", type=Path, default=Path("experiments"), help=text)
+    text = "the workload whose runs are read (default: tinyimagenet)"
+    add("--workload", metavar="W", default=DEFAULT_WORKLOAD, help=text)
+    add("--from-csv", metavar="FILE", type=Path, help="read a CSV, as fill_tables.py --from-csv")
+    text = "the efficiency that a scale must be above (default: 75)"
+    add("--target", metavar="PCT", type=parse_pct, default=75.0, help=text)
+    text = "expected time and GPU-hours for so many epochs (default: those of the runs)"
+    add("--epochs", metavar="N", type=parse_count, help=text)
+    add("--at", metavar="GPUS", type=parse_count, help="a number of GPUs to ask the law about")
+    add("--allow-unlike", action="store_true", help="divide runs whose settings differ, too")
+    add("--format", choices=("md", "markdown", "csv", "json", "html"), default="md")
+    text = "write to FILE, whole or not at all, instead of printing"
+    add("-o", "--output", metavar="FILE", type=Path, help=text)
+    model = parser.add_argument_group("prediction without the machine")
+    model.add_argument("--predict", action="store_true", help="from one GPU to 4,096")
+    text = "MB (10^6 bytes) of gradients a step: 4 x millions of parameters in fp32"
+    model.add_argument("--gradient-mb", metavar="MB", type=parse_positive, help=text)
+    text = "milliseconds of a step on one GPU (default: as measured)"
+    model.add_argument("--step-ms", metavar="MS", type=parse_positive, help=text)
+    text = "GPUs that share the link inside a node (default: 4)"
+    model.add_argument("--gpus-per-node", metavar="N", type=parse_count, default=4, help=text)
+    text = "GB/s of a GPU inside a node and between nodes, one way: IN,BETWEEN"
+    model.add_argument("--bandwidth", metavar="GBS", type=parse_two, help=text)
+    text = "microseconds a message, likewise (default: 5,15)"
+    model.add_argument("--latency", metavar="US", type=parse_two, default=(5.0, 15.0), help=text)
+    arguments = parser.parse_args()
+    if arguments.predict and not (arguments.gradient_mb and arguments.bandwidth):
+        parser.error("--predict needs --gradient-mb MB and --bandwidth IN,BETWEEN (GB/s)")
+    if arguments.predict and min(arguments.bandwidth) == 0:
+        parser.error("--bandwidth must be above 0")
+    return arguments
+
+
+def parse_positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def parse_pct(text: str) -> float:
+    value = parse_positive(text.removesuffix("%").strip())
+    if value >= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not below 100 %")
+    return value
+
+
+def parse_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def parse_two(text: str) -> tuple[float, float]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) == 1:
+        values *= 2
+    if len(values) != 2 or not all(0 <= value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers, as in 150,12.5")
+    return values
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    sys.exit(main())

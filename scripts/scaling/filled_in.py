@@ -1,0 +1,84 @@
+"""Read the tables that somebody filled in by hand, in Markdown."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from scaling.csv_numbers import parse_number
+from scaling.errors import ScalingError
+from scaling.text import read_lines
+
+EMPTY = ("", "—", "–", "-", "--", "---", "n/a", "na", "none", "?", "…", "...", "tbd", "x")
+_NOTE = re.compile(r"\s*\[\^?\w{1,3}\]\s*$")  # a footnote's mark
+_RULE = re.compile(r"[\s|:-]+")
+_EPOCH = re.compile(r"\s*\(epoch \d+\)", re.IGNORECASE)
+_MIB = re.compile(r"\s*Mi?B$", re.IGNORECASE)  # nvidia-smi's MiB are often called MB
+_GIB = re.compile(r"\s*(GiB|GB)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A Markdown table: the heading above it, and (line number, header -> cell) of each row."""
+
+    heading: str
+    headers: list[str]
+    rows: list[tuple[int, dict[str, str]]]
+
+
+def read_filled_tables(path: Path) -> list[FilledTable]:
+    """Return every table of a Markdown file whose first column is `Config`.
+
+    Raises ScalingError when there is none, and for a row with too few or too many cells.
+    """
+    tables: list[FilledTable] = []
+    heading, headers = "", None
+    for number, (line, _) in enumerate(read_lines(Path(path)), start=1):
+        if line.startswith("#"):
+            heading, headers = line.lstrip("# ").strip(), None
+        elif "|" not in line:
+            headers = None
+        elif headers is None:
+            headers = _split(line)
+            if simplify(headers[0]) == "config":
+                tables.append(FilledTable(heading, headers, []))
+        elif tables and headers is tables[-1].headers and not _RULE.fullmatch(line):
+            cells = _split(line)
+            if len(cells) != len(headers):
+                raise ScalingError(
+                    f"{path}, line {number}: {len(cells)} cells under {len(headers)} headers; "
+                    "count its | characters"
+                )
+            tables[-1].rows.append((number, dict(zip(headers, cells, strict=True))))
+    if not tables:
+        raise ScalingError(
+            f"{path}: no table whose first column is Config; fill in a copy of "
+            "experiments/TABLES.md"
+        )
+    return tables
+
+
+def _split(line: str) -> list[str]:
+    text = line.strip().removeprefix("|")
+    text = text[:-1] if text.endswith("|") and not text.endswith("\\|") else text
+    return [_strip(cell) for cell in re.split(r"(?<!\\)\|", text)]
+
+
+def _strip(cell: str) -> str:
+    return _NOTE.sub("", cell.strip().strip("*`_ ")).strip("*`_ ")
+
+
+def simplify(header: str) -> str:
+    """Return a header or a row's name without case, spaces and the number of the epoch."""
+    return " ".join(_EPOCH.sub("", header).lower().replace("x", "×").split())
+
+
+def is_empty(cell: str) -> bool:
+    return cell.lower() in EMPTY
+
+
+def parse_cell(cell: str) -> Fraction | None:
+    """Return the number that somebody wrote, GiB as MiB; None when it is none."""
+    gib = _GIB.search(cell)
+    value = parse_number(_MIB.sub("", _GIB.sub("", cell)))
+    return value * 1024 if gib and value is not None else value
