@@ -143,7 +143,12 @@ def test_a_job_that_asked_for_a_requeue(tmp_path):
     folder = write_run(tmp_path, 1, 2, "12", complete=False, out=out_text(1))
     put(folder / "results/12/REQUEUE", "")
     run = only_run(tmp_path)
-    assert (run.state, "requeue" in run.reason) == (State.CANCELLED, True)
+    assert run.state == State.TIMED_OUT
+    assert run.reason == "timed out: saved a checkpoint to go on"
+    write_run(tmp_path, 1, 2, "12.1")
+    first, second = find_runs(tmp_path)
+    assert first.reason == "timed out: saved a checkpoint to go on, requeued as 12.1"
+    assert (second.id, second.state) == ("12.1", State.COMPLETE)
 
 
 def test_a_run_that_has_been_silent_for_long_is_doubted(tmp_path):

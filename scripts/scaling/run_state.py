@@ -56,6 +56,9 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
     complete = evidence.run_complete or (not evidence.has_record and _log_is_whole(evidence))
     if complete and not evidence.exit_status:
         return Verdict(State.COMPLETE, "complete")
+    if evidence.wants_requeue:  # Slurm's warning, SIGUSR1, came before the time limit
+        then = f", requeued as {evidence.requeued_as}" if evidence.requeued_as else ""
+        return Verdict(State.TIMED_OUT, f"timed out: saved a checkpoint to go on{then}")
     if evidence.requeued_as:
         return Verdict(State.CANCELLED, f"cancelled: requeued as {evidence.requeued_as}")
     if evidence.exit_status == 0:
@@ -74,8 +77,6 @@ def _log_is_whole(evidence: Evidence) -> bool:
 
 
 def _judge_silent_end(evidence: Evidence) -> Verdict:
-    if evidence.wants_requeue:
-        return Verdict(State.CANCELLED, "cancelled: saved a checkpoint and asked for a requeue")
     return Verdict(
         State.FAILED,
         f"failed: ended with exit status 0 but without RUN_COMPLETE.txt, {progress(evidence)}",
