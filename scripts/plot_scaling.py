@@ -1,46 +1,107 @@
 #!/usr/bin/env python
-"""Draw the scaling tables that fill_tables.py prints: speedup and efficiency, as PNG."""
+"""Draw what the runs below a folder measured: speedup, efficiency, throughput; or every chart.
+
+    python scripts/plot_scaling.py                          three charts, from experiments/
+    python scripts/plot_scaling.py --all-figures figures    every chart and timeline
+    python scripts/plot_scaling.py 1/training_metrics.json 4/training_metrics.json
+    python scripts/plot_scaling.py --single workdir_single --multi workdir_2gpu --out figures
+
+The last one compares one device with several from their rank files. Without any option, where
+workdir_single or workdir_2gpu is there, it is drawn from these two into submit_figures.
+A chart that has no data is named on stderr with the reason.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from scaling.errors import ScalingError
-from scaling.plots import draw_charts
-from scaling.tables import build_report
 from scaling.text import printable
+
+SINGLE, MULTI, DEVICE_OUT = Path("workdir_single"), Path("workdir_2gpu"), Path("submit_figures")
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
-        paths = draw_charts(build_report(arguments.folder), arguments.out)
+        # matplotlib and pandas: not for --help
+        paths, left_out = (draw_devices if arguments.single else draw_studies)(arguments)
     except ScalingError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
+    for line in left_out:
+        print(f"not drawn: {printable(line)}", file=sys.stderr)
     print(*paths, sep="\n")
     return 0
 
 
+def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    from scaling.plots import list_device_charts, save_charts
+
+    charts = list_device_charts(arguments.single, arguments.multi)
+    return save_charts(charts, arguments.out or DEVICE_OUT, arguments.format)
+
+
+def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Draw each workload's study; with several, each into a folder of its name."""
+    from scaling.plots import MAIN, list_charts, list_run_charts, save_charts
+    from scaling.plots_data import load_metrics, load_studies
+
+    files = [path for path in arguments.paths if path.is_file()]
+    if files and len(files) < len(arguments.paths):
+        raise ScalingError("name one folder, or training_metrics.json files, not both")
+    if len(arguments.paths) > 1 and not files:
+        raise ScalingError("name one folder, or several training_metrics.json files")
+    studies = load_metrics(files) if files else load_studies(arguments.paths[0])
+    if arguments.workload:
+        studies = [study for study in studies if study.workload == arguments.workload]
+    if not studies:
+        which = f" of workload {arguments.workload}" if arguments.workload else ""
+        raise ScalingError(f"{arguments.paths[0]}: nothing to plot: no complete run{which} in it")
+    paths, left_out = [], []
+    for study in studies:
+        charts = [c for c in list_charts(study) if arguments.all_figures or c.name in MAIN]
+        folder = arguments.all_figures or arguments.out or Path("plots")
+        folder = folder / study.workload if len(studies) > 1 else folder
+        for found in (charts, list_run_charts(study) if arguments.all_figures else ()):
+            written, missing = save_charts(found, folder, arguments.format)
+            paths, left_out = paths + written, left_out + missing
+        left_out += study.skipped
+    return paths, left_out
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        nargs="?",
-        type=Path,
-        default=Path("experiments"),
-        help="the folder with the job files and their logs (default: experiments)",
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        default=Path("plots"),
-        help="the folder for the PNG files (default: plots)",
+    add = parser.add_argument
+    text = (
+        "the folder with the job files and their logs (default: experiments), or "
+        "training_metrics.json files"
     )
-    return parser.parse_args()
+    add("paths", metavar="PATH", nargs="*", type=Path, help=text)
+    text = "the folder for the charts (default: plots; of --single and --multi: submit_figures)"
+    add("--out", metavar="DIR", type=Path, help=text)
+    add("--all-figures", metavar="DIR", type=Path, help="draw every chart and timeline into DIR")
+    text = "png (300 dpi; default), svg or pdf; may be repeated"
+    add("--format", choices=("png", "svg", "pdf"), action="append", help=text)
+    add("--workload", metavar="W", help="only this workload's charts (default: each one's)")
+    text = "the workdir of a run on one device (default, with --multi: workdir_single)"
+    add("--single", metavar="DIR", type=Path, help=text)
+    text = "the workdir of a run on several devices (default, with --single: workdir_2gpu)"
+    add("--multi", metavar="DIR", type=Path, help=text)
+    arguments = parser.parse_args()
+    arguments.format = arguments.format or ["png"]
+    is_bare = len(sys.argv) == 1 and (SINGLE.exists() or MULTI.exists())
+    if arguments.single or arguments.multi or is_bare:
+        if arguments.paths or arguments.all_figures or arguments.workload:
+            parser.error("--single and --multi go with --out and --format alone")
+        arguments.single = arguments.single or SINGLE
+        arguments.multi = arguments.multi or MULTI
+    arguments.paths = arguments.paths or [Path("experiments")]
+    return arguments
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     sys.exit(main())

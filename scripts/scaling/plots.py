@@ -1,112 +1,205 @@
-"""Draw the scaling tables: speedup and efficiency against the number of GPUs."""
+"""All charts: which there are, why one cannot be drawn, and writing them as PNG, SVG or PDF."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")  # no display on a cluster
-
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-
+from scaling import plots_devices as devices
+from scaling import plots_scaling as scaling
+from scaling import plots_steps as steps
+from scaling import plots_timelines as timelines
+from scaling import plots_training as training
 from scaling.errors import ScalingError
-from scaling.tables import Report, Table
+from scaling.plots_data import Study
+from scaling.plots_samples import read_samples
+from scaling.plots_style import STYLE
 
-# Two of Okabe and Ito's colours, which colour-blind readers tell apart (jfly.uni-koeln.de/color).
-STYLES = {"multi_gpu": ("#0072B2", "o"), "multi_node": ("#D55E00", "s")}
-GOOD_EFFICIENCY_PCT = 75
 DPI = 300
+FORMATS = ("png", "svg", "pdf")
+MAIN = ("speedup_chart", "efficiency_chart", "throughput_chart")
 
 
 @dataclass(frozen=True)
-class Point:
-    """One filled row of a table: total GPUs, its label, speedup (x) and efficiency (%)."""
+class Chart:
+    """A figure to be drawn. `caption` says how its numbers were made, `alt` what it shows.
 
-    gpus: int
-    label: str
-    speedup: float
-    efficiency_pct: float
-
-
-def list_points(table: Table) -> list[Point]:
-    """List the rows of a table that have a ratio to the baseline, smallest first."""
-    points = []
-    for row in table.rows:
-        speedup, efficiency = (
-            row.cells[name].value for name in ("throughput_scaling", "efficiency_pct")
-        )
-        if row.run is None or speedup is None or efficiency is None:
-            continue
-        label = f"{row.nodes} x {row.gpus_per_node}"
-        points.append(Point(row.run.gpus, label, float(speedup), float(efficiency)))
-    return sorted(points, key=lambda point: point.gpus)
-
-
-def draw_charts(report: Report, folder: Path) -> list[Path]:
-    """Write speedup_chart.png and efficiency_chart.png into `folder`; returns their paths.
-
-    Raises ScalingError when no row has a ratio, and when the folder cannot be written.
+    `reason` says why it cannot be drawn; then `draw` is not called.
     """
-    series = {table.name: list_points(table) for table in report.tables}
-    if not any(series.values()):
-        raise ScalingError("nothing to plot: no complete 1-GPU run to compare others with")
-    titles = {table.name: table.title for table in report.tables}
-    charts = {"speedup_chart.png": draw_speedup, "efficiency_chart.png": draw_efficiency}
-    paths = []
+
+    name: str
+    title: str
+    caption: str = ""
+    alt: str = ""
+    draw: Callable[[], Figure] | None = None
+    reason: str | None = None
+
+
+def list_charts(study: Study) -> list[Chart]:
+    """Return every chart of a study, those that it has no data for with the reason."""
+    compared = scaling.list_compared(study)
+    alone = None if compared else "no two runs with equal settings at different numbers of GPUs"
+    no_loss = None if training.has_loss(study) else "no run holds a loss"
+    score = training.find_score(study)
+    no_score = None if score else "no run holds an accuracy, perplexity or BLEU"
+    no_time = None if training.has_times(study) else "no run says how long its epochs took"
+    no_steps = None if steps.list_breakdowns(study) else (
+        "no run says where its steps' time went (rank files or training_metrics.json)"
+    )  # fmt: skip
+    name = score.title if score else "Score"
+    means = _describe_means(study)
+    base = f"Baseline: {scaling.name_baseline(study)}. " if compared else ""
+    latest = "The latest complete run of each configuration."
+    ran = _describe_efficiencies(study) if compared else ""
+    table = (
+        ("speedup_chart", "Speedup", base + means, ran, scaling.draw_speedup, alone),
+        ("efficiency_chart", "Parallel efficiency", f"{base}{means} The dotted line is "
+         f"{scaling.GOOD_EFFICIENCY_PCT} %.", ran, scaling.draw_efficiency, alone),
+        ("throughput_chart", "Throughput", f"{means} Bars: {_describe_spread(study)}.",
+         _describe_throughputs(study), scaling.draw_throughput, None),
+        ("strong_weak_efficiency", "Efficiency in weak and strong scaling",
+         f"{base}Full lines: weak scaling (fixed batch per GPU); dashed: strong scaling (fixed "
+         "global batch).", ran, scaling.draw_modes, alone),
+        ("loss_by_epoch", "Loss by epoch", latest, "", training.draw_loss_by_epoch, no_loss),
+        ("loss_by_time", "Loss by time", latest, "", training.draw_loss_by_time,
+         no_loss or no_time),
+        ("score_by_epoch", f"{name} by epoch", latest, "", training.draw_score_by_epoch, no_score),
+        ("score_by_time", f"{name} by time", latest, "", training.draw_score_by_time,
+         no_score or no_time),
+        ("step_breakdown", "Where the training time goes",
+         f"{latest} Means over ranks and epochs after the warm-up (of a metrics file: rank 0's).",
+         _describe_steps(study), steps.draw_breakdown, no_steps),
+    )  # fmt: skip
+    return [
+        Chart(name, title, caption, alt or f"{title}: {caption}", _bind(draw, study), reason)
+        for name, title, caption, alt, draw, reason in table
+    ]
+
+
+def list_run_charts(study: Study) -> Iterable[Chart]:
+    """Yield the timelines of the latest run of each configuration."""
+    for config in study.configs:
+        source = config.latest
+        if source.run is None:
+            continue
+        samples = read_samples(source.run)
+        title = f"job {source.id}, {study.label(config)}"
+        for name, found in (
+            ("gpu_timeline", timelines.list_gpu_timelines(samples)),
+            ("cpu_timeline", timelines.list_cpu_timelines(samples)),
+        ):
+            if found:
+                note = " ".join(dict.fromkeys(each.note for each in found if each.note))
+                draw = _bind(timelines.draw_timelines, found)
+                yield Chart(f"{name}_{source.id}", title, note, title, draw)
+            else:
+                reason = f"job {source.id} has no such log"
+                yield Chart(f"{name}_{source.id}", title, reason=reason)
+
+
+def list_device_charts(single: Path, multi: Path) -> list[Chart]:
+    """Return the two charts of one device against several; see read_devices for what raises."""
+    found = devices.read_devices(single, multi)
+    spread = "Mean and standard deviation over the epochs after the first."
+    if not found.is_steady:
+        spread = "One epoch only: no steady state, and no error bar."
+    return [
+        Chart("training_time_comparison", "Training time", spread, spread,
+              _bind(devices.draw_training_time, found)),
+        Chart("tokens_per_second_comparison", "Throughput", spread, spread,
+              _bind(devices.draw_throughput, found)),
+    ]  # fmt: skip
+
+
+def draw(chart: Chart) -> Figure:
+    """Return a chart's figure in the style of this package."""
+    with rc_context(STYLE):
+        return chart.draw()
+
+
+def save_charts(
+    charts: Iterable[Chart], folder: Path, formats: Iterable[str] = ("png",)
+) -> tuple[list[Path], list[str]]:
+    """Write each chart as NAME.FORMAT; return the paths, and a line for each chart not drawn.
+
+    Raises ScalingError when the folder cannot be written.
+    """
+    paths, left_out = [], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, draw in charts.items():
-            figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-            draw(axes, series, titles)
-            figure.savefig(folder / name, dpi=DPI)
-            plt.close(figure)
-            paths.append(folder / name)
+        for chart in charts:
+            if chart.reason:
+                left_out.append(f"{chart.name}: {chart.reason}")
+                continue
+            figure = draw(chart)
+            for suffix in dict.fromkeys(formats):
+                paths.append(_save(figure, chart, folder / f"{chart.name}.{suffix}"))
     except OSError as error:
         raise ScalingError(f"cannot write plots to {folder}: {error.strerror}") from None
-    return paths
+    return paths, left_out
 
 
-def draw_speedup(axes: Axes, series: dict[str, list[Point]], titles: dict[str, str]) -> None:
-    """Draw throughput over the baseline's against GPUs, with the ideal line."""
-    counts = sorted({point.gpus for points in series.values() for point in points})
-    axes.plot(counts, counts, color="0.6", linestyle="--", label="Ideal")
-    for name, points in series.items():
-        color, marker = STYLES[name]
-        x, y = [p.gpus for p in points], [p.speedup for p in points]
-        axes.plot(x, y, color=color, marker=marker, label=titles[name])
-        for point in points:
-            if point.gpus > 1:
-                axes.annotate(
-                    f"{point.speedup:.2f}x", (point.gpus, point.speedup), color=color,
-                    textcoords="offset points", xytext=(6, -12 if name == "multi_node" else 6),
-                )  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
-    axes.set_xticks(counts)
-    axes.margins(x=0.12, y=0.12)
-    axes.set_xlabel("GPUs")
-    axes.set_ylabel("Speedup over 1 GPU (throughput)")
-    axes.set_title("Speedup")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
+def _save(figure: Figure, chart: Chart, path: Path) -> Path:
+    """Write a figure under another name first, so that no half of one is ever there."""
+    part = path.with_name(f".{path.name}.part")
+    metadata = {"Title": chart.title}
+    if path.suffix == ".png":
+        metadata["Description"] = chart.caption
+    if path.suffix in (".svg", ".pdf"):
+        metadata["Date" if path.suffix == ".svg" else "CreationDate"] = None
+    try:
+        with rc_context(STYLE):
+            figure.savefig(part, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
-def draw_efficiency(axes: Axes, series: dict[str, list[Point]], titles: dict[str, str]) -> None:
-    """Draw parallel efficiency as bars, one a row, with the line that is called good."""
-    bars = [(name, point) for name, points in series.items() for point in points]
-    bars = [bar for i, bar in enumerate(bars) if bar[1].gpus > 1 or i == 0]  # one baseline
-    heights = [point.efficiency_pct for _, point in bars]
-    drawn = axes.bar(range(len(bars)), heights, color=[STYLES[name][0] for name, _ in bars])
-    axes.bar_label(drawn, fmt="{:.1f}", padding=2)
-    axes.axhline(GOOD_EFFICIENCY_PCT, color="0.4", linestyle="--")
-    axes.text(
-        len(bars) - 0.5, GOOD_EFFICIENCY_PCT, f"{GOOD_EFFICIENCY_PCT} %", ha="right", va="bottom"
+def _bind(function: Callable, argument: object) -> Callable[[], Figure]:
+    return lambda: function(argument)
+
+
+def _describe_means(study: Study) -> str:
+    text = "Throughput is the mean over the epochs after the warm-up."
+    if not all(config.is_steady for config in study.configs):
+        text += " Hollow marks: runs of one epoch, which have no steady state."
+    return text
+
+
+def _describe_spread(study: Study) -> str:
+    repeats = {len(config.sources) > 1 for config in study.configs}
+    return {
+        (False,): "standard deviation over the epochs of the one run",
+        (True,): "95 % interval over repeats (Student t)",
+    }.get(tuple(repeats), "95 % interval over repeats, with one run its epochs' deviation")
+
+
+def _describe_efficiencies(study: Study) -> str:
+    found = [
+        f"{study.label(config)}: {series.speedup(config):.2f} times, "
+        f"{series.efficiency_pct(config):.1f} %"
+        for series in scaling.list_compared(study)
+        for config in series.configs
+    ]
+    return "; ".join(found)
+
+
+def _describe_throughputs(study: Study) -> str:
+    return "; ".join(
+        f"{study.label(config)}: {config.throughput_per_s:,.4g} {study.unit}"
+        for config in study.configs
     )
-    axes.set_xticks(range(len(bars)), [point.label for _, point in bars])
-    axes.set_xlabel("Nodes x GPUs per node")
-    axes.set_ylabel("Parallel efficiency (%)")
-    axes.set_ylim(0, max(110, 1.1 * max(heights)))
-    axes.set_title("Parallel efficiency")
+
+
+def _describe_steps(study: Study) -> str:
+    return "; ".join(
+        f"{study.label(config)}: "
+        + ", ".join(
+            f"{part} {100 * seconds / sum(found.parts_s.values()):.0f} %"
+            for part, seconds in found.parts_s.items()
+        )
+        for config, found in steps.list_breakdowns(study)
+    )
