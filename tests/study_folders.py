@@ -33,7 +33,9 @@ def write_study_run(
     rates = [rate * (0.8 if n == 0 else 1 + 0.004 * (-1) ** n) for n in range(epochs)]
     losses = [5.2 * 0.8**n + 0.4 + 0.02 * math.log2(gpus) for n in range(epochs)]
     lines = [
-        epoch_line(n + 1, epochs, throughput=rates[n], loss=losses[n]).replace("5.664", f"{losses[n] + 0.3:.3f}")
+        epoch_line(n + 1, epochs, throughput=rates[n], loss=losses[n]).replace(
+            "5.664", f"{losses[n] + 0.3:.3f}"
+        )
         for n in range(epochs)
     ]
     lines += ["Total training time: 93.1 s", f"Best validation loss: {losses[-1] + 0.3:.3f}"]
@@ -46,10 +48,16 @@ def write_study_run(
     for epoch in range(epochs):
         write_ranks(results, epoch, gpus, 100_000 / rates[epoch], losses[epoch])
     if metrics:
-        put(results / "training_metrics.json", json.dumps(make_metrics(run_id, nodes, gpus, rates, losses)))
+        put(
+            results / "training_metrics.json",
+            json.dumps(make_metrics(run_id, nodes, gpus, rates, losses)),
+        )
     for node in range(nodes):
         suffix = f"_node{node}" if nodes > 1 else ""
-        put(folder / f"gpu_memory/{run_id}/gpu_memory_log{suffix}.csv", gpu_rounds(gpus_per_node, rounds))
+        put(
+            folder / f"gpu_memory/{run_id}/gpu_memory_log{suffix}.csv",
+            gpu_rounds(gpus_per_node, rounds),
+        )
         rss = [4000.0 + 900 * math.sin(i / 5) + 40 * i for i in range(rounds)]
         put(folder / f"cpu_memory/{run_id}/cpu_memory_log{suffix}.txt", cpu_log(rss))
     return folder

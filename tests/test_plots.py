@@ -15,7 +15,15 @@ from run_folders import gpu_csv, gpu_row, put, write_run
 from scaling.errors import ScalingError
 from scaling.gpu_log import read_gpu_log
 from scaling.plots import draw, list_charts, list_run_charts, save_charts
-from scaling.plots_data import Config, Series, Source, Study, load_metrics, load_studies, part_series
+from scaling.plots_data import (
+    Config,
+    Series,
+    Source,
+    Study,
+    load_metrics,
+    load_studies,
+    part_series,
+)
 from scaling.plots_devices import list_rate_bars, list_time_bars, read_devices
 from scaling.plots_samples import read_ordinary_gpu_log, read_samples
 from scaling.plots_steps import break_down

@@ -4,9 +4,9 @@ A series holds what may be compared: the same settings at other numbers of GPUs.
 one configuration give a mean with its 95 % interval; a single run gives its epochs' spread.
 """
 
-import logging
-from collections import defaultdict
-from dataclasses import dataclass, field
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from math import isfinite, sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,7 +21,6 @@ from scaling.metrics_json import TrainingMetrics, read_training_metrics
 from scaling.runs import Run, find_runs, order_in_time
 
 UNKNOWN = "settings unknown"
-_LOG = logging.getLogger("scaling")
 _RUN = ["folder", "run_id"]
 
 
@@ -266,7 +265,25 @@ def part_series(sources: list[Source]) -> list[Series]:
         mode = each.get("scaling")
         configs = _make_configs(by_settings[key])
         found.append(Series(", ".join(words) if len(keys) > 1 else "", mode, configs))
-    return sorted(found, key=lambda series: (-len(series.configs), series.name))
+    found.sort(key=lambda series: (-len(series.configs), _natural(series.name)))
+    return _tell_apart(found)
+
+
+def _natural(name: str) -> list:
+    """Return a key that sorts `batch 64` before `batch 128`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in re.split(r"(\d+)", name) if part]  # fmt: skip
+
+
+def _tell_apart(series: list[Series]) -> list[Series]:
+    """Number the names that became equal when they were shortened."""
+    seen: Counter[str] = Counter()
+    found = []
+    for each in series:
+        seen[each.name] += 1
+        count = seen[each.name]
+        found.append(each if count == 1 else replace(each, name=f"{each.name} #{count}"))
+    return found
 
 
 def _word(name: str, value: str) -> str:

@@ -140,7 +140,8 @@ def label_bars(axes: Axes, names: list[str]) -> None:
 
 
 def shorten_label(name: str) -> str:
-    return name if len(name) <= 36 else name[:35].rstrip() + "…"
+    """Return a name of at most 36 characters: its beginning and its end tell most."""
+    return name if len(name) <= 36 else f"{name[:24].rstrip()}…{name[-11:].lstrip()}"
 
 
 def _mark_good(draw_line) -> None:

@@ -1,0 +1,83 @@
+#!/usr/bin/env python
+"""Write one HTML page on all runs below a folder: verdict, tables, plots, and a page a run.
+
+    python scripts/report.py                        experiments/ -> report.html
+    python scripts/report.py experiments --watch 60      again every minute; the page reloads itself
+
+The file needs nothing else: no network, no other file. It opens by double click, prints, and
+takes the reader's light or dark setting.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from scaling.errors import ScalingError
+from scaling.text import printable
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+LEAST_WATCH_S = 5
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        write_page(arguments)
+    except ScalingError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 1
+    return watch(arguments) if arguments.watch else 0
+
+
+def write_page(arguments: argparse.Namespace) -> None:
+    """Write the page whole or not at all, and say where."""
+    from fill_tables import describe_site
+    from scaling.files import write_whole
+    from scaling.report_page import make_page  # matplotlib and pandas: not for --help
+
+    began = time.monotonic()
+    text = make_page(
+        arguments.folder,
+        TEMPLATES,
+        lambda workload: describe_site(arguments.folder, workload),
+        arguments.watch,
+    )
+    write_whole(arguments.output, text)
+    size_mb, took_s = len(text.encode()) / 1e6, time.monotonic() - began
+    print(f"{printable(arguments.output)}: {size_mb:.1f} MB, {took_s:.1f} s", flush=True)
+
+
+def watch(arguments: argparse.Namespace) -> int:
+    """Write the page again and again until Ctrl-C; what fails now may be there the next time."""
+    try:
+        while True:
+            time.sleep(arguments.watch)
+            try:
+                write_page(arguments)
+            except ScalingError as error:
+                print(f"warning: {printable(error)}; trying again", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    text = "the folder with the job files and their logs (default: experiments)"
+    add("folder", metavar="EXPERIMENTS", nargs="?", type=Path, default="experiments", help=text)
+    text = "the page (default: report.html); it is replaced whole or not at all"
+    add("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)
+    text = f"write it again every S seconds ({LEAST_WATCH_S} or more); the page reloads itself"
+    add("--watch", metavar="S", type=int, help=text)
+    arguments = parser.parse_args()
+    if arguments.watch is not None and arguments.watch < LEAST_WATCH_S:
+        parser.error(f"--watch {arguments.watch}: give {LEAST_WATCH_S} seconds or more")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    sys.exit(main())

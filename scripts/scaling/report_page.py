@@ -1,0 +1,132 @@
+"""The report: everything below a folder on one HTML page that needs nothing else."""
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from scaling.errors import ScalingError
+from scaling.plots import list_charts
+from scaling.plots_data import Study, make_studies
+from scaling.plots_scaling import list_compared
+from scaling.report_differences import Differences, find_differences
+from scaling.report_figures import Figure, draw_figures
+from scaling.report_runs import make_run_page
+from scaling.report_verdict import judge_efficiency, state_verdict
+from scaling.runs import Run, find_runs, order_in_time
+from scaling.state import State
+from scaling.table_parts import Report, Site
+from scaling.table_text import describe_source
+from scaling.tables import MEMORY_DEFINITION, build_report
+from scaling.text import printable
+
+TEMPLATE = "report.html.j2"
+_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class WorkloadPart:
+    """One workload's part: the README's tables, the means, the charts, what differs."""
+
+    name: str
+    tables: Report
+    means: list[list[str]]
+    unit: str
+    figures: list[Figure]
+    not_drawn: list[str]
+    differences: Differences | None
+
+
+def make_page(
+    folder: Path, templates: Path, describe_site=None, reload_s: int | None = None
+) -> str:
+    """Return the report on the runs below a folder as one HTML document.
+
+    describe_site(workload): what the cluster's profile says, as build_report takes it.
+    reload_s: the page reloads itself after so many seconds. Texts from logs and records are
+    escaped by the template; a script in them could not run either, for the page's own policy
+    allows one script by its hash and no connection. Raises ScalingError when there is nothing.
+    """
+    runs = find_runs(Path(folder))
+    if not runs:
+        raise ScalingError(
+            f"{folder}: no job file (*.slurm) and no run in it; name the folder that holds them"
+        )
+    started = order_in_time([run for run in runs if run.id])
+    studies = {study.workload: study for study in make_studies(runs)}
+    names = sorted({run.workload or "tinyimagenet" for run in runs if run.id})
+    parts = [_make_part(folder, n, studies.get(n), started, describe_site) for n in names]
+    context = {
+        "folder": str(folder),
+        "made_utc": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "reload_s": reload_s,
+        "verdict": state_verdict(list(studies.values()), runs),
+        "states": [(str(s), n) for s in State if (n := Counter(r.state for r in started)[s])],
+        "waiting": [run.reason for run in runs if not run.id],
+        "parts": parts,
+        "pages": [make_run_page(run, number) for number, run in enumerate(started, start=1)],
+        "memory_definition": MEMORY_DEFINITION,
+        "describe_source": describe_source,
+    }
+    return _render(templates, context)
+
+
+def _make_part(
+    folder: Path, workload: str, study: Study | None, started: list[Run], describe_site
+) -> WorkloadPart:
+    site = describe_site(workload) if describe_site else Site()
+    ours = [run for run in started if (run.workload or "tinyimagenet") == workload]
+    figures, not_drawn = draw_figures(list_charts(study), workload) if study else ([], [])
+    return WorkloadPart(
+        workload,
+        build_report(folder, workload=workload, site=site),
+        _list_means(study) if study else [],
+        study.unit if study else "",
+        figures,
+        not_drawn,
+        find_differences(ours),
+    )
+
+
+def _list_means(study: Study) -> list[list[str]]:
+    """Return a row a configuration: name, GPUs, n, throughput, its spread, ratios, a verdict."""
+    rows = []
+    compared = list_compared(study)
+    for series in study.series:
+        for config in series.configs:
+            spread = config.spread_per_s
+            row = [
+                study.label(config), str(config.gpus), str(len(config.sources)),
+                f"{config.throughput_per_s:,.1f}" + ("" if config.is_steady else " (warm-up)"),
+                "—" if spread is None else f"± {spread:,.1f}",
+            ]  # fmt: skip
+            if series in compared:
+                efficiency = series.efficiency_pct(config)
+                word = "baseline"
+                if config is not series.baseline:
+                    word = judge_efficiency(config, efficiency)
+                row += [f"{series.speedup(config):.2f}×", f"{efficiency:.1f}", word]
+            else:
+                row += ["—", "—", "not compared"]
+            rows.append(row)
+    return rows
+
+
+def _render(templates: Path, context: dict) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["line"] = printable
+    environment.filters["drawn"] = Markup  # only for SVG that this package has drawn
+    template = environment.get_template(TEMPLATE)
+    source = (templates / TEMPLATE).read_text(encoding="utf-8")
+    (script,) = _SCRIPT.findall(source)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template.render(**context, script_sha256=digest)
