@@ -1,9 +1,5 @@
 """Charts: which are drawn from what, their numbers, and that no text lies on another."""
 
-import json
-import struct
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -11,27 +7,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from run_folders import gpu_csv, gpu_row, put, write_run
-from scaling.errors import ScalingError
-from scaling.gpu_log import read_gpu_log
-from scaling.plots import draw, list_charts, list_run_charts, save_charts
+from scaling.plots import draw, list_charts
 from scaling.plots_data import (
-    Config,
-    Series,
     Source,
     Study,
-    load_metrics,
-    load_studies,
     part_series,
 )
-from scaling.plots_devices import list_rate_bars, list_time_bars, read_devices
-from scaling.plots_samples import read_ordinary_gpu_log, read_samples
-from scaling.plots_steps import break_down
 from scaling.plots_style import LEAST_PT
-from scaling.plots_timelines import list_gpu_timelines
-from scaling.plots_training import thin
-from scaling.runs import find_runs
-from study_folders import make_metrics, write_study, write_study_run
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -90,7 +72,7 @@ STUDIES = {
 
 
 def list_texts(figure: Figure) -> list[tuple[str, object]]:
-    """Every text that is drawn, with its box; a tick outside of its axis has a label that is not."""
+    """Every text that is drawn, with its box; the label of a tick outside of its axis is not."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     texts = [text for legend in figure.legends for text in legend.get_texts()] + figure.texts

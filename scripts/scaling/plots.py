@@ -15,7 +15,7 @@ from scaling import plots_training as training
 from scaling.errors import ScalingError
 from scaling.plots_data import Study
 from scaling.plots_samples import read_samples
-from scaling.plots_style import STYLE
+from scaling.plots_style import HEIGHT_IN, STYLE, WIDTH_IN
 
 DPI = 300
 FORMATS = ("png", "svg", "pdf")
@@ -113,9 +113,9 @@ def list_device_charts(single: Path, multi: Path) -> list[Chart]:
     ]  # fmt: skip
 
 
-def draw(chart: Chart) -> Figure:
-    """Return a chart's figure in the style of this package."""
-    with rc_context(STYLE):
+def draw(chart: Chart, size_in: tuple[float, float] = (WIDTH_IN, HEIGHT_IN)) -> Figure:
+    """Return a chart's figure in the style of this package; one with many rows grows higher."""
+    with rc_context({**STYLE, "figure.figsize": size_in}):
         return chart.draw()
 
 

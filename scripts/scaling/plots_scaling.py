@@ -123,10 +123,13 @@ def draw_efficiency(study: Study) -> Figure:
     heights = [series.efficiency_pct(config) for series, config in bars]
     axes.barh(range(len(bars)), heights, height=0.72, color=[colors[s.name] for s, _ in bars])
     for at, height in enumerate(heights):
-        axes.text(height, at, f" {height:.1f}", va="center", fontsize=LEAST_PT)
+        axes.annotate(
+            f"{height:.1f}", (height, at), xytext=(4, 0), textcoords="offset points", va="center",
+            fontsize=LEAST_PT,
+        )  # fmt: skip
     _mark_good(axes.axvline)
     label_bars(axes, [study.label(config) for _, config in bars])
-    axes.set_xlim(0, max(115, 1.14 * max(heights)))
+    axes.set_xlim(0, max(122, 1.2 * max(heights)))
     axes.set_xlabel("Parallel efficiency (%)")
     add_legend(figure, axes, most_inside=0)
     return figure
@@ -170,7 +173,9 @@ def _plot_lines(axes: Axes, lines: list[Line], measure, form: str, spread: bool 
                 axes.plot([at], [value], color=color, marker=marker, markerfacecolor="white")
         if spread:
             halves = [config.spread_per_s or 0 for config in configs]
-            axes.errorbar(x, y, yerr=halves, fmt="none", ecolor=color, capsize=4, linewidth=1.4)
+            axes.errorbar(
+                x, y, yerr=halves, fmt="none", color=color, ecolor=color, capsize=4, linewidth=1.4
+            )
         is_base = series.baseline
         points = [
             (at, value, form.format(value))
@@ -185,7 +190,7 @@ def _scale_gpus(axes: Axes, counts: list[int]) -> None:
     """Put GPUs on a log2 axis whose ticks are scales that were measured and do not collide."""
     axes.set_xscale("log", base=2)
     ticks: list[int] = []
-    room = max(log2(counts[-1] / counts[0]), 1) / 11  # about eleven numbers fit side by side
+    room = max(log2(counts[-1] / counts[0]), 1) / 9  # about nine numbers fit side by side
     powers = [count for count in counts if count & (count - 1) == 0]
     for count in sorted(counts, key=lambda c: (c not in powers, c)):
         if all(abs(log2(count / tick)) >= room for tick in ticks):

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from scaling.plots_data import Config, Source, Study
 from scaling.plots_scaling import BAR_IN, label_bars
-from scaling.plots_style import LEAST_PT, add_legend, new_figure
+from scaling.plots_style import LEAST_PT, MUTED, add_legend, new_figure
 
 # Name -> colour. Greys are for what is not told apart further.
 PARTS = {
@@ -15,7 +15,7 @@ PARTS = {
     "compute": "#0072B2",
     "exposed communication": "#CC79A7",
     "optimizer": "#009E73",
-    "rest": "#999999",
+    "rest": MUTED,
     "all but waiting": "#56B4E9",
 }
 
@@ -90,7 +90,7 @@ def draw_breakdown(study: Study) -> Figure:
     for at, (_, breakdown) in enumerate(rows):
         axes.text(101, at, f"{breakdown.total_s:,.3g} s", va="center", fontsize=LEAST_PT)
     label_bars(axes, [study.label(config) for config, _ in rows])
-    axes.set_xlim(0, 118)
+    axes.set_xlim(0, 122)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("Share of the training time (%)")
     axes.text(101, -0.75, "an epoch", va="bottom", fontsize=LEAST_PT)

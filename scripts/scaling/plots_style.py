@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display on a cluster
 from matplotlib.figure import Figure
@@ -15,9 +15,10 @@ from matplotlib.transforms import Bbox
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MUTED = "#666666"
-WIDTH_IN = 7.0
+WIDTH_IN, HEIGHT_IN = 7.0, 4.6
 LEAST_PT = 12  # a figure at half its width still has 6 pt
 STYLE = {
+    "figure.figsize": (WIDTH_IN, HEIGHT_IN),
     "font.size": 13,
     "axes.titlesize": 14,
     "axes.labelsize": 13,
@@ -39,9 +40,10 @@ STYLE = {
 }
 
 
-def new_figure(height_in: float = 4.6, width_in: float = WIDTH_IN) -> Figure:
-    """Return an empty figure; draw it inside rc_context(STYLE)."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+def new_figure(height_in: float | None = None) -> Figure:
+    """Return an empty figure of the style's width; draw it inside rc_context(STYLE)."""
+    width_in, usual_in = rcParams["figure.figsize"]
+    figure = Figure(figsize=(width_in, height_in or usual_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -61,7 +63,8 @@ def add_legend(figure: Figure, axes: Axes, most_inside: int = 4) -> None:
     if len(labels) <= most_inside and longest <= 24:
         axes.legend(handles, labels)
         return
-    columns = 1 if longest > 34 else 2 if longest > 17 else 3
+    room = figure.get_figwidth() / WIDTH_IN
+    columns = 1 if longest > 34 * room else 2 if longest > 17 * room else 3
     rows = -(-len(labels) // columns)
     figure.set_figheight(figure.get_figheight() + 0.26 * rows)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
@@ -73,10 +76,11 @@ def annotate_points(
     """Write a text beside each point (x, y, text); settle_texts() drops those without room."""
     for x, y, text in points:
         axes.annotate(
-            text, (x, y), color=color, textcoords="offset points", xytext=(7, -5), gid="optional"
+            text, (x, y), color=color, textcoords="offset points", xytext=(7, -5), label=_OPTIONAL
         )  # fmt: skip
 
 
+_OPTIONAL = "_optional"  # the label of a text that may go; the underscore keeps it out of legends
 _PLACES = ((7, -5), (-7, 7), (0, 9), (7, -17), (-7, -19), (0, -20), (7, 7))
 
 
@@ -105,7 +109,7 @@ def settle_texts(figure: Figure) -> None:
 
 
 def _is_fixed(text: Text) -> bool:
-    return text.get_gid() != "optional" or not isinstance(text, Annotation)
+    return text.get_label() != _OPTIONAL or not isinstance(text, Annotation)
 
 
 def _find_place(

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from scaling.plots import Chart, draw
 from scaling.plots_style import COLORS, MUTED, STYLE
 
+SIZE_IN = (5.6, 4.1)  # narrower than on paper: a phone shows its text at about 10 px
 # What a chart draws black or grey is the page's own text colour; its colours the page may brighten.
 _COLORS = {
     **{color.lower(): f"var(--c{n})" for n, color in enumerate(COLORS[:-1])},
@@ -49,7 +50,7 @@ def draw_figures(charts: list[Chart], prefix: str) -> tuple[list[Figure], list[s
 def draw_figure(chart: Chart, prefix: str) -> Figure:
     """Return a chart as one SVG element with unique ids, an alternative text and no script."""
     text = io.StringIO()
-    figure = draw(chart)
+    figure = draw(chart, SIZE_IN)
     with rc_context(STYLE):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()

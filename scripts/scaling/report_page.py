@@ -121,7 +121,7 @@ def _list_means(study: Study) -> list[list[str]]:
 def _render(templates: Path, context: dict) -> str:
     environment = Environment(
         loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["line"] = printable
     environment.filters["drawn"] = Markup  # only for SVG that this package has drawn
