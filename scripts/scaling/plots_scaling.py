@@ -11,6 +11,7 @@ from scaling.plots_style import (
     LEAST_PT,
     MARKERS,
     MUTED,
+    WIDTH_IN,
     add_legend,
     annotate_points,
     new_figure,
@@ -46,7 +47,8 @@ def _list_lines(study: Study, series: list[Series]) -> list[Line]:
             if not configs or (configs == [base] and len(each.configs) > 1):
                 continue
             points = configs if base in configs else [base, *configs]
-            name = f"{each.name}, {shape}" if each.name else shape.capitalize()
+            named = each.name and len(series) > 1
+            name = f"{each.name}, {shape}" if named else shape.capitalize()
             lines.append((name, each, points))
     return lines
 
@@ -128,7 +130,8 @@ def draw_efficiency(study: Study) -> Figure:
             fontsize=LEAST_PT,
         )  # fmt: skip
     _mark_good(axes.axvline)
-    label_bars(axes, [study.label(config) for _, config in bars])
+    name = study.label if len(compared) > 1 else lambda config: config.label
+    label_bars(axes, [name(config) for _, config in bars])
     axes.set_xlim(0, max(122, 1.2 * max(heights)))
     axes.set_xlabel("Parallel efficiency (%)")
     add_legend(figure, axes, most_inside=0)
@@ -136,15 +139,19 @@ def draw_efficiency(study: Study) -> Figure:
 
 
 def label_bars(axes: Axes, names: list[str]) -> None:
-    """Name horizontal bars, the first one on top."""
-    axes.set_yticks(range(len(names)), [shorten_label(name) for name in names])
+    """Name horizontal bars, the first one on top; the names leave the bars half of the width."""
+    most = int(36 * (axes.figure.get_figwidth() / WIDTH_IN) ** 2)
+    axes.set_yticks(range(len(names)), [shorten_label(name, most) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
 
-def shorten_label(name: str) -> str:
-    """Return a name of at most 36 characters: its beginning and its end tell most."""
-    return name if len(name) <= 36 else f"{name[:24].rstrip()}…{name[-11:].lstrip()}"
+def shorten_label(name: str, most: int = 36) -> str:
+    """Return a name of at most `most` characters: its beginning and its end tell most."""
+    head = most * 2 // 3
+    return (
+        name if len(name) <= most else f"{name[:head].rstrip()}…{name[head + 1 - most :].lstrip()}"
+    )
 
 
 def _mark_good(draw_line) -> None:

@@ -90,9 +90,9 @@ def draw_breakdown(study: Study) -> Figure:
     for at, (_, breakdown) in enumerate(rows):
         axes.text(101, at, f"{breakdown.total_s:,.3g} s", va="center", fontsize=LEAST_PT)
     label_bars(axes, [study.label(config) for config, _ in rows])
-    axes.set_xlim(0, 122)
-    axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel("Share of the training time (%)")
-    axes.text(101, -0.75, "an epoch", va="bottom", fontsize=LEAST_PT)
+    axes.set_xlim(0, 130)
+    axes.set_xticks(range(0, 101, 50))
+    axes.set_xlabel("Training time (%)")
+    axes.text(101, -0.75, "epoch", va="bottom", fontsize=LEAST_PT)
     add_legend(figure, axes, most_inside=0)
     return figure

@@ -70,7 +70,7 @@ def make_page(
         "states": [(str(s), n) for s in State if (n := Counter(r.state for r in started)[s])],
         "waiting": [run.reason for run in runs if not run.id],
         "parts": parts,
-        "pages": [make_run_page(run, number) for number, run in enumerate(started, start=1)],
+        "pages": [make_run_page(run, number) for number, run in enumerate(reversed(started), 1)],
         "memory_definition": MEMORY_DEFINITION,
         "describe_source": describe_source,
     }

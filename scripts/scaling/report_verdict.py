@@ -90,7 +90,7 @@ def _count_runs(runs: list[Run]) -> list[Sentence]:
     bad = [state for state in counts if state not in (State.COMPLETE, State.RUNNING)]
     if bad:
         last = [run for run in started if run.state in bad][-1]
-        text += f" The last that did not end well, job {last.account}."
+        text += f" The last that did not end well: {last.account}."
     return [Sentence("note", text)]
 
 
