@@ -63,8 +63,8 @@ def add_legend(figure: Figure, axes: Axes, most_inside: int = 4) -> None:
     if len(labels) <= most_inside and longest <= 24:
         axes.legend(handles, labels)
         return
-    room = figure.get_figwidth() / WIDTH_IN
-    columns = 1 if longest > 34 * room else 2 if longest > 17 * room else 3
+    entry_in = 0.6 + 0.095 * longest  # the line's picture, and the text at LEAST_PT
+    columns = min(max(int(figure.get_figwidth() / entry_in), 1), 3)
     rows = -(-len(labels) // columns)
     figure.set_figheight(figure.get_figheight() + 0.26 * rows)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
