@@ -6,8 +6,9 @@
     python scripts/plot_scaling.py 1/training_metrics.json 4/training_metrics.json
     python scripts/plot_scaling.py --single workdir_single --multi workdir_2gpu --out figures
 
-The last one compares one device with several from their rank files. Without any option, where
-workdir_single or workdir_2gpu is there, it is drawn from these two into submit_figures.
+The last one compares one device with several from their rank files, in words and two charts.
+Without any option, where workdir_single or workdir_2gpu is there, these two are compared and
+drawn into submit_figures.
 A chart that has no data is named on stderr with the reason.
 """
 
@@ -36,10 +37,16 @@ def main() -> int:
 
 
 def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Print the comparison of one device with several, and draw its two charts."""
     from scaling.plots import list_device_charts, save_charts
+    from scaling.two_devices import compare_devices
+    from scaling.two_devices_text import format_comparison
 
-    charts = list_device_charts(arguments.single, arguments.multi)
-    return save_charts(charts, arguments.out or DEVICE_OUT, arguments.format)
+    comparison = compare_devices(arguments.single, arguments.multi)
+    charts = list_device_charts(comparison)
+    written = save_charts(charts, arguments.out or DEVICE_OUT, arguments.format)
+    print(format_comparison(comparison))
+    return written
 
 
 def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:

@@ -18,7 +18,7 @@ from scaling.errors import ScalingError
 from scaling.gpu_log import read_gpu_log
 from scaling.plots import draw, list_charts, list_run_charts, save_charts
 from scaling.plots_data import Source, Study, load_metrics, load_studies, part_series
-from scaling.plots_devices import list_rate_bars, list_time_bars, read_devices
+from scaling.plots_devices import list_rate_bars, list_time_bars
 from scaling.plots_samples import read_ordinary_gpu_log, read_samples
 from scaling.plots_scaling import list_compared, shorten_label
 from scaling.plots_steps import break_down
@@ -27,6 +27,7 @@ from scaling.plots_timelines import list_gpu_timelines
 from scaling.plots_training import list_minutes, thin
 from scaling.report_figures import SIZE_IN
 from scaling.runs import find_runs
+from scaling.two_devices import compare_devices
 from study_folders import gpu_rounds, make_metrics, write_study, write_study_run
 
 REPO = Path(__file__).resolve().parent.parent
@@ -383,7 +384,7 @@ def write_workdir(folder: Path, ranks: int, times: list[float], rate: float) -> 
 def test_device_bars_leave_the_first_epoch_out(tmp_path):
     single = write_workdir(tmp_path / "workdir_single", 1, [99.0, 44.0, 46.0], 1000.0)
     multi = write_workdir(tmp_path / "workdir_2gpu", 2, [99.0, 23.0, 25.0], 900.0)
-    devices = read_devices(single, multi)
+    devices = compare_devices(single, multi)
     times = [(bar.name, bar.value, bar.spread) for bar in list_time_bars(devices)]
     root2 = pytest.approx(2**0.5)
     assert times == [("GPU 0", 24.0, root2), ("GPU 1", 25.0, root2), ("Single GPU", 45.0, root2)]
@@ -395,8 +396,14 @@ def test_device_bars_leave_the_first_epoch_out(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "named"),
     [
-        ("workdir_2gpu/rank1_results_epoch1.json", "rank1_results_epoch1.json is missing"),
-        ("workdir_2gpu/rank0_results_epoch0.json", "rank0_results_epoch0.json is missing"),
+        (
+            "workdir_2gpu/rank1_results_epoch1.json",
+            "missing: workdir_2gpu/rank1_",
+        ),
+        (
+            "workdir_2gpu/rank0_results_epoch0.json",
+            "missing: workdir_2gpu/rank0_",
+        ),
         ("workdir_single", "workdir_single: no such folder"),
     ],
 )
@@ -427,7 +434,8 @@ def test_without_options_the_two_workdirs_are_drawn(tmp_path):
     done = run_plots(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = ["training_time_comparison.png", "tokens_per_second_comparison.png"]
-    assert done.stdout.split() == [f"submit_figures/{name}" for name in names]
+    assert done.stdout.split()[-2:] == [f"submit_figures/{name}" for name in names]
+    assert "  Training Time Speedup: 1.74x" in done.stdout  # 8.25 s / (4.25 s + 5.25 s) x 2
     for name in names:
         assert read_dpi(tmp_path / "submit_figures" / name) == pytest.approx(300, abs=0.1)
 

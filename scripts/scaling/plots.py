@@ -16,6 +16,7 @@ from scaling.errors import ScalingError
 from scaling.plots_data import Study
 from scaling.plots_samples import read_samples
 from scaling.plots_style import HEIGHT_IN, STYLE, WIDTH_IN
+from scaling.two_devices import Comparison
 
 DPI = 300
 FORMATS = ("png", "svg", "pdf")
@@ -99,17 +100,16 @@ def list_run_charts(study: Study) -> Iterable[Chart]:
                 yield Chart(f"{name}_{source.id}", title, reason=reason)
 
 
-def list_device_charts(single: Path, multi: Path) -> list[Chart]:
-    """Return the two charts of one device against several; see read_devices for what raises."""
-    found = devices.read_devices(single, multi)
+def list_device_charts(comparison: Comparison) -> list[Chart]:
+    """Return the two charts of one device against several."""
     spread = "Mean and standard deviation over the epochs after the first."
-    if not found.is_steady:
-        spread = "One epoch only: no steady state, and no error bar."
+    if comparison.single.training_s.n == 1 or comparison.multi.training_s.n == 1:
+        spread += " A run of one epoch has no steady state, and no error bar."
     return [
         Chart("training_time_comparison", "Training time", spread, spread,
-              _bind(devices.draw_training_time, found)),
+              _bind(devices.draw_training_time, comparison)),
         Chart("tokens_per_second_comparison", "Throughput", spread, spread,
-              _bind(devices.draw_throughput, found)),
+              _bind(devices.draw_throughput, comparison)),
     ]  # fmt: skip
 
 

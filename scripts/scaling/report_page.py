@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scaling.errors import ScalingError
+from scaling.grid import Grid
 from scaling.plots import list_charts
 from scaling.plots_data import Study, make_studies
 from scaling.plots_scaling import list_compared
@@ -21,6 +22,8 @@ from scaling.report_runs import make_run_page
 from scaling.report_verdict import judge_efficiency, state_verdict
 from scaling.runs import Run, find_runs, order_in_time
 from scaling.state import State
+from scaling.study import make_study_of_runs
+from scaling.study_grids import list_study_grids
 from scaling.table_parts import Report, Site
 from scaling.table_text import describe_source
 from scaling.tables import MEMORY_DEFINITION, build_report
@@ -41,6 +44,8 @@ class WorkloadPart:
     figures: list[Figure]
     not_drawn: list[str]
     differences: Differences | None
+    grids: list[Grid]
+    no_grids: str
 
 
 def make_page(
@@ -82,6 +87,7 @@ def _make_part(
 ) -> WorkloadPart:
     site = describe_site(workload) if describe_site else Site()
     ours = [run for run in started if (run.workload or "tinyimagenet") == workload]
+    grids, no_grids = _list_grids(started, workload)
     figures, not_drawn = draw_figures(list_charts(study), workload) if study else ([], [])
     return WorkloadPart(
         workload,
@@ -91,7 +97,17 @@ def _make_part(
         figures,
         not_drawn,
         find_differences(ours),
+        grids,
+        no_grids,
     )
+
+
+def _list_grids(started: list[Run], workload: str) -> tuple[list[Grid], str]:
+    """Return every other table of the workload, or why there is none."""
+    try:
+        return list_study_grids(make_study_of_runs(started, workload)), ""
+    except ScalingError as error:
+        return [], str(error)
 
 
 def _list_means(study: Study) -> list[list[str]]:
