@@ -46,7 +46,7 @@ REPO = Path(__file__).resolve().parent.parent
 def main() -> int:
     arguments = parse_arguments()
     try:
-        text = make_text(arguments, describe_site(arguments))
+        text = make_text(arguments, choose_site(arguments))
         if arguments.output is None:
             print(text, end="")
         else:
@@ -57,14 +57,17 @@ def main() -> int:
     return 0
 
 
-def describe_site(arguments: argparse.Namespace) -> Site:
+def choose_site(arguments: argparse.Namespace) -> Site:
+    if arguments.summary or arguments.fixed_work or arguments.cost or arguments.from_csv:
+        return Site()  # these show what was run, and nothing else
+    return describe_site(arguments.folder, arguments.workload)
+
+
+def describe_site(folder: Path, workload: str) -> Site:
     """Say what the cluster of the job scripts below the folder cannot run, and should reach.
 
     The tables stand without: where no profile can be read, one line on stderr says why.
     """
-    folder, workload = arguments.folder, arguments.workload
-    if arguments.summary or arguments.fixed_work or arguments.cost or arguments.from_csv:
-        return Site()  # these show what was run, and nothing else
     try:
         from profiles.repository import Repository
         from profiles.site_notes import find_profiles, list_expected, list_misfits

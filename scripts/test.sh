@@ -1,14 +1,32 @@
 #!/usr/bin/env bash
-# All tests, real Slurm jobs included. Installs what they need: .venv, and Slurm as root.
+# All tests, real Slurm jobs included. Installs what they need: .venv, and, as root, Slurm and a
+# headless Chromium for the report's page.
 #
 #   bash scripts/test.sh                everything (about ten minutes on two cores)
 #   bash scripts/test.sh -m 'not slurm' tests/test_render.py      anything that pytest takes
 #
-# Where no Slurm can run, the tests that need one are skipped with the reason; with CI=true they
-# fail instead.
+# Where no Slurm or no Chromium is, the tests that need one are skipped with the reason; with
+# CI=true they fail instead.
 set -euo pipefail
+
+# Any Chromium will do; Debian has one without a window, which needs a third of the packages.
+install_chromium() {
+  local name
+  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+    command -v "$name" > /dev/null && return
+  done
+  command -v apt-get > /dev/null && ((EUID == 0)) || return
+  echo "Installing the Debian package chromium-headless-shell"
+  apt-get update -qq
+  for name in chromium-headless-shell chromium; do
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$name" \
+      > /dev/null 2>&1 && return
+  done
+  return 1
+}
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh --test
 bash scripts/virtual_cluster.sh install || echo "The tests that need a Slurm will be skipped."
+install_chromium || echo "The tests that need a Chromium will be skipped."
 exec .venv/bin/python -m pytest "$@"

@@ -1,4 +1,4 @@
-"""The readers' benchmarks run: a smoke run on small inputs, without their figures."""
+"""The benchmarks of readers and report run: a smoke run on small inputs, without their figures."""
 
 import json
 import subprocess
@@ -10,7 +10,9 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["read_gpu_log", "read_slurm_logs", "read_large_logs"])
+@pytest.mark.parametrize(
+    "name", ["read_gpu_log", "read_slurm_logs", "read_large_logs", "write_report"]
+)
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--rounds", "1"]
     done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from run_folders import gpu_csv, gpu_row, put, write_run
+from run_folders import cpu_log, gpu_csv, gpu_row, put, write_run
 from scaling.errors import ScalingError
 from scaling.gpu_log import read_gpu_log
+from scaling.ordinary_logs import read_ordinary_cpu_log, read_ordinary_gpu_log
 from scaling.plots import draw, list_charts, list_run_charts, save_charts
 from scaling.plots_data import Source, Study, load_metrics, load_studies, part_series
 from scaling.plots_devices import list_rate_bars, list_time_bars
-from scaling.plots_samples import read_ordinary_gpu_log, read_samples
+from scaling.plots_samples import read_samples
 from scaling.plots_scaling import list_compared, shorten_label
 from scaling.plots_steps import break_down
 from scaling.plots_style import HEIGHT_IN, LEAST_PT, WIDTH_IN
@@ -318,10 +319,14 @@ def test_fast_and_careful_reading_of_a_gpu_log_agree(tmp_path):
     fast = read_samples(run)
     log = folder / "gpu_memory/7/gpu_memory_log.csv"
     assert read_ordinary_gpu_log(log) is not None
+    cpu = folder / "cpu_memory/7/cpu_memory_log.txt"
+    assert read_ordinary_cpu_log(cpu) is not None
     log.write_text(log.read_text().replace("memory.used [MiB]", '"memory.used [MiB]"', 1))
-    assert read_ordinary_gpu_log(log) is None
+    cpu.write_text(cpu.read_text().replace("\n", "\r\n"))
+    assert read_ordinary_gpu_log(log) is read_ordinary_cpu_log(cpu) is None
     (run,) = find_runs(tmp_path)
     careful = read_samples(run)
+    pd.testing.assert_frame_equal(fast.cpus, careful.cpus, check_dtype=False)
     assert fast.files == careful.files
     columns = list(fast.gpus)
     pd.testing.assert_frame_equal(fast.gpus, careful.gpus[columns], check_dtype=False)
@@ -352,6 +357,21 @@ def test_what_is_not_ordinary_goes_the_careful_way(tmp_path, text):
     path = tmp_path / "log.csv"
     path.write_bytes(text.encode())
     assert read_ordinary_gpu_log(path) is None
+
+
+CPU = cpu_log([100.0, 200.0, 300.0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "\n", CPU[:-1], CPU.splitlines()[0] + "\n", CPU + "1 2 3\n", CPU + "1 2 3 4\n",
+        CPU + "x 2 3 4\n", CPU + "99 nan 3 4\n", CPU + "99 -1 3 4\n", CPU + "99 1 3 4 5\n",
+        CPU + "# again\n", CPU.replace("Real", "Rael"), CPU + CPU, CPU + "\n",
+    ],
+)  # fmt: skip
+def test_what_is_not_an_ordinary_cpu_log_goes_the_careful_way(tmp_path, text):
+    assert read_ordinary_cpu_log(put(tmp_path / "log.txt", text)) is None
 
 
 def test_ordinary_log_counts_like_the_careful_reader(tmp_path):

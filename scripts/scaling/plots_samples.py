@@ -1,7 +1,7 @@
 """A run's GPU and CPU samples for its timelines, and what became of each line of its logs.
 
-An ordinary nvidia-smi log is read with pandas at once; any other goes line by line through the
-package's careful reader. Both give the same samples and counts.
+An ordinary log is read with pandas at once; any other goes line by line through the package's
+careful reader. Both give the same samples and counts.
 """
 
 from dataclasses import dataclass, field
@@ -14,16 +14,11 @@ from scaling.errors import ScalingError
 from scaling.gpu_frames import list_gpu_samples
 from scaling.gpu_log import read_gpu_log
 from scaling.line_counts import format_counts
+from scaling.ordinary_logs import read_ordinary_cpu_log, read_ordinary_gpu_log
 from scaling.run_record import Run
 
 GPU_COLUMNS = ("elapsed_s", "used_mib", "utilization_pct", "power_w")
 CPU_COLUMNS = ("elapsed_s", "cpu_pct", "rss_mib")
-_NAMES = {
-    "memory.used [MiB]": "used_mib",
-    "utilization.gpu [%]": "utilization_pct",
-    "power.draw [W]": "power_w",
-}
-_TIME = "%Y/%m/%d %H:%M:%S.%f"
 
 
 @dataclass(frozen=True)
@@ -76,52 +71,11 @@ def _read_gpus(run: Run, node: int, path: Path, files: list) -> pd.DataFrame:
     return frame[["node", "gpu", *GPU_COLUMNS]]
 
 
-def read_ordinary_gpu_log(path: Path) -> pd.DataFrame | None:
-    """Return the samples of a log that is nvidia-smi's to the letter, else None.
-
-    To the letter: one header, in nvidia-smi's units, each row whole, every figure that is
-    drawn a number, times that never go back, an end to the last line.
-    """
-    try:
-        data = path.read_bytes() if path.stat().st_size < 1 << 27 else b""
-    except OSError:
-        return None
-    if not data.endswith(b"\n") or b"\0" in data or b'"' in data or b"\r" in data:
-        return None
-    names = [
-        name.strip() for name in data[: data.index(b"\n")].decode("ascii", "replace").split(",")
-    ]
-    wanted = {"timestamp", "index", "memory.used [MiB]"}
-    if not wanted <= set(names) or len(set(names)) < len(names) or not data.isascii():
-        return None
-    rows = data.count(b"\n") - 1
-    if data.count(b",") != (rows + 1) * (len(names) - 1) or not rows:
-        return None
-    return _parse(path, names, rows)
-
-
-def _parse(path: Path, names: list[str], rows: int) -> pd.DataFrame | None:
-    used = ["timestamp", "index", *(name for name in _NAMES if name in names)]
-    try:
-        frame = pd.read_csv(path, skipinitialspace=True, header=0, names=names, usecols=used)
-        times = pd.to_datetime(frame["timestamp"], format=_TIME)
-    except (ValueError, OSError):
-        return None
-    numbers = frame.drop(columns="timestamp")
-    if len(frame) != rows or not times.is_monotonic_increasing:
-        return None
-    if frame["index"].dtype.kind != "i" or any(t.kind not in "iuf" for t in numbers.dtypes):
-        return None
-    if numbers.isna().to_numpy().any() or (numbers < 0).to_numpy().any():
-        return None
-    found = pd.DataFrame({"gpu": frame["index"]})
-    found["elapsed_s"] = (times - times.iloc[0]).dt.total_seconds()
-    for theirs, ours in _NAMES.items():
-        found[ours] = frame[theirs].astype("float64") if theirs in frame else float("nan")
-    return found
-
-
 def _read_cpus(node: int, path: Path, files: list) -> pd.DataFrame:
+    frame = read_ordinary_cpu_log(path)
+    if frame is not None:
+        files.append((path, format_counts(len(frame) + 1, len(frame), {}, {"header": 1})))
+        return frame.assign(node=node)
     rows: list[tuple] = []
     try:
         log = read_cpu_log(path, lambda s: rows.append((s.elapsed_s, s.cpu_pct, s.rss_mib)))
