@@ -52,7 +52,7 @@ def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
 def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Draw each workload's study; with several, each into a folder of its name."""
     from scaling.plots import MAIN, list_charts, list_run_charts, save_charts
-    from scaling.plots_data import load_metrics, load_studies
+    from scaling.plots_load import load_metrics, load_studies
 
     files = [path for path in arguments.paths if path.is_file()]
     if files and len(files) < len(arguments.paths):

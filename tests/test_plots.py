@@ -18,10 +18,12 @@ from scaling.errors import ScalingError
 from scaling.gpu_log import read_gpu_log
 from scaling.ordinary_logs import read_ordinary_cpu_log, read_ordinary_gpu_log
 from scaling.plots import draw, list_charts, list_run_charts, save_charts
-from scaling.plots_data import Source, Study, load_metrics, load_studies, part_series
+from scaling.plots_data import Source, Study
 from scaling.plots_devices import list_rate_bars, list_time_bars
+from scaling.plots_load import load_metrics, load_studies
 from scaling.plots_samples import read_samples
 from scaling.plots_scaling import list_compared, shorten_label
+from scaling.plots_series import part_series
 from scaling.plots_steps import break_down
 from scaling.plots_style import HEIGHT_IN, LEAST_PT, WIDTH_IN
 from scaling.plots_timelines import list_gpu_timelines

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from scaling.errors import ScalingError
 from scaling.grid import Grid
 from scaling.plots import list_charts
-from scaling.plots_data import Study, make_studies
+from scaling.plots_data import Study
+from scaling.plots_load import make_studies
 from scaling.plots_scaling import list_compared
 from scaling.report_differences import Differences, find_differences
 from scaling.report_figures import Figure, draw_figures
