@@ -13,6 +13,7 @@ A chart that has no data is named on stderr with the reason.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -69,12 +70,17 @@ def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     for study in studies:
         charts = [c for c in list_charts(study) if arguments.all_figures or c.name in MAIN]
         folder = arguments.all_figures or arguments.out or Path("plots")
-        folder = folder / study.workload if len(studies) > 1 else folder
+        folder = folder / name_folder(study.workload) if len(studies) > 1 else folder
         for found in (charts, list_run_charts(study) if arguments.all_figures else ()):
             written, missing = save_charts(found, folder, arguments.format)
             paths, left_out = paths + written, left_out + missing
         left_out += study.skipped
     return paths, left_out
+
+
+def name_folder(workload: str) -> str:
+    """Return a workload's name as one folder's: a record may hold any text."""
+    return re.sub(r"[^\w-]", "_", workload)[:60] or "unnamed"
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -515,6 +515,25 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path):
     assert "&lt;script&gt;" in (tmp_path / "throughput_chart.svg").read_text()
 
 
+def test_workload_of_any_name_is_one_folder_below_the_one_asked_for(tmp_path):
+    write_study_run(tmp_path / "experiments", 1, 1, "1", workload="../../../x/y")
+    write_study_run(tmp_path / "experiments", 1, 2, "2")
+    done = run_plots("--out", "a/b/c/d", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "experiments"]
+    folders = sorted(path.name for path in (tmp_path / "a/b/c/d").iterdir())
+    assert folders == ["_________x_y", "tinyimagenet"]
+
+
+@pytest.mark.parametrize("rate", [0, -5.0, 1e300])
+def test_epoch_without_a_throughput_is_not_drawn(tmp_path, rate):
+    record = make_metrics("1", 1, 2, [100.0, 200.0, 200.0, 200.0], [5.0] * 4)
+    record["epochs"][2]["samples_per_sec_global"] = rate
+    (study,) = load_metrics([put(tmp_path / "m.json", json.dumps(record))])
+    assert study.configs[0].throughput_per_s == 200.0
+    assert list(study.configs[0].latest.epochs["epoch"]) == [1, 2, 4]
+
+
 def test_no_run_chart_of_a_run_known_by_its_metrics(tmp_path):
     record = make_metrics("1", 1, 1, [1.0, 2.0], [5.0, 4.0])
     (study,) = load_metrics([put(tmp_path / "m.json", json.dumps(record))])

@@ -82,6 +82,7 @@ def write_hostile_run(root: Path) -> None:
         strategy=PAYLOADS[0], precision=PAYLOADS[2], gpu_name=PAYLOADS[3], model=PAYLOADS[4],
         argv=PAYLOADS, hosts=[PAYLOADS[5]], **{PAYLOADS[6]: PAYLOADS[7]},
     )  # fmt: skip
+    write_study_run(root, 1, 1, "67", workload=PAYLOADS[2], unit=PAYLOADS[0])
     header_row = gpu_csv({0: [1000, 2000]}).splitlines()
     folder = root / "multi_gpu/2_gpus/gpu_memory/66"
     put(

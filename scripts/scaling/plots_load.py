@@ -12,6 +12,7 @@ from scaling.plots_data import Source, Study
 from scaling.plots_series import part_workloads
 from scaling.runs import Run, find_runs, order_in_time
 
+MOST_PER_S = 1e15  # no throughput is larger; nan, infinity and 0 are none
 _RUN = ["folder", "run_id"]
 
 
@@ -33,7 +34,7 @@ def make_studies(runs: list[Run]) -> list[Study]:
     for run in usable:
         key = (str(run.folder), run.id)
         found = epochs.get(key, none[0])
-        found = found[~found["is_superseded"] & found["throughput_per_s"].notna()]
+        found = found[~found["is_superseded"] & _is_rate(found["throughput_per_s"])]
         if run.gpus is None or found.empty:
             what = "the number of GPUs" if run.gpus is None else "any epoch's throughput"
             skipped.append(f"job {run.id}: nothing says {what}")
@@ -51,6 +52,10 @@ def load_metrics(files: list[Path]) -> list[Study]:
     Raises ScalingError that names the first file that cannot be used.
     """
     return part_workloads([_read_metrics(Path(path)) for path in files], [])
+
+
+def _is_rate(values: pd.Series) -> pd.Series:
+    return values.between(0, MOST_PER_S, inclusive="neither")
 
 
 def _group(frame: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -72,7 +77,7 @@ def _read_metrics(path: Path) -> Source:
             **_read_steps(epoch.record),
         }
         for epoch in metrics.epochs
-        if epoch.throughput_per_s is not None
+        if epoch.throughput_per_s is not None and 0 < epoch.throughput_per_s < MOST_PER_S
     ]
     if not rows:
         raise ScalingError(f"{path}: no epoch in it has a throughput")

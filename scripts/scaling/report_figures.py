@@ -20,7 +20,8 @@ _COLORS = {
 }
 _COLOR = re.compile(r"#[0-9a-f]{6}\b")
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
-_METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
+# The style is the same in every figure and stands in the page's own.
+_METADATA = re.compile(r"<(metadata|style)\b[^>]*>.*?</\1>\s*", re.DOTALL)
 _SIZE = re.compile(r' (?:width|height)="[^"]*"')
 _FONT = re.compile(r"'DejaVu Sans', [^;\"]*")
 

@@ -67,7 +67,10 @@ def make_page(
     started = order_in_time([run for run in runs if run.id])
     studies = {study.workload: study for study in make_studies(runs)}
     names = sorted({run.workload or "tinyimagenet" for run in runs if run.id})
-    parts = [_make_part(folder, n, studies.get(n), started, describe_site) for n in names]
+    parts = [
+        _make_part(folder, name, studies.get(name), started, describe_site, f"w{number}")
+        for number, name in enumerate(names, start=1)
+    ]
     context = {
         "folder": str(folder),
         "made_utc": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -84,12 +87,12 @@ def make_page(
 
 
 def _make_part(
-    folder: Path, workload: str, study: Study | None, started: list[Run], describe_site
+    folder: Path, workload: str, study: Study | None, started: list[Run], describe_site, key: str
 ) -> WorkloadPart:
     site = describe_site(workload) if describe_site else Site()
     ours = [run for run in started if (run.workload or "tinyimagenet") == workload]
     grids, no_grids = _list_grids(started, workload)
-    figures, not_drawn = draw_figures(list_charts(study), workload) if study else ([], [])
+    figures, not_drawn = draw_figures(list_charts(study), key) if study else ([], [])
     return WorkloadPart(
         workload,
         build_report(folder, workload=workload, site=site),
