@@ -139,7 +139,7 @@ def test_filter_buttons_and_links_into_a_run(browser, report):
         assert page.locator("details.run:visible").count() == 1
         page.fill("#filter", "")
         page.click("#open-all")
-        assert page.locator("details.run[open]").count() == total == 11
+        assert page.locator("details.run[open]").count() == total == 12
         page.click("#close-all")
         assert page.locator("details.run[open]").count() == 0
         page.evaluate("location.hash = '#run-3'")
