@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ from data_server import Server
 from slurm_cluster import VirtualSlurm
 
 REPO = Path(__file__).resolve().parent.parent
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and what they start too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Near enough to each other that 5,000 sentences teach a small model something.
