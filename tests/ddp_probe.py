@@ -2,6 +2,7 @@
 
 ddp_probe.py DATA_DIR OUT_DIR: each rank writes OUT_DIR/<world size>_<rank>.pt with
   gradients    after one backward pass in float64 over this rank's part of 8 fixed images
+  spiral       the same of train_spiral.py's model, over its part of 64 points
   parameters   after two real training steps
   sums         [loss, correct, samples] of the validation part
   indices      the training images that the sampler gave to this rank in epochs 0 and 1
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import train
+import train_spiral
 from torch.nn.functional import cross_entropy
 from training.batches import plan_batch
 from training.run import TrainingRun
@@ -43,6 +45,20 @@ def find_gradients(args, plan, train_set, device: torch.device) -> torch.Tensor:
     return flatten(parameter.grad for parameter in model.parameters())
 
 
+def find_spiral_gradients(device: torch.device) -> torch.Tensor:
+    """Gradients of the mean loss over 64 points, divided among the ranks."""
+    args = train_spiral.parse_args()
+    train_set, _ = train_spiral.load_data(args)
+    args.precision = "fp32"
+    plan = plan_batch(args, len(train_set))
+    torch.set_default_dtype(torch.float64)
+    model, *_ = train_spiral.build_model(args, plan, train_set, device)
+    torch.set_default_dtype(torch.float32)
+    part = slice(dist.get_rank(), 64, dist.get_world_size())
+    cross_entropy(model(train_set.points[part].double()), train_set.arms[part]).backward()
+    return flatten(parameter.grad for parameter in model.parameters())
+
+
 def main() -> None:
     data_dir, out_dir = sys.argv[1:]
     name = f"{os.environ.get('WORLD_SIZE', 1)}_{os.environ.get('RANK', 0)}"
@@ -53,6 +69,8 @@ def main() -> None:
     plan = plan_batch(args, len(train_set))
     device = train.init_distributed(timeout_s=60)
     gradients = find_gradients(args, plan, train_set, device)
+    sys.argv[1:] = [f"--workdir={out_dir}/{name}"]
+    spiral = find_spiral_gradients(device)
 
     loader, sampler, val_loader = train.build_loaders(args, plan, train_set, val_set, device)
     learner = train.build_model(args, plan, train_set, device)
@@ -66,6 +84,7 @@ def main() -> None:
     everything = Namespace(**vars(args) | {"limit_batches": None})
     result = {
         "gradients": gradients,
+        "spiral": spiral,
         "parameters": flatten(learner[0].parameters()),
         "sums": train.validate(everything, run, val_loader, learner[0]),
         "indices": indices,

@@ -25,12 +25,13 @@ def probes(digits, tmp_path_factory) -> dict[str, dict]:
     return {path.stem: torch.load(path) for path in out.glob("*.pt")}
 
 
-def test_gradients_of_two_and_four_processes_are_those_of_one(probes):
-    alone = probes["1_0"]["gradients"]
+@pytest.mark.parametrize("model", ["gradients", "spiral"])
+def test_gradients_of_two_and_four_processes_are_those_of_one(model, probes):
+    alone = probes["1_0"][model]
     assert alone.dtype == torch.float64
-    assert alone.abs().max() > 0.1
+    assert alone.abs().max() > 0.01
     for rank in ("2_0", "2_1", "4_0", "4_3"):
-        torch.testing.assert_close(probes[rank]["gradients"], alone, rtol=0, atol=1e-10)
+        torch.testing.assert_close(probes[rank][model], alone, rtol=0, atol=1e-10)
 
 
 def test_parameters_are_equal_on_all_ranks_after_training(probes):

@@ -473,7 +473,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 def test_a_signal_leaves_nothing_behind(tmp_path, signum):
     options = write_aligned(tmp_path / "in", 200_000)
     command = [sys.executable, SCRIPT, "translation", tmp_path / "data", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Under nohup the tests ignore SIGHUP, and what they start would too.
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signum, signal.SIG_DFL),
+    )  # fmt: skip
     deadline_s = time.monotonic() + 60
     while not any(tmp_path.glob(".data.*.tmp/dataset/train.src")):
         assert time.monotonic() < deadline_s and process.poll() is None

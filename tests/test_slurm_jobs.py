@@ -214,6 +214,21 @@ def test_training_that_is_cut_off_goes_on(slurm, jobs, digits):
     assert fill_tables(jobs)["2 GPUs, 1 Node"][3] != "—"
 
 
+def test_each_node_trains_on_its_own_copy_of_the_data(slurm, digits, tmp_path):
+    profile = (TESTS / "profiles/short.toml").read_text()
+    path, disk = tmp_path / "short.toml", tmp_path / "disk"
+    path.write_text(profile.replace("setup =", f'stage_data = "{disk}"\nsetup ='))
+    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", tmp_path / "jobs"]
+    subprocess.run([*command, "--only", "ddp_2g2n"], check=True, capture_output=True)
+    job, state, log = run_job(slurm, tmp_path / "jobs/multi_node/2_nodes", digits)
+    assert state == "COMPLETED", log
+    copies = re.findall(rf"^Data: (node\d) copied {digits} to (\S+) in", log, re.MULTILINE)
+    assert sorted(copies) == [(n, f"{disk}/data_{job}_{n}") for n in ("node1", "node2")]
+    assert list(disk.iterdir()) == []  # the copies are gone, the folder is not the job's
+    results = tmp_path / "jobs/multi_node/2_nodes/results" / job
+    assert load(results / "run.json")["dataset"]["name"] == "digits"
+
+
 def test_job_submitted_from_the_wrong_folder_says_so(slurm, jobs):
     folder = jobs / "baseline"
     job = slurm.submit(folder, REPO_DIR=str(jobs))
