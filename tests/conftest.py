@@ -67,9 +67,11 @@ def server(monkeypatch) -> Iterator[Server]:
 def slurm():
     """A virtual cluster of two nodes with 8 GPUs each, for the whole session.
 
+    VIRTUAL_CLUSTER_NAME names it, so that two sessions can run side by side.
+
     Where none can run the tests that ask for it are skipped, except in CI: there they fail.
     """
-    cluster = VirtualSlurm("tests")
+    cluster = VirtualSlurm(os.environ.get("VIRTUAL_CLUSTER_NAME", "tests"))
     check = cluster.control("check")
     if check.returncode != 0:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(check.stderr.strip())
