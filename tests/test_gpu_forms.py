@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from run_folders import GPU_HEADER, gpu_csv, gpu_row
 from scaling import gpu_fast, gpu_log
@@ -206,8 +206,12 @@ LINES = st.one_of(
 )  # fmt: skip
 
 
+NO_SUCH_DAY = gpu_row(5, 0, 7).replace("2026/11/21", "2026/02/31")
+
+
 @quick
 @given(st.lists(LINES, max_size=40), st.booleans(), st.booleans())
+@example([gpu_row(0, 1, 0), NO_SUCH_DAY, gpu_row(5, 0, 7)], False, True)
 def test_the_fast_way_gives_what_the_careful_way_gives(tmp_path, lines, in_order, ends):
     lines = sorted(lines) if in_order else lines
     path = tmp_path / "gpu.csv"

@@ -69,7 +69,7 @@ def _take(reader: GpuReader, block: str) -> bool:
         return False
     times, *keys = zip(*rows, strict=True)
     keys = tuple(zip(*keys, strict=True)) if shape.has_uuid else keys[0]
-    if times[0][:_DAY_CHARS] != times[-1][:_DAY_CHARS] or not parse_timestamp(times[0]):
+    if min(times)[:_DAY_CHARS] != max(times)[:_DAY_CHARS] or not parse_timestamp(times[0]):
         return False
     amounts = _read_keys(reader, shape, Counter(keys))
     by_gpu = _part_by_gpu(times, keys, amounts) if amounts else {}
