@@ -5,7 +5,7 @@
     preflight.py            in every rank: do they meet, is a sum right, how fast, over what
 
 Each writes what it saw to $RESULTS_DIR, after every step, so that a step that hangs or dies
-leaves the ones before it. Nothing is judged here: profiles/preflight_checks.py does that.
+leaves the ones before it. Nothing is judged here: profiles/preflight_verdict.py does that.
 """
 
 import argparse

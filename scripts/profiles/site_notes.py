@@ -3,10 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from profiles.matrix import MATRIX, DoesNotFit
 from profiles.repository import Repository
-
-SUFFIX = f"; edit {MATRIX}"  # what render.py's refusal ends with: no advice for a table
 
 
 def find_profiles(repository: Repository, experiments: Path) -> dict[str, str]:
@@ -29,18 +26,12 @@ def find_profiles(repository: Repository, experiments: Path) -> dict[str, str]:
 
 def list_misfits(repository: Repository, workload: str, profiles: dict[str, str]) -> dict[str, str]:
     """Return job folder -> why its cluster cannot run it, of a workload's jobs."""
-    misfits = {}
-    for name, profile in profiles.items():
-        row = repository.matrix.jobs[name]
-        if row.workload != workload:
-            continue
-        try:
-            repository.plan(name, profile)
-        except DoesNotFit as misfit:
-            told = str(misfit).removeprefix(f'job "{name}": ').removesuffix(SUFFIX)
-            why = getattr(misfit, "reason", told)
-            misfits[row.folder] = f"the cluster cannot run it: {why}"
-    return misfits
+    unrunnable = {name: repository.list_unrunnable(name) for name in set(profiles.values())}
+    return {
+        row.folder: f"the cluster cannot run it: {unrunnable[profiles[name]][name]}"
+        for name, row in repository.matrix.jobs.items()
+        if row.workload == workload and name in unrunnable.get(profiles.get(name), {})
+    }
 
 
 def list_expected(
@@ -50,7 +41,7 @@ def list_expected(
     found = {}
     for name, profile in profiles.items():
         row = repository.matrix.jobs[name]
-        entry = getattr(repository.load_profile(profile), "expected", {}).get(name)
+        entry = repository.load_profile(profile).expected.get(name)
         if entry is not None and row.workload == workload:
             found[row.folder] = dict(entry)  # a pydantic model gives its fields, too
     return found
