@@ -26,10 +26,6 @@ class Timeline:
     lines: dict[str, tuple[list[float], list[float]]]
     note: str = ""
 
-    @property
-    def has_data(self) -> bool:
-        return any(len(xs) for xs, _ in self.lines.values())
-
 
 def list_gpu_timelines(samples: Samples, most_points: int = 400) -> list[Timeline]:
     """Return GPU memory (GiB) and utilisation (%); those without a sample are left out."""
