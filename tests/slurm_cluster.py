@@ -66,17 +66,22 @@ class VirtualSlurm:
             assert time.monotonic() < deadline, f"no {text!r} in {log}"
             time.sleep(0.2)
 
-    def wait_for_restart(self, job: str, timeout_s: float = 90) -> None:
+    def wait_for_restart(self, job: str, timeout_s: float = 180) -> None:
         """Wait until Slurm has queued `job` again; spare it the two minutes that it then waits."""
         deadline = time.monotonic() + timeout_s
         while True:
             shown = self.run("scontrol", "show", "job", "--oneliner", job)
             if "Restarts=1 " in shown and "JobState=PENDING" in shown:
                 break
-            assert time.monotonic() < deadline, shown
+            assert time.monotonic() < deadline, f"{shown}\n{self.log(shown)}"
             time.sleep(0.3)
         time.sleep(3)  # the first attempt's daemon may still tidy up on a node
         self.run("scontrol", "update", f"jobid={job}", "starttime=now")
+
+    def log(self, shown: str) -> str:
+        """What the log holds of the job that scontrol has `shown`."""
+        path = Path(re.search(r"StdOut=(\S+)", shown)[1])
+        return path.read_text() if path.exists() else f"no {path}"
 
     def processes(self) -> dict[int, str]:
         """Process id -> command line of everything on the nodes but slurmd itself."""

@@ -15,8 +15,8 @@ import pytest
 pytestmark = pytest.mark.slurm
 TESTS = Path(__file__).resolve().parent
 REPO = TESTS.parent
-# Slurm's timer is coarse: of a limit of one minute this leaves the job about ten seconds.
-SOON = ("--time=1", "--signal=USR1@50")
+# Slurm's timer is coarse: of a limit of two minutes this leaves the job 40 to 70 seconds.
+SOON = ("--time=2", "--signal=USR1@50")
 
 
 @pytest.fixture
@@ -39,13 +39,24 @@ def render_job(profile: str, scale: str, folder: Path) -> Path:
     return folder / scale
 
 
+def signal_soon(slurm, job: str, log: Path, ranks: int) -> None:
+    """Send the job's steps what Slurm's timer would, once all ranks count steps."""
+    for rank in range(ranks):
+        slurm.wait_for(log, f"rank {rank} begins")
+    slurm.run("scancel", "--signal=USR1", job)
+
+
 @pytest.mark.parametrize("profile", ["short", "direct"])  # with torchrun and without
 def test_job_goes_on_after_its_time_limit(slurm, checkout, tmp_path, profile):
     folder = render_job(profile, "multi_node/2_nodes", tmp_path / "jobs")
-    job = slurm.submit(folder, *SOON, REPO_DIR=str(checkout))
+    by_timer = profile == "direct"
+    job = slurm.submit(folder, *SOON * by_timer, REPO_DIR=str(checkout))
+    path = folder / f"log/ddp_2g2n_{job}.out"
+    if not by_timer:
+        signal_soon(slurm, job, path, ranks=4)
     slurm.wait_for_restart(job)
     assert slurm.wait(job) == "COMPLETED"
-    log = (folder / f"log/ddp_2g2n_{job}.out").read_text()
+    log = path.read_text()
     saved = dict(re.findall(r"^rank (\d) saved step (\d+)$", log, re.MULTILINE))
     assert sorted(saved) == ["0", "1", "2", "3"]
     for rank, step in saved.items():
@@ -62,10 +73,12 @@ def test_job_goes_on_after_its_time_limit(slurm, checkout, tmp_path, profile):
 
 def test_job_that_slurm_does_not_requeue_fails_and_says_what_to_type(slurm, checkout, tmp_path):
     folder = render_job("short", "baseline", tmp_path / "it's here")
-    job = slurm.submit(folder, *SOON, "--no-requeue", REPO_DIR=str(checkout))
+    job = slurm.submit(folder, "--no-requeue", REPO_DIR=str(checkout))
+    path = folder / f"log/ddp_1g1n_{job}.out"
+    signal_soon(slurm, job, path, ranks=1)
     assert slurm.wait(job) == "FAILED"
     assert "ExitCode=75:0" in slurm.run("scontrol", "show", "job", "--oneliner", job)
-    log = (folder / f"log/ddp_1g1n_{job}.out").read_text()
+    log = path.read_text()
     advice = re.findall(r"^Not requeued; type: (.+)$", log, re.MULTILINE)
     assert len(advice) == 1
     shown = f"REPO_DIR='{checkout}' {advice[0].replace('sbatch', 'sbatch --parsable')}"
@@ -79,8 +92,8 @@ def test_job_that_slurm_does_not_requeue_fails_and_says_what_to_type(slurm, chec
 def test_cancelled_job_saves_and_is_not_requeued(slurm, checkout, tmp_path, profile):
     folder = render_job(profile, "multi_node/2_nodes", tmp_path / "jobs")
     job = slurm.submit(folder, REPO_DIR=str(checkout))
-    slurm.wait_for(folder / f"log/ddp_2g2n_{job}.out", "rank 3 begins")
-    slurm.wait_for(folder / f"log/ddp_2g2n_{job}.out", "rank 0 begins")
+    for rank in range(4):
+        slurm.wait_for(folder / f"log/ddp_2g2n_{job}.out", f"rank {rank} begins")
     slurm.run("scancel", job)
     assert slurm.wait(job, timeout_s=30) == "CANCELLED"
     saved = {path.name for path in (folder / "checkpoints" / job).iterdir()}
