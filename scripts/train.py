@@ -14,6 +14,7 @@ Read it from top to bottom: main() is the story, the numbered sections below are
 import os
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -22,18 +23,23 @@ import torch.distributed as dist
 import torchvision
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, Subset
-from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
+from training.arguments import TrainerParser, add_run_arguments
+from training.batch_loader import BatchLoader
 from training.batches import ResumableBatches, plan_batch, warm_up
+from training.cached_images import DeviceImages
+from training.cuda_graph import graph_passes
 from training.epoch import EpochResult
 from training.errors import TrainingError
 from training.images import AugmentedImages, PlainImages, normalize_pixels
 from training.launch import launch
 from training.model_state import share_buffers
+from training.pixel_cache import decode_once
 from training.precision import choose_precision
 from training.record import check_workdir
 from training.run import TrainingRun
 from training.tinyimagenet import load_splits
+from training.tinyimagenet_arguments import add_tinyimagenet_arguments, check_options
 
 
 def main() -> None:
@@ -42,8 +48,7 @@ def main() -> None:
     train_set, val_set = load_data(args)
     plan = plan_batch(args, samples=len(train_set))
     args.precision = choose_precision(args.precision)
-    if os.environ.get("RANK", "0") == "0":
-        check_workdir(args.workdir)
+    check_workdir(args.workdir)
 
     device = init_distributed(args.timeout_s)
     train_loader, sampler, val_loader = build_loaders(args, plan, train_set, val_set, device)
@@ -103,22 +108,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def build_model(args, plan, train_set, device: torch.device):
     """Build the model in its DDP wrapper, the optimizer, the schedule and the gradient scaler."""
     torch.manual_seed(args.seed)  # the same initial weights on every rank
-    classes = len(train_set.classes)
-    model = torchvision.models.get_model(args.model, weights=None, num_classes=classes)
-    model = model.to(device, memory_format=torch.channels_last)  # the layout GPUs convolve fastest
+    model = torchvision.models.get_model(args.model, num_classes=len(train_set.classes))
+    layout = torch.contiguous_format if args.naive else torch.channels_last
+    model = model.to(device, memory_format=layout)  # channels last is what GPUs convolve fastest
     if args.compile:
         model.compile()
+    if args.cuda_graph:  # one launch a pass: pays while the GPU waits for Python
+        model = graph_passes(model, plan.per_gpu, args.image_size, autocast(device, args.precision))
     # DDP copies rank 0's weights to all ranks now, and averages the gradients of all ranks during
     # every backward pass, in buckets, while the rest of the pass still runs.
     model = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # gradients live in the buckets: one copy less
+        gradient_as_bucket_view=not args.naive,  # gradients live in the buckets: one copy less
     )
     # fused: one pass over the weights instead of one for each operation of the step
-    optimizer = torch.optim.SGD(
-        model.parameters(), plan.lr, args.momentum, weight_decay=args.weight_decay, fused=True
-    )
+    options = {"weight_decay": args.weight_decay, "fused": not args.naive}
+    optimizer = torch.optim.SGD(model.parameters(), plan.lr, args.momentum, **options)
 
     def lr_factor(step: int) -> float:
         decay = args.gamma ** (step // plan.steps_per_epoch // args.step_size)
@@ -134,11 +140,15 @@ def build_model(args, plan, train_set, device: torch.device):
 # ---- 3. Data Pipeline & DistributedSampler -------------------------------------------------
 
 
-def load_data(args) -> tuple[AugmentedImages, PlainImages]:
+def load_data(args):
     """Training images are cropped and mirrored at random, validation images are left alone."""
     train_images, val_images = load_splits(args.data_dir)
     train_set = AugmentedImages(train_images, args.image_size, flip=args.flip, seed=args.seed)
-    return train_set, PlainImages(val_images, args.image_size)
+    val_set = PlainImages(val_images, args.image_size)
+    if args.input == "jpeg":
+        return train_set, val_set
+    # Decoded once per node: from then on a batch is one copy.
+    return decode_once(train_set, "train", args), decode_once(val_set, "val", args)
 
 
 def build_loaders(args, plan, train_set, val_set, device: torch.device):
@@ -149,26 +159,28 @@ def build_loaders(args, plan, train_set, val_set, device: torch.device):
     rank, world_size = dist.get_rank(), dist.get_world_size()
     # Each rank draws its own 1/world_size of one common shuffle: no image is trained on twice in
     # an epoch. drop_last: all ranks take the same number of full batches, so none waits in vain.
-    sampler = DistributedSampler(
-        train_set, world_size, rank, shuffle=True, seed=args.seed, drop_last=True
-    )
+    sampler = DistributedSampler(train_set, world_size, rank, seed=args.seed, drop_last=True)
+    batches = ResumableBatches(sampler, plan.per_gpu)
     # A DistributedSampler would pad the validation set to a multiple of world_size and so count
     # some images twice. Every world_size-th image is exact; some ranks may have one image less.
-    val_part = Subset(val_set, range(rank, len(val_set), world_size))
-    options = {
-        "num_workers": args.num_workers,
-        "persistent_workers": args.num_workers > 0,  # do not start them again every epoch
-        "pin_memory": device.type == "cuda",  # lets copies to the GPU run behind the computing
-    }
-    batches = ResumableBatches(sampler, plan.per_gpu)
-    train_loader = DataLoader(train_set, batch_sampler=batches, **options)
-    return train_loader, sampler, DataLoader(val_part, batch_size=plan.per_gpu, **options)
+    val_batches = BatchSampler(range(rank, len(val_set), world_size), plan.per_gpu, drop_last=False)
+    if args.input == "jpeg":  # processes decode image after image, and live on between epochs
+        workers = {"num_workers": args.num_workers, "persistent_workers": args.num_workers > 0}
+        load = partial(DataLoader, **workers)
+    else:  # a thread copies whole batches, two ahead of the step
+        load = BatchLoader
+    if args.input == "device":  # all images are on the GPU, and so are the batches
+        train_set, val_set = DeviceImages(train_set, device), DeviceImages(val_set, device)
+    # Pinned memory lets the copy of a batch to the GPU run behind the computing.
+    pin = device.type == "cuda" and args.input != "device" and not args.naive
+    train_loader = load(train_set, batch_sampler=batches, pin_memory=pin)
+    return train_loader, sampler, load(val_set, batch_sampler=val_batches, pin_memory=pin)
 
 
 def to_device(batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Copy a batch to the device and bring its pixels from 0..255 to mean 0 and deviation 1."""
     images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-    return normalize_pixels(images.contiguous(memory_format=torch.channels_last)), labels
+    return normalize_pixels(images), labels
 
 
 # ---- 4. Training Loop ----------------------------------------------------------------------
@@ -186,8 +198,9 @@ def train_one_epoch(args, run, loader, model, optimizer, scheduler, scaler) -> t
             with nullcontext() if number == run.grad_accum_steps else model.no_sync():
                 loss, logits = forward_backward(args, run, model, scaler, images, labels)
             run.mark("compute")
-            # No .item() here: it would make the CPU wait for the GPU in every step.
             sums += count_batch(logits, labels, loss * len(labels))
+            if args.naive:
+                loss.item()  # here the CPU waits for the GPU; not so while the sums stay there
 
         scaler.step(optimizer)
         scaler.update()
@@ -263,8 +276,7 @@ def describe_run(args, plan, train_set, val_set) -> dict:
     return {
         "workload": "tinyimagenet",
         "unit": "img/s",
-        "model": args.model,
-        "image_size": args.image_size,
+        **{key: vars(args)[key] for key in ("model", "image_size", "input", "naive", "cuda_graph")},
         "strategy": "ddp",
         "optimizer": "SGD",
         **plan.describe(args),
@@ -278,21 +290,9 @@ def describe_run(args, plan, train_set, val_set) -> dict:
 def parse_args():
     parser = TrainerParser(__doc__)
     add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001, scaling="weak")
-    add = parser.add_argument
-    data_dir = os.environ.get("DATA_DIR")
-    add("--data-dir", default=data_dir, help="TinyImageNet folder (default: $DATA_DIR)")
-    add("--model", default="resnet50", help="a torchvision model (default: resnet50)")
-    add("--image-size", type=positive(int), default=64, help="pixels a side (default: 64)")
-    add("--no-flip", action="store_false", dest="flip", help="never mirror images (for digits)")
-    add("--momentum", type=not_negative(float), default=0.9, help="of SGD (default: 0.9)")
-    add("--weight-decay", type=not_negative(float), default=1e-4, help="of SGD (default: 0.0001)")
-    add("--step-size", type=positive(int), default=30, help="epochs per LR step (default: 30)")
-    add("--gamma", type=positive(float), default=0.1, help="LR factor of a step (default: 0.1)")
+    add_tinyimagenet_arguments(parser)
     args = parser.parse_args()
-    if not args.data_dir:
-        parser.error("no data: pass --data-dir DIR or set DATA_DIR")
-    if args.model not in torchvision.models.list_models(module=torchvision.models):
-        parser.error(f"torchvision has no classification model {args.model!r}")
+    check_options(args, parser, torchvision.models.list_models(module=torchvision.models))
     return args
 
 

@@ -54,8 +54,7 @@ def main() -> None:
     plan = plan_batch(args, samples=len(train_set))
     work = plan_work(args, plan, sequences=len(train_set))
     args.precision = choose_precision(args.precision)
-    if os.environ.get("RANK", "0") == "0":
-        check_workdir(args.workdir)
+    check_workdir(args.workdir)
 
     device = init_distributed(args.timeout_s)
     train_loader, sampler, val_loader = build_loaders(args, plan, work, train_set, val_set, device)

@@ -42,8 +42,7 @@ def main() -> None:
     train_set, val_set = load_data(args)
     plan = plan_batch(args, samples=len(train_set))
     args.precision = choose_precision(args.precision)
-    if os.environ.get("RANK", "0") == "0":
-        check_workdir(args.workdir)
+    check_workdir(args.workdir)
 
     device = init_distributed(args.timeout_s)
     train_loader, sampler, val_loader = build_loaders(args, plan, train_set, val_set, device)

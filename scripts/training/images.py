@@ -20,7 +20,7 @@ class AugmentedImages(Dataset):
     def __init__(self, images: TinyImageNet, size: int, *, flip: bool, seed: int):
         self.images, self.size, self.flip, self.seed = images, size, flip, seed
         self.classes = images.classes
-        self.padding = size // 8
+        self.padding = size // 16
         # In shared memory: loader processes that live on from epoch to epoch see what changes.
         self.table = torch.zeros(len(images), 3, dtype=torch.int16).share_memory_()
         self.set_epoch(0)
@@ -38,8 +38,7 @@ class AugmentedImages(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self.images[index]
-        edge = [(self.padding, self.padding)] * 2 + [(0, 0)]
-        pixels = np.pad(fit_square(image, self.size), edge, mode="reflect")
+        pixels = pad_edges(fit_square(image, self.size)[None], self.padding)[0]
         top, left, mirrored = self.table[index].tolist()
         pixels = pixels[top : top + self.size, left : left + self.size]
         return to_tensor(pixels[:, ::-1] if mirrored else pixels), label
@@ -48,8 +47,11 @@ class AugmentedImages(Dataset):
 class PlainImages(Dataset):
     """Item i is (image i as (3, S, S) uint8, its label), left alone: for validation."""
 
+    padding = 0
+
     def __init__(self, images: TinyImageNet, size: int):
         self.images, self.size = images, size
+        self.table = torch.zeros(len(images), 3, dtype=torch.int16)  # whole, and as they are
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,6 +66,14 @@ def fit_square(image: Image.Image, size: int) -> np.ndarray:
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def pad_edges(pixels: np.ndarray, padding: int) -> np.ndarray:
+    """Mirror images (N, S, S, 3) outwards, `padding` pixels at each side."""
+    if padding == 0:
+        return pixels
+    edge = (padding, padding)
+    return np.pad(pixels, [(0, 0), edge, edge, (0, 0)], mode="reflect")
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -4,6 +4,7 @@ What each holds is in scripts/README.md. All are written atomically; RUN_COMPLET
 so a folder without it is an incomplete run.
 """
 
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -37,7 +38,9 @@ RANK_NAMES = {
 
 
 def check_workdir(workdir: Path) -> None:
-    """Make `workdir`; TrainingError when it cannot be made or holds a run already."""
+    """On rank 0 make `workdir`; TrainingError when it cannot be made or holds a run already."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
