@@ -181,8 +181,6 @@ def build_cache(
                 file.write(pad_edges(block, dataset.padding))
     except OSError as error:
         raise TrainingError(say_why(path, error, "pass --cache-dir DIR or --input jpeg")) from None
-    except TrainingError as error:  # a loader process adds its traceback
-        raise TrainingError(str(error).rpartition("TrainingError: ")[2].strip()) from None
 
 
 def count_workers(per_rank: int) -> int:
