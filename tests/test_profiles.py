@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -233,6 +234,52 @@ def test_cpus_of_a_task_as_they_stand():
 def test_containers_of_pyxis_come_as_arguments_of_srun():
     image = "--container-image=nvcr.io#nvidia/pytorch:24.01-py3"
     assert f" '{image}' \\\n  bash -c run_on_node\n" in render(srun_args=[image])
+
+
+IMAGE = shlex.quote("/it's/p.sif")
+CONTAINERS = [
+    ("apptainer", "nvidia", f"apptainer exec --nv --bind=/d --bind=/s:/t:ro --x=a {IMAGE} "),
+    ("singularity", "amd", "singularity exec --rocm --bind=/d --bind=/s:/t:ro --x=a "),
+    ("shifter", "nvidia", "shifter --image=/p.sif --volume=/d:/d --volume=/s:/t:ro --x=a "),
+    ("podman-hpc", "nvidia", "podman-hpc run --rm --gpu --env-host --net=host --ipc=host "),
+    ("podman-hpc", "none", "podman-hpc run --rm --env-host "),
+]
+
+
+@pytest.mark.parametrize(("runtime", "accelerator", "prefix"), CONTAINERS)
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_container_from_its_facts(runtime, accelerator, prefix, launcher):
+    image = "/p.sif" if runtime == "shifter" else "/it's/p.sif"
+    facts = {"runtime": runtime, "image": image, "binds": ["/d", "/s:/t:ro"]}
+    text = render(container=facts | {"args": ["--x=a"]}, accelerator=accelerator, launcher=launcher)
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(runtime)]
+    assert line.strip().startswith(prefix)
+    assert ("python " if launcher == "srun" else "torchrun ") in line
+
+
+def test_pyxis_makes_the_container_of_the_step():
+    image = "nvcr.io#nvidia/pytorch:24.01-py3"
+    facts = {"runtime": "pyxis", "image": image, "binds": ["/d", "/s:/t"]}
+    text = render(container=facts)
+    words = shlex.split(text[text.index("\nsrun ") :].replace("\\\n", " "))
+    assert f"--container-image={image}" in words
+    assert "--container-mounts=/d:/d,/s:/t" in words
+    assert "\n  torchrun --nnodes=" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"runtime": "docker"}, "apptainer"),
+        ({"binds": ["data"]}, "binds"),
+        ({"image": "a\nb"}, "image"),
+        ({"mounts": []}, "mounts"),
+    ],
+)
+def test_container_that_cannot_be(change, said):
+    facts = {"runtime": "pyxis", "image": "x"} | change
+    with pytest.raises(ValueError, match=said):
+        Cluster(name="x", gpus_per_node=1, container=facts)
 
 
 def test_port_from_a_command_of_the_site():

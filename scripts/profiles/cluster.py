@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from profiles.container import Container
 from profiles.rules import (
     CountRule,
     Expected,
@@ -50,6 +51,7 @@ LOCAL_KEYS = {
     "stage_data",
     "env",
     "setup",
+    "container",
 }
 
 
@@ -100,7 +102,9 @@ class Cluster(Strict):
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
     srun_args: list[Word] = Field([], description="for srun")
     starter: ShellLine | None = Field(None, description="a command instead of srun, such as ibrun")
-    container: ShellLine | None = Field(None, description="the command prefix inside the step")
+    container: ShellLine | Container | None = Field(
+        None, description="the command prefix inside the step, or what it is made from"
+    )
 
     login_shell: bool = Field(False, description="#!/bin/bash -l")
     setup: list[ShellLine] = Field([], description="shell lines that activate the software")

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from profiles.cluster import Cluster
+from profiles.container import format_prefix
 from profiles.matrix import DoesNotFit, Job, JobRow, Matrix, plan_job
 from profiles.render_job import render_job
 from profiles.slurm import JobState
@@ -115,7 +116,7 @@ def other_data(workload: str, cluster: Cluster) -> dict[str, str]:
 
 def render_preflight(job: Job, cluster: Cluster, templates: Environment, folder: Path) -> str:
     """Render the job script, with a look at each node just before the launcher starts."""
-    container = f"{cluster.container} " if cluster.container else ""
+    container = format_prefix(cluster.container, cluster.accelerator)
     dirs = shlex.quote(f"--data-dirs={job.args['data-dirs']}")
     # A node that cannot start the launcher tells why only here; it ends nothing.
     look = f'{container}python "$REPO_DIR/scripts/preflight.py" --node {dirs} || true'

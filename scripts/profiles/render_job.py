@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from profiles.cluster import Cluster, choose
+from profiles.container import format_prefix, list_srun_args
 from profiles.directives import list_directives
 from profiles.matrix import Job
 from profiles.toml_model import ProfileError
@@ -70,7 +71,8 @@ def format_launch(job: Job, cluster: Cluster) -> str:
     if "srun" in cluster.gpu_request:
         kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
         words.append(f"--gres=gpu:{kind}{job.gpus_per_node}")
-    words += [*map(shlex.quote, cluster.srun_args), "bash -c run_on_node"]
+    words += map(shlex.quote, [*cluster.srun_args, *list_srun_args(cluster.container)])
+    words.append("bash -c run_on_node")
     return " \\\n  ".join(fill_lines(words, 90))
 
 
@@ -104,7 +106,7 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             directives=list_directives(job, cluster),
             options=" \\\n    ".join(format_options(job)),
             launch=format_launch(job, cluster),
-            container=f"{cluster.container} " if cluster.container else "",
+            container=format_prefix(cluster.container, cluster.accelerator),
             processes=(processes := format_processes(job, cluster)),
             workers=format_workers(job, cluster, processes),
             ports=cluster.port_range[1] - cluster.port_range[0] + 1,
