@@ -32,7 +32,7 @@ def add_speed_arguments(add) -> None:
     add(
         "--cache-dir",
         type=Path,
-        default=os.environ.get("CACHE_DIR"),
+        default=os.environ.get("CACHE_DIR") or None,
         help="folder of the decoded images (default: $CACHE_DIR, else .decoded/ in the data "
         "folder, else one in $TMPDIR)",
     )
