@@ -6,7 +6,8 @@
 #   bash scripts/test.sh -m 'not slurm' tests/test_render.py      anything that pytest takes
 #
 # Where no Slurm or no Chromium is, the tests that need one are skipped with the reason; with
-# CI=true they fail instead.
+# CI=true they fail instead; there a test that fails is tried once more, and the summary names it:
+# on a machine that others use too, a process may wait longer than a test does.
 set -euo pipefail
 
 # Any Chromium will do; Debian has one without a window, which needs a third of the packages.
@@ -29,4 +30,6 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh --test
 bash scripts/virtual_cluster.sh install || echo "The tests that need a Slurm will be skipped."
 install_chromium || echo "The tests that need a Chromium will be skipped."
-exec .venv/bin/python -m pytest "$@"
+again=()
+if [[ ${CI:-} == true ]]; then again=(--reruns=1 -rR --durations=30); fi
+exec .venv/bin/python -m pytest "${again[@]}" "$@"
