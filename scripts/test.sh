@@ -31,5 +31,5 @@ bash scripts/setup_env.sh --test
 bash scripts/virtual_cluster.sh install || echo "The tests that need a Slurm will be skipped."
 install_chromium || echo "The tests that need a Chromium will be skipped."
 again=()
-if [[ ${CI:-} == true ]]; then again=(--reruns=1 -rR --durations=30); fi
+if [[ ${CI:-} == true ]]; then again=(--reruns=1 -raR --durations=30); fi
 exec .venv/bin/python -m pytest "${again[@]}" "$@"
