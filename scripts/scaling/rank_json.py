@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scaling.contract import read_json, whole_number
 from scaling.errors import ScalingError
-from scaling.json_fields import number, pick
+from scaling.json_fields import number, pick, section
 
 _NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")
 _RATES = {"tokens_per_sec": "tokens/s", "samples_per_sec": "samples/s", "images_per_sec": "img/s"}
@@ -44,6 +44,8 @@ class RankEpoch:
     perplexity: float | None
     bleu: float | None
     host: str | None
+    steps: float | None = None  # optimizer steps
+    no_sync_pass_s: float | None = None  # the probe's pass without communication
 
 
 @dataclass
@@ -98,6 +100,8 @@ def parse_rank_record(record: dict, path: Path) -> RankEpoch:
         perplexity=pick(record, "validation_perplexity", "val_perplexity"),
         bleu=pick(record, "bleu", "val_bleu"),
         host=host if isinstance(host, str) else None,
+        steps=number(record, "steps"),
+        no_sync_pass_s=number(section(record, "probe"), "no_sync_pass_s"),
     )
 
 
