@@ -9,7 +9,7 @@ cost even then, and the small batch has the rest.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from scaling.diagnosis_parts import Late, RunParts, StepParts
@@ -92,10 +92,11 @@ def compare(here: RunParts, base: RunParts, lost_points: float | None = None) ->
     lost_points: as the tables have it, a mean over epochs' throughput; what it differs by from
     the seconds is not explained. Both must have epochs.
     """
-    now, then = here.mean, base.mean
+    then = base.mean
+    now = _bound_probe(here.mean, then, _has_smaller_pass(here, base))
     costs = {name: now.cost(name) for name in (*_PARTS, "step")}
     before = {name: then.cost(name) for name in (*_PARTS, "step")}
-    at_base = _reckon_at(now, then, here.passes, base.passes)
+    at_base = _reckon_at(now, then, _has_smaller_pass(here, base))
     saved = sum(costs[name] - at_base[name] for name in _PARTS)
     whole = costs["step"] - saved  # a sample, with the baseline's batch
     causes = []
@@ -122,12 +123,37 @@ def compare(here: RunParts, base: RunParts, lost_points: float | None = None) ->
     )  # fmt: skip
 
 
-def _reckon_at(now: StepParts, then: StepParts, passes: int, base_passes: int) -> dict[str, float]:
+def _has_smaller_pass(here: RunParts, base: RunParts) -> bool:
+    return here.mean.samples / here.passes < SMALLER * base.mean.samples / base.passes
+
+
+def _bound_probe(now: StepParts, then: StepParts, is_smaller: bool) -> StepParts:
+    """Take back what the probe gives to imbalance and communication beyond what there can be.
+
+    With the batch of the baseline, forward and backward are not faster than there. Where the
+    probe leaves less for them, it was disturbed, and a rank that it calls slow is none.
+    """
+    excess_s = 0.0 if is_smaller else then.cost("compute") * now.samples - now.compute_s
+    if excess_s <= 0:
+        return now
+    imbalance_s = max(now.imbalance_s - excess_s, 0.0)
+    left_s = excess_s - (now.imbalance_s - imbalance_s)
+    communication_s = max(now.communication_s - left_s, 0.0)
+    taken_s = now.imbalance_s - imbalance_s + now.communication_s - communication_s
+    return replace(
+        now,
+        imbalance_s=imbalance_s,
+        communication_s=communication_s,
+        compute_s=now.compute_s + taken_s,
+    )
+
+
+def _reckon_at(now: StepParts, then: StepParts, is_smaller: bool) -> dict[str, float]:
     """Return the costs a sample with the baseline's batch: equal ones unless it is larger."""
     costs = {name: now.cost(name) for name in _PARTS}
     if now.samples < SMALLER * then.samples:
         costs |= {name: getattr(now, f"{name}_s") / then.samples for name in _PER_STEP}
-    if now.samples / passes < SMALLER * then.samples / base_passes:
+    if is_smaller:
         costs["compute"] = then.cost("compute")
     return costs
 

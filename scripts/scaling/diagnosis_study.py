@@ -50,6 +50,8 @@ class Finding:
             lost = f"{points} % of a step is neither computing nor optimizer"
         else:
             lost = f"{self.efficiency_pct:.1f} % efficient, {points} points lost"
+            if self.loss.lost_points <= 0:
+                return f"{self.title}: {self.efficiency_pct:.1f} % efficient: nothing is lost"
         named = [f"{cause.name} {cause.points:.1f}" for cause in self.loss.named]
         causes = ", ".join(named) if named else "no cause stands out"
         return f"{self.title}: {lost}: {causes}"

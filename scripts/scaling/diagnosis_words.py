@@ -19,10 +19,18 @@ def say_points(points: float | None) -> str:
 
 
 def say_s(seconds: float, step_s: float) -> str:
-    """Return seconds in the unit that suits the step: 0.21 s, 12.3 ms, 0.62 ms."""
-    if step_s >= 0.1:
+    """Return seconds in the unit that suits the step: 1.21 s, 210.3 ms, 0.62 ms."""
+    if step_s >= 1:
         return f"{seconds:.2f} s"
     return f"{1e3 * seconds:.1f} ms" if step_s >= 0.01 else f"{1e3 * seconds:.2f} ms"
+
+
+def say_short(seconds: float) -> str:
+    """Return a time of any size with three digits: 1.24 ms, 496 µs."""
+    units = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
+    size, unit = next((each for each in units if seconds >= each[0]), units[-1])
+    places = max(2 - len(f"{int(seconds / size)}") + 1, 0)
+    return f"{seconds / size:.{places}f} {unit}"
 
 
 def say_gpus(gpus: int) -> str:
@@ -46,9 +54,12 @@ class Words:
     def _say_cost(self, points: float) -> str:
         if self.loss.base is None:
             return f"{say_points(points)} % of the step"
+        lost = self.loss.lost_points
         if points < 0:
             return f"{say_points(-points)} points less than at the baseline"
-        return f"{say_points(points)} of the {say_points(self.loss.lost_points)} points lost"
+        if points > lost:
+            return f"{say_points(points)} points, more than the {say_points(lost)} lost in all"
+        return f"{say_points(points)} of the {say_points(lost)} points lost"
 
     def _explain_part(self, cause: Cause) -> str:
         text = f"{self._compare(cause)}"
@@ -99,12 +110,12 @@ class Words:
         )
         if self.loss.without_small_batch is None:
             return f"{text}, so not smaller"
-        each = [1e6 * parts.cost("compute") for parts in (now, then)]
-        fixed = 1e3 * (now.optimizer_s + now.between_s + now.communication_s)
+        each, there = (say_short(parts.cost("compute")) for parts in (now, then))
+        fixed = say_s(now.optimizer_s + now.between_s + now.communication_s, now.step_s)
         return (
-            f"{text}; forward and backward take {each[0]:.3g} µs for one of them, {each[1]:.3g} µs "
-            f"there, and the {fixed:.3g} ms a step that do not shrink with it fall on fewer; with "
-            f"the baseline's batch {say_points(self.loss.without_small_batch)} points would be lost"
+            f"{text}; forward and backward take {each} for one of them, {there} there, and the "
+            f"{fixed} a step that do not shrink with it fall on fewer; with the baseline's batch "
+            f"{say_points(self.loss.without_small_batch)} points would be lost"
         )
 
     def explain_rest(self) -> str:
