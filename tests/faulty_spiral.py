@@ -1,0 +1,60 @@
+"""train_spiral.py with a fault, for test_diagnosis_injected.py; the trainer itself is untouched.
+
+DEVICE_S: each pass takes so many seconds more, in which no CPU works: as with a GPU, the time of
+a step does not depend on what else this machine does.
+FAULT, with several ranks only: `loader` (every batch comes LATE_S late), `rank` (rank 1's passes
+take LATE_S more), `stopped` (rank 1's process is stopped for three quarters of the time).
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+import train_spiral
+from training.launch import launch
+from training.spiral import SpiralPoints
+
+DEVICE_S = float(os.environ.get("DEVICE_S", 0))
+LATE_S = float(os.environ.get("LATE_S", 0))
+STOPPED_S, GOING_S = 0.006, 0.002
+
+
+def delay(function, seconds: float):
+    def late(*args):
+        time.sleep(seconds)
+        return function(*args)
+
+    return late
+
+
+def stop_again_and_again(pid: int) -> None:
+    """Stop the process for a moment, let it go for a shorter one, until it has ended."""
+    if os.fork() > 0:
+        return
+    while os.getppid() == pid:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(GOING_S)
+    os._exit(0)
+
+
+def main() -> None:
+    rank, is_alone = int(os.environ.get("RANK", 0)), os.environ.get("WORLD_SIZE", "1") == "1"
+    fault = "" if is_alone else os.environ.get("FAULT", "")
+    passes_s = DEVICE_S + (LATE_S if fault == "rank" and rank == 1 else 0)
+    if passes_s:
+        train_spiral.forward_backward = delay(train_spiral.forward_backward, passes_s)
+    if fault == "loader":
+        SpiralPoints.__getitems__ = delay(SpiralPoints.__getitems__, LATE_S)
+    if fault == "stopped" and rank == 1:
+        stop_again_and_again(os.getpid())
+    train_spiral.main()
+
+
+if __name__ == "__main__":
+    launch(main)
