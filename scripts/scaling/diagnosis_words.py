@@ -55,11 +55,11 @@ class Words:
         if self.loss.base is None:
             return f"{say_points(points)} % of the step"
         lost = self.loss.lost_points
-        if points < 0:
+        if points <= -0.05:
             return f"{say_points(-points)} points less than at the baseline"
-        if points > lost:
+        if points > lost + 0.05:
             return f"{say_points(points)} points, more than the {say_points(lost)} lost in all"
-        return f"{say_points(points)} of the {say_points(lost)} points lost"
+        return f"{say_points(max(points, 0.0))} of the {say_points(lost)} points lost"
 
     def _explain_part(self, cause: Cause) -> str:
         text = f"{self._compare(cause)}"

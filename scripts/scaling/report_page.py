@@ -11,12 +11,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scaling.diagnosis import RULE
+from scaling.diagnosis_text import BATCH_DEFINITION, DEFINITION
 from scaling.errors import ScalingError
 from scaling.grid import Grid
 from scaling.plots import list_charts
 from scaling.plots_data import Study
 from scaling.plots_load import make_studies
 from scaling.plots_scaling import list_compared
+from scaling.report_diagnosis import DiagnosisPart, list_diagnoses, state_loss
 from scaling.report_differences import Differences, find_differences
 from scaling.report_figures import Figure, draw_figures
 from scaling.report_runs import make_run_page
@@ -36,7 +39,7 @@ _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 @dataclass(frozen=True)
 class WorkloadPart:
-    """One workload's part: the README's tables, the means, the charts, what differs."""
+    """One workload's part: the README's tables, means, losses, charts, what differs."""
 
     name: str
     tables: Report
@@ -47,6 +50,7 @@ class WorkloadPart:
     differences: Differences | None
     grids: list[Grid]
     no_grids: str
+    diagnoses: list[DiagnosisPart]
 
 
 def make_page(
@@ -75,7 +79,8 @@ def make_page(
         "folder": str(folder),
         "made_utc": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "reload_s": reload_s,
-        "verdict": state_verdict(list(studies.values()), runs),
+        "verdict": state_verdict(list(studies.values()), runs, _list_losses(parts)),
+        "loss_definitions": (DEFINITION, BATCH_DEFINITION, RULE),
         "states": [(str(s), n) for s in State if (n := Counter(r.state for r in started)[s])],
         "waiting": [run.reason for run in runs if not run.id],
         "parts": parts,
@@ -91,7 +96,7 @@ def _make_part(
 ) -> WorkloadPart:
     site = describe_site(workload) if describe_site else Site()
     ours = [run for run in started if (run.workload or "tinyimagenet") == workload]
-    grids, no_grids = _list_grids(started, workload)
+    grids, diagnoses, no_grids = _list_grids(started, workload)
     figures, not_drawn = draw_figures(list_charts(study), key) if study else ([], [])
     return WorkloadPart(
         workload,
@@ -103,15 +108,22 @@ def _make_part(
         find_differences(ours),
         grids,
         no_grids,
+        diagnoses,
     )
 
 
-def _list_grids(started: list[Run], workload: str) -> tuple[list[Grid], str]:
-    """Return every other table of the workload, or why there is none."""
+def _list_grids(started: list[Run], workload: str) -> tuple[list[Grid], list[DiagnosisPart], str]:
+    """Return every other table of the workload and what its scales lose, or why there is none."""
     try:
-        return list_study_grids(make_study_of_runs(started, workload)), ""
+        study = make_study_of_runs(started, workload)
+        return list_study_grids(study), list_diagnoses(study), ""
     except ScalingError as error:
-        return [], str(error)
+        return [], [], str(error)
+
+
+def _list_losses(parts: list[WorkloadPart]) -> list[str]:
+    found = (state_loss(part.name, part.diagnoses) for part in parts if part.diagnoses)
+    return [text for text in found if text]
 
 
 def _list_means(study: Study) -> list[list[str]]:

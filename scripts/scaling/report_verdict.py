@@ -1,6 +1,7 @@
 """The report's first words: what scales how far, and what stands in the way of knowing it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scaling.plots_data import Config, Series, Study
@@ -28,9 +29,12 @@ def judge_efficiency(config: Config, efficiency_pct: float) -> str:
     return "poor" if efficiency_pct < POOR_PCT else "fair"
 
 
-def state_verdict(studies: list[Study], runs: list[Run]) -> list[Sentence]:
-    """Return the verdict on each workload, then on the runs."""
+def state_verdict(
+    studies: list[Study], runs: list[Run], losses: Sequence[str] = ()
+) -> list[Sentence]:
+    """Return the verdict on each workload, to what efficiency is lost, then on the runs."""
     found = [sentence for study in studies for sentence in _judge_study(study)]
+    found += [Sentence("note", text) for text in losses]
     return found + _count_runs(runs) + _warn(studies)
 
 
