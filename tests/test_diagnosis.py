@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from diagnosis_runs import rank, write_known_run
-from run_folders import put
+from run_folders import put, write_run
 from scaling.diagnosis_logs import describe_transport, read_gpu_loads, read_transport
 from scaling.diagnosis_study import diagnose
 from scaling.diagnosis_text import make_grid, make_text, write_finding
@@ -129,6 +129,35 @@ def test_a_disturbed_probe_makes_no_slow_rank(tmp_path):
     assert finding.loss.lost_points == pytest.approx(13.5, abs=0.05)
     assert points(finding)["imbalance"] == pytest.approx(0.0, abs=0.05)
     assert names(finding) == ["communication"]
+
+
+def test_a_baseline_of_several_gpus_has_parts_of_its_own(tmp_path):
+    """No 1-GPU run: what two GPUs wait for and send already is no loss of eight."""
+    two = rank(own=0.22, comm=0.05)
+    write_known_run(tmp_path, 1, 2, "10", [two] * 2)
+    write_known_run(tmp_path, 1, 8, "11", [rank(own=0.22, comm=0.15, waits=0.08)] * 7
+                    + [rank(own=0.30, comm=0.15)])  # fmt: skip
+    alone, finding = find(tmp_path)
+    assert names(alone) == ["communication", "data"]
+    assert points(finding)["communication"] == pytest.approx(20.0, abs=0.05)
+    assert points(finding)["imbalance"] == pytest.approx(16.0, abs=0.05)
+    assert "50.0 ms of 320.0 ms at 2 GPUs" in write_finding(finding)
+
+
+def test_what_is_not_explained_is_in_the_headline(tmp_path):
+    write_known_run(tmp_path, 1, 1, "10", [BASE])
+    write_known_run(tmp_path, 1, 2, "11", [rank(data=0.09, own=0.39)] * 2)
+    _, finding = find(tmp_path)
+    assert finding.headline.endswith("36.0 points lost: data wait 12.0, not explained 24.0")
+
+
+def test_an_older_workshops_run_without_json_says_what_it_lacks(tmp_path):
+    write_run(tmp_path, 1, 1, "10", record={}, throughput=700.0)
+    write_run(tmp_path, 1, 2, "11", record={}, throughput=1050.0)
+    _, finding = find(tmp_path)
+    assert finding.loss is None
+    assert "75.0 % efficient, but no breakdown of its steps is recorded" in finding.headline
+    assert any("job 11: no rank<r>_results_epoch<e>.json" in gap for gap in finding.gaps)
 
 
 # ---- A small batch --------------------------------------------------------------------------

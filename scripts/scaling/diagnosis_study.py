@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scaling.diagnosis import Loss, compare, look_at
+from scaling.diagnosis import NAMED_POINTS, Loss, compare, look_at
 from scaling.diagnosis_parts import RunParts, pool, read_parts
 from scaling.diagnosis_signs import list_signs
 from scaling.diagnosis_words import Words
@@ -44,7 +44,8 @@ class Finding:
     def headline(self) -> str:
         """The loss in a sentence: its size, and the causes that stand out."""
         if self.loss is None:
-            return f"{self.title}: no breakdown of its steps is recorded"
+            efficient = "" if self.base is None else f"{self.efficiency_pct:.1f} % efficient, but "
+            return f"{self.title}: {efficient}no breakdown of its steps is recorded"
         points = f"{self.loss.lost_points:.1f}"
         if self.base is None:
             lost = f"{points} % of a step is neither computing nor optimizer"
@@ -53,7 +54,11 @@ class Finding:
             if self.loss.lost_points <= 0:
                 return f"{self.title}: {self.efficiency_pct:.1f} % efficient: nothing is lost"
         named = [f"{cause.name} {cause.points:.1f}" for cause in self.loss.named]
-        causes = ", ".join(named) if named else "no cause stands out"
+        named = named or ["no cause stands out"]
+        rest = self.loss.unexplained
+        if (rest.points or 0.0) >= NAMED_POINTS:
+            named.append(f"{rest.name} {rest.points:.1f}")
+        causes = ", ".join(named)
         return f"{self.title}: {lost}: {causes}"
 
 
@@ -63,8 +68,9 @@ def diagnose(study: Study, jobs: Sequence[str] = ()) -> list[Finding]:
     jobs: only the scales with these runs, each run by itself instead of the mean over repeats.
     """
     scales = [_choose(scale, jobs) for scale in study.scales]
+    base = _read(study.baseline)
     return [
-        _look(study, scale, alone=full is study.baseline)
+        _look(study, scale, base, alone=full is study.baseline)
         for scale, full in zip(scales, study.scales, strict=True)
         if scale is not None
     ]
@@ -77,9 +83,12 @@ def _choose(scale: Scale, jobs: Sequence[str]) -> Scale | None:
     return replace(scale, runs=runs) if runs else None
 
 
-def _look(study: Study, scale: Scale, alone: bool) -> Finding:
-    base = study.baseline
-    parts, gaps = _read(scale)
+def _look(
+    study: Study, scale: Scale, base_read: tuple[RunParts, list[str]], alone: bool
+) -> Finding:
+    base, (base_parts, base_gaps) = study.baseline, base_read
+    parts, gaps = base_read if scale is base else _read(scale)
+    gaps = list(gaps)
     efficiency = None if alone else compute_efficiency(study, scale, "throughput")
     if not alone and (not study.is_compared(scale) or efficiency is None):
         why = scale.difference or "one of the two has no throughput"
@@ -87,14 +96,10 @@ def _look(study: Study, scale: Scale, alone: bool) -> Finding:
         efficiency = None
     elif alone and len(study.scales) == 1:
         gaps.append("no other scale to compare with: run the 1-GPU job, the baseline, and a larger")
-    loss, against = None, None
-    if parts.epochs:
-        loss = look_at(parts)
+    loss, against = look_at(parts) if parts.epochs else None, None
     if efficiency is not None:
-        base_parts, base_gaps = _read(base)
         gaps += [gap for gap in base_gaps if gap not in gaps]
-        against = base
-        loss = None
+        loss, against = None, base
         if parts.epochs and base_parts.epochs:
             loss = compare(parts, base_parts, 100 - 100 * float(efficiency))
     run = scale.latest.run
