@@ -3,7 +3,8 @@
 DEVICE_S: each pass takes so many seconds more, in which no CPU works: as with a GPU, the time of
 a step does not depend on what else this machine does.
 FAULT, with several ranks only: `loader` (every batch comes LATE_S late), `rank` (rank 1's passes
-take LATE_S more), `stopped` (rank 1's process is stopped for three quarters of the time).
+take LATE_S more), `tracker` (each step is followed by LATE_S of logging), `stopped` (rank 1's
+process is stopped for three quarters of the time).
 """
 
 import os
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import train_spiral
 from training.launch import launch
+from training.run import TrainingRun
 from training.spiral import SpiralPoints
 
 DEVICE_S = float(os.environ.get("DEVICE_S", 0))
@@ -51,6 +53,8 @@ def main() -> None:
         train_spiral.forward_backward = delay(train_spiral.forward_backward, passes_s)
     if fault == "loader":
         SpiralPoints.__getitems__ = delay(SpiralPoints.__getitems__, LATE_S)
+    if fault == "tracker":
+        TrainingRun.end_step = delay(TrainingRun.end_step, LATE_S)
     if fault == "stopped" and rank == 1:
         stop_again_and_again(os.getpid())
     train_spiral.main()

@@ -6,12 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from diagnosis_runs import rank, write_known_run
+from diagnosis_runs import make_record, rank, write_known_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from run_folders import put, write_run
+from scaling.diagnosis import compare, look_at
 from scaling.diagnosis_logs import describe_transport, read_gpu_loads, read_transport
+from scaling.diagnosis_parts import RunParts, break_down
 from scaling.diagnosis_study import diagnose
 from scaling.diagnosis_text import make_grid, make_text, write_finding
+from scaling.diagnosis_words import Words
 from scaling.errors import ScalingError
+from scaling.rank_json import parse_rank_record
 from scaling.runs import find_runs
 from scaling.study import make_study_of_runs
 
@@ -158,6 +164,45 @@ def test_an_older_workshops_run_without_json_says_what_it_lacks(tmp_path):
     assert finding.loss is None
     assert "75.0 % efficient, but no breakdown of its steps is recorded" in finding.headline
     assert any("job 11: no rank<r>_results_epoch<e>.json" in gap for gap in finding.gaps)
+
+
+TIMES = st.floats(0, 1e3)
+RANKS = st.lists(
+    st.fixed_dictionaries(
+        dict.fromkeys(("data", "own", "comm", "waits", "optimizer", "other", "copy"), TIMES)
+    ),
+    min_size=1, max_size=5,
+)  # fmt: skip
+
+
+def read_steps(ranks: list[dict], batch: int, passes: int, probe: bool) -> RunParts:
+    records = [
+        parse_rank_record(make_record(n, 1, parts, 0.001, batch, passes, probe, parts["waits"]),
+                          Path(f"rank{n}_results_epoch1.json"))
+        for n, parts in enumerate(ranks)
+    ]  # fmt: skip
+    step, late = break_down(records, passes)
+    return RunParts((step,), (late,), passes, probe or len(ranks) == 1, True, ())
+
+
+@settings(deadline=None)  # the machine is shared
+@given(RANKS, RANKS, st.sampled_from([(512, 1), (64, 1), (64, 8)]), st.booleans())
+def test_whatever_the_ranks_clocks_say_the_parts_add_up(here, base, shape, probe):
+    now, then = read_steps(here, *shape, probe), read_steps(base, 512, 1, True)
+    for step in (now.mean, then.mean):
+        parts = [step.data_s, step.communication_s, step.imbalance_s, step.optimizer_s,
+                 step.between_s, step.compute_s]  # fmt: skip
+        assert sum(parts) == pytest.approx(step.step_s)
+        assert min(parts) >= -1e-9 * step.step_s
+    loss = compare(now, then)
+    shares = [cause.points or 0.0 for cause in (*loss.causes, loss.unexplained)]
+    scale = max(map(abs, shares))
+    assert sum(shares) == pytest.approx(loss.lost_points, abs=1e-6 * max(scale, 1))
+    alone = look_at(now)
+    for found, base_gpus in ((loss, len(base)), (alone, None)):
+        words = Words(found, len(here), base_gpus)
+        texts = [words.explain(c) + words.advise(c, None) for c in found.causes]
+        assert not {"nan", "inf"} & set(" ".join([*texts, words.explain_rest()]).split())
 
 
 # ---- A small batch --------------------------------------------------------------------------

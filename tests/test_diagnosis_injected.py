@@ -60,6 +60,7 @@ def test_healthy_control_names_no_cause(tmp_path, base):
     [
         ("loader", "data", "Data wait: 1"),
         ("rank", "imbalance", "rank 1"),
+        ("tracker", "between", "Monitoring and bookkeeping: 1"),
     ],
 )
 def test_injected_delay_ranks_first(tmp_path, base, fault, cause, words):

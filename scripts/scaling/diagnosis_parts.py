@@ -21,7 +21,7 @@ from scaling.rank_json import RankEpoch
 from scaling.run_epochs import find_warmup_epochs, read_ranks
 from scaling.run_record import Run
 
-_CLOCKED = ("data_wait_s", "compute_s")  # without these there is no breakdown
+ROUNDED = 1.01  # parts may come to so much of the time that they are of
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,19 @@ def read_parts(run: Run) -> RunParts:
 
 def _is_whole(ranks: list[RankEpoch], world_size: int | None) -> bool:
     """Whether every rank's file of an epoch is there, with a breakdown that can be one."""
-    return world_size in (None, len(ranks)) and all(
-        r.training_s > 0 and (r.steps or 0) > 0 and (r.samples or 0) > 0
-        and all((getattr(r, name) is not None) for name in _CLOCKED)
-        and all((getattr(r, name) or 0) >= 0 for name in (*_CLOCKED, "copy_s", "optimizer_s"))
-        for r in ranks
-    )  # fmt: skip
+    return world_size in (None, len(ranks)) and all(map(_is_breakdown, ranks))
+
+
+def _is_breakdown(rank: RankEpoch) -> bool:
+    parts = (rank.data_wait_s, rank.compute_s, rank.copy_s or 0.0, rank.optimizer_s or 0.0)
+    return (
+        rank.training_s > 0
+        and (rank.steps or 0) > 0
+        and (rank.samples or 0) > 0
+        and None not in parts
+        and min(parts) >= 0
+        and sum(parts) <= ROUNDED * rank.training_s
+    )
 
 
 def _list_gaps(run: Run, by_epoch: dict, whole: dict, steady: dict) -> tuple[str, ...]:
