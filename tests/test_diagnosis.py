@@ -563,6 +563,39 @@ def test_a_slow_loader_is_told_by_the_cpus_it_has(tmp_path, cpu_pct, words):
     assert words in write_finding(find(tmp_path)[1])
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("jpeg", "To do: decode the images once (--input cache)."),
+     ("cache", "To do: keep the decoded cache on a local disk"),
+     (None, "To do: more --num-workers and --cpus-per-task")],
+)  # fmt: skip
+def test_advice_on_data_knows_how_they_were_read(tmp_path, kind, words):
+    settings = {} if kind is None else {"input": kind}
+    write_known_run(tmp_path, 1, 1, "10", [BASE], **settings)
+    write_known_run(tmp_path, 1, 2, "11", [rank(data=0.21)] * 2, **settings)
+    assert words in write_finding(find(tmp_path)[1])
+
+
+@pytest.mark.parametrize(
+    ("late_s", "words"), [(0.62, "half of rank 0's take up to 300.0 ms, one in 20 takes 620.0 ms"),
+                          (0.44, None)],
+)  # fmt: skip
+def test_uneven_steps_are_shown(tmp_path, late_s, words):
+    """The first epoch is warm-up and does not count."""
+    folder = write_known_run(tmp_path, 1, 1, "10", [BASE])
+    epochs = [
+        {"epoch_idx": n, "samples_per_sec_global": 1600.0, "epoch_wall_time_sec": 5.0,
+         "step_time_p50_sec": 0.3, "step_time_p95_sec": late_s if n > 1 else 9.0}
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    metrics = {"schema_version": "2.0", "hardware": {"world_size": 1}, "epochs": epochs}
+    put(folder / "results/10/training_metrics.json", json.dumps(metrics))
+    (finding,) = find(tmp_path)
+    found = [text for text in finding.seen if text.startswith("Uneven steps")]
+    assert (not found) == (words is None)
+    assert words is None or words in found[0]
+
+
 def test_the_profiler_is_named_where_the_time_goes_between_the_steps(tmp_path):
     write_known_run(tmp_path, 1, 1, "10", [BASE])
     argv = ["train.py", "--profile", "20", "--checkpoint-every=0"]

@@ -45,7 +45,7 @@ def test_verdict_says_to_what_the_efficiency_is_lost(tmp_path):
         "320.0 ms of a 640.0 ms step at 4 GPUs, 0.0 ms of 320.0 ms at 1 GPU: 50.0 of the 50.0 "
         "points lost."
     )
-    assert "In the logs: Socket transport: NCCL talks through TCP sockets" in second
+    assert "Seen: Socket transport: NCCL talks through TCP sockets" in second
 
 
 def test_every_scale_has_its_causes_and_the_worst_is_open(tmp_path):

@@ -1,5 +1,7 @@
 """What to know besides a loss' causes: signs in a run's logs, and logs that are not there."""
 
+from statistics import fmean
+
 from scaling.diagnosis import LABELS
 from scaling.diagnosis_logs import (
     GpuLoad,
@@ -11,12 +13,16 @@ from scaling.diagnosis_logs import (
 )
 from scaling.diagnosis_parts import StepParts
 from scaling.errors import ScalingError
+from scaling.json_fields import number
+from scaling.metrics_json import read_training_metrics
+from scaling.run_epochs import find_warmup_epochs
 from scaling.run_record import Run
 
 SHORT_COMPUTE_S = 0.010  # a step that computes less is over before its overheads are
 MUCH_OVERHEAD = 0.25  # of a step
 LOW_LOAD_PCT, LITTLE_WAITING = 50.0, 0.25
 LEAST_INTERVAL_S = 1.0  # loggers that sample more often cost something
+UNEVEN = 1.5  # times the median step: one step in 20 takes as long, or longer
 MONITORS = {"--profile": "the profiler", "--checkpoint-every": "checkpoints"}
 
 
@@ -30,6 +36,8 @@ def list_signs(run: Run, step: StepParts | None) -> tuple[list[str], list[str]]:
         if (run.nodes or 1) > 1:
             _add_transport(run, seen, gaps)
     if step is not None and (text := describe_small_batch(step, loads)):
+        seen.append(text)
+    if text := describe_uneven_steps(run):
         seen.append(text)
     for node, _, interval_s in read_cpu_use(run):
         if interval_s is not None and interval_s < LEAST_INTERVAL_S:
@@ -111,6 +119,43 @@ def describe_cpu_use(run: Run) -> str | None:
     if pct / 100 > 0.8 * int(cpus):
         return f"{used}: more loaders will not help, ask for more --cpus-per-task"
     return f"{used}: more --num-workers may help, unless the files come slowly"
+
+
+_INPUTS = {
+    "jpeg": "decode the images once (--input cache)",
+    "cache": "keep the decoded cache on a local disk or in memory, or the images on the GPU "
+    "(--input device)",
+}
+
+
+def advise_on_data(run: Run) -> str:
+    """Return what to do about waiting for data, by how the run read them."""
+    settings = run.settings or {}
+    by_input = _INPUTS.get(str(settings.get("input")))
+    usual = "more --num-workers and --cpus-per-task, or data that need no decoding"
+    use = None if settings.get("input") == "device" else describe_cpu_use(run)
+    return "; ".join(filter(None, [by_input, use])) or usual
+
+
+def describe_uneven_steps(run: Run) -> str | None:
+    """Return how much longer rank 0's late steps take: lateness in turns, or a few long stalls."""
+    try:
+        metrics = read_training_metrics(run.results_dir / "training_metrics.json")
+    except ScalingError:
+        return None  # it names itself in the run's problems
+    names = ("step_time_p50_sec", "step_time_p95_sec")
+    pairs = [[number(epoch.record, name) for name in names] for epoch in metrics.epochs]
+    warmup = find_warmup_epochs(run)
+    steady = [pair for pair in pairs[warmup:] or pairs if None not in pair]
+    if not steady:
+        return None
+    usual_s, late_s = (fmean(each) for each in zip(*steady, strict=True))
+    if not 0 < UNEVEN * usual_s <= late_s:
+        return None
+    return (
+        f"Uneven steps: half of rank 0's take up to {1e3 * usual_s:.1f} ms, one in 20 takes "
+        f"{1e3 * late_s:.1f} ms or more"
+    )
 
 
 def list_monitors(run: Run) -> list[str]:

@@ -90,7 +90,7 @@ def write_finding(finding: Finding) -> str:
         rest = [f"{c.name} {_say(c)}" for c in finding.loss.causes if c not in named]
         lines.append(f"  Not named: {', '.join(rest)}.")
         lines.append(f"  {finding.loss.unexplained.label}: {words.explain_rest()}.")
-    lines += [f"  In the logs: {text}." for text in finding.seen]
+    lines += [f"  Seen: {text}." for text in finding.seen]
     lines += [f"  Not known: {text}." for text in finding.gaps]
     return "\n".join(map(_clean, lines)) + "\n"
 

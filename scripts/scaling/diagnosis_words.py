@@ -1,7 +1,7 @@
 """The sentences of a diagnosis: each cause with the seconds that its points were made from."""
 
 from scaling.diagnosis import Cause, Loss, find_late
-from scaling.diagnosis_signs import describe_cpu_use, list_monitors
+from scaling.diagnosis_signs import advise_on_data, list_monitors
 from scaling.numbers import round_half_even
 from scaling.run_record import Run
 
@@ -144,8 +144,7 @@ class Words:
     def advise(self, cause: Cause, run: Run | None) -> str:
         """Return what to do about a cause."""
         if cause.key == "data":
-            use = describe_cpu_use(run) if run else None
-            return use or "more --num-workers and --cpus-per-task, or data that need no decoding"
+            return advise_on_data(run) if run else "data that need less work for each batch"
         if cause.key == "communication":
             others_s = self.step.step_s - self.step.communication_s
             factor = cause.here_s * (1 / FULL_STEP - 1) / others_s if others_s > 0 else 1.0
@@ -157,7 +156,9 @@ class Words:
         if cause.key == "imbalance":
             return "look at that rank's node: clocks, other jobs, its share of the CPUs and files"
         if cause.key == "batch":
-            return "a larger batch per GPU, or fewer GPUs for this global batch"
+            text = "a larger batch per GPU, or fewer GPUs for this global batch"
+            is_off = run is not None and (run.settings or {}).get("cuda_graph") is False
+            return text + ("; or --cuda-graph, one launch a pass" if is_off else "")
         known = list_monitors(run) if run else []
         done = f"this run was told to: {', '.join(known)}; " if known else ""
         return f"{done}what is done in every step can be done less often"

@@ -64,7 +64,7 @@ def state_loss(workload: str, parts: list[DiagnosisPart]) -> str | None:
     if lost < NAMED_POINTS:
         return None
     where = f"{workload}: {worst.finding.scale.label} loses {lost:.1f} points of efficiency"
-    signs = "".join(f" In the logs: {text}." for text in worst.finding.seen)
+    signs = "".join(f" Seen: {text}." for text in worst.finding.seen)
     if worst.finding.loss is None:
         gaps = worst.finding.gaps
         return f"{where}. To what is not recorded" + (f": {gaps[0]}." if gaps else ".") + signs
