@@ -137,6 +137,18 @@ def test_a_disturbed_probe_makes_no_slow_rank(tmp_path):
     assert names(finding) == ["communication"]
 
 
+def test_the_probe_cannot_find_more_work_than_the_training_had(tmp_path):
+    """Rank 1's probe was disturbed: 0.50 s for a pass that takes 0.27 s in every step."""
+    folder = write_known_run(tmp_path, 1, 2, "11", [rank(comm=0.05)] * 2)
+    for path in folder.glob("results/11/rank1_*.json"):
+        record = json.loads(path.read_text())
+        record["probe"]["no_sync_pass_s"] = 0.50
+        put(path, json.dumps(record))
+    (alone,) = find(tmp_path)
+    assert points(alone)["imbalance"] == pytest.approx(0.0, abs=0.05)
+    assert points(alone)["communication"] == pytest.approx(100 * 0.05 / 0.37, abs=0.05)
+
+
 def test_a_baseline_of_several_gpus_has_parts_of_its_own(tmp_path):
     """No 1-GPU run: what two GPUs wait for and send already is no loss of eight."""
     two = rank(own=0.22, comm=0.05)
@@ -257,9 +269,12 @@ def test_more_passes_of_the_same_batch_are_no_smaller_batch_to_compute(tmp_path)
 def test_accumulated_passes_communicate_once(tmp_path, passes):
     write_known_run(tmp_path, 1, 1, "10", [BASE], batch=128, passes=passes)
     write_known_run(tmp_path, 1, 2, "11", [rank(comm=0.18)] * 2, batch=128, passes=passes)
-    _, finding = find(tmp_path)
+    write_known_run(tmp_path, 1, 4, "12", [FAST, SLOW, FAST, FAST], batch=128, passes=passes)
+    _, finding, uneven = find(tmp_path)
     assert points(finding)["communication"] == pytest.approx(36.0, abs=0.05)
     assert points(finding)["imbalance"] == pytest.approx(0.0, abs=0.05)
+    assert points(uneven)["imbalance"] == pytest.approx(36.0, abs=0.05)
+    assert "takes 450.0 ms, a typical rank 270.0 ms" in write_finding(uneven)
 
 
 # ---- What is named, and what is not -----------------------------------------------------------

@@ -4,8 +4,11 @@ All runs here are on two ranks, against one rank without the fault. A "device" t
 the CPU sleeps (faulty_spiral.py) keeps the control healthy on a machine that does other things.
 """
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -113,10 +116,23 @@ def render_job(folder: Path) -> Path:
     return job
 
 
-def throttle(slurm, verb: str, *rate: str) -> None:
-    for node in ("node1", "node2"):
-        space = ["ip", "netns", "exec", f"vs-{slurm.name}-{node}"]
-        subprocess.run([*space, "tc", "qdisc", verb, "dev", "ib0", "root", *rate], check=True)
+@contextmanager
+def throttled(slurm, rate: str) -> Iterator[None]:
+    """Both nodes send no faster; skipped where the kernel has no token bucket, but in CI."""
+    spaces = [["ip", "netns", "exec", f"vs-{slurm.name}-{node}"] for node in ("node1", "node2")]
+    limit = ["root", "tbf", "rate", rate, "burst", "16kb", "latency", "2s"]
+    try:
+        for space in spaces:
+            command = [*space, "tc", "qdisc", "add", "dev", "ib0", *limit]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+                give_up(f"a link cannot be throttled here: {done.stderr.strip()}")
+        yield
+    finally:
+        for space in spaces:
+            command = [*space, "tc", "qdisc", "del", "dev", "ib0", "root"]
+            subprocess.run(command, capture_output=True, check=False)
 
 
 @pytest.mark.slurm
@@ -133,11 +149,8 @@ def test_throttled_link_ranks_first_and_an_open_one_does_not(tmp_path, base, slu
         return diagnose(make_study_of_runs(runs, "spiral"))[-1]
 
     # 70 kB of gradients a step: 0.14 s at 4 Mbit/s.
-    throttle(slurm, "add", "tbf", "rate", "4mbit", "burst", "16kb", "latency", "2s")
-    try:
+    with throttled(slurm, "4mbit"):
         finding = run_job()
-    finally:
-        throttle(slurm, "del")
     text = write_finding(finding)
     assert (finding.scale.nodes, finding.scale.gpus) == (2, 2)
     assert name_causes(finding)[:1] == ["communication"], text
