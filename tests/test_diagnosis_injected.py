@@ -23,8 +23,6 @@ DEVICE = {"DEVICE_S": "0.1"}
 OPTIONS = ["--epochs=4", "--limit-batches=8", "--batch-size=64", "--hidden-dims=128,128"]
 # The device takes 0.1 s for a pass, of 64 samples or of 32: so few do not fill it.
 TINY = [*OPTIONS, "--scaling=strong", "--global-batch-size=64"]
-HEAVY = ["--epochs=4", "--limit-batches=8", "--samples=60000", "--batch-size=3000",
-         f"--hidden-dims={','.join(['32'] * 12)}"]  # fmt: skip
 
 
 def train(folder: Path, options: list[str], processes: int = 1, **variables: str) -> Path:
@@ -63,6 +61,7 @@ def test_healthy_control_names_no_cause(tmp_path, base):
     [
         ("loader", "data", "Data wait: 1"),
         ("rank", "imbalance", "rank 1"),
+        ("stopped", "imbalance", "rank 1"),  # by the system, in all that it does
         ("tracker", "between", "Monitoring and bookkeeping: 1"),
     ],
 )
@@ -73,18 +72,8 @@ def test_injected_delay_ranks_first(tmp_path, base, fault, cause, words):
     assert name_causes(finding)[:1] == [cause], text
     assert words in text.splitlines()[1]
     first, loss = finding.loss.named[0], finding.loss.lost_points
-    # 0.1 s of 0.2 s and a little: half of the efficiency, and nearly all of the loss.
+    # 0.1 s of 0.2 s and a little: half of the efficiency, and most of the loss.
     assert 30 < first.points < 60 and first.points > 0.6 * loss, text
-
-
-def test_stopped_rank_is_the_slow_one(tmp_path):
-    """No sleep in the program: the system takes rank 1's time away, in all that it does."""
-    one = train(tmp_path / "one", HEAVY)
-    two = train(tmp_path / "two", HEAVY, processes=2, FAULT="stopped")
-    finding = compare(one, two)
-    text = write_finding(finding)
-    assert name_causes(finding)[:1] == ["imbalance"], text
-    assert "rank 1" in text and "is the slow one" in text
 
 
 def test_tiny_batch_ranks_first(tmp_path):
