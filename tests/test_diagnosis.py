@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from run_folders import put, write_run
 from scaling.diagnosis import compare, look_at
 from scaling.diagnosis_logs import describe_transport, read_gpu_loads, read_transport
-from scaling.diagnosis_parts import RunParts, break_down
+from scaling.diagnosis_parts import RunParts, StepParts, break_down
 from scaling.diagnosis_study import diagnose
 from scaling.diagnosis_text import make_grid, make_text, write_finding
 from scaling.diagnosis_words import Words
@@ -215,6 +215,33 @@ def test_whatever_the_ranks_clocks_say_the_parts_add_up(here, base, shape, probe
         words = Words(found, len(here), base_gpus)
         texts = [words.explain(c) + words.advise(c, None) for c in found.causes]
         assert not {"nan", "inf"} & set(" ".join([*texts, words.explain_rest()]).split())
+
+
+def one_step(**seconds: float) -> RunParts:
+    """A run of one epoch, with these parts and no others."""
+    samples = seconds.pop("samples")
+    parts = dict.fromkeys(("data_s", "copy_s", "communication_s", "imbalance_s", "optimizer_s",
+                           "between_s", "compute_s"), 0.0) | seconds  # fmt: skip
+    step_s = sum(parts.values())
+    step = StepParts(step_s, samples, **parts, probed_s=parts["compute_s"])
+    return RunParts((step,), (None,), 1, True, True, ())
+
+
+def test_a_baseline_that_computes_nothing_is_divided_by_all_the_same():
+    loss = compare(one_step(samples=64, compute_s=0.1), one_step(samples=512, data_s=0.4))
+    assert loss.lost_points == pytest.approx(50.0)
+    shares = {cause.key: cause.points for cause in loss.causes}
+    assert shares["data"] == pytest.approx(-50.0) and shares["batch"] == 0
+
+
+@pytest.mark.parametrize(("samples", "communication"), [(512, 0.0), (1024, 20.0)])
+def test_only_the_same_batch_bounds_the_probe(samples, communication):
+    """A larger batch may well take less time a sample; then communication stays what it is."""
+    here = one_step(samples=samples, compute_s=0.2 * samples / 512, communication_s=0.1)
+    base = one_step(samples=512, compute_s=0.3)
+    loss = compare(here, base)
+    shares = {cause.key: cause.points for cause in loss.causes}
+    assert shares["communication"] == pytest.approx(communication)
 
 
 # ---- A small batch --------------------------------------------------------------------------
@@ -652,9 +679,10 @@ def test_json_has_the_numbers_unrounded(study):
     done = run_command(study, "--json", "--job", "11")
     (table,) = json.loads(done.stdout)["tables"]
     rows = {row["cause"]: row for row in table["rows"]}
-    assert rows["Data wait (named)"]["points"] == pytest.approx(20.0)
-    assert rows["Data wait (named)"]["here_s"] == pytest.approx(0.13)
-    assert rows["Data wait (named)"]["base_s"] == pytest.approx(0.03)
+    assert rows["Data wait"]["points"] == pytest.approx(20.0)
+    assert rows["Data wait"]["here_s"] == pytest.approx(0.13)
+    assert rows["Data wait"]["base_s"] == pytest.approx(0.03)
+    assert [rows[c]["place"] for c in rows][:3] == [1, 2, None]
     assert rows["Lost in all"]["base_s"] == pytest.approx(0.32)
     total = sum(row["points"] for cause, row in rows.items() if cause != "Lost in all")
     assert total == pytest.approx(rows["Lost in all"]["points"])

@@ -29,6 +29,7 @@ LABELS = {
     "batch": "Small per-GPU batch",
     "between": "Monitoring and bookkeeping",
     "unexplained": "Not explained",
+    "rest": "The rest",  # of a step looked at by itself
 }
 _CAUSES = ("data", "communication", "imbalance", "between")  # that are parts of a step
 _PER_STEP = ("communication", "optimizer", "between")  # cost the same whatever the batch
@@ -93,11 +94,14 @@ def compare(here: RunParts, base: RunParts, lost_points: float | None = None) ->
     the seconds is not explained. Both must have epochs.
     """
     then = base.mean
-    now = _bound_probe(here.mean, then, _has_smaller_pass(here, base))
+    size = _compare_passes(here, base)
+    now = _bound_probe(here.mean, then) if SMALLER <= size <= 1 / SMALLER else here.mean
     costs = {name: now.cost(name) for name in (*_PARTS, "step")}
     before = {name: then.cost(name) for name in (*_PARTS, "step")}
-    at_base = _reckon_at(now, then, _has_smaller_pass(here, base))
+    at_base = _reckon_at(now, then, size < SMALLER)
     saved = sum(costs[name] - at_base[name] for name in _PARTS)
+    if saved >= costs["step"]:  # the baseline computes nothing: no batch to reckon at
+        at_base, saved = costs, 0.0
     whole = costs["step"] - saved  # a sample, with the baseline's batch
     causes = []
     for name in _CAUSES:
@@ -123,17 +127,18 @@ def compare(here: RunParts, base: RunParts, lost_points: float | None = None) ->
     )  # fmt: skip
 
 
-def _has_smaller_pass(here: RunParts, base: RunParts) -> bool:
-    return here.mean.samples / here.passes < SMALLER * base.mean.samples / base.passes
+def _compare_passes(here: RunParts, base: RunParts) -> float:
+    """Return the samples of a pass over the baseline's."""
+    return here.mean.samples / here.passes / (base.mean.samples / base.passes)
 
 
-def _bound_probe(now: StepParts, then: StepParts, is_smaller: bool) -> StepParts:
+def _bound_probe(now: StepParts, then: StepParts) -> StepParts:
     """Take back what the probe gives to imbalance and communication beyond what there can be.
 
     With the batch of the baseline, forward and backward are not faster than there. Where the
     probe leaves less for them, it was disturbed, and a rank that it calls slow is none.
     """
-    excess_s = 0.0 if is_smaller else then.cost("compute") * now.samples - now.compute_s
+    excess_s = then.cost("compute") * now.samples - now.compute_s
     if excess_s <= 0:
         return now
     imbalance_s = max(now.imbalance_s - excess_s, 0.0)
@@ -171,7 +176,7 @@ def look_at(here: RunParts) -> Loss:
     ordered = tuple(sorted(causes, key=lambda cause: -(cause.points or 0.0)))
     lost = sum(cause.points or 0.0 for cause in causes)
     work_s = mean.compute_s + mean.optimizer_s
-    return Loss(here, None, lost, ordered, Cause("unexplained", None, None, work_s))
+    return Loss(here, None, lost, ordered, Cause("rest", None, None, work_s))
 
 
 def _find_noise(

@@ -21,6 +21,7 @@ from scaling.rank_json import RankEpoch
 from scaling.run_epochs import find_warmup_epochs, read_ranks
 from scaling.run_record import Run
 
+LEAST_STEP_S = 1e-9
 ROUNDED = 1.01  # parts may come to so much of the time that they are of
 
 
@@ -124,8 +125,8 @@ def _is_whole(ranks: list[RankEpoch], world_size: int | None) -> bool:
 def _is_breakdown(rank: RankEpoch) -> bool:
     parts = (rank.data_wait_s, rank.compute_s, rank.copy_s or 0.0, rank.optimizer_s or 0.0)
     return (
-        rank.training_s > 0
-        and (rank.steps or 0) > 0
+        (rank.steps or 0) > 0
+        and rank.training_s > LEAST_STEP_S * rank.steps
         and (rank.samples or 0) > 0
         and None not in parts
         and min(parts) >= 0

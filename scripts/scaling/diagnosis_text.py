@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling import contract, grid
+from scaling.cells import missing
 from scaling.diagnosis import NAMED_POINTS, RULE, Cause
 from scaling.diagnosis_study import Finding, diagnose
 from scaling.diagnosis_words import say_points
@@ -112,6 +113,7 @@ def make_grid(finding: Finding) -> Grid:
     is_alone = finding.base is None
     headers = {
         "cause": "Cause",
+        "place": "Named",
         "points": "Of a step (%)" if is_alone else "Points lost",
         "here_s": "Here (s a step)",
         "base_s": "Baseline (s)",
@@ -136,7 +138,8 @@ def make_grid(finding: Finding) -> Grid:
 
 
 def _make_row(finding: Finding, cause: Cause) -> dict:
-    words, is_named = finding.words, cause in finding.loss.named
+    words, loss = finding.words, finding.loss
+    is_named = cause in loss.named
     is_rest = cause.key == "unexplained"
     evidence = words.explain_rest() if is_rest else words.explain(cause)
     noise = None
@@ -144,13 +147,25 @@ def _make_row(finding: Finding, cause: Cause) -> dict:
         noise = f"± {cause.noise:.1f}: twice the standard error over the epochs"
     why = "this has no seconds of its own"
     return {
-        "cause": say(cause.label + (" (named)" if is_named else "")),
+        "cause": say(cause.label),
+        "place": say(loss.named.index(cause) + 1) if is_named else missing(_excuse(cause)),
         "points": show(cause.points, 1, noise, why="not measured"),
         "here_s": show(cause.here_s, 4, why=why),
         "base_s": show(cause.base_s, 4, why=why),
         "evidence": say(evidence),
         "advice": say(words.advise(cause, finding.run) if is_named else "—"),
     }
+
+
+def _excuse(cause: Cause) -> str:
+    """Return why a cause is not named."""
+    if cause.key == "unexplained":
+        return "no cause"
+    if cause.points is None:
+        return "not measured"
+    if cause.points >= NAMED_POINTS and not cause.stands_out:
+        return "within the noise of the epochs"
+    return f"under {NAMED_POINTS:g} points, or as little is lost in all"
 
 
 def _make_sum(finding: Finding) -> dict:
@@ -163,6 +178,7 @@ def _make_sum(finding: Finding) -> dict:
         evidence = f"100 % less the efficiency of {finding.efficiency_pct:.1f} %"
     return {
         "cause": say(what),
+        "place": missing("a sum"),
         "points": show(loss.lost_points, 1),
         "here_s": show(here_s, 4, "the whole step"),
         "base_s": show(base_s, 4, "the whole step, for as many samples"),

@@ -6,12 +6,6 @@ from scaling.numbers import round_half_even
 from scaling.run_record import Run
 
 FULL_STEP = 0.05  # of a step: communication that a batch is large enough for
-_MEANT = {
-    "data": "waiting for batches and copying them",
-    "communication": "what the all-reduce adds to a step",
-    "imbalance": "waiting for the slowest rank",
-    "between": "Python between the steps: progress, tracker, profiler, checkpoints, signals",
-}
 
 
 def say_points(points: float | None) -> str:
