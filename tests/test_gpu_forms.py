@@ -112,6 +112,11 @@ NOT_KNOWN = {
     "three amounts, one is free memory": "0, 10 MiB, 90 MiB, 100 MiB\n0, 20 MiB, 80 MiB, 100 MiB\n",
     "figures alone": "0, 10, 32510\n0, 30, 32510\n",
     "no total beside": f"{DAY}00.000, 0, 10\n{DAY}05.000, 0, 30\n",
+    "index, a constant amount, load": f"{DAY}00.000, 0, 26532, 98\n{DAY}05.000, 0, 26532, 97\n",
+    "a load, a constant amount": f"{DAY}00.000, 0, 98, 26532\n{DAY}05.000, 0, 100, 26532\n",
+    "a clock, a constant amount": f"{DAY}00.000, 0, 1410, 26532\n{DAY}05.000, 0, 1380, 26532\n",
+    "a header of names that are not known": "timestamp,gpu_id,memory_used_mb,memory_total_mb\n"
+    f"{DAY}00.000,0,26532,81920\n{DAY}05.000,0,26530,81920\n",
 }
 
 
@@ -119,6 +124,22 @@ NOT_KNOWN = {
 def test_without_a_header_a_doubtful_column_is_not_guessed(tmp_path, content):
     with pytest.raises(ScalingError, match="not an nvidia-smi CSV"):
         read(tmp_path, content)
+
+
+UNITS = [
+    ("gpu,hotspot,mem,used_vram\n0,62,55,9\n", {"mem": "C", "used_vram": "MB"}),
+    ("gpu,gfx,mem,gfx_clk,mem_clock,vram_used\n0,98,41,2100,1300,9\n",
+     {"mem": "%", "gfx_clk": "MHz", "mem_clock": "MHz"}),
+    ("gpu,max_power,gfx_voltage,used_vram\n0,750,801,9\n", {"max_power": "W", "gfx_voltage": "mV"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "units"), UNITS)
+def test_the_units_of_amds_columns(tmp_path, content, units):
+    path = tmp_path / "gpu.csv"
+    path.write_text(content)
+    measures = read_gpu_columns(path).all_measures
+    assert {name: measures[name].unit for name in units} == units
 
 
 def test_vram_percent_alone_has_no_mib(tmp_path):
