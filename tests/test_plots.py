@@ -175,7 +175,7 @@ def test_known_speedups_and_efficiencies():
     [
         {"precision": "bf16"}, {"strategy": "fsdp"}, {"batch_size_per_gpu": 256}, {"epochs": 9},
         {"gpu_name": "H200"}, {"trainer_sha256": "beef"}, {"versions": {"torch": "2.14"}},
-        {"model": "resnet18"},
+        {"model": "resnet18"}, {"seq_len": 1024}, {"model_size": "n_layer=12"},
     ],
 )  # fmt: skip
 def test_unlike_runs_are_never_on_one_line(changed):
