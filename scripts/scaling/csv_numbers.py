@@ -83,7 +83,7 @@ def parse_seconds(cell: str, unit_s: Fraction, decimal_comma: bool = False) -> F
 
 def count_places(cell: str) -> int:
     """Return the decimals that a number is printed with: 2 for `1.94x`."""
-    match = re.search(r"\d[.,](\d+)", _strip(cell))
+    match = re.search(r"\d[.,](\d+)\D*$", _strip(cell))
     return len(match[1]) if match else 0
 
 
