@@ -26,7 +26,7 @@ _NAMES = (
     (re.compile(r"training_metrics.*\.json"), METRICS),
     (re.compile(r"run\.json"), RUN_JSON),
     (re.compile(r"job_end\.json"), JOB_END),
-    (re.compile(r".+[_-]\d+(?:\.\d+)?\.out"), SLURM_OUT),
+    (re.compile(r"(?:.+[_.-])?\d+(?:\.\d+)?\.out"), SLURM_OUT),
 )
 # What no other log has: Slurm's, NCCL's, torchrun's and our trainers' own lines.
 SLURM_WORDS = re.compile(
