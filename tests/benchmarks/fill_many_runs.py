@@ -12,6 +12,7 @@ import random
 import statistics
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from measure import REPO, SCRIPTS, describe_machine, parse_options, python, report, run_process
@@ -109,12 +110,18 @@ def write_run(folder: Path, number: int, nodes: int, gpus: int, rows: int) -> No
     rounds = rows // (NODES * GPUS)
     for node in range(nodes):
         suffix = f"_node{node}" if nodes > 1 else ""
-        samples = [gpu_row(5 * at, gpu, chance.randrange(20000, 26532))
-                   for at in range(rounds) for gpu in range(gpus)]  # fmt: skip
+        samples = [before + str(chance.randrange(20000, 26532)) + after
+                   for before, after in frame_rows(rounds, gpus)]  # fmt: skip
         place = make_folder(folder / "gpu_memory" / run_id) / f"gpu_memory_log{suffix}.csv"
         place.write_text("\n".join([GPU_HEADER, *samples]) + "\n")
         place = make_folder(folder / "cpu_memory" / run_id) / f"cpu_memory_log{suffix}.txt"
         place.write_text(cpu_log([chance.uniform(4000, 9000) for _ in range(rounds)]))
+
+
+@cache
+def frame_rows(rounds: int, gpus: int) -> list[list[str]]:
+    """Return what stands before and after the used memory of each row of a GPU log."""
+    return [gpu_row(5 * at, gpu, "@").split("@") for at in range(rounds) for gpu in range(gpus)]
 
 
 def make_folder(path: Path) -> Path:
