@@ -81,17 +81,7 @@ def _read_cpu(path: Path) -> MemoryReport:
 def _gpu_record(log: GpuLog) -> dict:
     return {
         "file": str(log.path),
-        "gpus": [
-            {
-                "index": gpu.index,
-                "uuid": gpu.uuid or None,
-                "n": gpu.n,
-                "peak_mib": gpu.peak_mib,
-                "avg_mib": gpu.avg_mib,
-                "mode_mib": gpu.mode_mib,
-            }
-            for gpu in log.gpus
-        ],
+        "gpus": [gpu.to_record() for gpu in log.gpus],
         "first_timestamp": log.first.isoformat() if log.first else None,
         "last_timestamp": log.last.isoformat() if log.last else None,
         "lines": log.lines,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.cpu_log import read_cpu_log
+from scaling.cpu_log import CpuLog, read_cpu_log
 from scaling.errors import ScalingError
 from scaling.gpu_frames import list_node_samples
+from scaling.gpu_series import GpuLog
 from scaling.line_counts import format_counts
 from scaling.ordinary_logs import read_ordinary_cpu_log, read_ordinary_gpu_log
 from scaling.own_gpus import read_own_gpu_log
@@ -65,13 +66,17 @@ def _read_gpus(run: Run, node: int, path: Path, files: list) -> pd.DataFrame:
     except ScalingError as error:
         files.append((path, str(error)))
         return pd.DataFrame()
-    words = format_counts(log.lines, log.kept, log.dropped, log.ignored)
-    files.append((path, f"{words}; {log.problem}" if log.problem else words))
+    files.append((path, _say_counts(log, log.kept)))
     if frame.empty:
         return frame
     for name in GPU_COLUMNS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     return frame[["node", "gpu", *GPU_COLUMNS]]
+
+
+def _say_counts(log: GpuLog | CpuLog, kept: int) -> str:
+    words = format_counts(log.lines, kept, log.dropped, log.ignored)
+    return f"{words}; {log.problem}" if log.problem else words
 
 
 def _read_cpus(node: int, path: Path, files: list) -> pd.DataFrame:
@@ -85,7 +90,6 @@ def _read_cpus(node: int, path: Path, files: list) -> pd.DataFrame:
     except ScalingError as error:
         files.append((path, str(error)))
         return pd.DataFrame()
-    words = format_counts(log.lines, log.samples, log.dropped, log.ignored)
-    files.append((path, f"{words}; {log.problem}" if log.problem else words))
+    files.append((path, _say_counts(log, log.samples)))
     frame = pd.DataFrame(rows, columns=list(CPU_COLUMNS)).astype("float64")
     return frame.assign(node=node)

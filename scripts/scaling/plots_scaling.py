@@ -62,16 +62,9 @@ def draw_speedup(study: Study) -> Figure:
     bases = {series.baseline.gpus for _, series, _ in lines}
     for base in sorted(bases):
         label = "Ideal" if base == min(bases) else None
-        axes.plot(
-            [base, counts[-1]], [1, counts[-1] / base], color=MUTED, linestyle="--",
-            linewidth=1.4, label=label,
-        )  # fmt: skip
+        _draw_ideal(axes, [base, counts[-1]], [1, counts[-1] / base], label)
     _plot_lines(axes, lines, lambda series, config: series.speedup(config), "{:.2f}×")
-    _scale_both(axes, counts)
-    axes.set_xlabel("GPUs")
-    axes.set_ylabel(f"Speedup over {name_baseline(study)} (×)")
-    add_legend(figure, axes)
-    settle_texts(figure)
+    _finish(axes, counts, f"Speedup over {name_baseline(study)} (×)")
     return figure
 
 
@@ -84,17 +77,22 @@ def draw_throughput(study: Study) -> Figure:
     if len(study.series) == 1 and len(counts) > 1:
         base = study.series[0].baseline
         ideal = [base.throughput_per_s * count / base.gpus for count in (base.gpus, counts[-1])]
-        axes.plot(
-            [base.gpus, counts[-1]], ideal, color=MUTED, linestyle="--", linewidth=1.4,
-            label="Ideal",
-        )  # fmt: skip
+        _draw_ideal(axes, [base.gpus, counts[-1]], ideal)
     _plot_lines(axes, lines, lambda _, config: config.throughput_per_s, "{:,.4g}", spread=True)
+    _finish(axes, counts, f"Throughput ({study.unit})")
+    return figure
+
+
+def _draw_ideal(axes: Axes, gpus: list, values: list, label: str | None = "Ideal") -> None:
+    axes.plot(gpus, values, color=MUTED, linestyle="--", linewidth=1.4, label=label)
+
+
+def _finish(axes: Axes, counts: list[int], ylabel: str) -> None:
     _scale_both(axes, counts)
     axes.set_xlabel("GPUs")
-    axes.set_ylabel(f"Throughput ({study.unit})")
-    add_legend(figure, axes)
-    settle_texts(figure)
-    return figure
+    axes.set_ylabel(ylabel)
+    add_legend(axes.figure, axes)
+    settle_texts(axes.figure)
 
 
 def draw_modes(study: Study) -> Figure:
