@@ -19,8 +19,9 @@ _FIGURES = {
     "power_w": ("power.draw", "power.draw.instant", "power.draw.average", "power_usage",
                 "socket_power", "average graphics package power",
                 "current socket graphics package power"),
-    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot"),
-    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock"),
+    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot",
+                      "temperature (sensor junction)"),
+    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock", "gfx_clk"),
 }  # fmt: skip
 
 
