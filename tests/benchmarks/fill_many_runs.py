@@ -53,7 +53,8 @@ def main() -> None:
             write_runs(root / str(count), count, rows=160 if options.quick else ROWS)
         commands = list(COMMANDS)[:: len(COMMANDS) - 1] if options.quick else COMMANDS
         rows = [measure(root, what, few, many, options.rounds) for what in commands]
-    report("fill_many_runs", rows, describe_machine("pandas"), options.out)
+        # Before the files are removed, which takes longer.
+        report("fill_many_runs", rows, describe_machine("pandas"), options.out)
 
 
 def measure(root: Path, what: str, few: int, many: int, rounds: int) -> dict:
