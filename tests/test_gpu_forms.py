@@ -55,6 +55,8 @@ SAME_TWO_GPUS = {
     '1, "V100\nof ""32"" GB", 200\n0, "V100, new", 30\n1, V100, 400\n',
     "rounds without an index, a second each": f"timestamp, memory.used [MiB]\n{DAY}00, 10 MiB\n"
     f"{DAY}00, 200 MiB\n{DAY}01, 30 MiB\n{DAY}01, 400 MiB\n",
+    "underscores, with units": "index,memory_used [MiB],utilization_gpu [%]\n0,10,97\n1,200,0\n"
+    "0,30,97\n1,400,3\n",
     "uuid and no index": "uuid, memory.used [MiB]\nGPU-b, 10\nGPU-a, 200\nGPU-b, 30\nGPU-a, 400\n",
     "PCI bus id and no index": "pci.bus_id, memory.used [MiB]\n00000000:3B:00.0, 10\n"
     "00000000:5E:00.0, 200\n00000000:3B:00.0, 30\n00000000:5E:00.0, 400\n",

@@ -54,6 +54,7 @@ _USUAL_UNITS = (
 _NO_DATA = re.compile(r"\[.*\]|N/A", re.IGNORECASE)
 _AMOUNT = re.compile(r"(\d{1,15})(\.\d{1,6})?(?: ?([KMG]?i?B))?")
 _FIELD = re.compile(r"([A-Za-z].*?)\s*(?:\[([^\]]*)\]|\(([^()]*)\))?:?")
+_SPELLED = re.compile(r"^(memory|utilization|power)[ _](used|total|free|reserved|gpu|draw)$")
 # The run contract's order, for a log without a header.
 CONTRACT = (
     "timestamp", "index", "name", "memory.used", "memory.total", "utilization.gpu",
@@ -102,7 +103,7 @@ def parse_header(line: str) -> Columns | None:
     matches = [_FIELD.fullmatch(f if f or at else "row") for at, f in enumerate(fields)]
     if not all(matches):
         return None
-    names = tuple(match[1].lower() for match in matches)
+    names = tuple(_settle_name(match) for match in matches)
     if not any(_TELLING.fullmatch(name) for name in names):
         return None
     units = tuple(
@@ -116,6 +117,12 @@ def parse_header(line: str) -> Columns | None:
         _find(names, _TOTAL),
         *(_find(names, aliases) for aliases in _IDENTITIES.values()),
     )
+
+
+def _settle_name(match: re.Match) -> str:
+    """Return a field's name; `memory_used [MiB]` is memory.used where a unit leaves no doubt."""
+    name = match[1].lower()
+    return _SPELLED.sub(r"\1.\2", name) if match[2] or match[3] else name
 
 
 def _find(names: tuple[str, ...], wanted: tuple[str, ...]) -> int | None:
