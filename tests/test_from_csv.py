@@ -129,6 +129,7 @@ def test_the_known_numbers(tmp_path):
         "# Table 3\n| gpus | tokens/s |\n|-----:|:---|\n| 1 | 29600.05 |\n| 2 | **57289.31** |\n"
         "| 4 | 100791.44 |\n",
         "gpus,tokens/s,time\n1,29600.05,NaN\n2,57289.31,n/a\n4,100791.44,--\n",
+        "Nodes x GPUs,tokens/s\n1x1,29600.05\n1 x 2,57289.31\n2×2,100791.44\n",
         "| gpus | tokens/s |\n1|29600.05\n"[2:].replace(" |\n", "\n") + "2|57289.31\n4|100791.44\n",
     ],
 )

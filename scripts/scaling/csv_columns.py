@@ -13,7 +13,7 @@ _NAMES = {
     "gpus": (
         "gpus", "gpu", "num gpus", "n gpus", "ngpus", "number of gpus", "gpu count", "total gpus",
         "no of gpus", "world size", "accelerators", "devices", "num devices", "ranks", "processes",
-        "workers", "gcds", "tpus", "chips",
+        "workers", "gcds", "tpus", "chips", "nodes x gpus", "nodes x gpus per node",
     ),
     "nodes": ("nodes", "num nodes", "n nodes", "nnodes", "number of nodes", "node count", "hosts"),
     "gpus_per_node": (

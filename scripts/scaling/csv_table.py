@@ -17,6 +17,7 @@ from scaling.study import Study, make_study
 from scaling.text import read_lines, shorten
 
 LARGEST_BYTES = 1 << 24
+_SHAPE = re.compile(r"([1-9]\d{0,4}) ?[x×*] ?([1-9]\d{0,3})")  # nodes x GPUs per node
 _NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none", "null", "oom")  # no measure
 
 
@@ -129,7 +130,10 @@ class _RowReader:
     def read(self, line: int, row: dict[str, str]) -> Measured:
         columns = self.columns
         nodes = self._count(line, row, columns.nodes) if columns.nodes else None
-        if columns.gpus:
+        if columns.gpus and (shape := _SHAPE.fullmatch(row[columns.gpus].strip())):
+            nodes = int(shape[1])
+            gpus = nodes * int(shape[2])
+        elif columns.gpus:
             gpus = self._count(line, row, columns.gpus)
         else:
             gpus = nodes * self._count(line, row, columns.gpus_per_node)
