@@ -1,5 +1,6 @@
 """Charts over the scales: speedup, efficiency, throughput, strong against weak."""
 
+from collections.abc import Callable
 from math import log2
 
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from scaling.plots_style import (
     new_figure,
     pick_colors,
     settle_texts,
+    show_rate,
 )
 
 GOOD_EFFICIENCY_PCT = 75
@@ -63,7 +65,7 @@ def draw_speedup(study: Study) -> Figure:
     for base in sorted(bases):
         label = "Ideal" if base == min(bases) else None
         _draw_ideal(axes, [base, counts[-1]], [1, counts[-1] / base], label)
-    _plot_lines(axes, lines, lambda series, config: series.speedup(config), "{:.2f}×")
+    _plot_lines(axes, lines, lambda series, config: series.speedup(config), "{:.2f}×".format)
     _finish(axes, counts, f"Speedup over {name_baseline(study)} (×)")
     return figure
 
@@ -78,7 +80,7 @@ def draw_throughput(study: Study) -> Figure:
         base = study.series[0].baseline
         ideal = [base.throughput_per_s * count / base.gpus for count in (base.gpus, counts[-1])]
         _draw_ideal(axes, [base.gpus, counts[-1]], ideal)
-    _plot_lines(axes, lines, lambda _, config: config.throughput_per_s, "{:,.4g}", spread=True)
+    _plot_lines(axes, lines, lambda _, config: config.throughput_per_s, show_rate, spread=True)
     _finish(axes, counts, f"Throughput ({study.unit})")
     return figure
 
@@ -100,7 +102,9 @@ def draw_modes(study: Study) -> Figure:
     figure = new_figure()
     axes = figure.subplots()
     lines = _list_lines(study, list_compared(study))
-    _plot_lines(axes, lines, lambda series, config: series.efficiency_pct(config), "{:.0f} %")
+    _plot_lines(
+        axes, lines, lambda series, config: series.efficiency_pct(config), "{:.0f} %".format
+    )
     axes.axhline(100, color=MUTED, linestyle="--", linewidth=1.4, label="Ideal")
     _mark_good(axes.axhline)
     counts = _list_counts(lines)
@@ -165,7 +169,9 @@ def _list_efficiencies(lines: list[Line]) -> list[float]:
     return [series.efficiency_pct(c) for _, series, configs in lines for c in configs]
 
 
-def _plot_lines(axes: Axes, lines: list[Line], measure, form: str, spread: bool = False) -> None:
+def _plot_lines(
+    axes: Axes, lines: list[Line], measure, form: Callable, spread: bool = False
+) -> None:
     colors = pick_colors(len(lines))
     for number, (name, series, configs) in enumerate(lines):
         color, marker = colors[number], MARKERS[number % len(MARKERS)]
@@ -183,7 +189,7 @@ def _plot_lines(axes: Axes, lines: list[Line], measure, form: str, spread: bool 
             )
         is_base = series.baseline
         points = [
-            (at, value, form.format(value))
+            (at, value, form(value))
             for config, at, value in zip(configs, x, y, strict=True)
             if config is not is_base or (spread and number == 0)
         ]
@@ -216,6 +222,6 @@ def _scale_both(axes: Axes, counts: list[int]) -> None:
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:,.5g}")
+    axes.yaxis.set_major_formatter(lambda value, _: show_rate(value))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.12, y=0.12)
