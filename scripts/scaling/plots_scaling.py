@@ -1,7 +1,7 @@
 """Charts over the scales: speedup, efficiency, throughput, strong against weak."""
 
 from collections.abc import Callable
-from math import log2
+from math import log2, nan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -183,7 +183,7 @@ def _plot_lines(
             if not config.is_steady:
                 axes.plot([at], [value], color=color, marker=marker, markerfacecolor="white")
         if spread:
-            halves = [config.spread_per_s or 0 for config in configs]
+            halves = [nan if c.spread_per_s is None else c.spread_per_s for c in configs]
             axes.errorbar(
                 x, y, yerr=halves, fmt="none", color=color, ecolor=color, capsize=4, linewidth=1.4
             )
