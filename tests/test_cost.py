@@ -9,6 +9,7 @@ import pytest
 from filled_tables import parse_markdown
 from metrics_files import write_timed_run
 from run_folders import GPU_HEADER, gpu_row, put, write_run
+from scaling.cell_sources import describe_source
 from scaling.cost import make_cost, measure_energy_j
 from scaling.errors import ScalingError
 from scaling.frames import make_gpu_samples_frame
@@ -180,6 +181,11 @@ def test_of_a_shared_node_only_the_jobs_gpus_count(shared_node):
     (words,) = (words for path, words in read_samples(run).files if path == log)
     assert words == "53 lines: 26 kept; ignored: 1 header, 26 a GPU that is not the job's"
     lines = list(summarise_job(run.folder, "12", run.log_path, 0, 60))
+    with run.log_path.open("a") as file:
+        print(*lines, sep="\n", file=file)
+    source = describe_source("gpu0_peak_mib", row, None)
+    line = int(source.removeprefix(f"{run.log_path}, line "))
+    assert run.log_path.read_text().splitlines()[line - 1].startswith("[gpu_memory_log - GPU 2]")
     assert [line[:24] for line in lines[:2]] == [
         "[gpu_memory_log - GPU 2]",
         "[gpu_memory_log - GPU 3]",
