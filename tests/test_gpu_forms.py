@@ -144,6 +144,14 @@ def test_the_units_of_amds_columns(tmp_path, content, units):
     assert {name: measures[name].unit for name in units} == units
 
 
+def test_a_field_that_was_asked_for_twice_counts_once(tmp_path):
+    path = tmp_path / "gpu.csv"
+    path.write_text("index, memory.used [MiB], memory.used [MiB]\n0, 5 MiB, 6 MiB\n")
+    column = read_gpu_columns(path).all_measures["memory.used"]
+    assert (column.n, column.mean) == (1, 5)
+    assert table(read_gpu_log(path)) == {0: (1, 5, 5.0, 5)}
+
+
 def test_vram_percent_alone_has_no_mib(tmp_path):
     with pytest.raises(ScalingError, match="vram_percent alone gives no MiB"):
         read(tmp_path, "gpu,vram_percent\n0,30.5\n")

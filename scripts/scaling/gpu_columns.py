@@ -87,12 +87,17 @@ class Columns(NamedTuple):
         return len(self.names)
 
     def make_measures(self) -> dict[int, Column]:
-        """Return position -> an empty Column for each field that may hold a measure."""
+        """Return position -> an empty Column for each field that may hold a measure.
+
+        Of a field that stands there twice the first counts.
+        """
         identities = (self.index, self.uuid, self.timestamp)
         return {
             at: Column(name, unit)
             for at, (name, unit) in enumerate(zip(self.names, self.units, strict=True))
-            if at not in identities and not _NO_MEASURE.fullmatch(name)
+            if at not in identities
+            and not _NO_MEASURE.fullmatch(name)
+            and self.names.index(name) == at
         }
 
 
