@@ -17,6 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.errors import ScalingError
 from scaling.files import write_whole
 from scaling.table_specs import DEFAULT_WORKLOAD
@@ -114,5 +115,4 @@ def parse_two(text: str) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.errors import ScalingError
 from scaling.memory_report import report_memory
 from scaling.text import printable
@@ -63,5 +64,4 @@ def split_ids(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

@@ -15,6 +15,7 @@ import json
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.errors import ScalingError
 from scaling.runs import find_runs
 from scaling.table_check import Verdict, check_tables, count_verdicts, format_checked, to_records
@@ -60,5 +61,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

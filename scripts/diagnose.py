@@ -16,6 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.diagnosis_text import FORMATS, make_text
 from scaling.errors import ScalingError
 from scaling.files import write_whole
@@ -60,5 +61,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

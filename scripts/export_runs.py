@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.errors import ScalingError
 from scaling.text import printable
 
@@ -47,5 +48,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

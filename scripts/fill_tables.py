@@ -21,6 +21,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.errors import ScalingError
 from scaling.files import write_whole
 from scaling.table_choice import FORMATS, make_text
@@ -163,5 +164,4 @@ def parse_pair(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

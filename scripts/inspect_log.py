@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.errors import ScalingError
 from scaling.inspect_text import format_inspection
 from scaling.inspection import inspect_log
@@ -50,5 +51,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

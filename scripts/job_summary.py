@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from scaling.command import run_command
 from scaling.summary import summarise_job
 
 
@@ -45,5 +46,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

@@ -11,7 +11,8 @@ BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    "name", ["read_gpu_log", "read_slurm_logs", "read_large_logs", "write_report"]
+    "name",
+    ["read_gpu_log", "read_slurm_logs", "read_large_logs", "write_report", "fill_many_runs"],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--rounds", "1"]

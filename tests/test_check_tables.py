@@ -73,6 +73,13 @@ TWO = "2 GPUs, 1 Node"  # 1388.6 img/s, 704.9 on one: 1.96993... x, 98.4966... %
         ("Throughput (img/s)", "1388.6", Verdict.RIGHT, ""),
         ("Throughput (img/s)", "1,388.6 img/s", Verdict.RIGHT, ""),
         ("Throughput (img/s)", "**1388.60**", Verdict.RIGHT, ""),
+        ("Throughput (img/s)", "1388,6", Verdict.RIGHT, ""),  # a decimal comma
+        ("Throughput (img/s)", "1.388,6", Verdict.RIGHT, ""),
+        ("Throughput (img/s)", "1,389", Verdict.ROUNDED, "with 0 decimals"),
+        ("Throughput (img/s)", "1388,7", Verdict.WRONG, ""),
+        ("Train Loss (Epoch 3)", "5,149", Verdict.RIGHT, ""),
+        ("Train Loss (Epoch 3)", "5,15", Verdict.ROUNDED, "with 2 decimals"),
+        ("Train Loss (Epoch 3)", "5,148", Verdict.WRONG, ""),
         ("Throughput (img/s)", "1389", Verdict.ROUNDED, "with 0 decimals"),
         ("Throughput (img/s)", "1388", Verdict.WRONG, "cut off, not rounded"),
         ("Throughput (img/s)", "1388.7", Verdict.WRONG, ""),
@@ -217,7 +224,7 @@ def test_tables_as_editors_leave_them(tmp_path):
     assert second.rows == [(8, {"Config": "y", "B": "2"})]
     with pytest.raises(ScalingError, match="no table"):
         read_filled_tables(put(tmp_path / "t.md", "| a | b |\n"))
-    assert parse_cell("1.5 GiB") == 1536
+    assert parse_cell("1.5 GiB") == [1536]
 
 
 def test_a_value_of_another_run_names_its_job(tmp_path):

@@ -70,6 +70,9 @@ SAME_LOG = {
     "2026-11-21 10:00:10,10.0,3,200.1,4100.0,9000.0\n",
     "srun --label": f"0: {CPU_HEADER}\n" + "".join(f"0: {row}\n" for row in ROWS.splitlines()),
     "no header, known by its width": ROWS.replace("      0.000 ", "      0.000 ", 1),
+    "three columns without a header": ROWS.replace("     1200.000", "").replace(
+        "     9000.000", ""
+    ),
     "stray rows": f"{CPU_HEADER}\n{ROWS}   nan   nan   nan   nan\n1 2\n-5 -5 -5 -5\nhello\n",
     "NUL bytes": f"{CPU_HEADER}\n{ROWS}\0\0\0\0    15.0    1.0    9999.0    9.0\n",
     "UTF-16": f"{CPU_HEADER}\n{ROWS}".encode("utf-16"),

@@ -274,3 +274,26 @@ def test_the_samples_of_a_damaged_log_are_those_that_are_whole(tmp_path):
     assert list(make_gpu_samples_frame(only(tmp_path))["used_mib"]) == [5, 6]
     put(folder / "gpu_memory/12/gpu_memory_log.csv", "No devices were found\n")
     assert len(make_gpu_samples_frame(only(tmp_path))) == 0
+
+
+AMD = {
+    "monitor": "timestamp,gpu,power_usage,hotspot_temperature,gfx_clk,gfx,vram_used,vram_total\n"
+    "1795255200,0,540,62,2100,98,120345,196592\n",
+    "metric": "timestamp,gpu,gfx_activity,socket_power,hotspot,mem,gfx_clock,total_vram,used_vram\n"
+    "1795255200,0,98,540,62,55,2100,196592,120345\n",
+    "rocm-smi": "timestamp,device,Temperature (Sensor junction) (C),"
+    "Average Graphics Package Power (W),GPU use (%),VRAM Total Memory (B),"
+    "VRAM Total Used Memory (B)\n"
+    "1795255200,card0,62.0,540.0,98,206141652992,126190878720\n",
+}
+
+
+@pytest.mark.parametrize("name", AMD)
+def test_samples_of_amds_tools_have_the_same_columns(tmp_path, name):
+    folder = write_run(tmp_path, 1, 1, "12")
+    put(folder / "gpu_memory/12/gpu_memory_log.csv", AMD[name])
+    (row,) = make_gpu_samples_frame(find_runs(tmp_path)).to_dict("records")
+    known = {"gpu": 0, "used_mib": 120345, "total_mib": 196592, "utilization_pct": 98,
+             "power_w": 540, "temperature_c": 62}  # fmt: skip
+    assert {key: row[key] for key in known} == known
+    assert row["sm_clock_mhz"] == 2100 or name == "rocm-smi"

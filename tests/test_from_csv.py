@@ -60,6 +60,7 @@ def test_decimal_commas(text, value):
     ("text", "seconds"),
     [("00:16:57", 1017), ("1-00:00:10", 86410), ("1:30", 90), ("0:00:01.5", Fraction(3, 2)),
      ("17", 17), ("16.5 min", 990), ("2 h", 7200), ("5 apples", None),
+     ("8m42s", 522), ("1h 2m 3.5s", Fraction(7447, 2)), ("16 min 57 sec", 1017), ("2m", 120),
      ("1-02:03", None), ("a:b", None)],
 )  # fmt: skip
 def test_times_as_people_type_them(text, seconds):
@@ -80,6 +81,8 @@ def test_times_as_people_type_them(text, seconds):
         ("n_gpus,Throughput [img/s],Speedup vs 1 GPU", ("n_gpus", "Throughput [img/s]", None)),
         ("model,devices,epoch_time_s", ("devices", None, "epoch_time_s")),
         ("numGpus,trainingTime", ("numGpus", None, "trainingTime")),
+        ("gpus,ktok/s", ("gpus", "ktok/s", None)),
+        ("gpus,tokens/s/GPU", None),  # not of all together
     ],
 )
 def test_columns_are_guessed_by_name(header, found):
@@ -90,6 +93,20 @@ def test_columns_are_guessed_by_name(header, found):
         return
     columns = find_columns(names, {}, "t.csv")
     assert (columns.gpus, columns.throughput, columns.time) == found
+
+
+@pytest.mark.parametrize(
+    ("header", "cell"),
+    [
+        ("ktokens/s", "29.6"), ("k tok/s", "29.6"), ("Throughput (K tokens/s)", "29.6"),
+        ("throughput [thousand tokens/s]", "29.6"), ("Mtokens/s", "0.0296"), ("tok/s", "29600"),
+        ("ktokens/s", "29.6k"),  # the cell says it again
+    ],
+)  # fmt: skip
+def test_thousands_in_a_header_count(tmp_path, header, cell):
+    table = read(tmp_path, f"gpus,{header}\n1,{cell}\n")
+    assert column(table, "throughput_per_s") == ["29600.00"]
+    assert table.headers["throughput_per_s"] == "Tokens/sec (global)"
 
 
 def test_the_known_numbers(tmp_path):
@@ -109,6 +126,10 @@ def test_the_known_numbers(tmp_path):
         "\ufeff# typed by hand\r\n" + PLAIN.replace("\n", "\r\n"),
         'GPUs , Throughput (tokens/s)\n"1","29,600.05"\n2,"57,289.31"\n4,"100,791.44"\n\n',
         "nodes,gpus_per_node,tokens_per_second\n1,1,29600.05\n1,2,57289.31\n2,2,100791.44\n",
+        "# Table 3\n| gpus | tokens/s |\n|-----:|:---|\n| 1 | 29600.05 |\n| 2 | **57289.31** |\n"
+        "| 4 | 100791.44 |\n",
+        "gpus,tokens/s,time\n1,29600.05,NaN\n2,57289.31,n/a\n4,100791.44,--\n",
+        "Nodes x GPUs,tokens/s\n1x1,29600.05\n1 x 2,57289.31\n2×2,100791.44\n",
         "| gpus | tokens/s |\n1|29600.05\n"[2:].replace(" |\n", "\n") + "2|57289.31\n4|100791.44\n",
     ],
 )

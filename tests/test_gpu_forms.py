@@ -55,6 +55,8 @@ SAME_TWO_GPUS = {
     '1, "V100\nof ""32"" GB", 200\n0, "V100, new", 30\n1, V100, 400\n',
     "rounds without an index, a second each": f"timestamp, memory.used [MiB]\n{DAY}00, 10 MiB\n"
     f"{DAY}00, 200 MiB\n{DAY}01, 30 MiB\n{DAY}01, 400 MiB\n",
+    "underscores, with units": "index,memory_used [MiB],utilization_gpu [%]\n0,10,97\n1,200,0\n"
+    "0,30,97\n1,400,3\n",
     "uuid and no index": "uuid, memory.used [MiB]\nGPU-b, 10\nGPU-a, 200\nGPU-b, 30\nGPU-a, 400\n",
     "PCI bus id and no index": "pci.bus_id, memory.used [MiB]\n00000000:3B:00.0, 10\n"
     "00000000:5E:00.0, 200\n00000000:3B:00.0, 30\n00000000:5E:00.0, 400\n",
@@ -112,6 +114,11 @@ NOT_KNOWN = {
     "three amounts, one is free memory": "0, 10 MiB, 90 MiB, 100 MiB\n0, 20 MiB, 80 MiB, 100 MiB\n",
     "figures alone": "0, 10, 32510\n0, 30, 32510\n",
     "no total beside": f"{DAY}00.000, 0, 10\n{DAY}05.000, 0, 30\n",
+    "index, a constant amount, load": f"{DAY}00.000, 0, 26532, 98\n{DAY}05.000, 0, 26532, 97\n",
+    "a load, a constant amount": f"{DAY}00.000, 0, 98, 26532\n{DAY}05.000, 0, 100, 26532\n",
+    "a clock, a constant amount": f"{DAY}00.000, 0, 1410, 26532\n{DAY}05.000, 0, 1380, 26532\n",
+    "a header of names that are not known": "timestamp,gpu_id,memory_used_mb,memory_total_mb\n"
+    f"{DAY}00.000,0,26532,81920\n{DAY}05.000,0,26530,81920\n",
 }
 
 
@@ -119,6 +126,30 @@ NOT_KNOWN = {
 def test_without_a_header_a_doubtful_column_is_not_guessed(tmp_path, content):
     with pytest.raises(ScalingError, match="not an nvidia-smi CSV"):
         read(tmp_path, content)
+
+
+UNITS = [
+    ("gpu,hotspot,mem,used_vram\n0,62,55,9\n", {"mem": "C", "used_vram": "MB"}),
+    ("gpu,gfx,mem,gfx_clk,mem_clock,vram_used\n0,98,41,2100,1300,9\n",
+     {"mem": "%", "gfx_clk": "MHz", "mem_clock": "MHz"}),
+    ("gpu,max_power,gfx_voltage,used_vram\n0,750,801,9\n", {"max_power": "W", "gfx_voltage": "mV"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "units"), UNITS)
+def test_the_units_of_amds_columns(tmp_path, content, units):
+    path = tmp_path / "gpu.csv"
+    path.write_text(content)
+    measures = read_gpu_columns(path).all_measures
+    assert {name: measures[name].unit for name in units} == units
+
+
+def test_a_field_that_was_asked_for_twice_counts_once(tmp_path):
+    path = tmp_path / "gpu.csv"
+    path.write_text("index, memory.used [MiB], memory.used [MiB]\n0, 5 MiB, 6 MiB\n")
+    column = read_gpu_columns(path).all_measures["memory.used"]
+    assert (column.n, column.mean) == (1, 5)
+    assert table(read_gpu_log(path)) == {0: (1, 5, 5.0, 5)}
 
 
 def test_vram_percent_alone_has_no_mib(tmp_path):

@@ -1,6 +1,7 @@
 """scaling.gpu_log and analyze_memory.py: nvidia-smi's CSV, whole and damaged."""
 
 import codecs
+import gzip
 import json
 import subprocess
 import sys
@@ -308,6 +309,14 @@ def test_command_names_bad_files_and_still_prints_the_good_ones(tmp_path):
     first, second = done.stderr.splitlines()
     assert first.startswith(f"error: {bad}: not an nvidia-smi CSV")
     assert second == f"error: {empty}: no GPU memory: it is empty"
+
+
+def test_command_says_that_a_packed_log_is_packed(tmp_path):
+    path = tmp_path / "gpu_memory_log.csv.gz"
+    path.write_bytes(gzip.compress(gpu_csv({0: KNOWN_MIB}).encode()))
+    done = analyze(path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {path}: gzip data: unpack it first\n"
 
 
 def test_command_without_any_log_names_the_folder(tmp_path):

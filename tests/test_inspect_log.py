@@ -389,3 +389,28 @@ def test_command_prints_json_of_each_file_and_fails_for_the_bad_one(tmp_path):
 def test_command_imports_no_pandas():
     code = "import sys, inspect_log; sys.exit('pandas' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS).returncode == 0
+
+
+def test_a_reader_that_goes_away_and_ctrl_c_end_it_without_a_traceback(tmp_path):
+    log = tmp_path / "gpu.csv"
+    log.write_text("index, memory.used [MiB]\n0, 5\n")
+    many = "$(printf 'gpu.csv %.0s' {1..300})"  # their records are more than a pipe holds
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {SCRIPTS}/inspect_log.py --json {many} | head -1"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("[\n", "")
+    code = (
+        "import signal, sys; from scaling.command import run_command\n"
+        "run_command(lambda: signal.raise_signal(signal.SIGINT))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_a_time_below_0_is_no_data(tmp_path):
+    path = tmp_path / "training_metrics.json"
+    epochs = [{"epoch_idx": n, "epoch_wall_time_sec": s} for n, s in ((1, 10.0), (2, -1.0))]
+    path.write_text(json.dumps({"schema_version": "2.0", "epochs": epochs}))
+    column = inspect_log(path).columns["epoch_wall_time_sec"]
+    assert (column["n"], column["mean"], column["no_data"]) == (1, 10.0, 1)

@@ -117,6 +117,12 @@ def test_the_largest_scale_above_the_target(study, target, gpus):
     assert advise(study, target).scale.gpus == gpus
 
 
+def test_of_equal_gpus_the_better_shape_is_advised(tmp_path):
+    for n, (nodes, gpus, rate) in enumerate([(1, 1, 100.0), (1, 4, 376.0), (2, 2, 352.0)]):
+        write_timed_run(tmp_path, nodes, gpus, str(11 + n), "90", rates=(1.0, rate, rate))
+    assert advise(read_study(tmp_path)).scale.label == "4 GPUs (1 node)"
+
+
 def test_advice_in_words(study):
     assert advise(study).text == (
         "4 GPUs (1 node) is the largest measured scale above 75 % efficiency (80.0 %). "

@@ -25,7 +25,7 @@ from scaling.plots_samples import read_samples
 from scaling.plots_scaling import list_compared, shorten_label
 from scaling.plots_series import part_series
 from scaling.plots_steps import break_down
-from scaling.plots_style import HEIGHT_IN, LEAST_PT, WIDTH_IN
+from scaling.plots_style import HEIGHT_IN, LEAST_PT, WIDTH_IN, show_rate
 from scaling.plots_timelines import list_gpu_timelines
 from scaling.plots_training import list_minutes, thin
 from scaling.report_figures import SIZE_IN
@@ -175,7 +175,7 @@ def test_known_speedups_and_efficiencies():
     [
         {"precision": "bf16"}, {"strategy": "fsdp"}, {"batch_size_per_gpu": 256}, {"epochs": 9},
         {"gpu_name": "H200"}, {"trainer_sha256": "beef"}, {"versions": {"torch": "2.14"}},
-        {"model": "resnet18"},
+        {"model": "resnet18"}, {"seq_len": 1024}, {"model_size": "n_layer=12"},
     ],
 )  # fmt: skip
 def test_unlike_runs_are_never_on_one_line(changed):
@@ -184,6 +184,25 @@ def test_unlike_runs_are_never_on_one_line(changed):
     by_name = {chart.name: chart for chart in list_charts(study)}
     assert "equal settings" in by_name["speedup_chart"].reason
     assert by_name["throughput_chart"].reason is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(57289.31, "57,290"), (704.9, "704.9"), (100791.44, "100,800"), (0.5, "0.5"),
+     (1e6, "1,000,000"), (999.96, "1,000"), (9999.6, "10,000")],
+)  # fmt: skip
+def test_rates_have_no_exponent(value, text):
+    assert show_rate(value) == text
+    study = make_study([make_source(n, [value * n] * 2) for n in (1, 4)])
+    figure = draw(next(c for c in list_charts(study) if c.name == "throughput_chart"))
+    assert not [shown for shown, _ in list_texts(figure) if "e+" in shown]
+
+
+def test_both_losses_of_a_run_of_one_epoch_are_seen():
+    study = make_study([make_source(1, [700.0]), make_source(2, [1300.0])])
+    figure = draw(next(c for c in list_charts(study) if c.name == "loss_by_epoch"))
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert len(lines) == 4 and all(line.get_marker() != "None" for line in lines)
 
 
 @pytest.mark.parametrize("changed", [{"git_commit": "abc"}, {"seed": 7}, {"argv": ["x"]}])

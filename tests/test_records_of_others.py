@@ -290,6 +290,14 @@ def test_epochs_by_other_names_and_a_summary_alone(tmp_path):
     assert (found.mean_throughput_per_s, found.total_wall_s) == (57289.31, 522.01)
 
 
+@pytest.mark.parametrize("name", ["tokens_per_second", "tokens_per_second_global"])
+def test_a_rate_per_second_is_one_too(tmp_path, name):
+    record = {"world_size": 2, "epochs": [{"epoch": 1, name: 200.0}], "summary": {name: 190.0}}
+    found = metrics(tmp_path, record)
+    assert (found.epochs[0].throughput_per_s, found.epochs[0].unit) == (200.0, "tokens/s")
+    assert found.mean_throughput_per_s == 190.0
+
+
 def test_entries_that_are_none_are_dropped_and_named(tmp_path):
     entries = [V2["epochs"][0], None, {"epoch_idx": 1}, {"epoch_idx": 2.5}, V2["epochs"][1]]
     found = metrics(tmp_path, changed(epochs=entries))

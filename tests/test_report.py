@@ -15,7 +15,7 @@ from scaling.report_differences import find_differences
 from scaling.report_page import make_page
 from scaling.report_runs import flatten, read_tail
 from scaling.report_svg import choose_ticks, draw_path, draw_svg
-from scaling.report_verdict import judge_efficiency, state_verdict
+from scaling.report_verdict import state_verdict
 from scaling.runs import find_runs
 from study_folders import write_study, write_study_run
 from test_plots import make_source, make_study
@@ -106,9 +106,10 @@ def test_verdict_comes_first_and_says_how_far_to_go(tmp_path):
 @pytest.mark.parametrize(
     ("rates", "kind", "words"),
     [
-        # GPUs -> throughput; 75 % is the line that is asked for.
-        ({1: 100, 2: 190, 4: 300, 8: 400}, "fair", "ask for up to 4 GPUs, 3.00 times"),
-        ({1: 100, 2: 140, 4: 160}, "poor", "no scale above 1 GPU reaches 75 % efficiency"),
+        # GPUs -> throughput; above 75 % is what is asked for, as in the tables' advice.
+        ({1: 100, 2: 190, 4: 301, 8: 400}, "fair", "ask for up to 4 GPUs, 3.01 times"),
+        ({1: 100, 2: 190, 4: 300, 8: 400}, "good", "ask for up to 2 GPUs, 1.90 times"),
+        ({1: 100, 2: 140, 4: 160}, "poor", "no scale beyond 1 GPU is above 75 % efficiency"),
         ({1: 100, 2: 200, 4: 400}, "good", "That is the largest scale measured"),
         ({2: 200, 4: 380}, "good", "1.90 times as fast as 2 GPUs (95.0 % efficient)"),
         ({4: 380}, "note", "nothing to compare yet"),
@@ -121,24 +122,12 @@ def test_verdict_on_a_series(rates, kind, words):
 
 
 def test_beyond_the_advised_scale_the_next_one_is_named():
-    rates = {1: 100, 2: 190, 4: 300, 8: 400}
+    rates = {1: 100, 2: 190, 4: 301, 8: 400}
     study = make_study([make_source(n, [rate, rate]) for n, rate in rates.items()])
     text = state_verdict([study], [])[0].text
     assert text.endswith(
-        "Beyond, 8 GPUs is 4.00 times as fast as 1 GPU (50.0 % efficient): under 75 %."
+        "Beyond, 8 GPUs is 4.00 times as fast as 1 GPU (50.0 % efficient), not above 75 %."
     )
-
-
-@pytest.mark.parametrize(
-    ("gpus", "nodes", "efficiency_pct", "word"),
-    [
-        (8, 1, 85.0, "good"), (8, 1, 84.9, "fair"), (8, 1, 70.0, "fair"), (8, 1, 69.9, "poor"),
-        (8, 4, 75.0, "good"), (8, 4, 74.9, "fair"), (8, 4, 69.9, "poor"),
-    ],
-)  # fmt: skip
-def test_bands_of_efficiency(gpus, nodes, efficiency_pct, word):
-    config = make_study([make_source(gpus, [1.0, 1.0], nodes)]).configs[0]
-    assert judge_efficiency(config, efficiency_pct) == word
 
 
 def test_failed_run_has_its_cause_hint_and_excerpt(tmp_path):

@@ -191,6 +191,10 @@ def test_a_run_with_a_record_needs_its_marker(tmp_path):
 
 
 SCALES = [
+    ("multi_gpu/4_gpus", "102.out", (1, 4)),  # --output=log/%j.out
+    ("multi_gpu/4_gpus", "slurm-102.out", (1, 4)),
+    ("study", "ddp_2g4n.102.out", (4, 2)),
+    ("study", "ddp_2g4n-102.out", (4, 2)),
     ("x", "ddp_2g8n_12.out", (8, 2)),
     ("x", "gpt2_4g1n_12.out", (1, 4)),
     ("baseline", "slurm-12.out", (1, 1)),

@@ -10,7 +10,8 @@ import pytest
 from metrics_files import GPT2, write_timed_run
 from run_folders import write_run
 from scaling import grid
-from scaling.benchmark_text import format_summary, name_band
+from scaling.benchmark_text import format_summary
+from scaling.comparing import name_band
 from scaling.errors import ScalingError
 from scaling.fixed_work import make_fixed_work
 from scaling.measured import Measured

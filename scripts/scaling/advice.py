@@ -38,7 +38,7 @@ def advise(study: Study, target_pct: float = DEFAULT_TARGET_PCT) -> Advice:
     above = [(scale, pct) for scale, pct in known if pct > target_pct]
     if not above:
         return Advice(None, "no scale can be compared with the baseline: see the notes")
-    scale, pct = above[-1]
+    scale, pct = max(above, key=lambda found: (found[0].gpus, found[1]))
     text = (
         f"{scale.label} is the largest measured scale above {target_pct:g} % efficiency "
         f"({round_half_even(pct, 1)} %)."

@@ -4,6 +4,7 @@ from collections import Counter
 from fractions import Fraction
 
 from scaling.cells import MISSING, Cell
+from scaling.comparing import GOOD_NODES_PCT, GOOD_ONE_NODE_PCT, POOR_PCT, name_band
 from scaling.fixed_work import (
     compute_efficiency,
     compute_speedup,
@@ -17,7 +18,6 @@ from scaling.quality import compare_quality
 from scaling.study import Scale, Study, count
 from scaling.text import shorten
 
-GOOD_ONE_NODE_PCT, GOOD_NODES_PCT, POOR_PCT = 85, 75, 70
 _COLUMNS = (
     ("job", "Job ID", 10), ("config", "Configuration", 30), ("gpus", "GPUs", 6),
     ("nodes", "Nodes", 6), ("wall_s", "Time (s)", 10), ("epoch_s", "Time/Epoch (s)", 14),
@@ -135,14 +135,6 @@ def find_cluster(study: Study) -> str | None:
             if isinstance(name, str) and name:
                 names[shorten(name, 40)] += 1
     return names.most_common(1)[0][0] if names else None
-
-
-def name_band(efficiency_pct: Fraction | float | None, nodes: int | None) -> str:
-    """Return good, fair or poor: good is above 85 % on one node, above 75 % across nodes."""
-    if efficiency_pct is None:
-        return MISSING
-    good = GOOD_NODES_PCT if (nodes or 1) > 1 else GOOD_ONE_NODE_PCT
-    return "good" if efficiency_pct > good else "poor" if efficiency_pct < POOR_PCT else "fair"
 
 
 def format_ideal(study: Study) -> str:

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from scaling.errors import ScalingError
+from scaling.own_gpus import read_own_gpu_log
 from scaling.run_record import Run
 from scaling.table_parts import Row
 from scaling.text import clean_line, read_lines
@@ -31,13 +32,22 @@ def describe_source(column: str, row: Row, baseline: Row | None) -> str:
 
 def _describe_value(column: str, run: Run) -> str:
     if column.startswith("gpu0_"):
-        return _describe_memory_line(run, "gpu_memory_log", " - GPU 0]", run.gpu_log_paths.get(0))
+        path = run.gpu_log_paths.get(0)
+        return _describe_memory_line(run, "gpu_memory_log", f" - GPU {_find_gpu0(run)}]", path)
     if column.startswith("cpu_"):
         return _describe_memory_line(run, "cpu_memory_log", "]", run.cpu_log_paths.get(0))
     last = run.attempt.last if run.attempt else None
     if run.log_path is None or last is None:
         return f"job {run.id} has no epoch line"
     return f"{run.log_path}, line {last.line_number}"
+
+
+def _find_gpu0(run: Run) -> int:
+    """Return the index of the job's lowest GPU on node 0: on a shared node it may be another."""
+    try:
+        return read_own_gpu_log(run, run.gpu_log_paths[0]).gpus[0].index
+    except (ScalingError, LookupError):
+        return 0
 
 
 def _describe_memory_line(run: Run, name: str, end: str, path: Path | None) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from scaling.cpu_log import read_cpu_log
 from scaling.errors import ScalingError
-from scaling.gpu_log import read_gpu_log
-from scaling.gpu_series import GpuLog, GpuMemory, format_dropped
+from scaling.gpu_series import GpuLog, format_dropped
 from scaling.numbers import LoggedNumber, round_half_even, to_fraction
+from scaling.own_gpus import read_own_gpu_log
 from scaling.run_record import Run
 
 MISSING = "—"
@@ -82,7 +82,7 @@ def _measure_gpu(run: Run) -> dict[str, Cell]:
     try:
         log = _read_node0_gpu_log(run)
         gpu = log.gpus[0]
-        check_gpu_log(run, log, gpu)
+        check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
     except ScalingError as error:
         return dict.fromkeys(names, missing(str(error)))
     note = _explain_dropped(log)
@@ -98,26 +98,26 @@ def _read_node0_gpu_log(run: Run) -> GpuLog:
     if path is None:
         on_cpu = " (the run used the CPU)" if (run.settings or {}).get("device") == "cpu" else ""
         raise ScalingError(f"no nvidia-smi on node0{on_cpu}: there is no GPU log of job {run.id}")
-    log = read_gpu_log(path)
+    return read_job_gpu_log(run, path)
+
+
+def read_job_gpu_log(run: Run, path: Path) -> GpuLog:
+    """Return a node's log of the job's own GPUs; ScalingError when it has no such samples."""
+    log = read_own_gpu_log(run, path)
     if log.problem:
         raise ScalingError(f"GPU log {path}: {log.problem}")
+    if run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
+        raise ScalingError(
+            f"GPU log {path} shows {len(log.gpus)} GPUs and the job had {run.gpus_per_node} "
+            "a node: which are its own is not known"
+        )
     return log
 
 
-def check_gpu_log(run: Run, log: GpuLog, gpu: GpuMemory) -> None:
-    """Refuse a log that is not the whole run's, or not only this job's GPUs."""
-    if run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
-        raise ScalingError(
-            f"GPU log {log.path} shows {len(log.gpus)} GPUs and the job had {run.gpus_per_node} "
-            "a node: which are its own is not known"
-        )
-    if gpu.covered_s is not None:
-        _check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
-
-
-def _check_covers(run: Run, what: str, covered_s: float, interval_s: float | None) -> None:
+def check_covers(run: Run, what: str, covered_s: float | None, interval_s: float | None) -> None:
+    """Refuse a log that ends long before the training did, where both lengths are known."""
     training_s = run.attempt.total_training_s if run.attempt else None
-    if training_s is None or to_fraction(training_s) is None:
+    if training_s is None or to_fraction(training_s) is None or covered_s is None:
         return
     if covered_s + 2 * (interval_s or SAMPLING_INTERVAL_S) + SLACK_S < training_s:
         raise ScalingError(
@@ -139,7 +139,7 @@ def _measure_cpu(run: Run) -> Cell:
         log = read_cpu_log(path)
         if log.problem:
             raise ScalingError(f"CPU log {path}: {log.problem}")
-        _check_covers(run, "CPU", log.covered_s, log.interval_s)
+        check_covers(run, "CPU", log.covered_s, log.interval_s)
     except ScalingError as error:
         return missing(str(error))
     return Cell(log.peak_mib, round_half_even(log.peak_mib, 1))

@@ -1,10 +1,13 @@
 """Which runs may be set against each other, and which figures ask for a second look."""
 
-from scaling.cells import Cell, add_note
+from fractions import Fraction
+
+from scaling.cells import MISSING, Cell, add_note
 from scaling.numbers import round_half_even, to_fraction
 from scaling.run_record import Run
 
 SUPERLINEAR_PCT = 105  # up to here it is noise
+GOOD_ONE_NODE_PCT, GOOD_NODES_PCT, POOR_PCT = 85, 75, 70
 
 # run.json's settings that must agree before two runs are compared; the batch, too (see there).
 COMPARED_SETTINGS = (
@@ -78,6 +81,14 @@ def _show(value: object) -> str:
         return "none"
     text = str(value)
     return text if len(text) <= 40 else text[:12] + "…"
+
+
+def name_band(efficiency_pct: Fraction | float | None, nodes: int | None) -> str:
+    """Return good, fair or poor: good is above 85 % on one node, above 75 % across nodes."""
+    if efficiency_pct is None:
+        return MISSING
+    good = GOOD_NODES_PCT if (nodes or 1) > 1 else GOOD_ONE_NODE_PCT
+    return "good" if efficiency_pct > good else "poor" if efficiency_pct < POOR_PCT else "fair"
 
 
 def check_efficiency(cell: Cell) -> Cell:

@@ -13,7 +13,11 @@ RUN_FOLDERS = ("log", "results", "gpu_memory", "cpu_memory")
 RUN_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?")  # <job id>, or <job id>.<restart>
 LARGEST_JSON_BYTES = 1 << 24
 
-_LOG_NAME = re.compile(r"(?P<name>.+?)[_-](?P<id>\d{1,18}(?:\.\d{1,6})?)\.out")
+# As --output is usually set: %x_%j.out, slurm-%j.out, %j.out; of %x.%j.out no restart is known.
+_LOG_NAME = re.compile(
+    r"(?:(?P<name>.+?)[_-])?(?P<id>\d{1,18}(?:\.\d{1,6})?)\.out"
+    r"|(?P<dotted>[^/]*[^\d./][^/]*?)\.(?P<plain>\d{1,18})\.out"
+)
 _NODE_FILE = re.compile(r"(?:gpu|cpu)_memory_log(?:_node(\d{1,6}))?\.(?:csv|txt)")
 _JOB_NAME = re.compile(r"(?:^|_)(\d{1,4})g(\d{1,5})n$")
 _PATH_SCALE = re.compile(r"(?P<count>\d{1,5})_(?P<what>gpus?|nodes?)", re.IGNORECASE)
@@ -29,9 +33,14 @@ def split_id(run_id: str) -> tuple[int, int]:
 
 
 def parse_log_name(name: str) -> tuple[str, str] | None:
-    """Return (job name, id) of `ddp_1g1n_12.out`, None for another file's name."""
+    """Return (job name, id) of `ddp_1g1n_12.out`, None for another file's name.
+
+    The job name is "" in `12.out`.
+    """
     match = _LOG_NAME.fullmatch(name)
-    return (match["name"], match["id"]) if match else None
+    if match is None:
+        return None
+    return match["name"] or match["dotted"] or "", match["id"] or match["plain"]
 
 
 def read_run_dir(log: Path) -> Path | None:

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from scaling.cells import Cell, missing
+from scaling.cells import Cell, check_covers, missing
 from scaling.errors import ScalingError
-from scaling.gpu_frames import list_gpu_samples
 from scaling.grid import ROUNDING, Grid, show
 from scaling.measured import Measured
 from scaling.numbers import round_half_even, to_fraction
-from scaling.ordinary_logs import read_ordinary_gpu_log
+from scaling.plots_samples import read_gpu_frame
 from scaling.run_record import Run
 from scaling.spread import mean_of
 from scaling.study import Scale, Study, count
@@ -43,34 +42,19 @@ def measure_cost(run: Measured, with_energy: bool = True) -> Cost:
 def measure_energy_j(run: Run) -> float:
     """Return the energy in J of all GPUs of a run: power over time, by trapezoids.
 
-    Raises ScalingError when a GPU, a node's log or the power is missing, or a log has a gap.
+    Raises ScalingError when a GPU, a node's log or the power is missing, or a log has a gap or
+    ends before the training.
     """
-    by_gpu = _read_ordinary(run) or _read_carefully(run)
+    frame, _ = read_gpu_frame(run)
+    by_gpu = [part for _, part in frame.groupby(["node", "gpu"])]
     if len(by_gpu) != run.gpus:
         raise ScalingError(f"job {run.id}: its GPU logs show {len(by_gpu)} of {run.gpus} GPUs")
-    return sum(_integrate(run, points) for points in by_gpu.values())
-
-
-def _read_ordinary(run: Run) -> dict:
-    """Return node and GPU -> (seconds, W), {} when a log needs the careful reader."""
-    by_gpu = {}
-    for node, path in run.gpu_log_paths.items():
-        frame = read_ordinary_gpu_log(path)
-        if frame is None or frame["power_w"].isna().any():
-            return {}
-        for gpu, part in frame.groupby("gpu"):
-            by_gpu[node, gpu] = list(zip(part["elapsed_s"], part["power_w"], strict=True))
-    return by_gpu
-
-
-def _read_carefully(run: Run) -> dict:
-    by_gpu: dict[tuple[int, object], list[tuple[float, float]]] = {}
-    for sample in list_gpu_samples(run):
-        key = (sample["node"], sample["uuid"] or sample["gpu"])
-        if sample["power_w"] is None or sample["elapsed_s"] is None:
-            raise ScalingError(f"job {run.id}: a sample of its GPU log has no power or no time")
-        by_gpu.setdefault(key, []).append((sample["elapsed_s"], sample["power_w"]))
-    return by_gpu
+    if frame[["power_w", "elapsed_s"]].isna().to_numpy().any():
+        raise ScalingError(f"job {run.id}: a sample of its GPU log has no power or no time")
+    return sum(
+        _integrate(run, list(zip(part["elapsed_s"], part["power_w"], strict=True)))
+        for part in by_gpu
+    )
 
 
 def _integrate(run: Run, points: list[tuple[float, float]]) -> float:
@@ -83,6 +67,7 @@ def _integrate(run: Run, points: list[tuple[float, float]]) -> float:
                 f"job {run.id}: its GPU log has a gap of {end_s - start_s:.0f} s: no energy"
             )
         energy_j += (end_s - start_s) * (before_w + after_w) / 2
+    check_covers(run, "GPU", points[-1][0] - points[0][0], points[1][0] - points[0][0])
     return energy_j
 
 

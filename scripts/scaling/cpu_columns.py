@@ -25,7 +25,8 @@ TITLES = {
 }
 NEEDED = {"elapsed_s", "cpu_pct", "rss_mib"}
 _PLAIN_TITLE = re.compile("|".join(re.escape(t) for t in TITLES if " " in t) + "|timestamp", re.I)
-_PLAIN_ROW = re.compile(r"(?=.{51}$)( *\d+\.\d{3})(?: +\d+\.\d{3}){3}")  # four of 12 characters
+# Three or four numbers of 12 characters.
+_PLAIN_ROW = re.compile(r"(?=.{38}$|.{51}$)( *\d+\.\d{3})(?: +\d+\.\d{3}){2,3}")
 PLAIN_ORDER = ("elapsed_s", "cpu_pct", "rss_mib", "virtual_mib")
 
 

@@ -13,7 +13,7 @@ _NAMES = {
     "gpus": (
         "gpus", "gpu", "num gpus", "n gpus", "ngpus", "number of gpus", "gpu count", "total gpus",
         "no of gpus", "world size", "accelerators", "devices", "num devices", "ranks", "processes",
-        "workers", "gcds", "tpus", "chips",
+        "workers", "gcds", "tpus", "chips", "nodes x gpus", "nodes x gpus per node",
     ),
     "nodes": ("nodes", "num nodes", "n nodes", "nnodes", "number of nodes", "node count", "hosts"),
     "gpus_per_node": (
@@ -26,7 +26,7 @@ _NAMES = {
         "samples per s", "samples per sec", "samples per second", "images s", "images sec",
         "images per sec", "images per second", "img s", "img sec", "imgs s", "imgs sec",
         "sequences per second", "seq s", "mean throughput", "throughput per s", "examples per sec",
-        "examples s", "items s",
+        "examples s", "items s", "tok s", "tok sec", "toks s", "toks sec",
     ),
     "time": (
         "wall time", "walltime", "time", "wall s", "total time", "training time", "elapsed",
@@ -38,10 +38,18 @@ _NAMES = {
     "efficiency": ("efficiency", "scaling efficiency", "parallel efficiency", "eff"),
 }  # fmt: skip
 
+_THOUSANDS = re.compile(
+    r"(?<![A-Za-z])([kKM]|[Tt]housand|[Mm]illion)[ _]?"
+    r"(?=tok|im|sample|seq|example|item|/s)"
+)
+
 
 @dataclass(frozen=True)
 class Columns:
-    """Header of each role, None where there is none; time_unit_s: seconds in one unit of time."""
+    """Header of each role, None where there is none.
+
+    time_unit_s: seconds in one unit of time; throughput_factor: 1000 under `ktokens/s`.
+    """
 
     gpus: str | None
     nodes: str | None
@@ -51,6 +59,7 @@ class Columns:
     speedup: str | None
     efficiency: str | None
     time_unit_s: Fraction = Fraction(1)
+    throughput_factor: int = 1
     unit: str | None = None
 
 
@@ -78,7 +87,10 @@ def find_columns(headers: list[str], given: dict[str, str | None], where: str) -
             "--throughput COL or --time COL"
         )
     return Columns(
-        **found, time_unit_s=find_time_unit(found["time"]), unit=find_unit(found["throughput"])
+        **found,
+        time_unit_s=find_time_unit(found["time"]),
+        throughput_factor=find_factor(found["throughput"]),
+        unit=find_unit(found["throughput"]),
     )
 
 
@@ -97,6 +109,7 @@ def _guess(headers: list[str], role: str) -> str | None:
 
 def _simplify(header: str) -> list[str]:
     """Return a header as words: with its bracketed unit, without it, without a last unit."""
+    header = _THOUSANDS.sub("", header)
     header = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header)  # trainTime
     forms = []
     for text in (header, re.sub(r"[(\[{].*?[)\]}]", " ", header)):
@@ -121,10 +134,16 @@ def find_time_unit(header: str | None) -> Fraction:
                 Fraction(1))  # fmt: skip
 
 
+def find_factor(header: str | None) -> int:
+    """Return 1000 for a header like `ktokens/s`, a million for `M tokens/s`, else 1."""
+    match = _THOUSANDS.search(header or "")
+    return 1 if match is None else 1000 if match[1].lower() in ("k", "thousand") else 1000**2
+
+
 def find_unit(header: str | None) -> str | None:
     """Return tokens/s, img/s or samples/s where a throughput's header says what it counts."""
-    words = (header or "").lower()
-    for part, unit in (("token", "tokens/s"), ("im", "img/s"), ("sample", "samples/s")):
+    words = _THOUSANDS.sub("", header or "").lower()
+    for part, unit in (("tok", "tokens/s"), ("im", "img/s"), ("sample", "samples/s")):
         if re.search(rf"\b{part}|_{part}", words):
             return unit
     return None

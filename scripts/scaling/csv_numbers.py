@@ -8,6 +8,10 @@ _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
 _POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 _CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,5}):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
+_PARTS = re.compile(
+    r"(?:(\d{1,5}) ?h(?:ours?|rs?)?)? ?(?:(\d{1,5}) ?m(?:in(?:ute)?s?)?)?"
+    r" ?(?:(\d{1,5}(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
+)
 _TYPED = re.compile(r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*([kKMG]?)(\s*[A-Za-z%×/][^0-9]*)?")
 _SIZES = {"k": 1000, "m": 1000**2, "g": 1000**3}
 # Seconds in one of a unit that a header or a cell names.
@@ -54,7 +58,11 @@ def parse_number(cell: str, decimal_comma: bool = False) -> Fraction | None:
 
 
 def parse_seconds(cell: str, unit_s: Fraction, decimal_comma: bool = False) -> Fraction | None:
-    """Return a time in s: a number of the column's unit, or h:mm:ss, or d-hh:mm:ss."""
+    """Return a time in s: a number of the column's unit, h:mm:ss, d-hh:mm:ss or 1h 2m 3s."""
+    parts = _PARTS.fullmatch(cell.strip())
+    if parts and sum(part is not None for part in parts.groups()) > 1:
+        hours, minutes, seconds = (Fraction(part or 0) for part in parts.groups())
+        return hours * 3600 + minutes * 60 + seconds
     clock = _CLOCK.fullmatch(cell.strip())
     if clock is None:
         unit = re.search(r"[\d.]\s*([A-Za-z]+)\.?$", cell.strip())
@@ -75,7 +83,7 @@ def parse_seconds(cell: str, unit_s: Fraction, decimal_comma: bool = False) -> F
 
 def count_places(cell: str) -> int:
     """Return the decimals that a number is printed with: 2 for `1.94x`."""
-    match = re.search(r"\d[.,](\d+)", _strip(cell))
+    match = re.search(r"\d[.,](\d+)\D*$", _strip(cell))
     return len(match[1]) if match else 0
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,8 @@ from scaling.study import Study, make_study
 from scaling.text import read_lines, shorten
 
 LARGEST_BYTES = 1 << 24
+_SHAPE = re.compile(r"([1-9]\d{0,4}) ?[x×*] ?([1-9]\d{0,3})")  # nodes x GPUs per node
+_NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none", "null", "oom")  # no measure
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     text = "\n".join("" if line.lstrip().startswith("#") and not _is_header(line) else line
                      for line in lines)  # fmt: skip
     first = next((line for line in text.split("\n") if line.strip()), "")
+    if first.lstrip().startswith("|"):  # a table of Markdown: its outer bars and its ruler
+        text = "\n".join(_unbar(line) for line in text.split("\n"))
+        first = _unbar(first)
     delimiter = max("\t;,|", key=first.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     found: list[tuple[int, list[str]]] = []
@@ -108,6 +114,11 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
+def _unbar(line: str) -> str:
+    inner = line.strip().removeprefix("|").removesuffix("|")
+    return "" if re.fullmatch(r"[\s|:-]+", inner) else inner
+
+
 def _is_header(line: str) -> bool:
     return line.lower().lstrip().startswith(("#gpu", "# gpu", "#nodes", "# nodes"))
 
@@ -119,7 +130,10 @@ class _RowReader:
     def read(self, line: int, row: dict[str, str]) -> Measured:
         columns = self.columns
         nodes = self._count(line, row, columns.nodes) if columns.nodes else None
-        if columns.gpus:
+        if columns.gpus and (shape := _SHAPE.fullmatch(row[columns.gpus].strip())):
+            nodes = int(shape[1])
+            gpus = nodes * int(shape[2])
+        elif columns.gpus:
             gpus = self._count(line, row, columns.gpus)
         else:
             gpus = nodes * self._count(line, row, columns.gpus_per_node)
@@ -144,10 +158,12 @@ class _RowReader:
     def _measure(
         self, line: int, row: dict[str, str], header: str | None, unit_s: Fraction | None = None
     ) -> Fraction | None:
-        if header is None or row[header].strip().lower() in ("", "-", "—", "n/a", "na", "oom"):
+        if header is None or row[header].strip().lower() in _NOTHING:
             return None
         if unit_s is None:
             value = parse_number(row[header], self.decimal_comma)
+            if value is not None and not re.search(r"\d\s*[kKM]", row[header]):
+                value *= self.columns.throughput_factor
         else:
             value = parse_seconds(row[header], unit_s, self.decimal_comma)
         if value is None or value <= 0:

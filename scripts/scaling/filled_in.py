@@ -77,8 +77,12 @@ def is_empty(cell: str) -> bool:
     return cell.lower() in EMPTY
 
 
-def parse_cell(cell: str) -> Fraction | None:
-    """Return the number that somebody wrote, GiB as MiB; None when it is none."""
-    gib = _GIB.search(cell)
-    value = parse_number(_MIB.sub("", _GIB.sub("", cell)))
-    return value * 1024 if gib and value is not None else value
+def parse_cell(cell: str) -> list[Fraction]:
+    """Return the numbers that somebody may have meant, GiB as MiB; none when it is none.
+
+    A comma may part thousands or be the decimal one: `5,149` is both.
+    """
+    text = _MIB.sub("", _GIB.sub("", cell))
+    values = [parse_number(text), parse_number(text, decimal_comma=True) if "," in text else None]
+    factor = 1024 if _GIB.search(cell) else 1
+    return list(dict.fromkeys(value * factor for value in values if value is not None))

@@ -45,22 +45,30 @@ _USUAL_UNITS = (
     (re.compile(r"memory\."), "MiB"),
     (re.compile(r"vram_percent"), "%"),
     (re.compile(r"(?:used|free|total)_\w+|vram_\w+"), "MB"),
-    (re.compile(r"power\.|power_usage|socket_power"), "W"),
+    (re.compile(r"power\.|power_usage|socket_power|max_power"), "W"),
     (re.compile(r"utilization\.|fan\.speed|\w+_(?:util|activity|usage)$|(?:gfx|mem|umc)$"), "%"),
     (re.compile(r"temperature\.|\w+_temperature|hotspot$|edge$"), "C"),
-    (re.compile(r"clocks\.|\w+_clock"), "MHz"),
+    (re.compile(r"clocks\.|\w+_(?:clock|clk)$"), "MHz"),
+    (re.compile(r"\w+_voltage$"), "mV"),
 )
 _NO_DATA = re.compile(r"\[.*\]|N/A", re.IGNORECASE)
 _AMOUNT = re.compile(r"(\d{1,15})(\.\d{1,6})?(?: ?([KMG]?i?B))?")
 _FIELD = re.compile(r"([A-Za-z].*?)\s*(?:\[([^\]]*)\]|\(([^()]*)\))?:?")
+_SPELLED = re.compile(r"^(memory|utilization|power)[ _](used|total|free|reserved|gpu|draw)$")
 # The run contract's order, for a log without a header.
 CONTRACT = (
     "timestamp", "index", "name", "memory.used", "memory.total", "utilization.gpu",
     "power.draw", "temperature.gpu", "clocks.sm", "clocks_throttle_reasons.active", "uuid",
 )  # fmt: skip
 _GPU_NAME = re.compile(r"(?:GPU|MIG)-|[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:")  # uuid, PCI bus id
+_WORD = re.compile(r'[\s"#]*[^\W\d]')
 _MIB_CELL, _INTEGER = re.compile(r"(\d{1,9}) Mi?B"), re.compile(r"(\d{1,7})")
-_LEAST_TOTAL_MIB = 2000  # no GPU that trains has less memory
+# A card or a slice of one is sold by these GB, of which its firmware keeps up to a ninth.
+_SOLD_GIB = (
+    4, 5, 6, 8, 10, 11, 12, 16, 18, 20, 24, 32, 36, 40, 48, 64, 71, 72, 80, 90, 94, 96, 128, 141,
+    144, 180, 192, 256, 288,
+)  # fmt: skip
+_LEAST_SURE_MIB = 100  # a number up to it may be an index or a load in %
 
 
 class Columns(NamedTuple):
@@ -79,12 +87,17 @@ class Columns(NamedTuple):
         return len(self.names)
 
     def make_measures(self) -> dict[int, Column]:
-        """Return position -> an empty Column for each field that may hold a measure."""
+        """Return position -> an empty Column for each field that may hold a measure.
+
+        Of a field that stands there twice the first counts.
+        """
         identities = (self.index, self.uuid, self.timestamp)
         return {
             at: Column(name, unit)
             for at, (name, unit) in enumerate(zip(self.names, self.units, strict=True))
-            if at not in identities and not _NO_MEASURE.fullmatch(name)
+            if at not in identities
+            and not _NO_MEASURE.fullmatch(name)
+            and self.names.index(name) == at
         }
 
 
@@ -95,11 +108,11 @@ def parse_header(line: str) -> Columns | None:
     matches = [_FIELD.fullmatch(f if f or at else "row") for at, f in enumerate(fields)]
     if not all(matches):
         return None
-    names = tuple(match[1].lower() for match in matches)
+    names = tuple(_settle_name(match) for match in matches)
     if not any(_TELLING.fullmatch(name) for name in names):
         return None
     units = tuple(
-        _tidy_unit(match[2] or match[3] or "") or _usual_unit(name)
+        _tidy_unit(match[2] or match[3] or "") or _usual_unit(name, names)
         for match, name in zip(matches, names, strict=True)
     )
     return Columns(
@@ -111,6 +124,12 @@ def parse_header(line: str) -> Columns | None:
     )
 
 
+def _settle_name(match: re.Match) -> str:
+    """Return a field's name; `memory_used [MiB]` is memory.used where a unit leaves no doubt."""
+    name = match[1].lower()
+    return _SPELLED.sub(r"\1.\2", name) if match[2] or match[3] else name
+
+
 def _find(names: tuple[str, ...], wanted: tuple[str, ...]) -> int | None:
     return next((names.index(name) for name in wanted if name in names), None)
 
@@ -119,7 +138,9 @@ def _tidy_unit(unit: str) -> str:
     return "%" if unit.endswith("%") else unit
 
 
-def _usual_unit(name: str) -> str:
+def _usual_unit(name: str, beside: tuple[str, ...] = ()) -> str:
+    if name == "mem" and "hotspot" in beside:
+        return "C"  # amd-smi metric's temperatures are edge, hotspot, mem; monitor's mem is a load
     return next((unit for pattern, unit in _USUAL_UNITS if pattern.match(name)), "")
 
 
@@ -160,11 +181,15 @@ def infer_columns(rows: list[list[str]]) -> Columns | None:
     """Return the columns of a log without a header, from its first rows; None when unsure.
 
     With units the `MiB` fields are used and total memory, the smaller one first; without
-    them a pair of neighbours is sought of which the second is constant for each GPU, and
-    never the smaller. Names are the run contract's where the row is as long as its rows.
+    them a pair of neighbours is sought of which the second never changes and is as large as
+    a GPU's memory is, and the first is more than an index or a load could be. Names are the
+    run contract's where the row is as long as its rows. A first row of words alone is a
+    header whose names are not known: what stands below it is not guessed.
     """
     counts = {len(row) for row in rows}
     if len(counts) != 1 or counts == {1} or not rows:
+        return None
+    if all(_WORD.match(field) for field in rows[0]):
         return None
     cells = [[field.strip() for field in column] for column in zip(*rows, strict=True)]
     timestamp, uuid = _first(cells, _is_date), _first(cells, _GPU_NAME.match)
@@ -213,10 +238,15 @@ def _find_memory_pair(cells: list[list[str]], timestamp: int | None) -> tuple[in
         pairs = _pair_numbers(cells[at], cells[at + 1], _INTEGER)
         if timestamp in (at, at + 1) or 2 * len(pairs) <= len(cells[at]):
             continue
-        totals = {b for _, b in pairs}
-        if all(a <= b for a, b in pairs) and len(totals) == 1 and min(totals) >= _LEAST_TOTAL_MIB:
+        totals, most = {b for _, b in pairs}, max(a for a, _ in pairs)
+        is_pair = len(totals) == 1 and _LEAST_SURE_MIB < most <= min(totals)
+        if is_pair and _is_size_of_gpu(min(totals)):
             return at, at + 1
     return None
+
+
+def _is_size_of_gpu(mib: int) -> bool:
+    return any(8 / 9 * size < mib / 1024 <= size for size in _SOLD_GIB)
 
 
 def _pair_numbers(first: list[str], second: list[str], number: re.Pattern) -> list[tuple[int, int]]:

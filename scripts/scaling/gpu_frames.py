@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from scaling.errors import ScalingError
 from scaling.gpu_columns import Columns, parse_mib
 from scaling.gpu_log import read_gpu_samples
+from scaling.own_gpus import find_own_uuids
 from scaling.run_record import Run
 from scaling.times import seconds_between
 
@@ -17,25 +19,32 @@ _FIGURES = {
     "power_w": ("power.draw", "power.draw.instant", "power.draw.average", "power_usage",
                 "socket_power", "average graphics package power",
                 "current socket graphics package power"),
-    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot"),
-    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock"),
+    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot",
+                      "temperature (sensor junction)"),
+    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock", "gfx_clk"),
 }  # fmt: skip
 
 
 def list_gpu_samples(run: Run) -> Iterator[dict]:
     """Yield each sample of the run's GPUs; a log that cannot be read goes to run.problems."""
     for node, path in run.gpu_log_paths.items():
-        rows: list[tuple] = []
         try:
-            reader = read_gpu_samples(path, lambda *row, rows=rows: rows.append(row))
+            yield from list_node_samples(run, node, path)
         except ScalingError as error:
             run.problems.append(str(error))
-            continue
-        if reader.untold:
-            run.problems.append(reader.untold)
-        if reader.columns is None or not rows:
-            continue
-        yield from _describe(rows, reader.columns, node, run.start)
+
+
+def list_node_samples(run: Run, node: int, path: Path) -> list[dict]:
+    """Return each sample of the run's GPUs on a node; ScalingError when it cannot be read."""
+    rows: list[tuple] = []
+    reader = read_gpu_samples(path, lambda *row: rows.append(row))
+    if reader.untold:
+        run.problems.append(reader.untold)
+    if reader.columns is None:
+        return []
+    samples = list(_describe(rows, reader.columns, node, run.start))
+    own = find_own_uuids(run, {sample["uuid"] or "" for sample in samples})
+    return [sample for sample in samples if (sample["uuid"] or "") in own]
 
 
 def _describe(rows: list[tuple], columns: Columns, node: int, start: datetime | None):

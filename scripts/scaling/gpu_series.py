@@ -49,6 +49,11 @@ class GpuMemory:
     def avg_mib(self) -> float:
         return float(self.average_mib)
 
+    def to_record(self) -> dict:
+        """Return what JSON shows of it."""
+        names = ("index", "uuid", "n", "peak_mib", "avg_mib", "mode_mib")
+        return {name: getattr(self, name) for name in names} | {"uuid": self.uuid or None}
+
 
 @dataclass(frozen=True)
 class GpuLog:

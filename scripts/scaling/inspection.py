@@ -10,7 +10,6 @@ from scaling.columns import describe_columns
 from scaling.cpu_log import read_cpu_log
 from scaling.errors import ScalingError
 from scaling.gpu_log import make_log, read_gpu_columns
-from scaling.gpu_series import GpuMemory
 from scaling.json_fields import finite
 from scaling.json_inspection import describe_json
 from scaling.log_kinds import Kind
@@ -107,20 +106,8 @@ def _describe_gpu(path: Path, kind: Kind) -> Inspection:
         path, kind.name, reason or "", log.lines, log.kept, log.dropped, log.ignored,
         gpus=sorted({index for index, _ in reader.series}),
         columns=columns,
-        details={"memory": [describe_memory(gpu) for gpu in log.gpus]},
+        details={"memory": [gpu.to_record() for gpu in log.gpus]},
     )  # fmt: skip
-
-
-def describe_memory(gpu: GpuMemory) -> dict:
-    """Return one GPU's memory for JSON, in MiB."""
-    return {
-        "index": gpu.index,
-        "uuid": gpu.uuid or None,
-        "n": gpu.n,
-        "peak_mib": gpu.peak_mib,
-        "avg_mib": gpu.avg_mib,
-        "mode_mib": gpu.mode_mib,
-    }
 
 
 def _describe_cpu(path: Path, kind: Kind) -> Inspection:

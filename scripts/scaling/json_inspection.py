@@ -69,7 +69,7 @@ def _describe_entries(entries: list[dict]) -> dict[str, dict]:
             if key in _IDENTITIES or (value is None and entry[key] is not None):
                 continue
             column = columns.setdefault(key, Column(key, _find_unit(key)))
-            if value is None:
+            if value is None or (value < 0 and column.unit == "s"):  # no time is below 0
                 column.no_data += 1
             else:
                 column.add(value)

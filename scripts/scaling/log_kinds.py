@@ -26,7 +26,7 @@ _NAMES = (
     (re.compile(r"training_metrics.*\.json"), METRICS),
     (re.compile(r"run\.json"), RUN_JSON),
     (re.compile(r"job_end\.json"), JOB_END),
-    (re.compile(r".+[_-]\d+(?:\.\d+)?\.out"), SLURM_OUT),
+    (re.compile(r"(?:.+[_.-])?\d+(?:\.\d+)?\.out"), SLURM_OUT),
 )
 # What no other log has: Slurm's, NCCL's, torchrun's and our trainers' own lines.
 SLURM_WORDS = re.compile(
@@ -35,10 +35,11 @@ SLURM_WORDS = re.compile(
     r"DUE TO TIME LIMIT|\*\*\* (?:JOB|STEP) |slurm_script: |oom[_-]kill"
 )
 _TRAINERS_WORDS = re.compile(r"Epoch \[\d+/\d+\] LR: |Total training time: |NCCL |Traceback \(most")
+UNPACK = "unpack it first"
 _MAGIC = (
-    (b"\x1f\x8b", "gzip data: unpack it first"),
-    (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "zstd data: unpack it first"),
+    (b"\x1f\x8b", f"gzip data: {UNPACK}"),
+    (b"PK\x03\x04", f"a zip archive: {UNPACK}"),
+    (b"\x28\xb5\x2f\xfd", f"zstd data: {UNPACK}"),
     (b"\x89PNG", "a PNG image"),
     (b"%PDF", "a PDF document"),
 )

@@ -101,21 +101,25 @@ def measure_metrics_file(path: Path, gpus: int | None = None) -> Measured:
         notes.append(f"{path}: world_size is not recorded, {gpus} GPUs as given")
     if metrics.completed is False:
         notes.append(f"{path}: the run is not complete: its wall time is that of its first epochs")
-    warmup = number(section(metrics.record, "summary"), "warmup_epochs_excluded")
-    warmup = DEFAULT_WARMUP_EPOCHS if warmup is None else int(warmup)
-    records = [{**vars(e), "is_warmup": e.epoch <= warmup} for e in metrics.epochs]
-    nnodes = _count_nodes(metrics.record)
+    records = list_metrics_epochs(metrics)
     return _measure(
         records,
         metrics.total_wall_s,
         mean_throughput=metrics.mean_throughput_per_s,
         notes=notes,
         name=str(path),
-        nodes=nnodes,
+        nodes=count_nodes(metrics.record),
         gpus=gpus or metrics.world_size,
         settings=describe_settings(metrics),
         step_s=_mean_step_s(metrics, records),
     )
+
+
+def list_metrics_epochs(metrics: TrainingMetrics) -> list[dict]:
+    """Return a metrics file's epochs as records, with `is_warmup` by the file's own rule."""
+    warmup = number(section(metrics.record, "summary"), "warmup_epochs_excluded")
+    warmup = DEFAULT_WARMUP_EPOCHS if warmup is None else int(warmup)
+    return [{**vars(epoch), "is_warmup": epoch.epoch <= warmup} for epoch in metrics.epochs]
 
 
 def _measure(
@@ -190,10 +194,11 @@ def _mean_step_s(metrics: TrainingMetrics | None, records: list[dict]) -> float 
     return sum(times) / len(times) if times else None
 
 
-def _count_nodes(record: dict) -> int | None:
+def count_nodes(record: dict) -> int | None:
+    """Return the nodes of a metrics file's run, None when it does not say."""
     nodes = section(record, "host").get("nodes")
     if isinstance(nodes, list) and nodes:
-        return len(nodes)
+        return len(set(map(str, nodes)))
     told = section(record, "scheduler").get("nnodes")
     text = str(told)
     return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else None

@@ -10,7 +10,7 @@ from scaling.errors import ScalingError
 from scaling.gpu_log import read_gpu_log
 from scaling.gpu_series import GpuLog, format_dropped, format_memory
 from scaling.line_counts import format_counts
-from scaling.log_kinds import PSRECORD, detect_kind, expected_kind
+from scaling.log_kinds import PSRECORD, UNPACK, detect_kind, expected_kind
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,11 @@ def _numbers_by_value(path: Path) -> list:
 
 def _read(path: Path, gpus: tuple[str, ...]) -> MemoryReport:
     # By its name, so that a log of another kind under that name is refused; else by content.
-    kind = expected_kind(path) or detect_kind(path).name
+    kind = expected_kind(path)
+    if kind is None:
+        kind, reason, *_ = detect_kind(path)
+        if reason.endswith(UNPACK):
+            raise ScalingError(f"{path}: {reason}")
     if kind == PSRECORD:
         return _read_cpu(path)
     log = read_gpu_log(path, gpus)
@@ -81,17 +85,7 @@ def _read_cpu(path: Path) -> MemoryReport:
 def _gpu_record(log: GpuLog) -> dict:
     return {
         "file": str(log.path),
-        "gpus": [
-            {
-                "index": gpu.index,
-                "uuid": gpu.uuid or None,
-                "n": gpu.n,
-                "peak_mib": gpu.peak_mib,
-                "avg_mib": gpu.avg_mib,
-                "mode_mib": gpu.mode_mib,
-            }
-            for gpu in log.gpus
-        ],
+        "gpus": [gpu.to_record() for gpu in log.gpus],
         "first_timestamp": log.first.isoformat() if log.first else None,
         "last_timestamp": log.last.isoformat() if log.last else None,
         "lines": log.lines,

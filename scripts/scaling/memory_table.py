@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from scaling.cells import Cell, check_gpu_log, missing
+from scaling.cells import Cell, check_covers, missing, read_job_gpu_log
 from scaling.errors import ScalingError
-from scaling.gpu_log import read_gpu_log
 from scaling.gpu_series import GpuMemory
 from scaling.grid import Grid, say, show
 from scaling.run_record import Run
@@ -45,11 +44,9 @@ def _list_gpus(row: Row, run: Run) -> Iterator[dict[str, Cell]]:
         try:
             if path is None:
                 raise ScalingError(f"no GPU log of node {node} of job {run.id}")
-            log = read_gpu_log(path)
-            if log.problem:
-                raise ScalingError(f"GPU log {path}: {log.problem}")
+            log = read_job_gpu_log(run, path)
             for gpu in log.gpus:
-                check_gpu_log(run, log, gpu)
+                check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
         except ScalingError as error:
             yield _describe(row, node, missing(str(error)), None, None)
             continue

@@ -24,9 +24,10 @@ _FIELDS = {
     "bleu": ("val_bleu_global", "val_bleu", "bleu"),
 }
 _QUANTITIES = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
+_PER_S = ("_per_sec_global", "_per_sec", "_per_second_global", "_per_second")
 _RATES = tuple(
     form.format(name)
-    for form in ("mean_{}_per_sec_global", "{}_per_sec_global", "{}_per_sec")
+    for form in ("mean_{}_per_sec_global", *(f"{{}}{ending}" for ending in _PER_S))
     for name in _QUANTITIES
 )
 _TOTALS = ("total_wall_time_sec", "total_time_sec", "total_training_time", "wall_time_sec")
@@ -158,7 +159,7 @@ def _read_entries(entries: list, dropped: list[str]) -> list[MetricsEpoch]:
 def _read_entry(epoch: int, entry: dict) -> MetricsEpoch:
     unit = throughput = samples = None
     for name, unit_of in _QUANTITIES.items():
-        rate = pick(entry, f"{name}_per_sec_global", f"{name}_per_sec")
+        rate = pick(entry, *(name + ending for ending in _PER_S))
         if rate is not None:
             unit, throughput = unit_of, rate
             samples = pick(entry, f"{name}_processed_global", f"{name}_processed")

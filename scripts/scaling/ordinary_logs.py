@@ -7,6 +7,7 @@ give the same samples for these.
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 LARGEST_BYTES = 1 << 27  # a larger log is streamed by the careful reader
@@ -52,18 +53,21 @@ def _parse(data: bytes, names: list[str], rows: int) -> pd.DataFrame | None:
         times = pd.to_datetime(frame["timestamp"], format=_TIME)
     except ValueError:
         return None
-    numbers = frame.drop(columns="timestamp")
     if len(frame) != rows or not times.is_monotonic_increasing:
         return None
-    if frame["index"].dtype.kind != "i" or any(t.kind not in "iuf" for t in numbers.dtypes):
+    columns = {name: frame[name].to_numpy() for name in used[1:]}
+    if columns["index"].dtype.kind != "i" or any(
+        c.dtype.kind not in "iuf" for c in columns.values()
+    ):
         return None
-    if numbers.isna().to_numpy().any() or (numbers < 0).to_numpy().any():
+    if not all((column >= 0).all() for column in columns.values()):  # nan is not either
         return None
-    found = pd.DataFrame({"gpu": frame["index"]})
-    found["elapsed_s"] = (times - times.iloc[0]).dt.total_seconds()
-    for theirs, ours in _NAMES.items():
-        found[ours] = frame[theirs].astype("float64") if theirs in frame else float("nan")
-    return found
+    nothing = np.full(rows, np.nan)
+    return pd.DataFrame({
+        "gpu": columns["index"],
+        "elapsed_s": (times - times.iloc[0]).dt.total_seconds(),
+        **{ours: columns.get(theirs, nothing).astype("float64") for theirs, ours in _NAMES.items()},
+    })  # fmt: skip
 
 
 def read_ordinary_cpu_log(path: Path) -> pd.DataFrame | None:

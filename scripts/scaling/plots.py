@@ -15,7 +15,7 @@ from scaling import plots_training as training
 from scaling.errors import ScalingError
 from scaling.plots_data import Study
 from scaling.plots_samples import read_samples
-from scaling.plots_style import HEIGHT_IN, STYLE, WIDTH_IN
+from scaling.plots_style import HEIGHT_IN, STYLE, WIDTH_IN, show_rate
 from scaling.two_devices import Comparison
 
 DPI = 300
@@ -189,7 +189,7 @@ def _describe_efficiencies(study: Study) -> str:
 
 def _describe_throughputs(study: Study) -> str:
     return "; ".join(
-        f"{study.label(config)}: {config.throughput_per_s:,.4g} {study.unit}"
+        f"{study.label(config)}: {show_rate(config.throughput_per_s)} {study.unit}"
         for config in study.configs
     )
 

@@ -31,6 +31,14 @@ class Source:
     run: Run | None = None
 
     @property
+    def name(self) -> str:
+        return self.id
+
+    @property
+    def unit(self) -> str:
+        return str(self.epochs["unit"].iloc[-1])
+
+    @property
     def steady_epochs(self) -> pd.DataFrame:
         """Its epochs after the warm-up; of a run that has no other, the warm-up's."""
         steady = self.epochs[~self.epochs["is_warmup"]]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from scaling.errors import ScalingError
 from scaling.frames import make_epochs_frame, make_rank_epochs_frame
-from scaling.measured import describe_settings
+from scaling.measured import count_nodes, describe_settings, list_metrics_epochs
 from scaling.metrics_json import read_training_metrics
 from scaling.plots_data import Source, Study
 from scaling.plots_series import part_workloads
@@ -66,18 +66,10 @@ def _read_metrics(path: Path) -> Source:
     metrics = read_training_metrics(path)
     if metrics.world_size is None:
         raise ScalingError(f"{path}: it does not say on how many GPUs (hardware.world_size)")
-    warmup = metrics.record.get("summary")
-    warmup = warmup.get("warmup_epochs_excluded") if isinstance(warmup, dict) else None
-    warmup = warmup if isinstance(warmup, int) else 1
     rows = [
-        {
-            **{key: value for key, value in vars(epoch).items() if key != "record"},
-            "is_warmup": epoch.epoch <= warmup,
-            "is_superseded": False,
-            **_read_steps(epoch.record),
-        }
-        for epoch in metrics.epochs
-        if epoch.throughput_per_s is not None and 0 < epoch.throughput_per_s < MOST_PER_S
+        {**_read_steps(record.pop("record")), **record, "is_superseded": False}
+        for record in list_metrics_epochs(metrics)
+        if 0 < (record["throughput_per_s"] or 0) < MOST_PER_S
     ]
     if not rows:
         raise ScalingError(f"{path}: no epoch in it has a throughput")
@@ -85,7 +77,7 @@ def _read_metrics(path: Path) -> Source:
     for name in set(frame) - {"unit", "is_warmup", "is_superseded"}:
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     settings = describe_settings(metrics)
-    nodes = _count_nodes(metrics.record)
+    nodes = count_nodes(metrics.record)
     shape = (nodes, metrics.world_size // nodes if nodes else None, metrics.world_size)
     name = metrics.run_id or path.parent.name
     ranks = make_rank_epochs_frame([])
@@ -97,9 +89,3 @@ def _read_steps(record: dict) -> dict:
     names = {"step_s": "step_time_mean_sec", "step_wait_s": "dataload_time_mean_sec",
              "peak_mib": "peak_memory_mib_rank0"}  # fmt: skip
     return {ours: record.get(theirs) for ours, theirs in names.items()}
-
-
-def _count_nodes(record: dict) -> int | None:
-    host = record.get("host")
-    nodes = host.get("nodes") if isinstance(host, dict) else None
-    return len(set(map(str, nodes))) if isinstance(nodes, list) and nodes else None

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.cpu_log import read_cpu_log
+from scaling.cpu_log import CpuLog, read_cpu_log
 from scaling.errors import ScalingError
-from scaling.gpu_frames import list_gpu_samples
-from scaling.gpu_log import read_gpu_log
+from scaling.gpu_frames import list_node_samples
+from scaling.gpu_series import GpuLog
 from scaling.line_counts import format_counts
 from scaling.ordinary_logs import read_ordinary_cpu_log, read_ordinary_gpu_log
+from scaling.own_gpus import read_own_gpu_log
 from scaling.run_record import Run
 
 GPU_COLUMNS = ("elapsed_s", "used_mib", "utilization_pct", "power_w")
@@ -36,12 +37,16 @@ class Samples:
 
 def read_samples(run: Run) -> Samples:
     """Read a run's GPU and CPU logs; a file that cannot be read says so in `files`."""
-    files: list[tuple[Path, str]] = []
-    gpus = [_read_gpus(run, node, path, files) for node, path in run.gpu_log_paths.items()]
+    gpus, files = read_gpu_frame(run)
     cpus = [_read_cpus(node, path, files) for node, path in run.cpu_log_paths.items()]
-    return Samples(
-        _join(gpus, ("node", "gpu", *GPU_COLUMNS)), _join(cpus, ("node", *CPU_COLUMNS)), files
-    )
+    return Samples(gpus, _join(cpus, ("node", *CPU_COLUMNS)), files)
+
+
+def read_gpu_frame(run: Run) -> tuple[pd.DataFrame, list[tuple[Path, str]]]:
+    """Return the samples of the run's own GPUs, and what became of each log's lines."""
+    files: list[tuple[Path, str]] = []
+    frames = [_read_gpus(run, node, path, files) for node, path in run.gpu_log_paths.items()]
+    return _join(frames, ("node", "gpu", *GPU_COLUMNS)), files
 
 
 def _join(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -51,24 +56,27 @@ def _join(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
 
 def _read_gpus(run: Run, node: int, path: Path, files: list) -> pd.DataFrame:
     frame = read_ordinary_gpu_log(path)
-    if frame is not None:
+    is_shared = frame is not None and frame["gpu"].nunique() > (run.gpus_per_node or 0)
+    if frame is not None and not (is_shared and (run.settings or {}).get("gpu_uuids")):
         files.append((path, format_counts(len(frame) + 1, len(frame), {}, {"header": 1})))
         return frame.assign(node=node)
     try:
-        log = read_gpu_log(path)
+        log = read_own_gpu_log(run, path)
+        frame = pd.DataFrame.from_records(list_node_samples(run, node, path))
     except ScalingError as error:
         files.append((path, str(error)))
         return pd.DataFrame()
-    words = format_counts(log.lines, log.kept, log.dropped, log.ignored)
-    files.append((path, f"{words}; {log.problem}" if log.problem else words))
-    one = Run(run.folder, run.id, start=run.start)
-    one.gpu_log_paths = {node: path}
-    frame = pd.DataFrame.from_records(list(list_gpu_samples(one)))
+    files.append((path, _say_counts(log, log.kept)))
     if frame.empty:
         return frame
     for name in GPU_COLUMNS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     return frame[["node", "gpu", *GPU_COLUMNS]]
+
+
+def _say_counts(log: GpuLog | CpuLog, kept: int) -> str:
+    words = format_counts(log.lines, kept, log.dropped, log.ignored)
+    return f"{words}; {log.problem}" if log.problem else words
 
 
 def _read_cpus(node: int, path: Path, files: list) -> pd.DataFrame:
@@ -82,7 +90,6 @@ def _read_cpus(node: int, path: Path, files: list) -> pd.DataFrame:
     except ScalingError as error:
         files.append((path, str(error)))
         return pd.DataFrame()
-    words = format_counts(log.lines, log.samples, log.dropped, log.ignored)
-    files.append((path, f"{words}; {log.problem}" if log.problem else words))
+    files.append((path, _say_counts(log, log.samples)))
     frame = pd.DataFrame(rows, columns=list(CPU_COLUMNS)).astype("float64")
     return frame.assign(node=node)

@@ -1,6 +1,7 @@
 """Charts over the scales: speedup, efficiency, throughput, strong against weak."""
 
-from math import log2
+from collections.abc import Callable
+from math import log2, nan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from scaling.plots_style import (
     new_figure,
     pick_colors,
     settle_texts,
+    show_rate,
 )
 
 GOOD_EFFICIENCY_PCT = 75
@@ -62,16 +64,9 @@ def draw_speedup(study: Study) -> Figure:
     bases = {series.baseline.gpus for _, series, _ in lines}
     for base in sorted(bases):
         label = "Ideal" if base == min(bases) else None
-        axes.plot(
-            [base, counts[-1]], [1, counts[-1] / base], color=MUTED, linestyle="--",
-            linewidth=1.4, label=label,
-        )  # fmt: skip
-    _plot_lines(axes, lines, lambda series, config: series.speedup(config), "{:.2f}×")
-    _scale_both(axes, counts)
-    axes.set_xlabel("GPUs")
-    axes.set_ylabel(f"Speedup over {name_baseline(study)} (×)")
-    add_legend(figure, axes)
-    settle_texts(figure)
+        _draw_ideal(axes, [base, counts[-1]], [1, counts[-1] / base], label)
+    _plot_lines(axes, lines, lambda series, config: series.speedup(config), "{:.2f}×".format)
+    _finish(axes, counts, f"Speedup over {name_baseline(study)} (×)")
     return figure
 
 
@@ -84,17 +79,22 @@ def draw_throughput(study: Study) -> Figure:
     if len(study.series) == 1 and len(counts) > 1:
         base = study.series[0].baseline
         ideal = [base.throughput_per_s * count / base.gpus for count in (base.gpus, counts[-1])]
-        axes.plot(
-            [base.gpus, counts[-1]], ideal, color=MUTED, linestyle="--", linewidth=1.4,
-            label="Ideal",
-        )  # fmt: skip
-    _plot_lines(axes, lines, lambda _, config: config.throughput_per_s, "{:,.4g}", spread=True)
+        _draw_ideal(axes, [base.gpus, counts[-1]], ideal)
+    _plot_lines(axes, lines, lambda _, config: config.throughput_per_s, show_rate, spread=True)
+    _finish(axes, counts, f"Throughput ({study.unit})")
+    return figure
+
+
+def _draw_ideal(axes: Axes, gpus: list, values: list, label: str | None = "Ideal") -> None:
+    axes.plot(gpus, values, color=MUTED, linestyle="--", linewidth=1.4, label=label)
+
+
+def _finish(axes: Axes, counts: list[int], ylabel: str) -> None:
     _scale_both(axes, counts)
     axes.set_xlabel("GPUs")
-    axes.set_ylabel(f"Throughput ({study.unit})")
-    add_legend(figure, axes)
-    settle_texts(figure)
-    return figure
+    axes.set_ylabel(ylabel)
+    add_legend(axes.figure, axes)
+    settle_texts(axes.figure)
 
 
 def draw_modes(study: Study) -> Figure:
@@ -102,7 +102,9 @@ def draw_modes(study: Study) -> Figure:
     figure = new_figure()
     axes = figure.subplots()
     lines = _list_lines(study, list_compared(study))
-    _plot_lines(axes, lines, lambda series, config: series.efficiency_pct(config), "{:.0f} %")
+    _plot_lines(
+        axes, lines, lambda series, config: series.efficiency_pct(config), "{:.0f} %".format
+    )
     axes.axhline(100, color=MUTED, linestyle="--", linewidth=1.4, label="Ideal")
     _mark_good(axes.axhline)
     counts = _list_counts(lines)
@@ -167,7 +169,9 @@ def _list_efficiencies(lines: list[Line]) -> list[float]:
     return [series.efficiency_pct(c) for _, series, configs in lines for c in configs]
 
 
-def _plot_lines(axes: Axes, lines: list[Line], measure, form: str, spread: bool = False) -> None:
+def _plot_lines(
+    axes: Axes, lines: list[Line], measure, form: Callable, spread: bool = False
+) -> None:
     colors = pick_colors(len(lines))
     for number, (name, series, configs) in enumerate(lines):
         color, marker = colors[number], MARKERS[number % len(MARKERS)]
@@ -179,13 +183,13 @@ def _plot_lines(axes: Axes, lines: list[Line], measure, form: str, spread: bool 
             if not config.is_steady:
                 axes.plot([at], [value], color=color, marker=marker, markerfacecolor="white")
         if spread:
-            halves = [config.spread_per_s or 0 for config in configs]
+            halves = [nan if c.spread_per_s is None else c.spread_per_s for c in configs]
             axes.errorbar(
                 x, y, yerr=halves, fmt="none", color=color, ecolor=color, capsize=4, linewidth=1.4
             )
         is_base = series.baseline
         points = [
-            (at, value, form.format(value))
+            (at, value, form(value))
             for config, at, value in zip(configs, x, y, strict=True)
             if config is not is_base or (spread and number == 0)
         ]
@@ -218,6 +222,6 @@ def _scale_both(axes: Axes, counts: list[int]) -> None:
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:,.5g}")
+    axes.yaxis.set_major_formatter(lambda value, _: show_rate(value))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.12, y=0.12)

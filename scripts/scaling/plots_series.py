@@ -1,17 +1,22 @@
-"""Part runs into configurations and series: only runs whose settings agree share a line."""
+"""Part runs into configurations and series: only runs whose settings agree share a line.
+
+Which runs may be compared and how repeats are averaged are the rules of the tables (study.py).
+"""
 
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
-from math import isfinite, sqrt
-from statistics import mean, stdev
 
-from scipy.stats import t as student_t
-
-from scaling.comparing import COMPARED_SETTINGS
 from scaling.plots_data import Config, Series, Source, Study
+from scaling.spread import over_epochs, over_repeats
+from scaling.study import LIKENESS, part_alike
 
-UNKNOWN = "settings unknown"
+_IN_NAMES = (*LIKENESS, "implementation")
+_SHORT = {
+    "batch_size_per_gpu": "batch per GPU", "global_batch_size": "global batch",
+    "trainer_sha256": "trainer", "versions.torch": "torch", "implementation": "",
+}  # fmt: skip
+_TELLING = ("scaling", "precision", "strategy", "model", "gpu_name")  # whose values say it alone
 
 
 def part_workloads(sources: list[Source], skipped: list[str]) -> list[Study]:
@@ -23,33 +28,25 @@ def part_workloads(sources: list[Source], skipped: list[str]) -> list[Study]:
 
 
 def _make_study(workload: str, sources: list[Source], skipped: list[str]) -> Study:
-    skipped = list(skipped)
-    units = [str(source.epochs["unit"].iloc[-1]) for source in sources]
-    unit = max(set(units), key=units.count)
-    for source, other in zip(sources, units, strict=True):
-        if other != unit:
-            skipped.append(f"job {source.id}: it counts {other}, the others {unit}")
-    kept = [source for source, other in zip(sources, units, strict=True) if other == unit]
-    series = part_series(kept)
-    return Study(workload, unit, tuple(series), tuple(skipped))
+    unit = Counter(source.unit for source in sources).most_common(1)[0][0]
+    odd = [s for s in sources if s.unit != unit]
+    lines = [f"job {s.id}: it counts {s.unit}, the others {unit}" for s in odd]
+    series = part_series([source for source in sources if source.unit == unit])
+    return Study(workload, unit, tuple(series), (*skipped, *lines))
 
 
 def part_series(sources: list[Source]) -> list[Series]:
     """Part runs into series whose settings agree; each is named by what differs between them."""
-    strong = _find_strong(sources)
-    by_settings: dict[tuple, list[Source]] = defaultdict(list)
-    for source in sources:
-        by_settings[_describe_likeness(source, strong)].append(source)
-    keys = list(by_settings)
-    named = [dict(key) for key in keys]
-    names = list(dict.fromkeys(name for each in named for name in each))
-    differing = [name for name in names if len({each.get(name, "—") for each in named}) > 1]
+    groups = part_alike(sources)
+    modes = [_find_mode(group) for group in groups]
+    named = [_describe(group[0], mode) for group, mode in zip(groups, modes, strict=True)]
+    names = dict.fromkeys(name for each in named for name in each)
+    differing = [name for name in names if len({each.get(name) for each in named}) > 1]
     found = []
-    for key, each in zip(keys, named, strict=True):
+    for group, mode, each in zip(groups, modes, named, strict=True):
         words = [_word(name, each[name]) for name in differing if name in each]
-        mode = each.get("scaling")
-        configs = _make_configs(by_settings[key])
-        found.append(Series(", ".join(words) if len(keys) > 1 else "", mode, configs))
+        name = ", ".join(words) or "settings unknown" if len(groups) > 1 else ""
+        found.append(Series(name, mode, _make_configs(group)))
     found.sort(key=lambda series: (-len(series.configs), _natural(series.name)))
     return _tell_apart(found)
 
@@ -72,35 +69,32 @@ def _tell_apart(series: list[Series]) -> list[Series]:
 
 
 def _word(name: str, value: str) -> str:
-    short = {"batch_size_per_gpu": "batch per GPU", "global_batch_size": "global batch",
-             "trainer_sha256": "trainer", "versions.torch": "torch"}  # fmt: skip
-    if name in ("scaling", "precision", "strategy", "model", "gpu_name", UNKNOWN):
+    if name in _TELLING:
         return value[:24]
-    return f"{short.get(name, name)} {value[:7] if 'sha256' in name else value[:16]}"
+    return f"{_SHORT.get(name, name)} {value[:7] if 'sha256' in name else value[:16]}".strip()
 
 
-def _find_strong(sources: list[Source]) -> bool:
-    """Whether runs that do not say how they scale had one global batch at several scales."""
-    silent = [s for s in sources if s.settings and not s.settings.get("scaling")]
-    batches = {str(s.settings.get("global_batch_size")) for s in silent}
-    return len({s.gpus for s in silent}) > 1 and len(batches) == 1 and batches != {"None"}
+def _find_mode(group: list[Source]) -> str | None:
+    """Return weak or strong; of runs that do not say, strong where the global batch is one."""
+    settings = [source.settings or {} for source in group]
+    if told := settings[0].get("scaling"):
+        return str(told)
+    batches = {str(each.get("global_batch_size")) for each in settings}
+    has_scales = len({source.gpus for source in group}) > 1
+    return "strong" if has_scales and len(batches) == 1 and batches != {"None"} else None
 
 
-def _describe_likeness(source: Source, strong: bool) -> tuple[tuple[str, str], ...]:
-    """Return the settings that must agree, as (name, value); what is not recorded is left out."""
-    settings = source.settings
-    if settings is None:
-        return ((UNKNOWN, UNKNOWN),)
-    mode = settings.get("scaling") or ("strong" if strong else None)
+def _describe(source: Source, mode: str | None) -> dict[str, str]:
+    """Return the settings that a series can be named by; what is not recorded is left out."""
     batch = "global_batch_size" if mode == "strong" else "batch_size_per_gpu"
-    pairs = []
-    for name in (*COMPARED_SETTINGS, batch):
-        value: object = settings
+    found = {}
+    for name in (*_IN_NAMES, batch):
+        value: object = source.settings
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            pairs.append((name, str(value)))
-    return tuple(pairs)
+            found[name] = str(value)
+    return found
 
 
 def _make_configs(sources: list[Source]) -> tuple[Config, ...]:
@@ -111,9 +105,6 @@ def _make_configs(sources: list[Source]) -> tuple[Config, ...]:
 
 
 def _measure(repeats: list[Source]) -> Config:
-    means = [float(source.steady_epochs["throughput_per_s"].mean()) for source in repeats]
-    if len(means) > 1:
-        half = float(student_t.ppf(0.975, len(means) - 1)) * stdev(means) / sqrt(len(means))
-    else:
-        half = float(repeats[0].steady_epochs["throughput_per_s"].std(ddof=1))
-    return Config(tuple(repeats), mean(means), half if isfinite(half) else None)
+    runs = [over_epochs(list(source.steady_epochs["throughput_per_s"])) for source in repeats]
+    found = runs[0] if len(runs) == 1 else over_repeats([run.mean for run in runs])
+    return Config(tuple(repeats), float(found.mean), found.half_width)

@@ -126,3 +126,9 @@ def _find_place(
         if is_inside and is_free and not any(p.intersects_bbox(box, filled=False) for p in lines):
             return box
     return None
+
+
+def show_rate(value: float) -> str:
+    """Return a number with four digits that count and no exponent: 57,290 or 704.9 or 0.5."""
+    text = f"{value:.4g}"
+    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text

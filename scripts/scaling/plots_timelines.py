@@ -10,7 +10,6 @@ from scaling.plots_style import MARKERS, MUTED, add_legend, new_figure, pick_col
 from scaling.plots_training import thin
 
 MOST_LINES = 8  # more GPUs are drawn as their range and median
-ROUND_S = 1.0  # samples of one round of the logger are this near to each other
 
 
 @dataclass(frozen=True)

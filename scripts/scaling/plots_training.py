@@ -163,8 +163,10 @@ def _draw_losses(axes: Axes, source: Source, x: pd.Series, color, number: int, l
             is_main = column == "val_loss"
             xs, ys = thin(x.astype(float), source.epochs[column].astype(float))
             axes.plot(
-                xs, ys, style, color=color, marker=marker if is_main else None, markersize=5,
-                linewidth=2 if is_main else 1.2, label=label if is_main else None,
+                xs, ys, style, color=color, markersize=5, linewidth=2 if is_main else 1.2,
+                # Of one epoch there is no line: a hollow mark stands for the training's.
+                marker=marker if is_main or len(xs) == 1 else None,
+                markerfacecolor=color if is_main else "white", label=label if is_main else None,
             )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scaling.comparing import name_band
 from scaling.diagnosis import RULE
 from scaling.diagnosis_text import BATCH_DEFINITION, DEFINITION
 from scaling.errors import ScalingError
@@ -23,7 +24,7 @@ from scaling.report_diagnosis import DiagnosisPart, list_diagnoses, state_loss
 from scaling.report_differences import Differences, find_differences
 from scaling.report_figures import Figure, draw_figures
 from scaling.report_runs import make_run_page
-from scaling.report_verdict import judge_efficiency, state_verdict
+from scaling.report_verdict import state_verdict
 from scaling.runs import Run, find_runs, order_in_time
 from scaling.state import State
 from scaling.study import make_study_of_runs
@@ -142,7 +143,7 @@ def _list_means(study: Study) -> list[list[str]]:
                 efficiency = series.efficiency_pct(config)
                 word = "baseline"
                 if config is not series.baseline:
-                    word = judge_efficiency(config, efficiency)
+                    word = name_band(efficiency, config.nodes)
                 row += [f"{series.speedup(config):.2f}×", f"{efficiency:.1f}", word]
             else:
                 row += ["—", "—", "not compared"]

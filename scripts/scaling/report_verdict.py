@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scaling.comparing import name_band
 from scaling.plots_data import Config, Series, Study
 from scaling.plots_scaling import GOOD_EFFICIENCY_PCT, list_compared
 from scaling.runs import Run
 from scaling.state import State
 
-GOOD_ONE_NODE_PCT, GOOD_ACROSS_PCT, POOR_PCT = 85, 75, 70
 MOST_SERIES = 6  # with a sentence of their own
 
 
@@ -19,14 +19,6 @@ class Sentence:
 
     kind: str
     text: str
-
-
-def judge_efficiency(config: Config, efficiency_pct: float) -> str:
-    """Return good, fair or poor: above 85 % on one node or 75 % across nodes; under 70 %."""
-    good = GOOD_ACROSS_PCT if (config.nodes or 1) > 1 else GOOD_ONE_NODE_PCT
-    if efficiency_pct >= good:
-        return "good"
-    return "poor" if efficiency_pct < POOR_PCT else "fair"
 
 
 def state_verdict(
@@ -56,23 +48,24 @@ def _judge_study(study: Study) -> list[Sentence]:
 def _judge_series(study: Study, series: Series) -> Sentence:
     name = f"{study.workload} ({series.name})" if series.name else study.workload
     rest = [c for c in series.configs if c.gpus > series.baseline.gpus]
-    worth = [c for c in rest if series.efficiency_pct(c) >= GOOD_EFFICIENCY_PCT]
+    worth = [c for c in rest if series.efficiency_pct(c) > GOOD_EFFICIENCY_PCT]
     largest = max(rest, key=lambda c: (c.gpus, c.throughput_per_s))
     if not worth:
         best = max(rest, key=series.speedup)
         return Sentence("poor", (
-            f"{name}: no scale above {series.baseline.label} reaches {GOOD_EFFICIENCY_PCT} % "
+            f"{name}: no scale beyond {series.baseline.label} is above {GOOD_EFFICIENCY_PCT} % "
             f"efficiency. The fastest, {best.label}, is {_say(series, best)}."
         ))  # fmt: skip
     chosen = max(worth, key=lambda c: (c.gpus, c.throughput_per_s))
-    kind = judge_efficiency(chosen, series.efficiency_pct(chosen))
+    kind = name_band(series.efficiency_pct(chosen), chosen.nodes)
     text = f"{name}: ask for up to {chosen.label}, {_say(series, chosen)}."
     if chosen.gpus == largest.gpus:
         return Sentence(kind, f"{text} That is the largest scale measured: the limit lies beyond.")
     beyond = min((c for c in rest if c.gpus > chosen.gpus), key=lambda c: c.gpus)
     return Sentence(
         kind,
-        f"{text} Beyond, {beyond.label} is {_say(series, beyond)}: under {GOOD_EFFICIENCY_PCT} %.",
+        f"{text} Beyond, {beyond.label} is {_say(series, beyond)}, not above "
+        f"{GOOD_EFFICIENCY_PCT} %.",
     )
 
 

@@ -121,11 +121,13 @@ def describe_no_run(folder: Path, script_name: str) -> str:
     return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
 
 
-def _find_logs(folder: Path) -> dict[str, tuple[str, Path]]:
-    """Return run id -> (job name, log); of several with one id the last by name."""
+def _find_logs(folder: Path) -> dict[str, tuple[str | None, Path]]:
+    """Return run id -> (job name or None, log); of several with one id the last by name."""
     paths = _list(folder / "log") + (_list(folder) if _is_flat(folder) else [])
     parsed = ((path, contract.parse_log_name(path.name)) for path in paths)
-    return {found[1]: (found[0], path) for path, found in parsed if found and path.is_file()}
+    return {
+        found[1]: (found[0] or None, path) for path, found in parsed if found and path.is_file()
+    }
 
 
 def _is_flat(folder: Path) -> bool:

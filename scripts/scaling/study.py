@@ -6,6 +6,7 @@ The README's two tables show one run a row; everything that averages reads a Stu
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 from scaling.choosing import is_of_workload
 from scaling.comparing import COMPARED_SETTINGS, list_differences
@@ -16,7 +17,18 @@ from scaling.spread import Spread, over_repeats
 from scaling.table_specs import DEFAULT_WORKLOAD, SUBJECTS, WORDS
 
 # What metrics files of others record besides; `implementation` only between several GPUs.
-_MORE_SETTINGS = ("model_size", "seq_len")
+LIKENESS = (*COMPARED_SETTINGS, "model_size", "seq_len")
+
+
+class Comparable(Protocol):
+    """What two runs are compared by: a Measured, or a Source of the charts."""
+
+    name: str
+    gpus: int
+    nodes: int | None
+    unit: str | None
+    settings: dict | None
+    run: Run | None
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,7 @@ def _make_scale(runs: list[Measured], base: Measured) -> Scale:
     return Scale(first.nodes, first.gpus, tuple(alike), difference, tuple(left_out), tuple(notes))
 
 
-def compare(run: Measured, base: Measured) -> tuple[str | None, str | None]:
+def compare(run: Comparable, base: Comparable) -> tuple[str | None, str | None]:
     """Return (what differs, what to know): the first None when the two may be compared."""
     if run is base:
         return None, None
@@ -185,13 +197,30 @@ def compare(run: Measured, base: Measured) -> tuple[str | None, str | None]:
     if known is None or other is None:
         without = run if known is None else base
         return f"the settings of {without.name} are unknown (no run.json)", None
-    names, note = (*COMPARED_SETTINGS, *_MORE_SETTINGS), None
+    names, note = LIKENESS, None
     here, there = known.get("implementation"), other.get("implementation")
     if here != there and 1 in (run.gpus, base.gpus):
         note = f"implementation {here}, baseline {there}: one GPU shares nothing, so not compared"
     else:
         names += ("implementation",)
     return "; ".join(list_differences(known, other, names)) or None, note
+
+
+def part_alike(runs: list[Comparable]) -> list[list[Comparable]]:
+    """Part runs (oldest first) into groups that may be compared, by the rule of make_study.
+
+    The latest run at the smallest scale says which settings the first group has; so it goes on
+    with those that are left. Each group keeps the order of the runs.
+    """
+    groups = []
+    while runs:
+        least = min((run.gpus, run.nodes or 0) for run in runs)
+        base = next(run for run in reversed(runs) if (run.gpus, run.nodes or 0) == least)
+        alike = [run for run in runs if compare(run, base)[0] is None]
+        groups.append(alike)
+        taken = set(map(id, alike))
+        runs = [run for run in runs if id(run) not in taken]
+    return groups
 
 
 def _over(spreads: list[Spread | None]) -> Spread | None:

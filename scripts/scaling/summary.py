@@ -1,13 +1,14 @@
 """The last lines of every job's log: its memory, how it ended, and why."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from scaling.causes import Cause
 from scaling.cpu_log import format_cpu, read_cpu_log
 from scaling.errors import ScalingError
-from scaling.gpu_log import read_gpu_log
 from scaling.gpu_series import format_dropped, format_memory
+from scaling.own_gpus import read_own_gpu_log
 from scaling.run_record import Run, read_run
 from scaling.text import printable
 
@@ -22,7 +23,9 @@ def summarise_job(
     """
     log = (None, log_path if log_path.is_file() else None)
     run = read_run(run_dir, run_id, log, exit_status=exit_status)
-    yield from _report_files("GPU memory", run, run.gpu_log_paths, _read_gpu, "no nvidia-smi")
+    yield from _report_files(
+        "GPU memory", run, run.gpu_log_paths, partial(_read_gpu, run), "no nvidia-smi"
+    )
     yield from _report_files("CPU memory", run, run.cpu_log_paths, _read_cpu, "no psrecord")
     yield from _report_end(run, exit_status, elapsed_s)
 
@@ -44,8 +47,8 @@ def _report_files(
         yield f"{what} of {nodes}: not logged ({lack} there)"
 
 
-def _read_gpu(path: Path) -> list[str]:
-    log = read_gpu_log(path)
+def _read_gpu(run: Run, path: Path) -> list[str]:
+    log = read_own_gpu_log(run, path)
     if log.problem:
         raise ScalingError(f"{path.name}: {log.problem}")
     dropped = {reason for reason in log.dropped if not reason.startswith("cut")}

@@ -128,12 +128,21 @@ def judge(written: str, cell: Cell, column: str, row: Row) -> tuple[Verdict, str
         return Verdict.WRONG, f"the logs give no value: {cell.note}"
     if is_empty(written):
         return Verdict.NOT_FILLED, ""
-    own, exact = parse_cell(written), to_fraction(cell.value)
-    if own is None:
-        return Verdict.WRONG, "not a number"
+    exact = to_fraction(cell.value)
     if exact is None:  # nan in the log
         same = written.lower() == cell.text.lower()
         return (Verdict.RIGHT if same else Verdict.WRONG), ""
+    verdicts = [_judge_number(own, written, cell, column, row) for own in parse_cell(written)]
+    good = [found for found in verdicts if found[0] is not Verdict.WRONG]
+    return (good or verdicts or [(Verdict.WRONG, "not a number")])[0]
+
+
+def _judge_number(
+    own: Fraction, written: str, cell: Cell, column: str, row: Row
+) -> tuple[Verdict, str]:
+    exact = to_fraction(cell.value)
+    if own >= 1000 and own.denominator == 1:  # a comma in it parts thousands
+        written = written.replace(",", "")
     if written == cell.text or own == exact or own == _rounded(exact, cell.text):
         return Verdict.RIGHT, ""
     if why := _explain_rounding(own, exact, written, column, row):
@@ -191,13 +200,13 @@ def _find_slip(own: Fraction, exact: Fraction, written: str, column: str, row: R
 
 def find_other_run(written: str, column: str, row: Row, runs: Sequence[Run]) -> str | None:
     """Name the other complete run at this scale whose last epoch has that value."""
-    own = parse_cell(written)
+    meant = parse_cell(written)
     for run in reversed(order_in_time([run for run in runs if run.is_usable])):
         last = run.attempt.last if run.attempt and run is not row.run else None
         value = getattr(last, column, None) if last else None
         at_scale = (run.nodes, run.gpus_per_node) == (row.nodes, row.gpus_per_node)
         is_shown = row.run is not None and run.id == row.run.id
-        if at_scale and not is_shown and value is not None and to_fraction(value) == own:
+        if at_scale and not is_shown and value is not None and to_fraction(value) in meant:
             return f"that is job {run.id}'s; take it with --job {run.id}"
     return None
 

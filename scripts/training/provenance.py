@@ -65,11 +65,22 @@ def describe_slurm() -> dict[str, str]:
     }
 
 
-def gather_hosts() -> list[str]:
-    """The host name of every node, in the order of their first rank. All ranks must call this."""
-    names: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(names, socket.gethostname())
-    return list(dict.fromkeys(names))
+def gather_places(device: torch.device) -> tuple[list[str], list[str | None]]:
+    """Every node's host name, in the order of their first rank, and every rank's GPU by UUID.
+
+    All ranks must call this.
+    """
+    places: list[tuple[str, str | None] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(places, (socket.gethostname(), read_gpu_uuid(device)))
+    return list(dict.fromkeys(host for host, _ in places)), [uuid for _, uuid in places]
+
+
+def read_gpu_uuid(device: torch.device) -> str | None:
+    """The GPU's UUID as nvidia-smi writes it; None on a CPU, and where PyTorch does not tell it."""
+    if device.type != "cuda":
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return None if uuid is None else "GPU-" + str(uuid).removeprefix("GPU-").lower()
 
 
 def hash_sources(trainer: Path) -> str:

@@ -21,7 +21,7 @@ from training.provenance import (
     describe_device,
     describe_slurm,
     describe_software,
-    gather_hosts,
+    gather_places,
     hash_sources,
     read_git_commit,
     read_peak_memory,
@@ -59,9 +59,9 @@ class RunRecord:
         self.results: list[EpochResult] = []
         self.epochs: list[dict] = []  # of training_metrics.json
         self.rank_facts: dict = {}  # what else a trainer wants in each file of this rank
-        hosts = gather_hosts()
+        hosts, gpu_uuids = gather_places(device)
         self.run = {
-            "schema_version": "1.1",
+            "schema_version": "1.2",
             "run_id": workdir.name,
             **settings,
             "nodes": len(hosts),
@@ -70,6 +70,7 @@ class RunRecord:
             "warmup_epochs": WARMUP_EPOCHS,
             "argv": sys.argv,
             **describe_device(device),
+            "gpu_uuids": gpu_uuids,
             "versions": describe_software(),
             "hosts": hosts,
             "slurm": describe_slurm(),

@@ -1,0 +1,22 @@
+"""End a command as others end: its status, and no traceback where somebody stops it."""
+
+import os
+import sys
+from collections.abc import Callable
+
+STOPPED, PIPE_CLOSED = 130, 141  # as a shell shows Ctrl-C and a reader that has gone
+
+
+def run_command(main: Callable[[], int]) -> None:
+    """Exit with what main returns; quietly on Ctrl-C, and when `| head` has read enough."""
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        status = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = STOPPED
+    except BrokenPipeError:
+        # What is still buffered has no reader; Python would complain of it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = PIPE_CLOSED
+    sys.exit(status)
