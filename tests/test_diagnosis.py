@@ -612,7 +612,7 @@ def test_a_slow_loader_is_told_by_the_cpus_it_has(tmp_path, cpu_pct, words):
      (None, "To do: more --num-workers and --cpus-per-task")],
 )  # fmt: skip
 def test_advice_on_data_knows_how_they_were_read(tmp_path, kind, words):
-    settings = {} if kind is None else {"input": kind}
+    settings = {"input": kind}  # None: another workload, or an older record
     write_known_run(tmp_path, 1, 1, "10", [BASE], **settings)
     write_known_run(tmp_path, 1, 2, "11", [rank(data=0.21)] * 2, **settings)
     assert words in write_finding(find(tmp_path)[1])

@@ -39,7 +39,7 @@ def test_verdict_says_to_what_the_efficiency_is_lost(tmp_path):
     write_study(tmp_path)
     page = make_page(tmp_path, TEMPLATES)
     first, second, *_ = read_verdict(page)
-    assert "no scale above 1 GPU reaches 75 % efficiency" in first
+    assert "no scale beyond 1 GPU is above 75 % efficiency" in first
     assert second.startswith(
         "tinyimagenet: 4 GPUs (2 nodes) loses 50.0 points of efficiency. Exposed communication: "
         "320.0 ms of a 640.0 ms step at 4 GPUs, 0.0 ms of 320.0 ms at 1 GPU: 50.0 of the 50.0 "

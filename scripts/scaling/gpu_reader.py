@@ -10,12 +10,12 @@ from scaling.errors import ScalingError
 from scaling.gpu_columns import (
     ERROR_TEXT,
     Columns,
-    infer_columns,
     parse_header,
     parse_mib,
     says_no_data,
     split_fields,
 )
+from scaling.gpu_headerless import infer_columns
 from scaling.gpu_series import MOST_REMEMBERED, Rounds, SeriesByGpu
 from scaling.text import shorten
 from scaling.times import parse_timestamp

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from scaling import cpu_columns, gpu_columns, sacct
+from scaling import cpu_columns, gpu_columns, gpu_headerless, sacct
 from scaling.contract import LARGEST_JSON_BYTES
 from scaling.errors import ScalingError
 from scaling.json_prefix import read_prefix
@@ -110,7 +110,7 @@ def _detect_table(lines: list[str]) -> Kind | None:
     rows = [gpu_columns.split_fields(line) for line in lines[:50] if "," in line]
     widths = [len(row) for row in rows]
     usual = [row for row in rows if len(row) == max(set(widths), key=widths.count)]
-    return Kind(GPU_CSV) if gpu_columns.infer_columns(usual) else None
+    return Kind(GPU_CSV) if gpu_headerless.infer_columns(usual) else None
 
 
 def _detect_log(path: Path, lines: list[str]) -> Kind | None:
