@@ -10,37 +10,40 @@ python render.py --check                        do the files still say what they
 """
 
 import argparse
-import difflib
 import json
 import os
-import re
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "scripts"))
 
-from profiles.cluster import Cluster, choose
-from profiles.matrix import DoesNotFit, Job
-from profiles.repository import Repository, read_header
-from profiles.toml_model import ProfileError
-
 
 def main() -> None:
     args = parse_args()
+    # Loading the profiles' schema takes a moment, which --help does without.
+    from profiles.toml_model import ProfileError
+
+    try:
+        render(args)
+    except ProfileError as problem:
+        sys.exit(f"error: {problem}")
+
+
+def render(args: argparse.Namespace) -> None:
+    """Do what the arguments say; raises ProfileError."""
+    from profiles.cluster import Cluster
+    from profiles.render_files import check_files, plan_jobs, print_jobs, remove_script, write_jobs
+    from profiles.repository import Repository
+
     if args.schema:
         print(json.dumps(Cluster.model_json_schema(), indent=2))
         return
     repository = Repository(REPO)
     names = repository.select(args.only, workload=args.workload)
     if args.check or args.diff:
-        stale = [show_difference(name, repository, args) for name in names]
-        for path in sorted(args.to.rglob("*.slurm")):
-            stale.append(report_stray(path, repository, args.to))
-        if args.check and any(stale):
-            raise ProfileError(f"{sum(stale)} stale job scripts; run: python render.py")
+        check_files(names, repository, args.to, args.cluster, must_hold=args.check)
         return
     profile = args.cluster or repository.matrix.cluster
     jobs, misfits = plan_jobs(names, repository, profile)
@@ -54,118 +57,6 @@ def main() -> None:
         print(f'left out: job "{name}": {misfit.reason}')
         if not args.list:
             remove_script(repository.script_of(name, args.to))
-
-
-def plan_jobs(
-    names: list[str], repository: Repository, profile: str
-) -> tuple[list[Job], dict[str, DoesNotFit]]:
-    """Plan the jobs `names`; returns those that fit the cluster, and why the others do not."""
-    jobs, misfits = [], {}
-    for name in names:
-        try:
-            jobs.append(repository.plan(name, profile))
-        except DoesNotFit as misfit:
-            misfits[name] = misfit
-    return jobs, misfits
-
-
-def write_jobs(jobs: list[Job], repository: Repository, profile: str, folder: Path) -> None:
-    """Write the scripts of `jobs` below `folder`: all are rendered before any is written."""
-    texts = {job.script: repository.render(job, profile) for job in jobs}
-    for script, text in texts.items():
-        write_script(folder / script, text)
-    print(f"{len(texts)} job scripts for cluster {profile} in {folder}")
-    if blanks := sorted(set(re.findall(r"YOUR_[A-Z]+", "".join(texts.values())))):
-        print(
-            f"warning: they say {', '.join(blanks)}; put yours in "
-            f"templates/clusters/{repository.load_profile(profile).name}.local.toml, then render"
-        )
-
-
-def remove_script(path: Path) -> None:
-    """Remove the script of a job that the cluster cannot run, or it would be submitted one day.
-
-    Only what render.py made for another cluster goes: its header says so. Logs and runs stay.
-    """
-    if not path.is_file():
-        return
-    if read_header(path.read_text(encoding="utf-8", errors="replace")) is None:
-        print(f"  {path} is there, and not from render.py; delete it yourself")
-        return
-    try:
-        path.unlink()
-    except OSError as error:
-        raise ProfileError(f"cannot remove {path}: {error.strerror}") from None
-    print(f"  removed {path}, which was for another cluster")
-
-
-def show_difference(name: str, repository: Repository, args: argparse.Namespace) -> bool:
-    """Print how job `name`'s file differs from its render, and say whether it does.
-
-    It is rendered for the cluster that the file's own header names (a file that is missing: that
-    most others name), unless --cluster is given.
-    """
-    path = repository.script_of(name, args.to)
-    old = path.read_text(encoding="utf-8") if path.is_file() else ""
-    profile = args.cluster or (
-        repository.profile_of(old) if old else repository.usual_profile(args.to)
-    )
-    try:
-        job = repository.plan(name, profile)
-    except DoesNotFit as misfit:
-        if old:
-            print(f"{path} should not be there: {misfit.reason}")
-        return bool(old)
-    if not old:
-        print(f"{path} is missing")
-        return True
-    new = repository.render(job, profile)
-    diff = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), f"{path} (as it is)", f"{path} (rendered)", lineterm=""
-    )
-    print(*diff, sep="\n", end="\n" if old != new else "")
-    return old != new
-
-
-def report_stray(path: Path, repository: Repository, folder: Path) -> bool:
-    """Print and say whether the job script `path` belongs to no job of the matrix."""
-    known = {repository.script_of(name, folder) for name in repository.matrix.jobs}
-    if path not in known:
-        print(f"{path} belongs to no job of experiments/matrix.toml; delete it or add the job")
-    return path not in known
-
-
-def print_jobs(jobs: list[Job], cluster: Cluster, folder: Path) -> None:
-    """Print one line a job: what it asks for, "-" for what it leaves to the site, its script."""
-    rows = [("job", "nodes", "GPUs", "CPUs a node", "memory", "time", "partition", "script")]
-    for job in jobs:
-        mem, mem_per_gpu, partition = (
-            choose(value, job.nodes, job.gpus_per_node)
-            for value in (cluster.mem, cluster.mem_per_gpu, cluster.partition)
-        )
-        cpus = job.cpus_per_task * job.tasks_per_node if job.cpus_per_task else None
-        memory = mem or (f"{mem_per_gpu} a GPU" if mem_per_gpu else None)
-        size = (job.name, job.nodes, job.world_size, cpus, memory, job.time, partition)
-        rows.append((*("-" if cell is None else str(cell) for cell in size), folder / job.script))
-    widths = [max(len(str(row[column])) for row in rows) for column in range(7)]
-    for name, *numbers, script in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]
-        print(f"{name:<{widths[0]}}", *cells, script, sep="  ")
-
-
-def write_script(path: Path, text: str) -> None:
-    """Write a job script and the log/ folder that Slurm needs beside it; never half a file."""
-    try:
-        (path.parent / "log").mkdir(parents=True, exist_ok=True)
-        (path.parent / "log/.gitkeep").touch()
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, delete=False, encoding="utf-8"
-        ) as new:
-            new.write(text)
-        Path(new.name).chmod(0o644)
-        Path(new.name).replace(path)
-    except OSError as error:
-        raise ProfileError(f"cannot write {path}: {error.strerror}") from None
 
 
 def parse_args() -> argparse.Namespace:
@@ -203,7 +94,4 @@ def parse_args() -> argparse.Namespace:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # render.py --list | head
-    try:
-        main()
-    except ProfileError as problem:
-        sys.exit(f"error: {problem}")
+    main()
