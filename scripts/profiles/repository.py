@@ -24,6 +24,7 @@ class Repository:
         self.load_profile = functools.cache(
             functools.partial(load_cluster, folder=root / "templates/clusters")
         )
+        self.options_of = functools.cache(self._read_options)
 
     @functools.cached_property
     def templates(self):
@@ -70,7 +71,7 @@ class Repository:
                 )
         return job
 
-    def options_of(self, trainer: str) -> set[str]:
+    def _read_options(self, trainer: str) -> set[str]:
         """The options that a trainer's source names, read without importing PyTorch.
 
         None for a trainer that is not written yet.

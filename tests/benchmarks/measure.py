@@ -51,18 +51,37 @@ def run_interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[
     return found
 
 
-def summarise(name: str, bar: str, found: dict[str, list[float]], ours: str, base: str) -> dict:
+def summarise(
+    name: str, bar: str, found: dict[str, list[float]], ours: str, base: str, row: str = ""
+) -> dict:
     """Return a row: the median of the rounds' ratios ours / base, and each case's median."""
     ratios = [a / b for a, b in zip(found[ours], found[base], strict=True)]
+    medians = {case: statistics.median(times) for case, times in found.items()}
+    return judge(row, name, bar, ratios) | {"median_s": medians}
+
+
+def judge(row: str, name: str, bar: str, ratios: list[float]) -> dict:
+    """Return a row of any ratios, one a round: their median against the bar (`<= 1.5`, `>= 50`).
+
+    row: its number in the README's table, "" for none.
+    """
+    middle = statistics.median(ratios)
     return {
+        "row": row,
         "benchmark": name,
         "bar": bar,
-        "ratio": statistics.median(ratios),
+        "ratio": middle,
+        "holds": holds(middle, bar),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
         "n": len(ratios),
-        "median_s": {case: statistics.median(times) for case, times in found.items()},
     }
+
+
+def holds(value: float, bar: str) -> bool:
+    """Say whether a value keeps to a bar such as `<= 1.5` or `>= 50`."""
+    sign, limit = bar.split()[:2]
+    return value <= float(limit) if sign == "<=" else value >= float(limit)
 
 
 def parse_options(description: str, rounds: int = 5) -> argparse.Namespace:
@@ -111,9 +130,11 @@ def report(name: str, rows: list[dict], machine: dict[str, str], out: Path | Non
 
 
 def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_show(inner)}" for key, inner in value.items())
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def python(*arguments: object) -> list[object]:
