@@ -236,8 +236,9 @@ def train_one_epoch(args, run, loader, model, optimizer, scheduler, scaler) -> t
 def forward_backward(args, run, model, scaler, inputs, targets) -> torch.Tensor:
     """Add one pass to the gradients; returns its mean loss a token."""
     with autocast(run.device, args.precision):
-        logits = model(inputs)
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        # The cross-entropy of the logits, some rows at a time: all of them would be the largest
+        # tensor by far.
+        loss = model(inputs, targets)
     scaler.scale(loss / run.grad_accum_steps).backward()  # DDP's all-reduce happens in here
     return loss.detach()
 

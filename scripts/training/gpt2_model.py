@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
+from training.gpt2_loss import mean_loss
+
 POSITIONS = 1024  # the longest sequence that GPT-2 has learnt positions for
 SMALL = {"layers": 12, "heads": 12, "width": 768, "vocab_size": 50_257}
 SMALL_PARAMETERS = 124_439_808  # of the published model, its tied output layer counted once
@@ -12,7 +14,8 @@ SMALL_PARAMETERS = 124_439_808  # of the published model, its tied output layer 
 class GPT2(nn.Module):
     """The decoder of Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 
-    forward: tokens (B, T) int64, T at most 1,024 -> logits (B, T, vocab_size).
+    forward: tokens (B, T) int64, T at most 1,024 -> logits (B, T, vocab_size); or, with targets
+    (B, T), the mean loss a token.
     """
 
     def __init__(self, layers: int, heads: int, width: int, vocab_size: int, dropout: float = 0.0):
@@ -35,13 +38,14 @@ class GPT2(nn.Module):
             deviation = 0.02 / (2 * layers) ** 0.5 if name.endswith("out.weight") else 0.02
             nn.init.normal_(parameter, std=deviation)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
         positions = self.position_embedding.weight[: tokens.shape[1]]
         hidden = self.dropout(self.token_embedding(tokens) + positions)
         for block in self.blocks:
             hidden = block(hidden)
         # Weight tying: the matrix that reads tokens in also writes them out.
-        return linear(self.norm(hidden), self.token_embedding.weight)
+        hidden, weight = self.norm(hidden), self.token_embedding.weight
+        return linear(hidden, weight) if targets is None else mean_loss(hidden, weight, targets)
 
 
 class Block(nn.Module):

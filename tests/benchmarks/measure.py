@@ -38,17 +38,55 @@ def run_process(command: list[object]) -> Usage:
 
 
 def run_interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Return name -> seconds of each round; one warm-up round is not counted.
+    """Return name -> what each round's run returned; one warm-up round is not counted.
 
-    Each round runs every case once, so that a busy machine slows all of them alike.
+    Each round runs every case once, so that a busy machine slows all of them alike; every other
+    round goes backwards, so that none always has the same one before it.
     """
     for case in cases.values():
         case()
     found: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, case in cases.items():
-            found[name].append(case())
+    for number in range(rounds):
+        for name in list(cases)[:: -1 if number % 2 else 1]:
+            found[name].append(cases[name]())
     return found
+
+
+class Spent(NamedTuple):
+    """What a piece of work took: CPU seconds of this process, and by the wall."""
+
+    cpu_s: float
+    wall_s: float
+
+
+def spend(work: Callable[[], object]) -> Spent:
+    """Do a piece of work in this process."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return Spent(time.process_time() - cpu_s, time.perf_counter() - wall_s)
+
+
+def by_clock(found: dict[str, list[Spent]], clock: str) -> dict[str, list[float]]:
+    """Pick `cpu_s` or `wall_s` of each round."""
+    return {name: [getattr(spent, clock) for spent in rounds] for name, rounds in found.items()}
+
+
+def add_peer(name: str, *requirements: str, alone: bool = False) -> None:
+    """Install another project's packages from PyPI, once, and let this process import them.
+
+    They go to .venv/peers/NAME, behind our own packages: PyTorch and numpy are the same for
+    both sides. alone: without what they depend on, since that is here.
+    """
+    folder = REPO / ".venv/peers" / name
+    if not folder.exists():
+        part = folder.with_name(f"{name}.part{os.getpid()}")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", part]
+        command += ["--no-deps"] * alone + list(requirements)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"error: cannot install {name}: {done.stderr.strip()[-500:]}")
+        part.rename(folder)
+    sys.path.append(str(folder))
 
 
 def summarise(
@@ -84,9 +122,14 @@ def holds(value: float, bar: str) -> bool:
     return value <= float(limit) if sign == "<=" else value >= float(limit)
 
 
-def parse_options(description: str, rounds: int = 5) -> argparse.Namespace:
-    """Return the options that every benchmark has; --quick is the smoke run of the tests."""
+def parse_options(description: str, rounds: int = 5, **more: dict) -> argparse.Namespace:
+    """Return the options that every benchmark has; --quick is the smoke run of the tests.
+
+    more: name -> what argparse wants to know of another option.
+    """
     parser = argparse.ArgumentParser(description=description)
+    for name, facts in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **facts)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
     parser.add_argument("--quick", action="store_true", help="small inputs: checks, no figures")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write NAME.json and NAME.md there")
