@@ -1,53 +1,128 @@
 """What a training pays for being watched: loggers, records and step times on, against off.
 
-    python tests/benchmarks/overhead.py [--steps 320] [--json FILE]
+    python tests/benchmarks/overhead.py     # 80 rounds of 4 steps each; the bar is 0.99
 
 One process trains ResNet-18 on the handwritten digits, a few steps by train.py's own loop and a
 few by the same loop without a call into `training/`, in turn. While the first runs, psrecord
 watches as it does in a job; while the second runs, it is stopped. The ratio of a pair of
 neighbours depends little on what else the machine does, and the median of all pairs is what
-counts. What an epoch's end writes is timed by itself and spread over the epoch's steps. The
-communication probe lies outside the timed part of a run and is no part of this. A GPU's logger
-(nvidia-smi) is measured on a GPU only.
-
-The bar is 0.99 of the throughput.
+counts: by CPU seconds, the logger's among them, and by the wall beside it. What an epoch's end
+writes is timed by itself, by the wall, and spread over the epoch's steps. The communication probe
+lies outside the timed part of a run and is no part of this. A GPU's logger (nvidia-smi) is
+measured on a GPU only, by gpu.py.
 """
 
-import argparse
-import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
-from datetime import date
 from io import StringIO
 from itertools import islice
 from pathlib import Path
 from statistics import median
 
-REPO = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(REPO / "scripts"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-import torch  # noqa: E402
-import train  # noqa: E402
-from training.batches import plan_batch  # noqa: E402
-from training.run import TrainingRun  # noqa: E402
+from measure import (
+    SCRIPTS,
+    Spent,
+    describe_machine,
+    judge,
+    parse_options,
+    report,
+    run_interleaved,
+    spend,
+)
 
-BAR = 0.99
+sys.path.insert(0, str(SCRIPTS))
+
+import torch
+import train
+from training.batches import plan_batch
+from training.run import TrainingRun
+
 SEGMENT = 4  # steps
 ENDS = 10  # epochs' ends that are timed
+
+
+def main() -> None:
+    options = parse_options(__doc__.splitlines()[0], rounds=80)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        trainer = Trainer(Path(folder))
+        found, logger_s, files_s = time_segments(trainer, Path(folder), options.rounds)
+        torch.distributed.destroy_process_group()
+    row = make_row(found, logger_s, files_s)
+    report("overhead", [row], describe_machine("torch", "psrecord"), options.out)
+
+
+def time_segments(
+    trainer: "Trainer", folder: Path, rounds: int
+) -> tuple[dict[str, list[Spent]], float, float]:
+    """Return what segments of each kind took; a segment's seconds of the logger, of the files."""
+    command = [Path(sys.executable).with_name("psrecord"), str(os.getpid())]
+    command += ["--include-children", "--interval", "5", "--log", f"{folder}/cpu.txt"]
+    logger = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def train_with(work, number: int) -> Spent:
+        logger.send_signal(number)
+        return spend(work)
+
+    try:
+        wait_for(folder / "cpu.txt")
+        began_s = count_cpu_s(logger.pid)
+        cases = {
+            "watched": lambda: train_with(trainer.train_watched, signal.SIGCONT),
+            "bare": lambda: train_with(trainer.train_bare, signal.SIGSTOP),
+        }
+        found = run_interleaved(cases, rounds)
+        logger_s = (count_cpu_s(logger.pid) - began_s) / (rounds + 1)
+        files_s = median(trainer.end_epoch() for _ in range(ENDS))
+    finally:
+        logger.send_signal(signal.SIGCONT)
+        logger.terminate()
+        logger.wait()
+    return found, logger_s, files_s * SEGMENT / trainer.steps_per_epoch
+
+
+def wait_for(path: Path) -> None:
+    """Wait until the logger has begun: its start is no part of a step."""
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise SystemExit("error: psrecord has not started within a minute")
+
+
+def count_cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far (proc(5): fields 14 and 15 of stat, in ticks)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def make_row(found: dict[str, list[Spent]], logger_s: float, files_s: float) -> dict:
+    pairs = list(zip(found["bare"], found["watched"], strict=True))
+    ratios = sorted(bare.cpu_s / (seen.cpu_s + logger_s + files_s) for bare, seen in pairs)
+    row = judge("7", "watched against bare, throughput per CPU s", ">= 0.99", ratios)
+    bare_s = median(bare.cpu_s for bare, _ in pairs)
+    return row | {
+        "ratio_quarter": ratios[len(ratios) // 4],
+        "ratio_three_quarters": ratios[len(ratios) * 3 // 4],
+        "ratio_wall": median(bare.wall_s / (seen.wall_s + files_s) for bare, seen in pairs),
+        "steps": SEGMENT * len(pairs),
+        "step_ms": 1000 * bare_s / SEGMENT,
+        "files_ms_per_step": 1000 * files_s / SEGMENT,
+        "logger_ms_per_step": 1000 * logger_s / SEGMENT,
+    }
 
 
 class Trainer:
     """One model, trained by either loop."""
 
     def __init__(self, folder: Path):
-        prepare = [sys.executable, REPO / "scripts/prepare_data.py", "tinyimagenet", "--digits"]
+        prepare = [sys.executable, SCRIPTS / "prepare_data.py", "tinyimagenet", "--digits"]
         subprocess.run([*prepare, folder / "digits"], check=True, capture_output=True)
         sys.argv = [
             "train.py", f"--data-dir={folder}/digits", f"--workdir={folder}/results", "--no-probe",
@@ -92,82 +167,6 @@ class Trainer:
             scaler.update()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-
-
-def time_pair(trainer: Trainer, logger: subprocess.Popen, watched_first: bool) -> dict:
-    """Seconds of one segment of each kind, by the wall and of this process's CPU time."""
-    seconds = {}
-    for is_watched in (True, False) if watched_first else (False, True):
-        logger.send_signal(signal.SIGCONT if is_watched else signal.SIGSTOP)
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        (trainer.train_watched if is_watched else trainer.train_bare)()
-        name = "watched" if is_watched else "bare"
-        seconds[f"{name}_s"] = time.perf_counter() - began_s
-        seconds[f"{name}_cpu_s"] = time.process_time() - began_cpu_s
-    return seconds
-
-
-def measure(steps: int) -> dict:
-    """Time pairs of segments of `steps` steps of each kind in all."""
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        trainer = Trainer(Path(folder))
-        command = [Path(sys.executable).with_name("psrecord"), str(os.getpid())]
-        command += ["--include-children", "--interval", "5", "--log", f"{folder}/cpu.txt"]
-        logger = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            time_pair(trainer, logger, True)  # warms up
-            count = -(-steps // SEGMENT)
-            pairs = [time_pair(trainer, logger, number % 2 == 0) for number in range(count)]
-            end_s = median(trainer.end_epoch() for _ in range(ENDS))
-        finally:
-            logger.send_signal(signal.SIGCONT)
-            logger.terminate()
-            logger.wait()
-            torch.distributed.destroy_process_group()
-    return summarize(pairs, end_s * SEGMENT / trainer.steps_per_epoch)
-
-
-def summarize(pairs: list[dict], files_s: float) -> dict:
-    """The result; `files_s` is a segment's part of the seconds in which an epoch's files appear."""
-    ratios = sorted(pair["bare_s"] / (pair["watched_s"] + files_s) for pair in pairs)
-    cpu = [pair["bare_cpu_s"] / (pair["watched_cpu_s"] + files_s) for pair in pairs]
-    return {
-        "steps_each": SEGMENT * len(pairs),
-        "ratio": median(ratios),
-        "ratio_quarter": ratios[len(ratios) // 4],
-        "ratio_three_quarters": ratios[len(ratios) * 3 // 4],
-        "ratio_cpu": median(cpu),
-        "files_ms_per_step": 1000 * files_s / SEGMENT,
-        "step_ms": 1000 * median(pair["bare_s"] for pair in pairs) / SEGMENT,
-        "bar": BAR,
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
-        "versions": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
-        "pairs": pairs,
-    }
-
-
-def format_table(result: dict) -> str:
-    what = "ResNet-18 32 x 32, batch 16, {step_ms:.0f} ms a step, {steps_each} steps each"
-    row = f"| {what} | {{ratio:.4f}} | {{ratio_quarter:.3f}} | {{ratio_three_quarters:.3f}} "
-    row += "| {ratio_cpu:.4f} | {bar} |\n\n{machine}; {versions}; {date}"
-    return (
-        "| watched / bare throughput | median | quarter | three quarters | by CPU time | bar |\n"
-        "|---|---|---|---|---|---|\n" + row.format(**result)
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=320, help="of each kind (default: 320)")
-    parser.add_argument("--json", type=Path, help="also write the figures here (default: do not)")
-    args = parser.parse_args()
-    result = measure(args.steps)
-    print(format_table(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
