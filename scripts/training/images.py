@@ -65,15 +65,22 @@ def fit_square(image: Image.Image, size: int) -> np.ndarray:
     """Return the image as (size, size, 3) uint8; one that is not square loses its longer ends."""
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, 3)
 
 
 def pad_edges(pixels: np.ndarray, padding: int) -> np.ndarray:
-    """Mirror images (N, S, S, 3) outwards, `padding` pixels at each side."""
+    """Mirror images (N, S, S, 3) outwards, `padding` pixels at each side; their edge stays one."""
     if padding == 0:
         return pixels
-    edge = (padding, padding)
-    return np.pad(pixels, [(0, 0), edge, edge, (0, 0)], mode="reflect")
+    count, side, width = len(pixels), pixels.shape[1], padding
+    padded = np.empty((count, side + 2 * width, side + 2 * width, 3), pixels.dtype)
+    inner = padded[:, width:-width]
+    inner[:, :, width:-width] = pixels
+    inner[:, :, :width] = pixels[:, :, width:0:-1]
+    inner[:, :, -width:] = pixels[:, :, -2 : -width - 2 : -1]
+    padded[:, :width] = padded[:, 2 * width : width : -1]
+    padded[:, -width:] = padded[:, -width - 2 : -2 * width - 2 : -1]
+    return padded
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -127,7 +127,8 @@ def decode_image(path: str) -> Image.Image:
     """Return the image as RGB, whatever its mode; TrainingError names a damaged file."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            image.load()  # before the file is closed
+            return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     except Exception as error:  # Pillow raises a dozen types for damaged files
         text = str(error).replace(f" {path!r}", "").partition(" (")[0]
         reason = getattr(error, "strerror", None) or text or type(error).__name__

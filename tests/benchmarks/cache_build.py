@@ -23,9 +23,8 @@ from measure import (
     spend,
     summarise,
 )
-from sample_images import sample_images
-
 from PIL import Image
+from sample_images import sample_images
 from training.images import AugmentedImages
 from training.pixel_cache import build_cache, describe, read_cache
 from training.tinyimagenet import TinyImageNet

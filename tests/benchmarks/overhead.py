@@ -26,6 +26,8 @@ from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
+import torch
+import train
 from measure import (
     SCRIPTS,
     Spent,
@@ -36,13 +38,7 @@ from measure import (
     run_interleaved,
     spend,
 )
-
-sys.path.insert(0, str(SCRIPTS))
-
-import torch
-import train
-from training.batches import plan_batch
-from training.run import TrainingRun
+from own_trainer import OwnTrainer
 
 SEGMENT = 4  # steps
 ENDS = 10  # epochs' ends that are timed
@@ -53,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         trainer = Trainer(Path(folder))
         found, logger_s, files_s = time_segments(trainer, Path(folder), options.rounds)
-        torch.distributed.destroy_process_group()
+        trainer.close()
     row = make_row(found, logger_s, files_s)
     report("overhead", [row], describe_machine("torch", "psrecord"), options.out)
 
@@ -74,7 +70,7 @@ def time_segments(
         wait_for(folder / "cpu.txt")
         began_s = count_cpu_s(logger.pid)
         cases = {
-            "watched": lambda: train_with(trainer.train_watched, signal.SIGCONT),
+            "watched": lambda: train_with(trainer.train, signal.SIGCONT),
             "bare": lambda: train_with(trainer.train_bare, signal.SIGSTOP),
         }
         found = run_interleaved(cases, rounds)
@@ -118,31 +114,14 @@ def make_row(found: dict[str, list[Spent]], logger_s: float, files_s: float) -> 
     }
 
 
-class Trainer:
+class Trainer(OwnTrainer):
     """One model, trained by either loop."""
 
     def __init__(self, folder: Path):
         prepare = [sys.executable, SCRIPTS / "prepare_data.py", "tinyimagenet", "--digits"]
         subprocess.run([*prepare, folder / "digits"], check=True, capture_output=True)
-        sys.argv = [
-            "train.py", f"--data-dir={folder}/digits", f"--workdir={folder}/results", "--no-probe",
-            "--model=resnet18", "--image-size=32", "--batch-size=16", "--num-workers=0",
-            f"--limit-batches={SEGMENT}", "--epochs=1000000", "--precision=fp32",
-        ]  # fmt: skip
-        self.args = train.parse_args()
-        self.args.workdir.mkdir()
-        train_set, val_set = train.load_data(self.args)
-        plan = plan_batch(self.args, len(train_set))
-        device = train.init_distributed(60)
-        parts = train.build_loaders(self.args, plan, train_set, val_set, device)
-        self.loader, self.steps_per_epoch = parts[0], len(parts[0])
-        self.learner = train.build_model(self.args, plan, train_set, device)
-        settings = train.describe_run(self.args, plan, train_set, val_set)
-        self.run = TrainingRun(self.args, settings, device, Path(train.__file__), *self.learner)
-
-    def train_watched(self) -> None:
-        """SEGMENT steps of train.py's loop."""
-        self.sums = train.train_one_epoch(self.args, self.run, self.loader, *self.learner)
+        options = ("--model=resnet18", "--image-size=32", "--batch-size=16", "--precision=fp32")
+        super().__init__(folder, folder / "digits", SEGMENT, *options)
 
     def end_epoch(self) -> float:
         """Write the files of an epoch; returns the seconds that takes."""
