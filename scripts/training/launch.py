@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
+from training.allocator import keep_freed_memory
 from training.errors import TrainingError
 from training.provenance import DRIVER
 from training.signals import Stopped
@@ -26,6 +27,7 @@ def launch(main: Callable[[], None]) -> None:
     """
     try:
         check_gpus()
+        keep_freed_memory()
         main()
     except Stopped as stopped:
         if dist.get_rank() == 0:

@@ -71,6 +71,39 @@ def by_clock(found: dict[str, list[Spent]], clock: str) -> dict[str, list[float]
     return {name: [getattr(spent, clock) for spent in rounds] for name, rounds in found.items()}
 
 
+class Worker:
+    """A process of its own for one case of a benchmark, so that none changes another's memory.
+
+    It runs `script --worker NAME …`, which calls serve(); each call of run() is a round of it.
+    """
+
+    def __init__(self, script: str, name: str, *arguments: object):
+        command = python(script, "--worker", name, *arguments)
+        self.process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self) -> Spent:
+        """Let it do its work once."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"error: a worker ended with {self.process.wait()}; see above")
+        return Spent(*json.loads(answer))
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(work: Callable[[], object]) -> None:
+    """Do the work once for each line of standard input, and print what it took."""
+    for _ in sys.stdin:
+        spent = spend(work)
+        print(json.dumps(spent), flush=True)
+
+
 def add_peer(name: str, *requirements: str, alone: bool = False) -> None:
     """Install another project's packages from PyPI, once, and let this process import them.
 

@@ -9,6 +9,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import torch
 import train
+from training.allocator import keep_freed_memory
 from training.batches import plan_batch
 from training.run import TrainingRun
 
@@ -20,6 +21,7 @@ class OwnTrainer:
     """
 
     def __init__(self, folder: Path, data_dir: Path, steps: int, *options: str):
+        keep_freed_memory()  # as launch() does
         sys.argv = [
             "train.py", f"--data-dir={data_dir}", f"--workdir={folder}/results", "--no-probe",
             "--num-workers=0", f"--limit-batches={steps}", "--epochs=1000000", *options,

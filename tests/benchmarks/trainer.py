@@ -2,20 +2,21 @@
 
     python tests/benchmarks/trainer.py     # the bars are 1.6, 1.15 and 0.90; about four minutes
 
-64 x 64 pixels, batch 32, one process, one thread, loading included, everything in one process,
-a few steps by each in turn:
+64 x 64 pixels, batch 32, one thread, loading included; each in a process of its own, a few steps
+in turn:
 - ours: train.py with --precision bf16 and the decoded cache, its clock and records included;
 - torchvision: the recipe of its classification references: their transforms in a DataLoader, fp32,
   channels first, SGD with momentum, loss and accuracy read in every step;
 - timm: its own loader, model and optimizer in the loop of its train.py, at its best flags here
   (--channels-last --amp --amp-dtype bfloat16), in the plainest augmentation (crop and flip);
-- bare step: our model and optimizer on one batch that is there already, with nothing around.
+- bare step: our model and optimizer on one batch that is there already, with nothing around, and
+  the same allocator.
 """
 
 import os
+import sys
 import tempfile
 from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
@@ -23,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 import torch
 import torchvision
 from measure import (
+    Worker,
     add_peer,
     by_clock,
     describe_machine,
@@ -30,11 +32,12 @@ from measure import (
     parse_options,
     report,
     run_interleaved,
-    spend,
+    serve,
 )
 from own_trainer import OwnTrainer
 from sample_images import CLASSES, reference_loader, sample_images
 from torch.nn.functional import cross_entropy
+from training.allocator import keep_freed_memory
 
 STEPS = 3  # before it is another's turn
 ROWS = (
@@ -45,30 +48,43 @@ ROWS = (
 
 
 def main() -> None:
-    options = parse_options(__doc__.splitlines()[0], rounds=7)
+    options = parse_options(
+        __doc__.splitlines()[0], rounds=7, worker={"help": "one of the four (for itself)"},
+        data={"type": Path, "help": "its images (for itself)"},
+    )  # fmt: skip
     batch, steps = (4, 1) if options.quick else (32, STEPS)
     torch.set_num_threads(1)
-    with (
-        sample_images(2 if options.quick else 20) as data_dir,
-        tempfile.TemporaryDirectory() as name,
-        redirect_stdout(StringIO()),
-    ):
-        words = (f"--batch-size={batch}", "--precision=bf16")
-        ours = OwnTrainer(Path(name), data_dir, steps, *words)
-        work = {
-            "torchvision": train_torchvision(data_dir, batch, steps),
-            "timm": train_timm(data_dir, batch, steps),
-            "bare step": step_barely(batch, steps),
-        }
-        if options.quick:
-            del work["timm"]  # the tests install nothing
-        cases = {"ours": lambda: spend(ours.train)}
-        cases |= {name: lambda each=each: spend(lambda: next(each)) for name, each in work.items()}
+    if options.worker:
+        return serve_one(options.worker, options.data, batch, steps)
+    # The tests, in a hurry, install nothing.
+    names = [name for name in CASES if not (options.quick and name == "timm")]
+    if "timm" in names:
+        add_peer("timm", "timm", "safetensors", alone=True)
+    with sample_images(2 if options.quick else 20) as data_dir:
+        quick = ["--quick"] * options.quick
+        workers = {name: Worker(__file__, name, "--data", data_dir, *quick) for name in names}
+        cases = {name: worker.run for name, worker in workers.items()}
         found = by_clock(run_interleaved(cases, options.rounds), "cpu_s")
-        ours.close()
+        for worker in workers.values():
+            worker.close()
     rows = [compare(*row, found, batch * steps) for row in ROWS if row[3] in found]
     packages = ("torch", "torchvision", "pillow", "timm")
     report("trainer", rows, describe_machine(*packages[: len(rows) + 1]), options.out)
+    return None
+
+
+def serve_one(name: str, data_dir: Path, batch: int, steps: int) -> None:
+    """Be the process of one case."""
+    if name != "ours":
+        work = CASES[name](data_dir, batch, steps)
+        return serve(lambda: next(work))
+    with tempfile.TemporaryDirectory() as folder:
+        with redirect_stdout(sys.stderr):
+            words = (f"--batch-size={batch}", "--precision=bf16")
+            ours = OwnTrainer(Path(folder), data_dir, steps, *words)
+        serve(ours.train)
+        ours.close()
+    return None
 
 
 def compare(number: str, bar: str, ours: str, theirs: str, found: dict, images: int) -> dict:
@@ -135,8 +151,9 @@ def train_timm(data_dir: Path, batch: int, steps: int):
                 yield
 
 
-def step_barely(batch: int, steps: int):
+def step_barely(_data_dir: Path, batch: int, steps: int):
     """The same arithmetic on a batch that is there: what no loader and no record could beat."""
+    keep_freed_memory()
     model = torchvision.models.resnet50(num_classes=CLASSES).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4, fused=True)
     images = torch.randn(batch, 3, 64, 64).to(memory_format=torch.channels_last)
@@ -151,6 +168,13 @@ def step_barely(batch: int, steps: int):
             optimizer.zero_grad(set_to_none=True)
         yield
 
+
+CASES = {
+    "ours": None,
+    "torchvision": train_torchvision,
+    "timm": train_timm,
+    "bare step": step_barely,
+}
 
 if __name__ == "__main__":
     main()
