@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 from measure import holds, judge  # noqa: E402
 
 
-@pytest.mark.parametrize("name", ["render_jobs", "command_starts"])
+@pytest.mark.parametrize(
+    "name",
+    ["render_jobs", "command_starts", "loaders", "cache_build", "trainer", "ddp", "rank_files"],
+)
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--rounds", "1"]
     done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
@@ -41,3 +45,30 @@ def test_a_row_is_judged_by_the_median_of_its_rounds():
     row = judge("4", "trainer", ">= 1.6", [1.5, 1.7, 9.0])
     assert (row["ratio"], row["holds"], row["n"]) == (1.7, True, 3)
     assert (row["ratio_min"], row["ratio_max"]) == (1.5, 9.0)
+
+
+def test_the_table_of_all_has_the_rows_that_are_asked_for(tmp_path):
+    command = [sys.executable, BENCHMARKS / "all.py", "--quick", "--out", tmp_path]
+    done = subprocess.run([*command, "--only", "12", "10"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0] for line in done.stdout.splitlines() if line.startswith("| 1")]
+    assert rows == ["| 10", "| 12", "| 12"]
+    assert (tmp_path / "all.md").read_text() + "\n" == done.stdout
+    assert {path.stem for path in tmp_path.iterdir()} == {"all", "read_slurm_logs", "render_jobs"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_figures_need_a_gpu():
+    done = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: no GPU here; --smoke tries what can run without one\n"
+
+
+def test_a_part_of_the_gpu_benchmark_runs_on_a_cpu_for_a_try(tmp_path):
+    command = [sys.executable, BENCHMARKS / "gpu.py", "--smoke", "--part=naive", "--rounds=1"]
+    done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert row["bar"] == ">= 5"
+    assert row["n"] == 1 and "cut" not in row["more"]
+    assert min(row["more"]["images_per_s"].values()) > 0
