@@ -5,8 +5,8 @@
 Both train the same model: 4 layers, width 128, vocabulary 2,048, sequences of 128 tokens, 16 of
 them a step in passes of 4, AdamW, gradient clipping, no dropout, fp32, one process, one thread.
 The plain loop is what the library's documentation shows: the model's own loss, accumulated, and
-loss.item() for the log. Ours is the trainer's own loop with its loader, clock and records. One
-process trains a few steps by the one and a few by the other, in turn. Judged by CPU seconds,
+loss.item() for the log. Ours is the trainer's own loop with its loader, clock and records. Each is
+a process of its own, and they train a few steps in turn. Judged by CPU seconds,
 since one thread is what is compared; the ratio by the wall stands beside it.
 """
 
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import redirect_stdout
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -24,28 +23,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 from measure import (
     SCRIPTS,
+    Worker,
     add_peer,
     by_clock,
     describe_machine,
     parse_options,
     report,
     run_interleaved,
-    spend,
+    serve,
     summarise,
 )
 
-sys.path[:0] = [str(SCRIPTS)]
+sys.path.insert(0, str(SCRIPTS))
 
-import torch  # noqa: E402
-import train_gpt2  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
-from training.batches import plan_batch  # noqa: E402
-from training.gpt2_work import plan_work  # noqa: E402
-from training.run import TrainingRun  # noqa: E402
+import torch
+import train_gpt2
+from torch.utils.data import DataLoader
+from training.allocator import keep_freed_memory
+from training.batches import plan_batch
+from training.gpt2_data import TokenSequences
+from training.gpt2_work import plan_work
+from training.run import TrainingRun
 
 LAYERS, HEADS, WIDTH, VOCABULARY, LENGTH, GLOBAL_BATCH = 4, 4, 128, 2048, 128, 16
 SEGMENT = 4  # steps before it is the other's turn
 PARTS = 1_000_000
+PARAMETERS = 1_186_560
 
 
 def main() -> None:
@@ -53,15 +56,22 @@ def main() -> None:
         __doc__.splitlines()[0],
         rounds=12,
         batch_size={"type": int, "default": 4, "help": "sequences a pass (default: 4)"},
+        worker={"help": "one of the two (for itself)"},
+        data={"type": Path, "help": "its tokens (for itself)"},
     )
-    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
-        ours, plain = make_both(Path(name), options.batch_size)
-        cases = {
-            plain.name: lambda: spend(plain.train),
-            ours.name: lambda: spend(ours.train),
-        }
+    if options.worker:
+        return serve_one(options.worker, options.data, options.batch_size)
+    add_peer("transformers", "transformers")
+    with tempfile.TemporaryDirectory() as name:
+        prepare = [sys.executable, SCRIPTS / "prepare_data.py", "gpt2", f"{name}/tokens"]
+        prepare += ["--vocab-size", str(VOCABULARY), "--max-bytes", "2000000"]
+        subprocess.run(prepare, check=True, capture_output=True)
+        more = ("--data", f"{name}/tokens", "--batch-size", options.batch_size)
+        workers = [Worker(__file__, kind, *more) for kind in (PlainLoop.name, OurTrainer.name)]
+        cases = {PlainLoop.name: workers[0].run, OurTrainer.name: workers[1].run}
         found = run_interleaved(cases, options.rounds)
-        torch.distributed.destroy_process_group()
+        for worker in workers:
+            worker.close()
     row = summarise("GPT-2, tokens per CPU s", ">= 1.2", by_clock(found, "cpu_s"), *cases, row="8")
     by_wall = by_clock(found, "wall_s")
     row["ratio_wall"] = median(a / b for a, b in zip(*by_wall.values(), strict=True))
@@ -69,19 +79,18 @@ def main() -> None:
     row["tokens_per_cpu_s"] = {case: tokens / each for case, each in row["median_s"].items()}
     row["steps"] = SEGMENT * options.rounds
     report("gpt2_tokens", [row], describe_machine("torch", "transformers"), options.out)
+    return None
 
 
-def make_both(folder: Path, batch_size: int) -> tuple["OurTrainer", "PlainLoop"]:
-    """Make both on the same tokens, and see that they train the same model."""
-    prepare = [sys.executable, SCRIPTS / "prepare_data.py", "gpt2", folder / "tokens"]
-    prepare += ["--vocab-size", str(VOCABULARY), "--max-bytes", "2000000"]
-    subprocess.run(prepare, check=True, capture_output=True)
-    ours = OurTrainer(folder, batch_size)
-    plain = PlainLoop(ours.sets[0], batch_size)
-    parameters = sum(each.numel() for each in plain.model.parameters())
-    if parameters != ours.args.parameters:
-        raise SystemExit("error: not the same model")
-    return ours, plain
+def serve_one(name: str, tokens: Path, batch_size: int) -> None:
+    """Be the process of one of the two."""
+    with tempfile.TemporaryDirectory() as folder:
+        with redirect_stdout(sys.stderr):
+            kind = OurTrainer if name == OurTrainer.name else PlainLoop
+            trainer = kind(Path(folder), tokens, batch_size)
+        if sum(each.numel() for each in trainer.parameters()) != PARAMETERS:
+            raise SystemExit("error: not the same model")
+        serve(trainer.train)
 
 
 class OurTrainer:
@@ -89,8 +98,9 @@ class OurTrainer:
 
     name = "train_gpt2.py"
 
-    def __init__(self, folder: Path, batch_size: int):
-        os.environ["DATA_DIR"] = str(folder / "tokens")
+    def __init__(self, folder: Path, tokens: Path, batch_size: int):
+        os.environ["DATA_DIR"] = str(tokens)
+        keep_freed_memory()  # as launch() does
         sys.argv = [
             "train_gpt2.py", f"--workdir={folder}/results", "--no-probe", "--precision=fp32",
             f"--layers={LAYERS}", f"--heads={HEADS}", f"--width={WIDTH}", f"--seq-length={LENGTH}",
@@ -99,7 +109,7 @@ class OurTrainer:
         ]  # fmt: skip
         self.args = args = train_gpt2.parse_args()
         args.workdir.mkdir()
-        self.sets = train_set, val_set = train_gpt2.load_data(args)
+        train_set, val_set = train_gpt2.load_data(args)
         plan = plan_batch(args, len(train_set))
         work = plan_work(args, plan, len(train_set))
         device = train_gpt2.init_distributed(60)
@@ -112,6 +122,9 @@ class OurTrainer:
         self.run = TrainingRun(args, settings, device, path, *self.learner)
         self.epoch = 0
 
+    def parameters(self):
+        return self.learner[0].parameters()
+
     def train(self) -> None:
         self.sampler.set_epoch(self.epoch)
         self.epoch += 1
@@ -123,7 +136,7 @@ class PlainLoop:
 
     name = "transformers, plain loop"
 
-    def __init__(self, train_set, batch_size: int):
+    def __init__(self, _folder: Path, tokens: Path, batch_size: int):
         add_peer("transformers", "transformers")
         import transformers
 
@@ -134,8 +147,12 @@ class PlainLoop:
         self.model = transformers.GPT2LMHeadModel(config)
         self.accum = GLOBAL_BATCH // batch_size
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.1)
+        train_set = TokenSequences(tokens / "train_small.bin", LENGTH, VOCABULARY)
         self.batches = iter(DataLoader(train_set, batch_size, shuffle=True, drop_last=True))
         self.logged: list[float] = []
+
+    def parameters(self):
+        return self.model.parameters()
 
     def train(self) -> None:
         self.model.train()

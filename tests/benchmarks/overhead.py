@@ -26,8 +26,6 @@ from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-import torch
-import train
 from measure import (
     SCRIPTS,
     Spent,
@@ -38,6 +36,11 @@ from measure import (
     run_interleaved,
     spend,
 )
+
+sys.path.insert(0, str(SCRIPTS))
+
+import torch
+import train
 from own_trainer import OwnTrainer
 
 SEGMENT = 4  # steps
