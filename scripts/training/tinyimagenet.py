@@ -16,6 +16,7 @@ Source: the original archive, http://cs231n.stanford.edu/tiny-imagenet-200.zip.
 
 import os
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -126,11 +127,12 @@ def read_annotated_samples(annotations: Path, classes: list[str]) -> list[tuple[
 def decode_image(path: str) -> Image.Image:
     """Return the image as RGB, whatever its mode; TrainingError names a damaged file."""
     try:
-        with Image.open(path) as image:
-            image.load()  # before the file is closed
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - 100,000 times: no Path
+            image = Image.open(BytesIO(file.read()))  # one read instead of Pillow's forty
+            image.load()
             return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     except Exception as error:  # Pillow raises a dozen types for damaged files
-        text = str(error).replace(f" {path!r}", "").partition(" (")[0]
+        text = str(error).partition(" <")[0].partition(" (")[0]
         reason = getattr(error, "strerror", None) or text or type(error).__name__
         what = f"cannot decode {path} ({reason})"
         raise TrainingError(f"{what}; replace the file or prepare the data again") from None

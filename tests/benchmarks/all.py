@@ -28,7 +28,7 @@ BENCHMARKS = {
     "gpt2_tokens": ("8",),
     "read_gpu_log": ("9",),
     "read_slurm_logs": ("10",),
-    "fill_tables": ("11",),
+    "fill_many_runs": ("11",),
     "render_jobs": ("12",),
     "write_report": ("13",),
     "rank_files": ("files",),
@@ -81,11 +81,14 @@ def choose(rows: list[str]) -> list[str]:
 def format_row(name: str, row: dict) -> tuple[str, bool]:
     """A line of the table, and whether it misses a bar; a row without a ratio shows its figures."""
     number = row.get("row") or BENCHMARKS[name][0]
-    if "ratio" not in row or row["ratio"] == "":
-        shown = ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()
-        )
-        return f"| {number} | {shown} | | | | |", row.get("holds") is False
+    if row.get("ratio", "") == "":
+        has_bar, kept = bool(row.get("bar")), row.get("holds", True)
+        shown = {key: each for key, each in row.items() if key not in ("bar", "holds", "n", "row")}
+        cells = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in shown.values())
+        what = ", ".join(f"{key} {cell}" for key, cell in zip(shown, cells, strict=True))
+        verdict = ("yes" if kept else "**no**") if has_bar else ""
+        line = f"| {number} | {what} | {row.get('bar', '')} | | {row.get('n', 1)} | {verdict} |"
+        return line, not kept and (has_bar or name == "gpu")
     kept = holds(row["ratio"], row["bar"])
     cells = (
         number, row["benchmark"], row["bar"], f"{row['ratio']:.4g}", row["n"],

@@ -72,6 +72,7 @@ def measure(root: Path, what: str, few: int, many: int, rounds: int) -> dict:
         f"{few} runs, s": wall_s[few],
         f"{many} runs, s": wall_s[many],
         "growth": wall_s[many] / wall_s[few],
+        "holds": wall_s[many] <= 60 and wall_s[many] <= 11 * wall_s[few],
         "cpu_s": statistics.median(usage.cpu_s for usage in used[many]),
         "peak_mib": max(usage.peak_mib for usage in used[many]),
         "n": rounds,
