@@ -15,7 +15,16 @@ from measure import holds, judge  # noqa: E402
 
 @pytest.mark.parametrize(
     "name",
-    ["render_jobs", "command_starts", "loaders", "cache_build", "trainer", "ddp", "rank_files"],
+    [
+        "render_jobs",
+        "command_starts",
+        "loaders",
+        "cache_build",
+        "trainer",
+        "ddp",
+        "rank_files",
+        "participants",
+    ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--rounds", "1"]
