@@ -32,6 +32,7 @@ BENCHMARKS = {
     "render_jobs": ("12",),
     "write_report": ("13",),
     "rank_files": ("files",),
+    "participants": ("people",),
     "command_starts": ("starts",),
     "gpu": ("G",),
 }
@@ -49,9 +50,10 @@ def main() -> int:
     lines, missed = [], 0
     for name in choose(args.only or [row for row in known if row != "G"]):
         print(f"{name} ...", file=sys.stderr, flush=True)
+        path = args.out / f"{name}.json"
+        path.unlink(missing_ok=True)  # of an earlier run
         command = python(HERE / f"{name}.py", "--out", args.out, *["--quick"] * args.quick)
         done = subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL)
-        path = args.out / f"{name}.json"
         if not path.exists():
             lines.append(f"| {BENCHMARKS[name][0]} | {name}.py ended with {done.returncode} |||||")
             missed += 1
