@@ -135,7 +135,10 @@ class RunRecord:
         if self.is_main:
             self.write_metrics(done_utc=None)
             line = format_epoch_line(result, self.settings["epochs"], self.settings["unit"])
-            print(line, flush=True)
+            # In one piece: unbuffered, print() writes a line's end apart, and what another rank
+            # writes comes between.
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
     def finish(self) -> None:
         """Print the totals and mark the run as complete, once every rank has written its files."""

@@ -14,6 +14,12 @@ STEPS = 2000  # of 50 ms: far longer than any test waits for
 caught: list[int] = []
 
 
+def say(line: str) -> None:
+    """Print a line in one piece: print() writes its end apart, and other ranks come between."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda number, _: caught.append(number))
@@ -21,7 +27,7 @@ def main() -> None:
     saved = Path(os.environ["CHECKPOINT_DIR"]) / f"step_of_rank{rank}"
     results = Path(os.environ["RESULTS_DIR"])
     start = int(saved.read_text()) if saved.exists() else 0
-    print(f"rank {rank} begins at step {start}", flush=True)
+    say(f"rank {rank} begins at step {start}")
     for step in range(start, STEPS if start == 0 else start + 20):
         time.sleep(0.05)
         if caught:
@@ -30,7 +36,7 @@ def main() -> None:
             saved.write_text(str(step + 1))
             if caught[0] == signal.SIGUSR1 and rank == 0:
                 (results / "REQUEUE").touch()
-            print(f"rank {rank} saved step {step + 1}", flush=True)
+            say(f"rank {rank} saved step {step + 1}")
             sys.exit()
     if rank == 0:
         (results / "RUN_COMPLETE.txt").write_text("now\n")
