@@ -316,6 +316,18 @@ def test_of_eight_cold_ranks_one_decodes(tmp_path):
     assert [path.name for path in (root / ".decoded").iterdir()] == ["train_32px.u8"]
 
 
+def test_failed_build_lets_the_next_rank_in_at_once(root):
+    image = root / "train/n02/3.JPEG"
+    whole = image.read_bytes()
+    image.write_bytes(b"no image")
+    with pytest.raises(TrainingError) as caught:  # its traceback keeps the loader process alive
+        open_train(root, num_workers=1)
+    assert caught.value.is_own
+    image.write_bytes(whole)
+    output, _ = run_ranks(root, 1).communicate(timeout=20)
+    assert "Decoding" in output and "sum " in output
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_cut_build_leaves_nothing_and_the_next_one_succeeds(tmp_path, number):
     root = make_noise(tmp_path / "noise", per_class=10)

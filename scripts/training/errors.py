@@ -2,7 +2,12 @@
 
 
 class TrainingError(Exception):
-    """Something the user can mend: the message says what is wrong and what to do about it."""
+    """Something the user can mend: the message says what is wrong and what to do about it.
+
+    is_own: only this rank has met it, though the ranks have not met yet; it must say so itself.
+    """
+
+    is_own = False
 
     def __init__(self, message: str):
         # What a DataLoader worker raises, PyTorch raises again with the worker's whole traceback

@@ -35,7 +35,8 @@ def launch(main: Callable[[], None]) -> None:
         dist.destroy_process_group()
         sys.exit(0 if stopped.number == signal.SIGUSR1 else 128 + stopped.number)
     except Exception as error:
-        everybodys = isinstance(error, TrainingError) and not dist.is_initialized()
+        everybodys = isinstance(error, TrainingError) and not error.is_own
+        everybodys = everybodys and not dist.is_initialized()
         if not everybodys or os.environ.get("LOCAL_RANK", "0") == "0":
             report(error)
         else:

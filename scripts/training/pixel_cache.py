@@ -46,12 +46,16 @@ def decode_once(dataset: AugmentedImages | PlainImages, split: str, args) -> Cac
     folders = list_folders(Path(args.data_dir), args.cache_dir)
     pixels = find_cache(folders, name, header)
     if pixels is None:
-        with node_lock(folders[-1] / name):
-            pixels = find_cache(folders, name, header)  # somebody else's, made meanwhile
-            if pixels is None:
-                path = choose_folder(folders, header) / name
-                build_cache(dataset, path, header, args.num_workers)
-                pixels = read_cache(path, header)
+        try:
+            with node_lock(folders[-1] / name):
+                pixels = find_cache(folders, name, header)  # somebody else's, made meanwhile
+                if pixels is None:
+                    path = choose_folder(folders, header) / name
+                    build_cache(dataset, path, header, args.num_workers)
+                    pixels = read_cache(path, header)
+        except TrainingError as error:
+            error.is_own = True  # the others wait, and would be ended before they meet it
+            raise
     return CachedImages(dataset, pixels)
 
 
@@ -145,7 +149,10 @@ def node_lock(path: Path) -> Iterator[None]:
     lock = Path(tempfile.gettempdir()) / f"decode_{os.getuid()}_{digest}.lock"
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:  # by hand: a loader process that still lives has the file open, too
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class Squares(Dataset):
