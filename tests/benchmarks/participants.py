@@ -49,7 +49,7 @@ def main() -> None:
     report("participants", rows, describe_machine("torch", "pillow"), options.out)
 
 
-def read_cache(data_dir: Path, batches: int) -> int:
+def read_cache(data_dir: Path, batches: int) -> tuple[int, object]:
     """Take every image once, in pieces, so that all of the file is held; then random batches."""
     cached = open_cache(data_dir)
     for start in range(0, len(cached), BATCH):
@@ -57,17 +57,17 @@ def read_cache(data_dir: Path, batches: int) -> int:
     for number in range(batches):
         first = number * 7919 % (len(cached) - BATCH)
         cached.load_batch(range(first, first + BATCH))
-    return len(cached) + batches * BATCH
+    return len(cached) + batches * BATCH, cached
 
 
-def read_jpeg(data_dir: Path, batches: int) -> int:
+def read_jpeg(data_dir: Path, batches: int) -> tuple[int, object]:
     images = AugmentedImages(TinyImageNet(data_dir, "train"), 64, flip=True, seed=0)
     for number in range(batches * BATCH):
         images[number * 7919 % len(images)]
-    return batches * BATCH
+    return batches * BATCH, images
 
 
-def crowd(people: int, work: Callable[[], int]) -> tuple[int, float, float]:
+def crowd(people: int, work: Callable[[], tuple[int, object]]) -> tuple[int, float, float]:
     """Let so many processes work at once: images, seconds, and MiB of all at their end."""
     went, done = os.pipe(), os.pipe()
     before = read_pss("self")
@@ -77,9 +77,10 @@ def crowd(people: int, work: Callable[[], int]) -> tuple[int, float, float]:
         child = os.fork()
         if child == 0:
             os.close(went[1])
-            os.write(done[1], b"%20d" % work())
+            images, kept = work()
+            os.write(done[1], b"%20d" % images)
             os.read(went[0], 1)  # stay until the memory is counted
-            os._exit(0)
+            os._exit(kept is None)
         children.append(child)
     images = sum(int(os.read(done[0], 20)) for _ in children)
     seconds = time.perf_counter() - began_s
