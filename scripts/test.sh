@@ -2,7 +2,7 @@
 # All tests, real Slurm jobs included. Installs what they need: .venv, and, as root, Slurm and a
 # headless Chromium for the report's page.
 #
-#   bash scripts/test.sh                everything (half an hour on two cores)
+#   bash scripts/test.sh                everything (40 minutes on two cores)
 #   bash scripts/test.sh -m 'not slurm' tests/test_render.py      anything that pytest takes
 #
 # Where no Slurm or no Chromium is, the tests that need one are skipped with the reason; with
