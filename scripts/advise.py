@@ -14,30 +14,17 @@ of the all-reduce from 1 to 4,096 GPUs, beside what was measured.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.files import write_whole
+from scaling.command import put_out, run_command
 from scaling.table_specs import DEFAULT_WORKLOAD
-from scaling.text import printable
 
 
 def main() -> int:
     arguments = parse_arguments()
     from scaling.advice_text import make_text  # numpy: not for --help
 
-    try:
-        text = make_text(arguments)
-        if arguments.output is None:
-            print(text, end="")
-        else:
-            write_whole(arguments.output, text)
-    except ScalingError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return put_out(lambda: make_text(arguments), arguments.output)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -13,32 +13,22 @@ recorded is named with what to switch on.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from scaling.command import run_command
+from scaling.command import put_out, run_command
 from scaling.diagnosis_text import FORMATS, make_text
-from scaling.errors import ScalingError
-from scaling.files import write_whole
 from scaling.table_specs import DEFAULT_WORKLOAD
-from scaling.text import printable
 
 
 def main() -> int:
     arguments = parse_arguments()
     folders = arguments.run or [Path("experiments")]
-    try:
-        text = make_text(
+    return put_out(
+        lambda: make_text(
             folders, arguments.workload, arguments.job, arguments.allow_unlike, arguments.format
-        )
-        if arguments.output is None:
-            print(text, end="")
-        else:
-            write_whole(arguments.output, text)
-    except ScalingError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 1
-    return 0
+        ),
+        arguments.output,
+    )
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,9 +21,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.files import write_whole
+from scaling.command import put_out, run_command
 from scaling.table_choice import FORMATS, make_text
 from scaling.table_parts import Site
 from scaling.text import printable
@@ -46,16 +44,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     arguments = parse_arguments()
-    try:
-        text = make_text(arguments, choose_site(arguments))
-        if arguments.output is None:
-            print(text, end="")
-        else:
-            write_whole(arguments.output, text)
-    except ScalingError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return put_out(lambda: make_text(arguments, choose_site(arguments)), arguments.output)
 
 
 def choose_site(arguments: argparse.Namespace) -> Site:

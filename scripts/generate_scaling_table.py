@@ -9,17 +9,13 @@ a folder there is fill_tables.py --fixed-work, which makes the same table.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.files import write_whole
+from scaling.command import put_out, run_command
 from scaling.fixed_work import BASES, make_fixed_work
 from scaling.grid import FORMATS
 from scaling.measured import measure_metrics_file
 from scaling.study import make_study
-from scaling.text import printable
 
 DEFINITION = (
     "Throughput: of all processes, as each file has it; mean over its epochs after warm-up, then "
@@ -30,19 +26,14 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 def main() -> int:
     arguments = parse_arguments()
+    return put_out(lambda: make_text(arguments), arguments.output)
+
+
+def make_text(arguments: argparse.Namespace) -> str:
     named = [(gpus, path) for gpus in COUNTS for path in getattr(arguments, f"gpu{gpus}")]
-    try:
-        measured = [measure_metrics_file(path, gpus) for gpus, path in named]
-        study = make_study(measured, allow_unlike=arguments.allow_unlike, definition=DEFINITION)
-        text = FORMATS[arguments.format]([make_fixed_work(study, arguments.basis)])
-        if arguments.output is None:
-            print(text, end="")
-        else:
-            write_whole(arguments.output, text)
-    except ScalingError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 1
-    return 0
+    measured = [measure_metrics_file(path, gpus) for gpus, path in named]
+    study = make_study(measured, allow_unlike=arguments.allow_unlike, definition=DEFINITION)
+    return FORMATS[arguments.format]([make_fixed_work(study, arguments.basis)])
 
 
 def parse_arguments() -> argparse.Namespace:

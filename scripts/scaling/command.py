@@ -3,6 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from scaling.errors import ScalingError
+from scaling.files import write_whole
+from scaling.text import printable
 
 STOPPED, PIPE_CLOSED = 130, 141  # as a shell shows Ctrl-C and a reader that has gone
 
@@ -20,3 +25,17 @@ def run_command(main: Callable[[], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = PIPE_CLOSED
     sys.exit(status)
+
+
+def put_out(make_text: Callable[[], str], output: Path | None) -> int:
+    """Print what `make_text` returns, or write it to `output`; an error is one line, status 1."""
+    try:
+        text = make_text()
+        if output is None:
+            print(text, end="")
+        else:
+            write_whole(output, text)
+    except ScalingError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 1
+    return 0
