@@ -16,13 +16,13 @@ of the all-reduce from 1 to 4,096 GPUs, beside what was measured.
 import argparse
 from pathlib import Path
 
-from scaling.command import put_out, run_command
-from scaling.table_specs import DEFAULT_WORKLOAD
+from common.console import put_out, run_command
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 
 
 def main() -> int:
     arguments = parse_arguments()
-    from scaling.advice_text import make_text  # numpy: not for --help
+    from scaling.advise.text import make_text  # numpy: not for --help
 
     return put_out(lambda: make_text(arguments), arguments.output)
 

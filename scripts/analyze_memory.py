@@ -6,17 +6,16 @@ import json
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.memory_report import report_memory
-from scaling.text import printable
+from common.console import printable, run_command
+from common.errors import UserError
+from scaling.read.memory_report import report_memory
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
         reports = list(report_memory(arguments.paths, tuple(arguments.gpus)))
-    except ScalingError as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     for report in reports:

@@ -15,13 +15,12 @@ import json
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.runs import find_runs
-from scaling.table_check import Verdict, check_tables, count_verdicts, format_checked, to_records
-from scaling.table_specs import DEFAULT_WORKLOAD
-from scaling.tables import build_report
-from scaling.text import printable
+from common.console import printable, run_command
+from common.errors import UserError
+from scaling.runs.find import find_runs
+from scaling.runs.workloads import DEFAULT_WORKLOAD
+from scaling.tables.check import Verdict, check_tables, count_verdicts, format_checked, to_records
+from scaling.tables.readme import build_report
 
 
 def main() -> int:
@@ -29,7 +28,7 @@ def main() -> int:
     try:
         report = build_report(arguments.folder, arguments.job, workload=arguments.workload)
         checked = check_tables(arguments.tables, report, find_runs(arguments.folder))
-    except ScalingError as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     counts = count_verdicts(checked)

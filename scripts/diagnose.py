@@ -15,9 +15,9 @@ recorded is named with what to switch on.
 import argparse
 from pathlib import Path
 
-from scaling.command import put_out, run_command
-from scaling.diagnosis_text import FORMATS, make_text
-from scaling.table_specs import DEFAULT_WORKLOAD
+from common.console import put_out, run_command
+from scaling.diagnose.text import FORMATS, make_text
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 
 
 def main() -> int:

@@ -22,11 +22,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def main() -> int:
     arguments = parse_arguments()
     # Loading the profiles' schema takes a moment, which --help does without.
-    from profiles.detect_cluster import describe, detect
-    from profiles.detect_report import report
-    from profiles.detect_sources import DetectError, read_folder, run_commands
-    from profiles.slurm import SlurmError
+    from doctor.detect_cluster import describe, detect
+    from doctor.detect_report import report
+    from doctor.detect_sources import DetectError, read_folder, run_commands
     from profiles.toml_model import ProfileError
+    from submission.slurm import SlurmError
 
     try:
         if arguments.submit is not None:
@@ -53,9 +53,9 @@ def main() -> int:
 
 def write_profile(facts, name: str) -> None:
     """Write the draft profile NAME.toml and say what to do with it."""
-    from profiles.detect_draft import write_draft
-    from profiles.detect_text import count_seconds, parse_time
-    from profiles.detect_toml import save_draft
+    from doctor.detect_draft import write_draft
+    from doctor.detect_text import count_seconds, parse_time
+    from doctor.detect_toml import save_draft
     from profiles.matrix import load_matrix
 
     path = Path(name) if name.endswith(".toml") else REPO / f"templates/clusters/{name}.toml"
@@ -69,9 +69,9 @@ def write_profile(facts, name: str) -> None:
 
 def probe_profile(facts, name: str) -> int:
     """Ask sbatch about every job of the profile; returns 1 when it refuses one."""
+    from doctor.detect_probe import format_verdicts, probe
+    from doctor.detect_script import list_overrides
     from profiles.cluster import load_cluster
-    from profiles.detect_probe import format_verdicts, probe
-    from profiles.detect_script import list_overrides
     from profiles.matrix import load_matrix
     from profiles.render_job import make_environment
 
@@ -92,9 +92,9 @@ def probe_profile(facts, name: str) -> int:
 
 def fly_preflight(arguments: argparse.Namespace) -> int:
     """Run the preflight jobs of a profile and print what they found; returns 1 on any FAIL."""
-    from profiles.detect_script import list_overrides
-    from profiles.preflight_flight import fly, settle
-    from profiles.preflight_report import describe, find_status, format_table, judge
+    from doctor.detect_script import list_overrides
+    from doctor.preflight_flight import fly, settle
+    from doctor.preflight_report import describe, find_status, format_table, judge
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: its jobs are cancelled
     out = sys.stderr if arguments.json else sys.stdout
@@ -122,8 +122,8 @@ def fly_preflight(arguments: argparse.Namespace) -> int:
 
 def prepare_flights(arguments: argparse.Namespace, say) -> tuple:
     """Load the profile and write its preflight jobs; returns (cluster, jobs)."""
+    from doctor.preflight_job import prepare
     from profiles.matrix import DoesNotFit
-    from profiles.preflight_job import prepare
     from profiles.repository import Repository
 
     repository = Repository(REPO)
@@ -145,14 +145,14 @@ def prepare_flights(arguments: argparse.Namespace, say) -> tuple:
 
 def read_log(path: Path) -> tuple:
     """Read a job's log: its end as text, and why the job failed; (None, None) where none is."""
-    from profiles.preflight_report import Cause
-    from scaling.errors import ScalingError
-    from scaling.slurm_out import read_log_evidence
+    from common.errors import UserError
+    from doctor.preflight_report import Cause
+    from scaling.read.slurm_log import read_log_evidence
 
     try:
         cause, _ = read_log_evidence(path)
         text = path.read_text(encoding="utf-8", errors="replace")[-(1 << 20) :]
-    except (OSError, ScalingError):
+    except (OSError, UserError):
         return None, None
     return text, Cause(cause.text, cause.hint) if cause else None
 

@@ -9,22 +9,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.text import printable
+from common.console import printable, run_command
+from common.errors import UserError
 
 TABLES = ("runs", "epochs", "rank_epochs", "gpu_samples", "cpu_samples")
 
 
 def main() -> int:
     arguments = parse_arguments()
-    from scaling.frame_files import export_frames  # pandas: not for --help
+    from scaling.runs.frame_files import export_frames  # pandas: not for --help
 
     try:
         written = export_frames(
             arguments.folder, arguments.output, arguments.format, arguments.table or TABLES
         )
-    except ScalingError as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     for path, rows in written:

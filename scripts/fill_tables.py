@@ -21,10 +21,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from scaling.command import put_out, run_command
-from scaling.table_choice import FORMATS, make_text
-from scaling.table_parts import Site
-from scaling.text import printable
+from common.console import printable, put_out, run_command
+from scaling.tables.table_choice import FORMATS, make_text
+from scaling.tables.table_parts import Site
 
 # Option -> the tables it belongs to ("" are the README's two): none is passed over in silence.
 BELONGS = {

@@ -11,11 +11,11 @@ a folder there is fill_tables.py --fixed-work, which makes the same table.
 import argparse
 from pathlib import Path
 
-from scaling.command import put_out, run_command
-from scaling.fixed_work import BASES, make_fixed_work
-from scaling.grid import FORMATS
-from scaling.measured import measure_metrics_file
-from scaling.study import make_study
+from common.console import put_out, run_command
+from scaling.runs.measured import measure_metrics_file
+from scaling.runs.study import make_study
+from scaling.tables.fixed_work import BASES, make_fixed_work
+from scaling.tables.grid import FORMATS
 
 DEFINITION = (
     "Throughput: of all processes, as each file has it; mean over its epochs after warm-up, then "

@@ -6,11 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.inspect_text import format_inspection
-from scaling.inspection import inspect_log
-from scaling.text import printable
+from common.console import printable, run_command
+from common.errors import UserError
+from scaling.read.inspect_text import format_inspection
+from scaling.read.inspection import inspect_log
 
 
 def main() -> int:
@@ -19,7 +18,7 @@ def main() -> int:
     for path in arguments.files:
         try:
             found = inspect_log(path)
-        except ScalingError as error:
+        except UserError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             records.append({"file": str(path), "kind": None, "reason": printable(error)})
             is_good = False

@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.summary import summarise_job
+from common.console import run_command
+from scaling.runs.summary import summarise_job
 
 
 def main() -> int:

@@ -17,9 +17,8 @@ import re
 import sys
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.text import printable
+from common.console import printable, run_command
+from common.errors import UserError
 
 SINGLE, MULTI, DEVICE_OUT = Path("workdir_single"), Path("workdir_2gpu"), Path("submit_figures")
 
@@ -29,7 +28,7 @@ def main() -> int:
     try:
         # matplotlib and pandas: not for --help
         paths, left_out = (draw_devices if arguments.single else draw_studies)(arguments)
-    except ScalingError as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     for line in left_out:
@@ -40,9 +39,9 @@ def main() -> int:
 
 def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Print the comparison of one device with several, and draw its two charts."""
-    from scaling.plots import list_device_charts, save_charts
-    from scaling.two_devices import compare_devices
-    from scaling.two_devices_text import format_comparison
+    from scaling.plots.charts import list_device_charts, save_charts
+    from scaling.tables.devices import compare_devices
+    from scaling.tables.devices_text import format_comparison
 
     comparison = compare_devices(arguments.single, arguments.multi)
     charts = list_device_charts(comparison)
@@ -53,20 +52,20 @@ def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
 
 def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Draw each workload's study; with several, each into a folder of its name."""
-    from scaling.plots import MAIN, list_charts, list_run_charts, save_charts
-    from scaling.plots_load import load_metrics, load_studies
+    from scaling.plots.charts import MAIN, list_charts, list_run_charts, save_charts
+    from scaling.plots.load import load_metrics, load_studies
 
     files = [path for path in arguments.paths if path.is_file()]
     if files and len(files) < len(arguments.paths):
-        raise ScalingError("name one folder, or training_metrics.json files, not both")
+        raise UserError("name one folder, or training_metrics.json files, not both")
     if len(arguments.paths) > 1 and not files:
-        raise ScalingError("name one folder, or several training_metrics.json files")
+        raise UserError("name one folder, or several training_metrics.json files")
     studies = load_metrics(files) if files else load_studies(arguments.paths[0])
     if arguments.workload:
         studies = [study for study in studies if study.workload == arguments.workload]
     if not studies:
         which = f" of workload {arguments.workload}" if arguments.workload else ""
-        raise ScalingError(f"{arguments.paths[0]}: nothing to plot: no complete run{which} in it")
+        raise UserError(f"{arguments.paths[0]}: nothing to plot: no complete run{which} in it")
     paths, left_out = [], []
     for study in studies:
         charts = [c for c in list_charts(study) if arguments.all_figures or c.name in MAIN]

@@ -17,8 +17,9 @@ import argparse
 import os
 import sys
 
+from common.errors import UserError
 from preparation import gpt2, tinyimagenet, translation
-from preparation.errors import DataError, explain_os_error
+from preparation.errors import explain_os_error
 from preparation.signals import catch_signals
 
 WORKLOADS = (tinyimagenet, gpt2, translation)
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(args.prepare(args))
         return 0
-    except DataError as error:
+    except UserError as error:
         status, message = 1, str(error)
     except OSError as error:
         status, message = 1, explain_os_error(error, args.folder)

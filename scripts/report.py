@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from scaling.command import run_command
-from scaling.errors import ScalingError
-from scaling.text import printable
+from common.console import printable, run_command
+from common.errors import UserError
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 LEAST_WATCH_S = 5
@@ -25,7 +24,7 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         write_page(arguments)
-    except ScalingError as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     return watch(arguments) if arguments.watch else 0
@@ -33,9 +32,9 @@ def main() -> int:
 
 def write_page(arguments: argparse.Namespace) -> None:
     """Write the page whole or not at all, and say where."""
+    from common.files import write_whole
     from fill_tables import describe_site
-    from scaling.files import write_whole
-    from scaling.report_page import make_page  # matplotlib and pandas: not for --help
+    from scaling.report.page import make_page  # matplotlib and pandas: not for --help
 
     began = time.monotonic()
     text = make_page(
@@ -56,7 +55,7 @@ def watch(arguments: argparse.Namespace) -> int:
             time.sleep(arguments.watch)
             try:
                 write_page(arguments)
-            except ScalingError as error:
+            except UserError as error:
                 print(f"warning: {printable(error)}; trying again", file=sys.stderr)
     except KeyboardInterrupt:
         return 0

@@ -27,17 +27,17 @@ REPO = Path(__file__).resolve().parent.parent
 def main() -> int:
     args = parse_args()
     # Loading the profiles' schema takes a moment, which --help does without.
-    from profiles.slurm import SlurmError
-    from profiles.submission import cancel
+    from common.errors import UserError
     from profiles.toml_model import ProfileError
-    from scaling.errors import ScalingError
+    from submission.slurm import SlurmError
+    from submission.submit import cancel
 
     try:
         if args.cancel:
             cancel(args.experiments)
             return 0
         return submit_and_watch(args)
-    except (ProfileError, ScalingError, SlurmError) as problem:
+    except (ProfileError, UserError, SlurmError) as problem:
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt:
         sys.exit("\nstopped watching; to end jobs that still run: scripts/submit.py --cancel")
@@ -45,11 +45,11 @@ def main() -> int:
 
 def submit_and_watch(args: argparse.Namespace) -> int:
     """Submit the scales that are asked for, and follow the ledger's jobs with --watch."""
-    from profiles.ledger import read_ledger
     from profiles.repository import Repository
-    from profiles.submission import announce, ask, check_jobs, count_gpu_hours, plan, submit
-    from profiles.tables_job import keep_queue_options, plan_tables
     from profiles.toml_model import ProfileError
+    from submission.ledger import read_ledger
+    from submission.submit import announce, ask, check_jobs, count_gpu_hours, plan, submit
+    from submission.tables_job import keep_queue_options, plan_tables
 
     if args.scales:
         repository = Repository(REPO)
@@ -73,9 +73,9 @@ def submit_and_watch(args: argparse.Namespace) -> int:
 
 def follow(entries: list, args: argparse.Namespace) -> int:
     """Show the jobs' states and progress until all have ended; returns 1 when any has failed."""
-    from profiles.slurm import read_states
-    from profiles.watching import read_our_states, watch
-    from scaling.progress import read_progress
+    from scaling.runs.progress import read_progress
+    from submission.slurm import read_states
+    from submission.watching import read_our_states, watch
 
     read = partial(read_our_states, args.experiments, read_states)
     states = watch(entries, args.experiments, read, read_progress, args.interval)

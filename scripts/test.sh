@@ -3,7 +3,7 @@
 # headless Chromium for the report's page.
 #
 #   bash scripts/test.sh                everything (40 minutes on two cores)
-#   bash scripts/test.sh -m 'not slurm' tests/test_render.py      anything that pytest takes
+#   bash scripts/test.sh -m 'not slurm' tests/profiles/test_render.py      anything that pytest takes
 #
 # Where no Slurm or no Chromium is, the tests that need one are skipped with the reason; with
 # CI=true they fail instead; there a test that fails is tried once more, and the summary names it:

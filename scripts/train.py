@@ -24,22 +24,23 @@ import torchvision
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
+
 from training.arguments import TrainerParser, add_run_arguments
-from training.batch_loader import BatchLoader
 from training.batches import ResumableBatches, plan_batch, warm_up
-from training.cached_images import DeviceImages
 from training.cuda_graph import graph_passes
 from training.epoch import EpochResult
 from training.errors import TrainingError
-from training.images import AugmentedImages, PlainImages, normalize_pixels
+from training.images.arguments import add_tinyimagenet_arguments, check_options
+from training.images.augment import AugmentedImages, PlainImages, normalize_pixels
+from training.images.batch_loader import BatchLoader
+from training.images.cached import DeviceImages
+from training.images.pixel_cache import decode_once
+from training.images.tinyimagenet import load_splits
 from training.launch import launch
 from training.model_state import share_buffers
-from training.pixel_cache import decode_once
 from training.precision import choose_precision
 from training.record import check_workdir
 from training.run import TrainingRun
-from training.tinyimagenet import load_splits
-from training.tinyimagenet_arguments import add_tinyimagenet_arguments, check_options
 
 
 def main() -> None:

@@ -24,19 +24,15 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
+
 from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.epoch import EpochResult
 from training.errors import TrainingError
-from training.gpt2_arguments import GLOBAL_BATCH, add_gpt2_arguments, check_options
-from training.gpt2_data import TokenSequences
-from training.gpt2_model import GPT2, check_size, count_parameters, split_decayed
-from training.gpt2_work import PassSampler, check_tokens, cosine_decay, plan_work
-from training.launch import launch
-from training.precision import choose_precision
-from training.record import check_workdir
-from training.run import TrainingRun
-from training.sharding import (
+from training.gpt2.arguments import GLOBAL_BATCH, add_gpt2_arguments, check_options
+from training.gpt2.data import TokenSequences
+from training.gpt2.model import GPT2, check_size, count_parameters, split_decayed
+from training.gpt2.sharding import (
     ZERO_STAGES,
     compress_gradients,
     measure_state,
@@ -44,7 +40,12 @@ from training.sharding import (
     shard_model,
     shard_optimizer,
 )
-from training.sharding_deepspeed import describe_deepspeed, start_deepspeed
+from training.gpt2.sharding_deepspeed import describe_deepspeed, start_deepspeed
+from training.gpt2.work import PassSampler, check_tokens, cosine_decay, plan_work
+from training.launch import launch
+from training.precision import choose_precision
+from training.record import check_workdir
+from training.run import TrainingRun
 
 
 def main() -> None:

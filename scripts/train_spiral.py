@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
+
 from training.arguments import TrainerParser, add_run_arguments, positive
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.epoch import EpochResult

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
+
 from training.arguments import TrainerParser, add_run_arguments
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.epoch import EpochResult
@@ -31,14 +32,14 @@ from training.precision import choose_precision
 from training.ranks import start_ranks
 from training.record import check_workdir
 from training.run import TrainingRun
-from training.translation_arguments import (
+from training.translation.arguments import (
     add_translation_arguments,
     check_translation_arguments,
 )
-from training.translation_batches import SimilarLengths, share_batch
-from training.translation_data import load_pairs
-from training.translation_model import Translator
-from training.translation_score import compute_bleu, count_bleu
+from training.translation.batches import SimilarLengths, share_batch
+from training.translation.data import load_pairs
+from training.translation.model import Translator
+from training.translation.score import compute_bleu, count_bleu
 
 
 def main() -> None:

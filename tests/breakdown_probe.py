@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torchvision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
 from training.breakdown import measure_exposed_comm
 
 CPU = torch.device("cpu")

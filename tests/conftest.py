@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from data_server import Server
 from slurm_cluster import VirtualSlurm
 

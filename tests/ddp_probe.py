@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+
 import train
 import train_spiral
-from torch.nn.functional import cross_entropy
 from training.batches import plan_batch
 from training.run import TrainingRun
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from run_folders import write_run
-from scaling.tables import Row, build_report
+from scaling.tables.readme import Row, build_report
 
 
 def parse_markdown(text: str) -> list[list[str]]:

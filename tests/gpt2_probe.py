@@ -15,10 +15,11 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+
 import train_gpt2
 from training.batches import plan_batch
-from training.gpt2_work import plan_work
-from training.sharding import no_sync
+from training.gpt2.sharding import no_sync
+from training.gpt2.work import plan_work
 
 SIZES = ["--layers=2", "--heads=4", "--width=64", "--seq-length=32", "--lr=0.01"]
 WORK = ["--steps=6", "--epochs=2", "--grad-clip=0.5", "--warmup-steps=1"]  # clipping is at work

@@ -6,6 +6,7 @@ import sys
 import time
 
 import torch.distributed as dist
+
 from training.errors import TrainingError
 from training.launch import launch
 from training.ranks import start_ranks

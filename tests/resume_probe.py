@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch.distributed as dist
+
 import train
 from training.run import TrainingRun
 

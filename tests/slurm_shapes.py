@@ -6,9 +6,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from profiles.detect_cluster import describe, detect
-from profiles.detect_draft import write_draft
-from profiles.detect_sources import (
+from doctor.detect_cluster import describe, detect
+from doctor.detect_draft import write_draft
+from doctor.detect_sources import (
     read_folder,
 )
 

@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 import torch._dynamo  # the optimizer would, in every fork
 import torch.distributed as dist
+
 import train_translation as trainer
 from training.batches import plan_batch
 from training.run import TrainingRun
-from training.translation_batches import share_batch
+from training.translation.batches import share_batch
 
 SMALL = ["--layers=1", "--width=32", "--heads=2", "--batch-size=32", "--warmup-steps=2"]
 

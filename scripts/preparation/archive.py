@@ -3,14 +3,14 @@
 import stat
 from pathlib import Path, PurePosixPath
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.progress import Progress
 
 
 def unpack_zip(archive: Path, folder: Path, max_bytes: int) -> None:
     """Unpack the archive in folder, which is made when there is something to put in it.
 
-    Raises DataError, before anything is written, when a member would land outside folder, is
+    Raises UserError, before anything is written, when a member would land outside folder, is
     no plain file or folder, or when all of them are beyond max_bytes; later when one is damaged.
     """
     import zipfile
@@ -24,18 +24,18 @@ def unpack_zip(archive: Path, folder: Path, max_bytes: int) -> None:
                 members.extract(member, folder)
                 progress.show(done, len(members.infolist()))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise DataError(f"{archive} is no archive that can be unpacked ({error})") from None
+        raise UserError(f"{archive} is no archive that can be unpacked ({error})") from None
 
 
 def check_members(archive: Path, members: list, max_bytes: int) -> None:
-    """Raise DataError when a zip member is unsafe to unpack, or all are too large together."""
+    """Raise UserError when a zip member is unsafe to unpack, or all are too large together."""
     for member in members:
         path = PurePosixPath(member.filename)
         if path.is_absolute() or ".." in path.parts or "\\" in member.orig_filename:
-            raise DataError(f"{archive} is unsafe: {member.filename!r} would land outside of it")
+            raise UserError(f"{archive} is unsafe: {member.filename!r} would land outside of it")
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DataError(f"{archive} is unsafe: {member.filename!r} is a link or a device")
+            raise UserError(f"{archive} is unsafe: {member.filename!r} is a link or a device")
     total_bytes = sum(member.file_size for member in members)
     if total_bytes > max_bytes:
         limit = f"the limit of {max_bytes:,}"
-        raise DataError(f"{archive} unpacks to {total_bytes:,} bytes, over {limit}")
+        raise UserError(f"{archive} unpacks to {total_bytes:,} bytes, over {limit}")

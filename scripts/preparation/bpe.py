@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.processes import run_in_process
 
 # What tokenizers that are not byte-level lose: case, spaces, rare and composed characters.
@@ -52,18 +52,18 @@ def make_byte_level(vocab: dict[str, int] | None = None, merges: list | None = N
 
 
 def read_tokenizer(content: str, name: str | Path):
-    """Return the tokenizer of a tokenizer.json; DataError when it cannot give every text back."""
+    """Return the tokenizer of a tokenizer.json; UserError when it cannot give every text back."""
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # the library raises no other class
-        raise DataError(f"{name} is no tokenizer.json ({str(error)[:200]})") from None
+        raise UserError(f"{name} is no tokenizer.json ({str(error)[:200]})") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokens = tokenizer.encode(PROBE, add_special_tokens=False)
     if tokenizer.decode(tokens.ids, skip_special_tokens=False) != PROBE:
-        raise DataError(f"{name} loses characters; take the tokenizer.json of a byte-level BPE")
+        raise UserError(f"{name} loses characters; take the tokenizer.json of a byte-level BPE")
     return tokenizer
 
 

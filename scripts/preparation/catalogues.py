@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.progress import Progress
 from preparation.texts import explain_unreadable, find_files, is_folder
 
@@ -16,7 +16,7 @@ def find_catalogues(places: Iterable[Path], languages: list[str] | None) -> dict
     """Return the catalogues of each language wanted, from files and folders of files.
 
     languages: None where there is only one. A .mo file is passed over beside the .po file that
-    it was made from. Raises DataError when a language is missing, or when it must be named.
+    it was made from. Raises UserError when a language is missing, or when it must be named.
     """
     found = {}
     for path in list_catalogues(places):
@@ -25,13 +25,13 @@ def find_catalogues(places: Iterable[Path], languages: list[str] | None) -> dict
     names = ", ".join(sorted(found)[:12]) + (", …" if len(found) > 12 else "")
     where = ", ".join(map(str, places))
     if not found:
-        raise DataError(f"no .po or .mo catalogues in {where}; name others with --gettext")
+        raise UserError(f"no .po or .mo catalogues in {where}; name others with --gettext")
     if languages is None and len(found) > 1:
         text = f"{where} has {len(found)} languages ({names})"
-        raise DataError(f"{text}; choose with --language")
+        raise UserError(f"{text}; choose with --language")
     missing = [each for each in languages or [] if each not in found]
     if missing:
-        raise DataError(f"no catalogue for {', '.join(missing)} in {where}; there are {names}")
+        raise UserError(f"no catalogue for {', '.join(missing)} in {where}; there are {names}")
     return {each: found[each] for each in dict.fromkeys(languages or found)}
 
 
@@ -108,7 +108,7 @@ def choose_plural_forms(header: str) -> tuple[int, int]:
 
 
 def open_catalogue(path: Path):
-    """Return polib's catalogue of a .po or .mo file; DataError when it cannot be read."""
+    """Return polib's catalogue of a .po or .mo file; UserError when it cannot be read."""
     import polib
 
     try:
@@ -124,4 +124,4 @@ def open_catalogue(path: Path):
         return polib.pofile(str(path))
     except (OSError, ValueError, LookupError, struct.error) as error:
         reason = str(error).replace(str(path), "").strip() or type(error).__name__
-        raise DataError(f"{path} is no gettext catalogue ({reason}); leave it out") from None
+        raise UserError(f"{path} is no gettext catalogue ({reason}); leave it out") from None

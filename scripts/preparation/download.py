@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.progress import Progress
 
 CHUNK_BYTES = 1024**2
@@ -19,22 +19,22 @@ def downloaded(url: str, checksum: str, part: Path, by_hand: str) -> Iterator[Pa
 
     checksum: its md5 or sha256, in hexadecimal digits.
     by_hand: the command that does without the network, for the message when that fails.
-    A DataError in the caller's block says that the file is no good either: it is removed.
+    A UserError in the caller's block says that the file is no good either: it is removed.
     """
     try:
         download(url, part)
-    except DataError as error:
+    except UserError as error:
         fix = f"run again to go on, or fetch it elsewhere, copy it here and run: {by_hand}"
-        raise DataError(f"{error}; {fix}") from None
+        raise UserError(f"{error}; {fix}") from None
     finally:
         if part.exists() and part.stat().st_size == 0:
             part.unlink()
     try:
         check_digest(part, checksum)
         yield part
-    except DataError as error:
+    except UserError as error:
         part.unlink()
-        raise DataError(f"{error}; the download from {url} was removed") from None
+        raise UserError(f"{error}; the download from {url} was removed") from None
     part.unlink()
 
 
@@ -53,7 +53,7 @@ def download(url: str, part: Path) -> None:
 def read_url(url: str, offset: int) -> Iterator[tuple[int, int, bytes]]:
     """Yield (position, bytes in all, chunk) of the file at url, from offset where the server can.
 
-    Raises DataError with the reason when the network or the server fails.
+    Raises UserError with the reason when the network or the server fails.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -74,11 +74,11 @@ def read_url(url: str, offset: int) -> Iterator[tuple[int, int, bytes]]:
             return  # "range not satisfiable": the file was whole already
         reason = getattr(error, "reason", error)
         reason = getattr(reason, "strerror", None) or reason
-        raise DataError(f"cannot download {url} ({reason})") from None
+        raise UserError(f"cannot download {url} ({reason})") from None
 
 
 def check_digest(file: Path, checksum: str) -> None:
-    """Raise DataError unless the file has the checksum, an md5 or a sha256."""
+    """Raise UserError unless the file has the checksum, an md5 or a sha256."""
     algorithm, fix = ("md5", ", or set --md5") if len(checksum) == 32 else ("sha256", "")
     with file.open("rb") as content:
         # The flag lets hosts in FIPS mode compute md5: it is for damage, not for secrets.
@@ -87,4 +87,4 @@ def check_digest(file: Path, checksum: str) -> None:
     if found != checksum:
         size = f"{file.stat().st_size:,} bytes"
         what = f"{file} ({size}) has {algorithm} {found} instead of {checksum}"
-        raise DataError(f"{what}: damaged, or another file; fetch it again{fix}")
+        raise UserError(f"{what}: damaged, or another file; fetch it again{fix}")

@@ -1,11 +1,7 @@
-"""The failures that prepare_data.py shows as a single line instead of a traceback."""
+"""What a failed write means to the person who prepares data."""
 
 import errno
 from pathlib import Path
-
-
-class DataError(Exception):
-    """Something the user can mend: one line that says what is wrong and what to do."""
 
 
 def explain_os_error(error: OSError, target: Path) -> str:

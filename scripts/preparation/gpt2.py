@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from common.errors import UserError
 from preparation.bpe import (
     count_vocabulary,
     measure_vocabulary,
@@ -13,7 +14,6 @@ from preparation.bpe import (
     train_bpe,
     write_tokenizer,
 )
-from preparation.errors import DataError
 from preparation.gpt2_vocabulary import GPT2_SHA256, GPT2_URL, fetch_gpt2_tokenizer
 from preparation.hashes import hash_files, hash_texts
 from preparation.options import Option, add_options, http_url, read_settings, whole_number
@@ -102,15 +102,15 @@ def choose_vocabulary(args: argparse.Namespace) -> tuple[dict, Callable]:
 
 
 def survey_corpus(places: list[Path] | None, max_bytes: int | None) -> Survey:
-    """Look through the text that was asked for; DataError when there is none."""
+    """Look through the text that was asked for; UserError when there is none."""
     survey = survey_texts(places) if places else survey_files(find_standard_library())
     documents = survey.documents
     if not documents:
         where = ", ".join(map(str, places)) if places else "this Python's standard library"
         found = describe_left_out(survey.left_out)
-        raise DataError(f"no text in {where}{found}; name files in UTF-8 with --text")
+        raise UserError(f"no text in {where}{found}; name files in UTF-8 with --text")
     if max_bytes is not None and not (documents := limit_bytes(documents, max_bytes)):
-        raise DataError(f"--max-bytes {max_bytes} is less than one character; allow more")
+        raise UserError(f"--max-bytes {max_bytes} is less than one character; allow more")
     return survey._replace(documents=documents)
 
 
@@ -147,13 +147,13 @@ def read_texts(documents: list[Document]) -> Iterator[str]:
 
 
 def check_vocabulary(tokenizer, name: str | Path) -> int:
-    """Return the id of the end of a text; DataError when there is none or ids exceed uint16."""
+    """Return the id of the end of a text; UserError when there is none or ids exceed uint16."""
     size, end_id = measure_vocabulary(tokenizer), tokenizer.token_to_id(END_OF_TEXT)
     if size > MAX_VOCAB_SIZE:
         limit = f"more than {MAX_VOCAB_SIZE:,}, which uint16 files cannot hold"
-        raise DataError(f"{name} has {size:,} tokens, {limit}; take a smaller vocabulary")
+        raise UserError(f"{name} has {size:,} tokens, {limit}; take a smaller vocabulary")
     if end_id is None:
-        raise DataError(f"{name} has no token {END_OF_TEXT}; take one made for GPT-2")
+        raise UserError(f"{name} has no token {END_OF_TEXT}; take one made for GPT-2")
     return end_id
 
 

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from common.errors import UserError
 from preparation.bpe import make_byte_level
 from preparation.download import downloaded
-from preparation.errors import DataError
 
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
 # The checksums that tiktoken publishes with this address.
@@ -18,7 +18,7 @@ GPT2_SHA256 = {
 def fetch_gpt2_tokenizer(url: str, target: Path, folder: Path):
     """Return GPT-2's tokenizer, 50,257 tokens, downloaded from below url to folder for a moment.
 
-    Raises DataError when the network fails, or when the files are not GPT-2's.
+    Raises UserError when the network fails, or when the files are not GPT-2's.
     """
     by_hand = f"python scripts/prepare_data.py gpt2 {target} --tokenizer tokenizer.json"
     contents = {}
@@ -35,7 +35,7 @@ def assemble_tokenizer(encoder: str, merges: str):
         pairs = [tuple(line.split(" ")) for line in lines if line]
         tokenizer, _ = make_byte_level(json.loads(encoder), pairs)
     except Exception as error:
-        raise DataError(f"encoder.json and vocab.bpe do not fit together ({error})") from None
+        raise UserError(f"encoder.json and vocab.bpe do not fit together ({error})") from None
     # Its id is in encoder.json already; this only says that it is no ordinary text.
     tokenizer.add_special_tokens(["<|endoftext|>"])
     return tokenizer

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.signals import STOP_SIGNALS
 
 
@@ -12,7 +12,7 @@ def run_in_process(work: Callable, *arguments: Any) -> Any:
     """Return work(*arguments), computed in another process; all of it must be picklable.
 
     A library that computes for half a minute lets no Python code see a signal meanwhile: here the
-    signal ends this function, and this function the work. Raises what work raises, and DataError
+    signal ends this function, and this function the work. Raises what work raises, and UserError
     when the process was killed.
     """
     from multiprocessing import get_context, resource_tracker
@@ -30,7 +30,7 @@ def run_in_process(work: Callable, *arguments: Any) -> Any:
     try:
         outcome = receiver.recv()
     except EOFError:
-        raise DataError("a worker was killed (out of memory?); give less text") from None
+        raise UserError("a worker was killed (out of memory?); give less text") from None
     finally:
         process.kill()
         process.join()

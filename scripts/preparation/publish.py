@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from preparation.errors import DataError
+from common.errors import UserError
 
 
 class Contents(NamedTuple):
@@ -30,7 +30,7 @@ def publish(target: Path, identity: dict, build: Callable[[Path], Path], content
 
     identity: workload, source and parameters, which dataset.json records and later runs compare.
     build: is given an empty folder beside target and returns the dataset's root in it.
-    Raises DataError when target holds anything else; it is never written over.
+    Raises UserError when target holds anything else; it is never written over.
     """
     start_s = time.monotonic()
     if found := find_existing(target, identity, contents):
@@ -56,7 +56,7 @@ def find_existing(target: Path, identity: dict, contents: Contents) -> str | Non
     if not target.exists():
         return None
     if not target.is_dir():
-        raise DataError(f"{target} is not a folder; {way_out}")
+        raise UserError(f"{target} is not a folder; {way_out}")
     names = sorted(path.name for path in target.iterdir())
     if not names:
         return None
@@ -66,12 +66,12 @@ def find_existing(target: Path, identity: dict, contents: Contents) -> str | Non
     except (OSError, ValueError, TypeError, KeyError):
         found = f"found: {', '.join(names[:3])}"
         what = f"{target} is in use and was not made by this command ({found})"
-        raise DataError(f"{what}; {way_out}") from None
+        raise UserError(f"{what}; {way_out}") from None
     if held != identity:
-        raise DataError(f"{target} holds other data ({list_facts(held)}); {way_out}")
+        raise UserError(f"{target} holds other data ({list_facts(held)}); {way_out}")
     if record != identity | contents.count(target):
         what = f"{target} has lost or won {contents.things} since it was made"
-        raise DataError(f"{what}; {way_out}")
+        raise UserError(f"{what}; {way_out}")
     return f"{target} is already there: {contents.describe(record)}"
 
 

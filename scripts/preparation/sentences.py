@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.texts import read_bytes
 
 # All that any reader may take for the end of a line, with the spaces about it.
@@ -22,11 +22,11 @@ class Pair(NamedTuple):
 
 
 def read_aligned(source: Path, target: Path) -> list[tuple[str, str]]:
-    """Return the lines of two files in pairs; DataError when their numbers differ."""
+    """Return the lines of two files in pairs; UserError when their numbers differ."""
     source_lines, target_lines = read_lines(source), read_lines(target)
     if len(source_lines) != len(target_lines):
         counts = f"{source} has {len(source_lines):,} lines and {target} {len(target_lines):,}"
-        raise DataError(f"{counts}; line n of one must be the translation of line n of the other")
+        raise UserError(f"{counts}; line n of one must be the translation of line n of the other")
     return list(zip(source_lines, target_lines, strict=True))
 
 
@@ -38,7 +38,7 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         fix = f"convert it, such as: iconv -f ISO-8859-1 -t UTF-8 {path}"
-        raise DataError(f"{path} is not UTF-8 in line {line}; {fix}") from None
+        raise UserError(f"{path} is not UTF-8 in line {line}; {fix}") from None
     return lines if lines[-1] else lines[:-1]
 
 
@@ -67,14 +67,14 @@ def order_pairs(pairs: list[Pair]) -> list[Pair]:
 
 
 def split_pairs(pairs: list[Pair], val_every: int) -> dict[str, list[Pair]]:
-    """Return the training and the validation pairs; neither is empty, or DataError.
+    """Return the training and the validation pairs; neither is empty, or UserError.
 
     The sha256 of the source decides alone: a sentence that is translated in two ways, or into two
     languages, is never trained on and validated on, and further pairs move no other.
     """
     sources = {pair.source for pair in pairs}
     if len(sources) < 2:
-        raise DataError("a single sentence cannot be split for validation; give more text")
+        raise UserError("a single sentence cannot be split for validation; give more text")
     val = {each for each in sources if int(hash_sentence(each)[-8:], 16) % val_every == 0}
     if not val or val == sources:  # so few sentences that chance left one side empty
         val = {max(sources, key=hash_sentence)}

@@ -4,7 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.image_layout import make_layout
 from preparation.progress import Progress
 from preparation.signals import leave_signals_to_parent
@@ -34,7 +34,7 @@ def write_synthetic(scratch: Path, *, settings: dict, workers: int | None) -> Pa
         for done, _ in enumerate(pool.map(write_class, range(classes)), start=1):
             progress.show(done * per_class, classes * per_class)
     except BrokenProcessPool:
-        raise DataError("a worker was killed (out of memory?); set a smaller --workers") from None
+        raise UserError("a worker was killed (out of memory?); set a smaller --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
     return root

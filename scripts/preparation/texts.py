@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from preparation.errors import DataError
+from common.errors import UserError
 from preparation.progress import Progress
 
 VAL_EVERY = 14  # one document of so many is validated on: about 7 %
@@ -48,7 +48,7 @@ def find_files(folder: Path, passed_over: frozenset[str] = frozenset()) -> Itera
 
 
 def survey_texts(places: Iterable[Path]) -> Survey:
-    """Look through files, and folders of files; raise DataError for one that cannot be read.
+    """Look through files, and folders of files; raise UserError for one that cannot be read.
 
     In a folder, files that are not UTF-8 are counted and left out. A file that was named is
     refused then: nobody names a file to have it left out.
@@ -57,7 +57,7 @@ def survey_texts(places: Iterable[Path]) -> Survey:
     files = []
     for place in places:
         if place.exists() and not (is_folder(place) or is_plain_file(place)):
-            raise DataError(f"{place} is a pipe or a device; name a file, which is read twice")
+            raise UserError(f"{place} is a pipe or a device; name a file, which is read twice")
         files += find_files(place) if is_folder(place) else [place]
     return survey_files(files, named=set(places))
 
@@ -78,7 +78,7 @@ def survey_files(files: Iterable[Path], named: set[Path] = frozenset()) -> Surve
             left_out["not UTF-8"] += 1
             if path in named:
                 fix = f"convert it, such as: iconv -f ISO-8859-1 -t UTF-8 {path}"
-                raise DataError(f"{path} is not UTF-8 text; {fix}")
+                raise UserError(f"{path} is not UTF-8 text; {fix}")
         elif not content.strip():
             left_out["empty"] += 1
         elif sha256 in found:
@@ -105,14 +105,14 @@ def split_documents(documents: list[Document]) -> tuple[list[Document], list[Doc
     """Return the training and the validation documents; neither is empty.
 
     The sha256 of a document decides, so that adding a text moves no other to the other side. A
-    single document is cut at a line's end. Raises DataError when there is too little to split.
+    single document is cut at a line's end. Raises UserError when there is too little to split.
     """
     if len(documents) == 1:
         (whole,) = documents
         content = read_bytes(whole.path)[: whole.stop]
         cut = find_cut(content, len(content) - -(-len(content) // VAL_EVERY))
         if not cut:
-            raise DataError(f"{whole.path} is too short to split into training and validation")
+            raise UserError(f"{whole.path} is too short to split into training and validation")
         return [whole._replace(stop=cut)], [whole._replace(start=cut)]
     val = [each for each in documents if int(each.sha256[-8:], 16) % VAL_EVERY == 0]
     val = val or documents[-1:]
@@ -132,10 +132,10 @@ def find_cut(content: bytes, limit: int) -> int:
 
 
 def read_text(document: Document) -> str:
-    """Return the document's text with its line ends as they are; DataError when it has changed."""
+    """Return the document's text with its line ends as they are; UserError when it has changed."""
     content = read_bytes(document.path)
     if hashlib.sha256(content).hexdigest() != document.sha256:
-        raise DataError(f"{document.path} was changed while it was read; run the command again")
+        raise UserError(f"{document.path} was changed while it was read; run the command again")
     return content[document.start : document.stop].decode()
 
 
@@ -164,8 +164,8 @@ def refuse_unreadable(error: OSError) -> None:
     raise explain_unreadable(error.filename, error) from None
 
 
-def explain_unreadable(path: str | Path, error: OSError) -> DataError:
-    return DataError(f"cannot read {path} ({error.strerror}); mend that, or leave it out")
+def explain_unreadable(path: str | Path, error: OSError) -> UserError:
+    return UserError(f"cannot read {path} ({error.strerror}); mend that, or leave it out")
 
 
 def is_utf8(content: bytes) -> bool:

@@ -4,10 +4,10 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from common.errors import UserError
 from preparation.archive import unpack_zip
 from preparation.digits import DIGITS_RECIPE, write_digits
 from preparation.download import check_digest, downloaded
-from preparation.errors import DataError
 from preparation.image_layout import count_images, describe_images
 from preparation.options import (
     Option,
@@ -86,7 +86,7 @@ def unpack_file(scratch: Path, *, archive: Path, md5: str) -> Path:
     try:
         check_digest(archive, md5)
     except OSError as error:
-        raise DataError(f"cannot read the archive {archive} ({error.strerror})") from None
+        raise UserError(f"cannot read the archive {archive} ({error.strerror})") from None
     return unpack_images(archive, scratch)
 
 
@@ -105,4 +105,4 @@ def unpack_images(archive: Path, scratch: Path) -> Path:
     for root in (unpacked, *unpacked.glob("*")):
         if (root / "train").is_dir() and (root / "val").is_dir():
             return root
-    raise DataError(f"{archive} holds no train/ and val/ folders; it is not TinyImageNet")
+    raise UserError(f"{archive} holds no train/ and val/ folders; it is not TinyImageNet")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from common.errors import UserError
 from preparation.bpe import count_vocabulary, measure_vocabulary, train_bpe, write_tokenizer
 from preparation.catalogues import find_catalogues, read_catalogues
-from preparation.errors import DataError
 from preparation.hashes import hash_files, hash_texts
 from preparation.options import whole_number
 from preparation.progress import Progress
@@ -55,7 +55,7 @@ def prepare(args: argparse.Namespace) -> str:
     left_out = Counter()
     pairs, languages = read_pairs(args, left_out)
     if not pairs:
-        raise DataError(f"no pairs of sentences found{describe_left_out(left_out)}; give more text")
+        raise UserError(f"no pairs of sentences found{describe_left_out(left_out)}; give more text")
     pairs = order_pairs(pairs)[: args.max_pairs]
     content = hash_texts("\t".join(pair) + "\n" for pair in pairs)
     identity = {

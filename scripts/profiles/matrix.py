@@ -15,7 +15,6 @@ from profiles.job_checks import (
     check_template,
     count_cpus,
 )
-from profiles.slurm import limit_to_hours
 from profiles.toml_model import (
     MarginS,
     Name,
@@ -27,6 +26,7 @@ from profiles.toml_model import (
     parse_model,
     read_toml,
 )
+from submission.slurm import limit_to_hours
 
 __all__ = ["MATRIX", "DoesNotFit", "Job", "JobRow", "Matrix", "load_matrix", "plan_job"]
 Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]

@@ -81,7 +81,7 @@ class Repository:
             return set()
         # A module of another trainer's options (translation_arguments.py) is none of this one's.
         imported = source.read_text(encoding="utf-8")
-        modules = sorted((self.root / "scripts/training").glob("*.py"))
+        modules = sorted((self.root / "scripts/training").rglob("*.py"))
         others = [m for m in modules if m.stem.endswith("_arguments") and m.stem not in imported]
         sources = [source, *(module for module in modules if module not in others)]
         known = set()

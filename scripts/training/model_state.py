@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import nn
 
 from training.errors import TrainingError
-from training.sharding import capture_optimizer, capture_sharded, is_sharded, restore_sharded
+from training.gpt2.sharding import capture_optimizer, capture_sharded, is_sharded, restore_sharded
 
 
 class ModelState:

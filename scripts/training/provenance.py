@@ -86,7 +86,7 @@ def read_gpu_uuid(device: torch.device) -> str | None:
 def hash_sources(trainer: Path) -> str:
     """SHA-256 over the trainer and scripts/training/: equal hashes mean equal programs."""
     digest = hashlib.sha256()
-    for path in [trainer, *sorted(Path(__file__).parent.glob("*.py"))]:
+    for path in [trainer, *sorted(Path(__file__).parent.rglob("*.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -25,9 +25,10 @@ from measure import (
 )
 from PIL import Image
 from sample_images import sample_images
-from training.images import AugmentedImages
-from training.pixel_cache import build_cache, describe, read_cache
-from training.tinyimagenet import TinyImageNet
+
+from training.images.augment import AugmentedImages
+from training.images.pixel_cache import build_cache, describe, read_cache
+from training.images.tinyimagenet import TinyImageNet
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ import torch.distributed as dist
 import torchvision
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
+
 from training.allocator import keep_freed_memory
 
 KINDS = ("alone", "DDP of 1", "DDP of 2")

@@ -37,12 +37,13 @@ from measure import (
 sys.path.insert(0, str(SCRIPTS))
 
 import torch
-import train_gpt2
 from torch.utils.data import DataLoader
+
+import train_gpt2
 from training.allocator import keep_freed_memory
 from training.batches import plan_batch
-from training.gpt2_data import TokenSequences
-from training.gpt2_work import plan_work
+from training.gpt2.data import TokenSequences
+from training.gpt2.work import plan_work
 from training.run import TrainingRun
 
 LAYERS, HEADS, WIDTH, VOCABULARY, LENGTH, GLOBAL_BATCH = 4, 4, 128, 2048, 128, 16

@@ -30,9 +30,10 @@ from measure import (
 )
 from sample_images import DEVIATION, MEAN, open_cache, reference_loader, sample_images
 from torch.utils.data import DistributedSampler
-from training.batch_loader import BatchLoader
+
 from training.batches import ResumableBatches
-from training.cached_images import CachedImages
+from training.images.batch_loader import BatchLoader
+from training.images.cached import CachedImages
 
 BATCH = 128
 

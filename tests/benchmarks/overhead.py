@@ -40,8 +40,9 @@ from measure import (
 sys.path.insert(0, str(SCRIPTS))
 
 import torch
-import train
 from own_trainer import OwnTrainer
+
+import train
 
 SEGMENT = 4  # steps
 ENDS = 10  # epochs' ends that are timed

@@ -8,6 +8,7 @@ from measure import SCRIPTS
 sys.path.insert(0, str(SCRIPTS))
 
 import torch
+
 import train
 from training.allocator import keep_freed_memory
 from training.batches import plan_batch

@@ -17,8 +17,9 @@ from statistics import median
 
 from measure import describe_machine, parse_options, report, run_interleaved
 from sample_images import open_cache, sample_images
-from training.images import AugmentedImages
-from training.tinyimagenet import TinyImageNet
+
+from training.images.augment import AugmentedImages
+from training.images.tinyimagenet import TinyImageNet
 
 BATCH = 128
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from measure import SCRIPTS, describe_machine, parse_options, report, run_interleaved, summarise
 
 sys.path.insert(0, str(SCRIPTS))
-from scaling.slurm_out import read_slurm_out
+from scaling.read.slurm_log import read_slurm_out
 
 NOISE = "node1:12:12 [0] NCCL INFO Channel {:02d}/24 :    0   1   2   3   4   5   6   7\n"
 EPOCHS = 11

@@ -17,10 +17,11 @@ import torchvision.transforms as tf
 from torch import float32
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from training.cached_images import CachedImages
-from training.images import AugmentedImages
-from training.pixel_cache import decode_once
-from training.tinyimagenet import TinyImageNet
+
+from training.images.augment import AugmentedImages
+from training.images.cached import CachedImages
+from training.images.pixel_cache import decode_once
+from training.images.tinyimagenet import TinyImageNet
 
 CLASSES = 200
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

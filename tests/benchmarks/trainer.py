@@ -39,6 +39,7 @@ from measure import (
 from own_trainer import OwnTrainer
 from sample_images import CLASSES, DEVIATION, MEAN, reference_loader, sample_images
 from torch.nn.functional import cross_entropy
+
 from training.allocator import keep_freed_memory
 
 STEPS = 3  # before it is another's turn

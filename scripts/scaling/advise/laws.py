@@ -1,0 +1,173 @@
+"""Fit scaling laws to measured throughput: Amdahl, Gustafson, Universal Scalability.
+
+X(p) is the throughput of p GPUs, X1 that of one (fitted, too: it was measured no better than the
+others). Amdahl (1967): X1 p / (1 + s (p - 1)). Gustafson (1988): X1 (p - s (p - 1)). Gunther's USL
+(1993): X1 p / (1 + s (p - 1) + k p (p - 1)), where k is what each pair of GPUs costs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.errors import UserError
+from scaling.runs.spread import quantile_t
+
+LEAST_POINTS = 4
+FARTHEST = 8  # times the largest measured; beyond it, nothing is said
+PARSIMONY = 0.9  # a law with more parameters must be at least that much better
+
+
+@dataclass(frozen=True)
+class Law:
+    """name, its parameters, and X/X1 as a function of (p, *parameters without X1)."""
+
+    name: str
+    parameters: tuple[str, ...]
+    shape: Callable[..., np.ndarray]
+
+
+LAWS = (
+    Law("Amdahl", ("s",), lambda p, s: p / (1 + s * (p - 1))),
+    Law("Gustafson", ("s",), lambda p, s: p - s * (p - 1)),
+    Law("USL", ("s", "k"), lambda p, s, k: p / (1 + s * (p - 1) + k * p * (p - 1))),
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law's fit. intervals: 95 %, Student t with points - parameters degrees of freedom.
+
+    error_pct: root mean square of the residuals in log throughput; loo_pct: of predicting each
+    point from the others.
+    """
+
+    law: Law
+    values: tuple[float, ...]  # X1, then law.parameters
+    intervals: tuple[tuple[float, float], ...]
+    covariance: np.ndarray
+    points: int
+    error_pct: float
+    loo_pct: float
+
+    def predict(self, gpus: float) -> float:
+        """Return the throughput at a number of GPUs."""
+        return float(np.exp(_log_throughput(self.law)(float(gpus), *_as_log(self.values))))
+
+    def predict_interval(self, gpus: float) -> tuple[float, float]:
+        """Return the 95 % interval of the law's value there, by the delta method."""
+        at = np.array(_as_log(self.values))
+        function = _log_throughput(self.law)
+        steps = np.maximum(np.abs(at) * 1e-6, 1e-9)
+        slope = np.array([
+            (function(float(gpus), *(at + step)) - function(float(gpus), *at)) / step.sum()
+            for step in np.diag(steps)
+        ])  # fmt: skip
+        spread = np.sqrt(max(0.0, float(slope @ self.covariance @ slope)))
+        # No further than a million times: beyond that, the data say nothing.
+        half = min(quantile_t(max(1, self.points - len(at))) * spread, np.log(1e6))
+        middle = self.predict(gpus)
+        return middle * float(np.exp(-half)), middle * float(np.exp(half))
+
+
+def fit_laws(points: Sequence[tuple[int, float]]) -> list[Fit]:
+    """Return the fits to (GPUs, throughput), the better one first.
+
+    Least squares in log throughput, so that each scale counts by its relative error. The rule:
+    the law that predicts each point best from the others (leave-one-out) is the better one; USL,
+    with a parameter more, must do so by 10 % or more. Raises UserError for fewer than four
+    different numbers of GPUs.
+    """
+    counts = {gpus for gpus, _ in points}
+    if len(counts) < LEAST_POINTS:
+        raise UserError(
+            f"{len(counts)} scale{'s' if len(counts) != 1 else ''} measured: a law is fitted to "
+            f"{LEAST_POINTS} different numbers of GPUs or more; run more scales"
+        )
+    p, x = (np.array(column, dtype=float) for column in zip(*sorted(points), strict=True))
+    fits = [_fit(law, p, x) for law in LAWS]
+    return sorted(fits, key=lambda fit: fit.loo_pct / (PARSIMONY if len(fit.values) > 2 else 1.0))
+
+
+def _log_throughput(law: Law) -> Callable[..., np.ndarray]:
+    return lambda p, log_x1, *rest: log_x1 + np.log(np.maximum(law.shape(p, *rest), 1e-12))
+
+
+def _as_log(values: Sequence[float]) -> list[float]:
+    return [float(np.log(values[0])), *values[1:]]
+
+
+def _fit(law: Law, p: np.ndarray, x: np.ndarray) -> Fit:
+    at, covariance = _solve(law, p, x)
+    residuals = np.log(x) - _log_throughput(law)(p, *at)
+    half = quantile_t(max(1, len(p) - len(at))) * np.sqrt(np.maximum(np.diag(covariance), 0))
+    intervals = [(float(np.exp(at[0] - half[0])), float(np.exp(at[0] + half[0])))]
+    highest = [1.0] * (len(at) - 1)
+    intervals += [
+        (max(0.0, float(v - h)), min(top, float(v + h)))
+        for v, h, top in zip(at[1:], half[1:], highest, strict=True)
+    ]
+    return Fit(
+        law,
+        (float(np.exp(at[0])), *map(float, at[1:])),
+        tuple(intervals),
+        covariance,
+        len(p),
+        _rms_pct(residuals),
+        _leave_one_out_pct(law, p, x),
+    )
+
+
+def _solve(law: Law, p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return parameters (the first a logarithm) and their covariance from the residuals.
+
+    s and k are at least 0: no law here gets faster than ideal.
+    """
+    from scipy.optimize import least_squares  # slow to import
+
+    function = _log_throughput(law)
+    n = len(law.parameters)
+    start = [float(np.log(x[0] / p[0])), *(0.02, 0.0005)[:n]]
+    # s near 1 and p large make Gustafson's X negative; 1 itself is no gain at all.
+    bounds = ([-np.inf, *[0.0] * n], [np.inf, *[1.0] * n])
+    found = least_squares(
+        lambda at: np.log(x) - function(p, *at), start, bounds=bounds, x_scale="jac", xtol=1e-14,
+        ftol=1e-14, gtol=1e-14,
+    )  # fmt: skip
+    degrees = max(1, len(p) - len(found.x))
+    inverse = np.linalg.pinv(found.jac.T @ found.jac)
+    return found.x, inverse * (2 * found.cost / degrees)
+
+
+def _leave_one_out_pct(law: Law, p: np.ndarray, x: np.ndarray) -> float:
+    misses = []
+    for out in range(len(p)):
+        keep = np.arange(len(p)) != out
+        at, _ = _solve(law, p[keep], x[keep])
+        misses.append(np.log(x[out]) - float(_log_throughput(law)(p[out], *at)))
+    return _rms_pct(np.array(misses))
+
+
+def _rms_pct(logs: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(logs**2)) * 100)
+
+
+def list_extrapolated(largest: int) -> list[int]:
+    """Return the doublings of the largest measured number of GPUs, up to 8 times."""
+    return [largest * factor for factor in (2, 4, 8) if factor <= FARTHEST]
+
+
+def check_reach(gpus: int, largest: int) -> None:
+    """Raise UserError for a number of GPUs that no law here is asked about."""
+    if gpus > FARTHEST * largest:
+        raise UserError(
+            f"{gpus} GPUs are more than {FARTHEST} times the {largest} that were measured: a law "
+            f"says nothing there; ask for {FARTHEST * largest} or fewer, or measure a larger scale"
+        )
+
+
+def find_peak(fit: Fit) -> float | None:
+    """Return where USL's throughput is highest: sqrt((1 - s) / k); None for the others."""
+    if fit.law.name != "USL" or fit.values[2] <= 0 or fit.values[1] >= 1:
+        return None
+    return float(np.sqrt((1 - fit.values[1]) / fit.values[2]))

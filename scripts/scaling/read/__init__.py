@@ -1,0 +1,1 @@
+"""One log format per module: path -> records. The standard library alone; knows no run."""

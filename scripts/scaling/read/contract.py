@@ -1,0 +1,145 @@
+"""Where a run keeps its files, and what its JSON may hold: the run contract's reading side."""
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.console import printable, shorten
+from common.errors import UserError
+
+RUN_FOLDERS = ("log", "results", "gpu_memory", "cpu_memory")
+RUN_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?")  # <job id>, or <job id>.<restart>
+LARGEST_JSON_BYTES = 1 << 24
+
+# As --output is usually set: %x_%j.out, slurm-%j.out, %j.out; of %x.%j.out no restart is known.
+_LOG_NAME = re.compile(
+    r"(?:(?P<name>.+?)[_-])?(?P<id>\d{1,18}(?:\.\d{1,6})?)\.out"
+    r"|(?P<dotted>[^/]*[^\d./][^/]*?)\.(?P<plain>\d{1,18})\.out"
+)
+_NODE_FILE = re.compile(r"(?:gpu|cpu)_memory_log(?:_node(\d{1,6}))?\.(?:csv|txt)")
+_JOB_NAME = re.compile(r"(?:^|_)(\d{1,4})g(\d{1,5})n$")
+_PATH_SCALE = re.compile(r"(?P<count>\d{1,5})_(?P<what>gpus?|nodes?)", re.IGNORECASE)
+_RESULTS = re.compile(r"^Results: (/.+)$", re.MULTILINE)  # as the job script prints it
+_SCRIPT_JOB_NAME = re.compile(r"#SBATCH\s+(?:--job-name[= ]|-J\s*)\s*[\"']?([\w.-]+)")
+OTHER_WORKLOADS = ("gpt2", "translation", "spiral")  # as their folders are named
+
+
+def split_id(run_id: str) -> tuple[int, int]:
+    """Return (job id, restart) of `12` or `12.1`: numbers, so that they sort in time."""
+    match = RUN_ID.fullmatch(run_id)
+    return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
+
+
+def parse_log_name(name: str) -> tuple[str, str] | None:
+    """Return (job name, id) of `ddp_1g1n_12.out`, None for another file's name.
+
+    The job name is "" in `12.out`.
+    """
+    match = _LOG_NAME.fullmatch(name)
+    if match is None:
+        return None
+    return match["name"] or match["dotted"] or "", match["id"] or match["plain"]
+
+
+def read_run_dir(log: Path) -> Path | None:
+    """Return the folder that a job's log names as `Results: DIR` near its beginning, if any."""
+    try:
+        with log.open("rb") as file:
+            head = file.read(1 << 14).decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    found = _RESULTS.search(head)
+    return Path(found[1]) if found else None
+
+
+def find_node_files(folder: Path, kind: str = "") -> dict[int, Path]:
+    """Return node number -> GPU or CPU log of a run; a file without a number is node 0's.
+
+    kind: only names that begin so, for a folder that holds other files too.
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = _NODE_FILE.fullmatch(path.name)
+        if match and path.name.startswith(kind) and path.is_file():
+            found[int(match[1] or 0)] = path  # sorted: `_node0` comes last and wins
+    return dict(sorted(found.items()))
+
+
+def scale_of_job_name(name: str | None) -> tuple[int, int] | None:
+    """Return (nodes, GPUs per node) of `ddp_<GPUs per node>g<nodes>n`."""
+    match = _JOB_NAME.search(name or "")
+    return (int(match[2]), int(match[1])) if match else None
+
+
+def scale_of_path(folder: Path) -> tuple[int | None, int | None]:
+    """Return (nodes, GPUs per node) of a folder's name; a part that it does not say is None."""
+    if folder.name == "baseline":
+        return 1, 1
+    match = _PATH_SCALE.fullmatch(folder.name)
+    if not match:
+        return None, None
+    count = int(match["count"])
+    return (1, count) if match["what"].lower().startswith("gpu") else (count, None)
+
+
+def workload_of_path(folder: Path) -> str | None:
+    """Return the workload whose part of `experiments/` a job folder lies in, if another's."""
+    return next((part for part in folder.parts[-3:-1] if part in OTHER_WORKLOADS), None)
+
+
+def read_script_job_name(script: Path) -> str | None:
+    """Return the `#SBATCH --job-name` of a job script, None when it has none."""
+    try:
+        with script.open(encoding="utf-8", errors="replace") as lines:
+            head = "".join(line for line, _ in zip(lines, range(200), strict=False))
+    except OSError:
+        return None
+    match = _SCRIPT_JOB_NAME.search(head)
+    return match[1] if match else None
+
+
+def read_json(path: Path) -> dict:
+    """Return the object in a JSON file; raise UserError that names it when there is none."""
+    data = b""
+    try:
+        # With a buffer of the file's size: a run of 64 ranks and 10 epochs has 640 small ones.
+        with open(path, "rb") as file:  # noqa: PTH123 - Path.open takes a third longer
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, LARGEST_JSON_BYTES) + 1)
+        if len(data) > LARGEST_JSON_BYTES:
+            raise ValueError(f"larger than {LARGEST_JSON_BYTES >> 20} MiB")
+        record = json.loads(data)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} cannot be read: nested too deeply") from error
+    except ValueError as error:
+        why = "it is empty" if not data.strip() else shorten(str(error), 80)
+        raise UserError(f"{path} cannot be read: {why}") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} cannot be read: it holds no JSON object")
+    return record
+
+
+def whole_number(record: dict, key: str, path: Path, least: int = 0) -> int | None:
+    """Return record[key], None when absent or null; raise UserError for anything else."""
+    value = record.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(
+            f"{path} cannot be used: {key} is {printable(repr(value))[:40]}, not a whole number "
+            f">= {least}"
+        )
+    return value
+
+
+def utc_time(record: dict, key: str) -> datetime | None:
+    """Return an ISO 8601 time of the record as UTC, None when it has none that can be read."""
+    try:
+        when = datetime.fromisoformat(record.get(key) or "")
+    except (TypeError, ValueError):
+        return None
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)

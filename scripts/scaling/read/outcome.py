@@ -1,0 +1,137 @@
+"""Judge how a run stands from what it left behind; no accounting database is asked."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaling.read.cause_rules import Strength
+from scaling.read.causes import Cause
+from scaling.read.sacct import SacctJob
+from scaling.read.slurm_log import Attempt, read_log_evidence
+from scaling.read.state import State
+
+SILENT_S = 3600  # loggers write every 5 s; an hour without a word is not a running job
+
+# What bash reports for a command that a signal ended is 128 + the signal's number.
+_SIGNALS = {
+    130: (State.CANCELLED, "interrupted (SIGINT)"),
+    137: (State.FAILED, "killed (SIGKILL), often for want of memory"),
+    139: (State.FAILED, "crashed (SIGSEGV)"),
+    143: (State.CANCELLED, "told to end (SIGTERM): cancelled, preempted or out of time"),
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run."""
+
+    has_record: bool  # run.json or RUN_COMPLETE.txt: a training of this project started
+    run_complete: bool
+    wants_requeue: bool
+    exit_status: int | None  # None: job_end.json was not written
+    log_path: Path | None
+    read_attempt: Callable[[], Attempt | None]  # called only when the log must be asked
+    last_written_s: float | None  # seconds since 1970; None: nothing was written
+    requeued_as: str | None
+    accounting: SacctJob | None = None  # what sacct said of the job, where that was kept
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A state, its reason in words (it starts with the state), the cause when one was found."""
+
+    state: State
+    reason: str
+    cause: Cause | None = None
+
+
+def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
+    """Return how the run stands: complete, failed (and how), running, or never started.
+
+    Complete: RUN_COMPLETE.txt and no exit status but 0. A run without this project's record
+    (an older workshop's: only the log and a CSV) is complete when its log has every epoch
+    and the total training time.
+    """
+    complete = evidence.run_complete or (not evidence.has_record and _log_is_whole(evidence))
+    if complete and not evidence.exit_status:
+        return Verdict(State.COMPLETE, "complete")
+    if evidence.wants_requeue:  # Slurm's warning, SIGUSR1, came before the time limit
+        then = f", requeued as {evidence.requeued_as}" if evidence.requeued_as else ""
+        return Verdict(State.TIMED_OUT, f"timed out: saved a checkpoint to go on{then}")
+    if evidence.requeued_as:
+        return Verdict(State.CANCELLED, f"cancelled: requeued as {evidence.requeued_as}")
+    if evidence.exit_status == 0:
+        return _judge_silent_end(evidence)
+    cause, ending = read_log_evidence(evidence.log_path) if evidence.log_path else (None, None)
+    if cause is None and (verdict := _judge_by_accounting(evidence)):
+        return verdict
+    if cause is None and evidence.exit_status is None:
+        return _judge_open_end(evidence, time.time() if now_s is None else now_s)
+    return _judge_failure(evidence, cause, ending)
+
+
+def _log_is_whole(evidence: Evidence) -> bool:
+    attempt = evidence.read_attempt()
+    return bool(attempt and attempt.has_all_epochs and attempt.total_training_s is not None)
+
+
+def _judge_silent_end(evidence: Evidence) -> Verdict:
+    return Verdict(
+        State.FAILED,
+        f"failed: ended with exit status 0 but without RUN_COMPLETE.txt, {progress(evidence)}",
+    )
+
+
+def _judge_by_accounting(evidence: Evidence) -> Verdict | None:
+    """Judge by sacct's word, None without one; it cannot make a run complete that is not."""
+    job = evidence.accounting
+    state = job.state if job else None
+    if state is None or state is State.RUNNING:
+        return None
+    if state is State.COMPLETE:
+        return _judge_silent_end(evidence)
+    words = f"sacct says {job.slurm_state or 'so of a step'}"
+    return Verdict(state, f"{state}: {words}, {progress(evidence)}")
+
+
+def _judge_open_end(evidence: Evidence, now_s: float) -> Verdict:
+    """Judge a run that has left neither an end nor a cause: most likely it still runs."""
+    silent_s = None if evidence.last_written_s is None else now_s - evidence.last_written_s
+    if silent_s is None or silent_s <= SILENT_S:
+        return Verdict(State.RUNNING, f"running, {progress(evidence)}")
+    silence = f"nothing written for {silent_s / 3600:.0f} h"
+    if not evidence.has_record and not _has_log_text(evidence):
+        return Verdict(State.NEVER_STARTED, f"never started: its log is empty, {silence}")
+    return Verdict(
+        State.RUNNING,
+        f"running, {progress(evidence)}; {silence}: perhaps killed without a trace",
+    )
+
+
+def _has_log_text(evidence: Evidence) -> bool:
+    try:
+        return bool(evidence.log_path and evidence.log_path.stat().st_size)
+    except OSError:
+        return False
+
+
+def _judge_failure(evidence: Evidence, cause: Cause | None, ending: Cause | None) -> Verdict:
+    status = evidence.exit_status
+    if ending is not None and cause is not None and cause.text != ending.text:
+        return Verdict(ending.state, f"{ending.state}: {ending.text}; first: {cause.text}", cause)
+    is_echo = cause is None or cause.strength is Strength.CONSEQUENCE
+    if status is not None and is_echo and (status in _SIGNALS or cause is None):
+        state, words = _SIGNALS.get(status, (State.FAILED, "the log does not say why"))
+        words = words if evidence.log_path else f"{words} (no log was found)"
+        reason = f"{state}: exit status {status}, {words}, {progress(evidence)}"
+        return Verdict(state, reason, cause)
+    done = f", {progress(evidence)}" if ending else ""
+    return Verdict(cause.state, f"{cause.state}: {cause.text}{done}", cause)
+
+
+def progress(evidence: Evidence) -> str:
+    """Return `epoch 1 of 3 done`, or that there is none."""
+    attempt = evidence.read_attempt()
+    last = attempt.last if attempt else None
+    return f"epoch {last.epoch} of {last.epochs} done" if last else "no epoch line yet"

@@ -1,0 +1,1 @@
+"""Runs, their frames, and the study that says which may be compared."""

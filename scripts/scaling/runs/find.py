@@ -1,0 +1,148 @@
+"""Find the runs below a folder: which there are, at which scale, and how each stands."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.errors import UserError
+from scaling.read import contract
+from scaling.read.sacct import SacctJob, read_sacct
+from scaling.read.state import State
+from scaling.runs.run_record import Run, check_rank_records, read_run, set_scale
+
+__all__ = ["Run", "State", "check_rank_records", "find_runs", "order_in_time", "read_run"]
+
+_LOG = logging.getLogger("scaling")
+
+
+def find_runs(folder: Path, now_s: float | None = None) -> list[Run]:
+    """Return every run below a folder, and a never-started one for each unused job script.
+
+    A job folder is one with a `*.slurm` file or a folder of the run contract (log, results,
+    gpu_memory, cpu_memory), or one that holds a job's log and its GPU log side by side. A
+    record that cannot be read costs its own run a line in `problems`, nothing more. Raises
+    UserError when the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; run this from the repository's top folder, or name the "
+            "folder that holds the job files and their logs"
+        )
+    runs: list[Run] = []
+    for job_folder in _find_job_folders(folder):
+        runs += _read_job_folder(job_folder, now_s)
+    return runs
+
+
+def order_in_time(runs: list[Run]) -> list[Run]:
+    """Return runs oldest first: by start time when each has one, else by job id."""
+    if all(run.start for run in runs):
+        return sorted(runs, key=lambda run: (run.start, run.job, run.restart))
+    return sorted(runs, key=lambda run: (run.job, run.restart))
+
+
+def _find_job_folders(folder: Path) -> Iterator[Path]:
+    def report(error: OSError) -> None:
+        _LOG.warning("%s cannot be read: %s", error.filename, error.strerror)
+
+    for path, names, files in os.walk(folder, onerror=report):
+        is_one = set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files)
+        if is_one or _is_flat(Path(path)):
+            yield Path(path)
+        skipped = (*contract.RUN_FOLDERS, "__pycache__")
+        names[:] = sorted(n for n in names if n not in skipped and not n.startswith("."))
+
+
+def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
+    scripts = sorted(folder.glob("*.slurm"))
+    logs = _find_logs(folder)
+    homes = dict.fromkeys(_list_run_ids(folder), folder)  # run id -> where its files are
+    for run_id, (_, log) in logs.items():
+        run_dir = contract.read_run_dir(log)  # RUN_DIR=… sbatch … puts all but the log elsewhere
+        for found in _list_run_ids(run_dir) if run_dir else ():
+            if contract.split_id(found)[0] == contract.split_id(run_id)[0]:
+                homes.setdefault(found, run_dir)
+    own_ids = set(homes)
+    accounts = _read_accounts(folder)
+    last_restart: dict[int, int] = {}
+    for job, restart in map(contract.split_id, own_ids | set(logs)):
+        last_restart[job] = max(restart, last_restart.get(job, 0))
+    runs, is_alone = [], len(own_ids | set(logs)) == 1
+    for run_id in sorted(own_ids | set(logs), key=contract.split_id):
+        job, restart = contract.split_id(run_id)
+        # All restarts share the log `<job id>.out`: alone it is no run beside a restart's.
+        if restart == last_restart[job] or run_id in own_ids:
+            log = logs.get(run_id) or logs.get(str(job)) or (None, None)
+            home = homes.get(run_id)
+            runs.append(
+                read_run(
+                    folder, run_id, log, last_restart[job],
+                    now_s=now_s, home=home, accounting=accounts.get(str(job)), is_alone=is_alone,
+                )
+            )  # fmt: skip
+            runs[-1].script = scripts[0] if scripts else None
+    return runs or [_not_started(folder, script) for script in scripts]
+
+
+def _read_accounts(folder: Path) -> dict[str, SacctJob]:
+    """Return job id -> what sacct said of it, out of `log/sacct*`, where somebody kept that."""
+    jobs: dict[str, SacctJob] = {}
+    for path in _list(folder / "log"):
+        if path.name.startswith("sacct"):
+            try:
+                jobs |= {job.id: job for job in read_sacct(path).jobs}
+            except UserError as error:
+                _LOG.warning("%s", error)
+    return jobs
+
+
+def _list_run_ids(folder: Path) -> set[str]:
+    return {
+        path.name
+        for name in contract.RUN_FOLDERS[1:]
+        for path in _list(folder / name)
+        if contract.RUN_ID.fullmatch(path.name)
+    }
+
+
+def _not_started(folder: Path, script: Path) -> Run:
+    run = Run(folder, "", contract.read_script_job_name(script), script)
+    set_scale(run)
+    run.workload = contract.workload_of_path(folder)
+    run.reason = describe_no_run(folder, script.name)
+    return run
+
+
+def describe_no_run(folder: Path, script_name: str) -> str:
+    """Return `no run yet: cd … && sbatch …`, ready to be pasted into a shell."""
+    return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
+
+
+def _find_logs(folder: Path) -> dict[str, tuple[str | None, Path]]:
+    """Return run id -> (job name or None, log); of several with one id the last by name."""
+    paths = _list(folder / "log") + (_list(folder) if _is_flat(folder) else [])
+    parsed = ((path, contract.parse_log_name(path.name)) for path in paths)
+    return {
+        found[1]: (found[0] or None, path) for path, found in parsed if found and path.is_file()
+    }
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder has a job's log and a GPU's beside it: an older workshop's run."""
+    has_log = any(contract.parse_log_name(path.name) for path in folder.glob("*.out"))
+    return has_log and any(
+        contract.find_node_files(place, "gpu_memory") for place in (folder, folder / "gpu_memory")
+    )
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        _LOG.warning("%s cannot be read: %s", folder, error.strerror)
+        return []

@@ -1,0 +1,1 @@
+"""Submit jobs, follow them, cancel them."""

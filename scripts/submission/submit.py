@@ -1,0 +1,155 @@
+"""Submit planned jobs in order: look at them first, say what they may cost, ask, keep a ledger."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from profiles.matrix import Job
+from profiles.render_files import write_whole
+from profiles.repository import Repository
+from profiles.scales import plan_scales
+from profiles.toml_model import ProfileError
+from submission.data_check import check_data
+from submission.ledger import Entry, append_entry, now_utc, read_ledger
+from submission.slurm import SlurmError, cancel_jobs, limit_to_hours, read_states, submit_script
+from submission.tables_job import FOLDER, NAME, SCRIPT, TIME, TablesJob, keep_queue_options
+from submission.watching import read_our_states
+
+
+def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
+    """Plan the jobs that are asked for, smallest first as the matrix has them, --repeat times."""
+    jobs, left_out = plan_scales(
+        repository, args.scales, args.experiments, args.workload, every=args.all
+    )
+    for why in left_out:
+        print(f"left out: {why}")
+    jobs = [job for job in jobs if args.max_gpus is None or job.world_size <= args.max_gpus]
+    if not jobs:
+        raise ProfileError("no scale is left; see --workload and --max-gpus")
+    return jobs * args.repeat
+
+
+def check_jobs(repository: Repository, jobs: list[Job], experiments: Path) -> str:
+    """Refuse stale scripts; make log/, without which a job dies with no log; look for the data.
+
+    Returns the profile of the first job.
+    """
+    profiles = []
+    for job in jobs:
+        script = experiments / job.script
+        text = script.read_text(encoding="utf-8")
+        profiles.append(repository.profile_of(text))
+        if text != repository.render(job, profiles[-1]):
+            raise ProfileError(
+                f"{script} is not what its template and profile make; see: python render.py "
+                f"--diff --only {job.name}, or submit it yourself with sbatch"
+            )
+    for job in jobs:
+        make_log_folder(experiments / job.folder)
+    for warning in check_data(repository, zip(jobs, profiles, strict=True)):
+        print(f"warning: {warning}")
+    return profiles[0]
+
+
+def make_log_folder(folder: Path) -> None:
+    """Make log/ in a job's folder; ProfileError when that cannot be, or cannot be written to."""
+    log = folder / "log"
+    try:
+        log.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ProfileError(
+            f"{log} cannot be made: {error.strerror}; a job without it dies without a word"
+        ) from None
+    if not os.access(log, os.W_OK | os.X_OK):
+        raise ProfileError(f"{log} is closed to you: its job could write no log; see ls -ld {log}")
+
+
+def announce(jobs: list[Job], tables: TablesJob | None) -> None:
+    """Print what is asked for: a line a job, and the GPU-hours if each runs to its limit."""
+    for job in jobs:
+        hours = job.world_size * limit_to_hours(job.time)
+        size = f"{job.nodes} nodes x {job.gpus_per_node} GPUs"
+        print(f"{job.name:<18} {size:<18} {job.time}  {hours:>6.1f} GPU-hours")
+    if tables:
+        print(f"{NAME:<18} {'1 node x 1 CPU':<18} {TIME}  {tables.remark}")
+    and_tables = " and the tables" if tables else ""
+    print(f"{count_jobs(jobs)}{and_tables}, at most {count_gpu_hours(jobs, tables):.1f} GPU-hours")
+
+
+def count_jobs(jobs: list) -> str:
+    return f"{len(jobs)} job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+
+
+def count_gpu_hours(jobs: list[Job], tables: TablesJob | None) -> float:
+    """GPU-hours of all jobs if each runs to its time limit."""
+    hours = sum(job.world_size * limit_to_hours(job.time) for job in jobs)
+    return hours + (tables.gpus * limit_to_hours(TIME) if tables else 0)
+
+
+def ask(gpu_hours: float, args: argparse.Namespace) -> None:
+    """Ask before submitting more than --ask-above GPU-hours, unless --yes."""
+    if args.yes or gpu_hours <= args.ask_above:
+        return
+    question = f"More than {args.ask_above:g} GPU-hours: submit? [y/N] "
+    try:
+        answer = input(question) if sys.stdin.isatty() else ""
+    except EOFError:  # Ctrl-D
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ProfileError("not submitted; say --yes, or fewer scales, or a higher --ask-above")
+
+
+def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) -> list[Entry]:
+    """Submit `jobs` in order, with --after each behind the one before it, the tables behind all.
+
+    Returns their entries in the ledger. A refusal in the middle says what was submitted before.
+    """
+    entries: list[Entry] = []
+    try:
+        for job in jobs:
+            options = list(args.sbatch)
+            if args.after and entries:
+                options.append(f"--dependency=afterany:{entries[-1].job_id}")
+            job_id = submit_script(args.experiments / job.script, options)
+            entries.append(Entry(job_id, job.name, job.folder, job.world_size, now_utc()))
+            record(args.experiments, entries[-1])
+        if tables:
+            entries.append(submit_tables(tables, entries, args))
+            record(args.experiments, entries[-1])
+    except SlurmError as error:
+        if not entries:
+            raise
+        raise SlurmError(
+            f"{error}; submitted before that and not cancelled: "
+            f"{', '.join(entry.job_id for entry in entries)} (scripts/submit.py --cancel ends them)"
+        ) from None
+    return entries
+
+
+def record(experiments: Path, entry: Entry) -> None:
+    """Write a submitted job into the ledger, and say so."""
+    append_entry(experiments, entry)
+    print(f"submitted {entry.job} as job {entry.job_id}")
+
+
+def submit_tables(tables: TablesJob, entries: list[Entry], args: argparse.Namespace) -> Entry:
+    """Write the tables' job script into <experiments>/tables and submit it behind `entries`."""
+    script = args.experiments / FOLDER / SCRIPT
+    try:
+        script.parent.mkdir(exist_ok=True)
+        write_whole(script, tables.text)
+    except (OSError, ProfileError) as error:
+        raise SlurmError(f"no job for the tables: {error}") from None
+    ids = ":".join(entry.job_id for entry in entries)
+    options = [*keep_queue_options(args.sbatch), f"--dependency=afterany:{ids}"]
+    return Entry(submit_script(script, options), NAME, FOLDER, tables.gpus, now_utc())
+
+
+def cancel(experiments: Path) -> None:
+    """Cancel the jobs of the ledger that have not ended, and no others."""
+    entries = read_ledger(experiments)
+    states = read_our_states(experiments, read_states, entries)
+    active = [entry.job_id for entry in entries if states[entry.job_id].is_active]
+    cancel_jobs(active)
+    print(f"cancelled {count_jobs(active)}" + "".join(f" {job_id}" for job_id in active))

@@ -1,0 +1,1 @@
+"""TinyImageNet: reading, cropping and caching images."""

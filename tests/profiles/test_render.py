@@ -1,0 +1,569 @@
+"""render.py: the right text for each scale, and one clear line for every wrong input."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiles.cluster import Cluster, load_cluster
+from profiles.matrix import Job, load_matrix, plan_job
+from profiles.render_job import make_environment, render_job
+from profiles.repository import Repository
+from profiles.toml_model import ProfileError
+
+REPO = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCRIPTS = sorted(REPO.glob("experiments/**/*.slurm"))
+MATRIX = load_matrix(REPO / "experiments/matrix.toml")
+
+
+def run_render(*args: str, repo: Path = REPO) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(repo / "render.py"), *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=repo, check=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what render.py reads, for tests that edit it."""
+    (tmp_path / "scripts").mkdir()
+    for trainer in REPO.glob("scripts/train*.py"):
+        shutil.copy(trainer, tmp_path / "scripts")
+    for name in ["render.py", "templates", "experiments", "scripts/profiles", "scripts/training"]:
+        source, target = REPO / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def read_directives(script: Path) -> set[str]:
+    """The options of a job script's #SBATCH lines, comments off, as sbatch would take them."""
+    lines = re.findall(r"^#SBATCH (\S+)(?: +#.*)?$", script.read_text(), re.MULTILINE)
+    assert len(lines) == script.read_text().count("#SBATCH")
+    return set(lines)
+
+
+# ---- The committed jobs -----------------------------------------------------------------
+
+COMMON = {
+    "--output=log/%x_%j.out",
+    "--open-mode=append",
+    "--signal=USR1@120",
+    "--requeue",
+    "--ntasks-per-node=1",
+    "--mem=64G",
+    "--constraint=v100",
+}
+
+
+# The workload's options, then its jobs: script, name, nodes, GPUs a node, the job's own options.
+JOBS = {
+    ("tinyimagenet", "train.py", "00:30:00", "--epochs=3 --batch-size=512 --lr=0.001"): [
+        ("baseline/baseline", "ddp_1g1n", 1, 1, ""),
+        ("multi_gpu/2_gpus/multi_gpu", "ddp_2g1n", 1, 2, ""),
+        ("multi_gpu/4_gpus/multi_gpu", "ddp_4g1n", 1, 4, ""),
+        ("multi_gpu/8_gpus/multi_gpu", "ddp_8g1n", 1, 8, ""),
+        ("multi_node/2_nodes/multi_node", "ddp_2g2n", 2, 2, ""),
+        ("multi_node/4_nodes/multi_node", "ddp_2g4n", 4, 2, ""),
+        ("multi_node/8_nodes/multi_node", "ddp_2g8n", 8, 2, ""),
+    ],
+    ("gpt2", "train_gpt2.py", "02:00:00", "--global-batch-size=16"): [
+        ("gpt2/baseline/baseline", "gpt2_1g1n", 1, 1, " --batch-size=4"),
+        ("gpt2/multi_gpu/2_gpus/multi_gpu", "gpt2_2g1n", 1, 2, " --batch-size=4"),
+        ("gpt2/multi_gpu/4_gpus/multi_gpu", "gpt2_4g1n", 1, 4, " --batch-size=4"),
+        ("gpt2/multi_node/2_nodes/multi_node", "gpt2_4g2n", 2, 4, " --batch-size=2"),
+    ],
+    ("translation", "train_translation.py", "02:00:00", "--n-epochs=5"): [
+        ("translation/baseline/baseline", "translation_1g1n", 1, 1, " --batch-size=64"),
+        ("translation/multi_gpu/2_gpus/multi_gpu", "translation_2g1n", 1, 2, " --batch-size=128"),
+    ],
+    ("spiral", "train_spiral.py", "00:15:00", "--epochs=50 --batch-size=32"): [
+        ("spiral/baseline/baseline", "spiral_mlp_1gpu", 1, 1, ""),
+        ("spiral/multi_gpu/4_gpus/multi_gpu", "spiral_mlp_4gpu", 1, 4, ""),
+        ("spiral/multi_node/2_nodes/multi_node", "spiral_mlp_8gpu", 2, 4, ""),
+    ],
+}
+COMMITTED = [(*kind, *job) for kind, jobs in JOBS.items() for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("workload", "trainer", "time", "options", "script", "name", "nodes", "gpus", "own"), COMMITTED
+)
+def test_committed_job(workload, trainer, time, options, script, name, nodes, gpus, own):
+    path = REPO / f"experiments/{script}.slurm"
+    assert read_directives(path) == COMMON | {
+        f"--job-name={name}",
+        f"--time={time}",
+        f"--gpus={nodes * gpus}",
+        f"--gpus-per-node={gpus}",
+        f"--ntasks={nodes}",
+        f"--cpus-per-task={4 * gpus}",
+    }
+    text = path.read_text()
+    assert MATRIX.jobs[name].workload == workload
+    assert f'"$REPO_DIR/scripts/{trainer}"' in text
+    assert f"\n    {options}{own} &\n" in text
+    assert f"cd {path.parent.relative_to(REPO)} && sbatch {path.name}" in text
+    root = re.search(r"REPO_DIR:-([./]+)\}", text)[1]
+    assert (path.parent / root).resolve() == REPO
+
+
+def test_committed_jobs_are_those_of_the_matrix_and_up_to_date():
+    done = run_render("--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [job[5] for job in COMMITTED] == list(MATRIX.jobs)
+    assert len(SCRIPTS) == 16
+    assert sum(row.workload == "tinyimagenet" for row in MATRIX.jobs.values()) == 7
+
+
+def test_global_batch_of_gpt2_is_the_same_at_every_scale():
+    rows = [row for row in MATRIX.jobs.values() if row.workload == "gpt2"]
+    total = MATRIX.workloads["gpt2"].args["global-batch-size"]
+    sizes = [row.args["batch-size"] * row.nodes * row.gpus_per_node for row in rows]
+    assert [total // size for size in sizes] == [4, 2, 1, 1]  # steps that are accumulated
+    assert [total % size for size in sizes] == [0] * 4
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "-".join(path.parts[-4:-1]))
+def test_committed_job_reads_well(script):
+    text = script.read_text()
+    assert "set -euo pipefail" in text
+    assert "eval" not in text
+    assert len(text.splitlines()) <= 110
+    assert max(map(len, text.splitlines())) <= 92
+    assert (script.parent / "log/.gitkeep").is_file()
+
+
+def test_job_scripts_and_shell_scripts_pass_shellcheck():
+    files = [*SCRIPTS, *REPO.glob("scripts/*.sh"), *GOLDEN.glob("virtual*.slurm"), REPO / ".ci/run"]
+    assert run_shellcheck(*files) == ""
+
+
+def test_awkward_values_pass_shellcheck():
+    # SC2016 only wonders about a "$(" that single quotes keep as text, which is what they are for.
+    assert run_shellcheck("--exclude=SC2016", *GOLDEN.glob("awkward*.slurm")) == ""
+
+
+def run_shellcheck(*args) -> str:
+    checker = Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run([checker, *args], capture_output=True, text=True, cwd=REPO, check=False)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["baseline", "multi_gpu", "multi_node"])
+def test_template_of_a_kind_is_short(name):
+    assert len((REPO / f"templates/{name}.slurm.j2").read_text().splitlines()) <= 25
+
+
+# ---- Other clusters ---------------------------------------------------------------------
+
+
+def test_virtual_cluster_changes_only_what_its_profile_says(tmp_path):
+    assert run_render("--cluster", "virtual", "--to", str(tmp_path)).returncode == 0
+    old = (REPO / "experiments/multi_node/2_nodes/multi_node.slurm").read_text().splitlines()
+    new = (tmp_path / "multi_node/2_nodes/multi_node.slurm").read_text().splitlines()
+    assert {" ".join(line.split()[:2]) for line in set(old) - set(new)} == {
+        "# Rendered",
+        "#SBATCH --ntasks=2", "#SBATCH --gpus=4", "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=64G", "#SBATCH --constraint=v100", "module load",
+        "export DATA_DIR=${DATA_DIR:-/ibex/reference/CV/tinyimagenet}",
+        "export NCCL_SOCKET_IFNAME=ib0", "export NCCL_DEBUG=INFO", "--epochs=3 --batch-size=512",
+    }  # fmt: skip
+    assert (tmp_path / "multi_node/2_nodes/log/.gitkeep").is_file()
+
+
+@pytest.mark.parametrize("script", sorted(GOLDEN.glob("*.slurm")), ids=lambda path: path.stem)
+def test_golden_render(script, tmp_path):
+    """Golden files show what a template change does; make them again as their header says."""
+    cluster, _, job = script.stem.partition("-")
+    profile = GOLDEN / f"{cluster}.toml"
+    cluster = str(profile.relative_to(REPO)) if profile.is_file() else cluster
+    assert run_render("--cluster", cluster, "--only", job, "--to", str(tmp_path)).returncode == 0
+    rendered = tmp_path / MATRIX.jobs[job].folder / f"{MATRIX.jobs[job].template}.slurm"
+    assert rendered.read_text() == script.read_text()
+
+
+def render_for(cluster: Cluster, name: str = "ddp_2g2n") -> str:
+    job = plan_job(name, MATRIX, cluster)
+    return render_job(job, cluster, make_environment(REPO / "templates"), "python render.py")
+
+
+@pytest.mark.parametrize(
+    ("request_form", "expected"),
+    [
+        (["gres"], ["--nodes=2", "--gres=gpu:a100:2"]),
+        (["gpus-per-node"], ["--nodes=2", "--gpus-per-node=a100:2"]),
+        (["gpus"], ["--nodes=2", "--gpus=a100:4"]),
+    ],
+)
+def test_forms_of_asking_for_gpus(request_form, expected):
+    cluster = Cluster(name="x", gpus_per_node=4, gpu_type="a100", gpu_request=request_form)
+    text = render_for(cluster)
+    assert [line for line in expected if f"#SBATCH {line}" not in text] == []
+    assert "gpu" not in "".join(re.findall(r"#SBATCH --(?!g)\S+", text))
+
+
+def test_absent_fields_render_no_directive():
+    text = render_for(Cluster(name="x", gpus_per_node=4))
+    for word in ["mem", "partition", "qos", "account", "constraint", "cpus-per-task"]:
+        assert f"--{word}" not in text
+    assert "SLURM_CPUS_PER_TASK" not in text  # unset without --cpus-per-task: set -u would end it
+
+
+# ---- Values stay values -----------------------------------------------------------------
+
+AWKWARD = [
+    "$(touch canary)", "`touch canary`", "a b", "it's", 'say "hi"', "back\\slash", "*", "~", "#x",
+    "a;touch canary", "a\u00e9\u4e2d", "${HOME}", "-n", "!!", "{{ job }}", "}",
+]  # fmt: skip
+
+
+def run_assignments(text: str, names: list[str], folder: Path) -> dict[str, str]:
+    """Run a rendered script's `export NAME=…` lines in bash; return what arrived."""
+    lines = [line for line in text.splitlines() if line.startswith("export ") and "=" in line]
+    wanted = [line for line in lines if line.split("=")[0].removeprefix("export ") in names]
+    shown = [f"printf '%s\\0' \"${name}\"" for name in names]
+    program = "\n".join(["set -euo pipefail", *wanted, *shown])
+    done = subprocess.run(["bash", "-c", program], capture_output=True, cwd=folder, check=True)
+    return dict(zip(names, done.stdout.decode().split("\0"), strict=False))
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+def test_value_arrives_as_text(value, tmp_path, monkeypatch):
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    cluster = Cluster(
+        name="x", gpus_per_node=4, env={"SITE_NOTE": value}, data_dir={"tinyimagenet": value}
+    )
+    arrived = run_assignments(render_for(cluster), ["SITE_NOTE", "DATA_DIR"], tmp_path)
+    assert arrived == {"SITE_NOTE": value, "DATA_DIR": value}
+    assert list(tmp_path.iterdir()) == []
+
+
+printable = st.text(max_size=30).filter(str.isprintable)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(printable, min_size=1, max_size=4))
+def test_any_printable_option_arrives_as_one_word(values):
+    options = {f"note-{chr(97 + i)}": value for i, value in enumerate(values)}
+    cluster = Cluster(name="x", gpus_per_node=4, train_args={"tinyimagenet": options})
+    launcher = " &\n  launcher=$!"
+    _, _, after = render_for(cluster).partition("--epochs=3")
+    program = f"printf '%s\\0' --epochs=3{after.partition(launcher)[0]}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, check=True)
+    words = done.stdout.decode().split("\0")
+    assert words[3:-1] == [f"--{name}={value}" for name, value in options.items()]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\tb", "\x1b[0m", "a\x00b", "a\u2028b"])
+def test_control_characters_are_refused(value):
+    with pytest.raises(ValueError, match="control character"):
+        Cluster(name="x", gpus_per_node=1, env={"A": value})
+    with pytest.raises(ValueError, match="control character"):
+        Cluster(name="x", gpus_per_node=1, setup=[f"module load {value}"])
+
+
+@pytest.mark.parametrize("value", [*AWKWARD[:6], "a\n#SBATCH --account=other", ""])
+def test_directive_values_are_an_allow_list(value):
+    with pytest.raises(ValueError, match="should match pattern"):
+        Cluster(name="x", gpus_per_node=1, partition=value)
+
+
+# ---- One line for every mistake ---------------------------------------------------------
+
+PROFILE = "templates/clusters/ibex.toml"
+MISTAKES = {
+    "misspelt key": (
+        PROFILE, 'mem = "64G"', 'memm = "64G"',
+        f'error: {PROFILE}: unknown key "memm"; did you mean "mem"?',
+    ),
+    "missing key": (
+        PROFILE, "gpus_per_node = 8", "",
+        f'error: {PROFILE}: missing key "gpus_per_node"; add it',
+    ),
+    "more CPUs than a node has": (
+        PROFILE, "cpus_per_gpu = 4", "cpus_per_gpu = 4\ncpus_per_node = 20",
+        'error: job "ddp_8g1n": 8 GPUs take 32 CPUs, which exceeds cpus_per_node = 20; '
+        f"edit {PROFILE}",
+    ),
+    "more workers than CPUs": (
+        "experiments/matrix.toml", "lr = 0.001", "lr = 0.001, num-workers = 5",
+        'error: job "ddp_1g1n": 1 ranks x num-workers = 5 exceeds 4 CPUs; edit num-workers in '
+        f"experiments/matrix.toml or the CPUs in {PROFILE}",
+    ),
+    "a TOML time": (
+        "experiments/matrix.toml", 'time = "00:30:00"', "time = 00:30:00",
+        'error: experiments/matrix.toml: "jobs.ddp_1g1n.time" must be text: '
+        'write time = "00:30:00"',
+    ),
+    "a bare number": (
+        PROFILE, 'constraint = "v100"', "constraint = 100",
+        f'error: {PROFILE}: "constraint" must be text in quotes, not 100',
+    ),
+    "not TOML": (
+        PROFILE, 'mem = "64G"', "mem = 64G",
+        f"error: {PROFILE}: not valid TOML: ",
+    ),
+    "misspelt job key": (
+        "experiments/matrix.toml", "nodes = 1\n", "node = 1\n",
+        'error: experiments/matrix.toml: unknown key "jobs.ddp_1g1n.node"; did you mean "nodes"?',
+    ),
+    "misspelt required key": (
+        PROFILE, "gpus_per_node = 8", "gpus_per_nodes = 8",
+        f'error: {PROFILE}: unknown key "gpus_per_nodes"; did you mean "gpus_per_node"?',
+    ),
+    "workload that is not there": (
+        PROFILE, 'tinyimagenet = "', 'tinyimagnet = "',
+        f'error: {PROFILE}: data_dir names workload "tinyimagnet"; did you mean "tinyimagenet"?',
+    ),
+    "misspelt option of the trainer": (
+        "experiments/matrix.toml", "batch-size = 512", "batch-sise = 512",
+        'error: job "ddp_1g1n": scripts/train.py has no option "batch-sise"; '
+        'did you mean "batch-size"?',
+    ),
+    "a TOML time in a profile": (
+        PROFILE, 'mem = "64G"', 'mem = "64G"\ntime = 01:30:00',
+        f'error: {PROFILE}: "time" must be text: write time = "01:30:00"',
+    ),
+    "extra job key": (
+        "experiments/matrix.toml", "nodes = 1\n", "nodes = 1\ntimme = 3\n",
+        'error: experiments/matrix.toml: unknown key "jobs.ddp_1g1n.timme"; did you mean "time"?',
+    ),
+    "unknown workload": (
+        "experiments/matrix.toml", 'workload = "tinyimagenet"', 'workload = "tinyimagnet"',
+        'error: experiments/matrix.toml: job "ddp_1g1n" has workload = "tinyimagnet"; '
+        'did you mean "tinyimagenet"?',
+    ),
+    "wrong template": (
+        "experiments/matrix.toml", 'template = "baseline"', 'template = "multi_gpu"',
+        'error: job "ddp_1g1n": 1 x 1 GPUs is no job for template "multi_gpu"; '
+        'write template = "baseline" in experiments/matrix.toml',
+    ),
+    "one folder for two jobs": (
+        "experiments/matrix.toml", 'folder = "multi_gpu/2_gpus"', 'folder = "baseline"',
+        'error: experiments/matrix.toml: jobs "ddp_1g1n" and "ddp_2g1n" share the folder '
+        '"baseline"; give each its own',
+    ),
+    "unknown name in a template": (
+        "templates/base.slurm.j2", "{{ job.title }}", "{{ job.titel }}",
+        "error: templates/baseline.slurm.j2: 'profiles.matrix.Job object' has no attribute 'titel'",
+    ),
+    "profile under another name": (
+        PROFILE, 'name = "ibex"', 'name = "ibix"',
+        f'error: {PROFILE}: name = "ibix" must be "ibex", as the file',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_line_and_writes_nothing(mistake, checkout):
+    file, old, new, message = MISTAKES[mistake]
+    edit(checkout / file, old, new)
+    done = run_render("--to", "out", repo=checkout)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not (checkout / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--cluster", "ibexx"], 'no cluster "ibexx" in templates/clusters; did you mean "ibex"?'),
+        (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: anvil, bigpurple, '),
+        (["--cluster", "no/such.toml"], "no/such.toml: cannot be read ("),
+        (["--workload", "gpt"], 'no workload "gpt" in experiments/matrix.toml; did you mean "gpt2'),
+        (
+            ["--workload", "gpt2", "--only", "ddp_1g1n"],
+            'no job of workload "gpt2" matches --only "ddp_1g1n"; ',
+        ),
+        (["--only", "ddp_3g1n"], 'no job matches --only "ddp_3g1n"; did you mean "ddp_'),
+        (["--to", "render.py"], "cannot write render.py/baseline/baseline.slurm: "),
+    ],
+)
+def test_wrong_argument_is_one_line(args, message, checkout):
+    done = run_render(*args, repo=checkout)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+# ---- --check, --diff, --only, --list ----------------------------------------------------
+
+
+def test_check_shows_what_is_stale(checkout):
+    script = checkout / "experiments/baseline/baseline.slurm"
+    edit(script, "--mem=64G", "--mem=32G")
+    (checkout / "experiments/multi_gpu/2_gpus/multi_gpu.slurm").unlink()
+    (checkout / "experiments/old").mkdir()
+    shutil.copy(script, checkout / "experiments/old/old.slurm")
+    done = run_render("--check", repo=checkout)
+    assert done.returncode == 1
+    assert "-#SBATCH --mem=32G " in done.stdout
+    assert "+#SBATCH --mem=64G " in done.stdout
+    assert "experiments/multi_gpu/2_gpus/multi_gpu.slurm is missing" in done.stdout
+    assert "experiments/old/old.slurm belongs to no job" in done.stdout
+    assert done.stderr == "error: 3 stale job scripts; run: python render.py\n"
+    assert run_render("--diff", repo=checkout).returncode == 0
+
+
+def test_check_renders_for_the_cluster_in_the_header(checkout):
+    assert run_render("--cluster", "virtual", repo=checkout).returncode == 0
+    assert run_render("--check", repo=checkout).returncode == 0
+    assert run_render("--check", "--cluster", "ibex", repo=checkout).returncode == 1
+
+
+def test_only_renders_matching_jobs(checkout):
+    done = run_render("--only", "multi_gpu/*", "--to", "out", repo=checkout)
+    assert done.stdout == "3 job scripts for cluster ibex in out\n"
+    assert len(list((checkout / "out").rglob("*.slurm"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["--workload=spiral"], ["spiral_mlp_1gpu", "spiral_mlp_4gpu", "spiral_mlp_8gpu"]),
+        (["--workload=gpt2", "--only=baseline"], ["gpt2_1g1n"]),
+        (["--workload=gpt2", "--only=multi_gpu/*"], ["gpt2_2g1n", "gpt2_4g1n"]),
+        (["--only=baseline"], ["ddp_1g1n"]),  # short forms mean the first workload
+        (["--only=translation/*"], ["translation_1g1n", "translation_2g1n"]),
+        (["--only=gpt2_4g2n"], ["gpt2_4g2n"]),
+        (["--only=2_nodes"], ["ddp_2g2n"]),
+    ],
+)
+def test_ways_to_choose_jobs(args, names):
+    listed = run_render("--list", *args).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == names
+
+
+def test_list_and_schema_write_nothing(checkout):
+    done = run_render("--list", "--to", "out", "--cluster", "lumi", repo=checkout)
+    lines = [re.split(r"  +", line) for line in done.stdout.splitlines()]
+    assert lines[0] == [
+        "job", "nodes", "GPUs", "CPUs a node", "memory", "time", "partition", "script",
+    ]  # fmt: skip
+    assert [len(line) for line in lines] == [8] * 17
+    rows = {line[0]: line[1:7] for line in lines}
+    assert rows["ddp_8g1n"] == ["1", "8", "56", "480G", "00:30:00", "standard-g"]
+    assert rows["ddp_2g8n"] == ["8", "16", "14", "60G a GPU", "00:30:00", "small-g"]
+    assert '"gpus_per_node"' in run_render("--schema", repo=checkout).stdout
+    assert not (checkout / "out").exists()
+
+
+def test_what_a_cluster_cannot_run_is_left_out_and_its_old_script_goes(checkout):
+    script = checkout / "experiments/multi_gpu/8_gpus/multi_gpu.slurm"
+    reason = 'job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster "ibex"'
+    edit(checkout / PROFILE, "gpus_per_node = 8", "gpus_per_node = 4")
+    listed = run_render("--list", repo=checkout)
+    assert listed.stdout.endswith(f"left out: {reason}\n")
+    stale = run_render("--check", repo=checkout)
+    assert stale.returncode == 1
+    assert f"8_gpus/multi_gpu.slurm should not be there: {reason[16:]}\n" in stale.stdout
+    assert script.exists()  # neither has written, or removed, anything
+
+    (script.parent / "results/7").mkdir(parents=True)
+    done = run_render(repo=checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "15 job scripts for cluster ibex in experiments\n"
+        f"left out: {reason}\n"
+        "  removed experiments/multi_gpu/8_gpus/multi_gpu.slurm, which was for another cluster\n"
+    )
+    assert sorted(path.name for path in script.parent.iterdir()) == ["log", "results"]
+    assert run_render("--check", repo=checkout).returncode == 0
+
+    script.write_text("#!/bin/bash\n# my own\n")  # not ours to remove
+    done = run_render(repo=checkout)
+    assert done.stdout.endswith("is there, and not from render.py; delete it yourself\n")
+    assert script.exists()
+    assert run_render("--check", repo=checkout).returncode == 1
+
+
+def test_a_job_asked_for_by_name_that_the_cluster_cannot_run_is_an_error(checkout):
+    for only in ("ddp_8g1n", "multi_gpu/8_gpus"):
+        done = run_render("--cluster", "raven", "--only", only, repo=checkout)
+        assert done.returncode == 1
+        assert done.stderr == (
+            'error: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster '
+            '"raven"; edit experiments/matrix.toml\n'
+        )
+    done = run_render("--cluster", "raven", "--only", "*8_gpus", repo=checkout)
+    assert done.returncode == 1  # nothing is left
+    done = run_render("--cluster", "raven", "--only", "multi_gpu/*", "--to", "out", repo=checkout)
+    assert done.returncode == 0
+    assert len(list((checkout / "out").rglob("*.slurm"))) == 2
+
+
+def test_check_misses_nothing_that_the_other_scripts_cluster_cannot_run(checkout):
+    assert run_render("--cluster", "raven", repo=checkout).returncode == 0
+    done = run_render("--check", repo=checkout)  # matrix.toml still says ibex
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_repository_tells_what_cannot_run():
+    repository = Repository(REPO)
+    assert repository.list_unrunnable("ibex") == {}
+    found = repository.list_unrunnable("workstation")
+    assert list(found) == [
+        "ddp_8g1n", "ddp_2g2n", "ddp_2g4n", "ddp_2g8n", "gpt2_4g2n", "spiral_mlp_8gpu",
+    ]  # fmt: skip
+    assert found["gpt2_4g2n"] == 'nodes = 2 exceeds nodes = 1 of cluster "workstation"'
+    reasons = repository.list_unrunnable("bridges2").values()
+    assert all("several nodes are whole nodes of 8 GPUs" in reason for reason in reasons)
+
+
+def test_options_that_a_trainer_adds_in_a_loop_are_known(checkout):
+    (checkout / "scripts/train_loop.py").write_text(
+        'for name in ("layers", "width"):\n    add(f"--{name}", type=int)\n'
+    )
+    known = Repository(checkout).options_of("train_loop.py")
+    assert {"layers", "width", "batch-size"} <= known
+    assert "heads" not in known
+
+
+def test_a_trainer_that_is_not_written_yet_does_not_stop_render(checkout):
+    edit(checkout / "experiments/matrix.toml", '"train_spiral.py"', '"train_nothing.py"')
+    done = run_render("--workload", "spiral", "--to", "out", repo=checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_left_to_fill_in_is_named(checkout):
+    done = run_render("--cluster", "perlmutter", "--to", "out", repo=checkout)
+    assert done.returncode == 0
+    assert "they say YOUR_ACCOUNT; put yours in templates/clusters/perlmutter.local" in done.stdout
+    (checkout / "templates/clusters/perlmutter.local.toml").write_text('account = "m1234"\n')
+    done = run_render("--cluster", "perlmutter", "--to", "out", repo=checkout)
+    assert "warning" not in done.stdout
+    assert "--account=m1234\n" in (checkout / "out/baseline/baseline.slurm").read_text()
+
+
+def test_profiles_load():
+    for path in (REPO / "templates/clusters").glob("*.toml"):
+        load_cluster(path.stem, path.parent)
+
+
+def test_job_numbers():
+    job = plan_job("ddp_2g8n", MATRIX, load_cluster("ibex", REPO / "templates/clusters"))
+    assert isinstance(job, Job)
+    assert (job.world_size, job.cpus_per_task, job.script) == (
+        16,
+        8,
+        "multi_node/8_nodes/multi_node.slurm",
+    )
+
+
+def test_too_many_nodes_is_refused():
+    with pytest.raises(ProfileError, match=r"nodes = 8 exceeds nodes = 4 .* edit experiments"):
+        plan_job("ddp_2g8n", MATRIX, Cluster(name="x", gpus_per_node=4, nodes=4))

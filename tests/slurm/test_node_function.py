@@ -1,0 +1,190 @@
+"""What every node runs, tried without a Slurm: the AMD tools' logs, and data copied to the node.
+
+run_on_node is cut out of a rendered script and started with Slurm's variables set by hand. The
+trainer, torchrun and the AMD tools are stand-ins; theirs print what their documentation shows
+(AMD SMI CLI: `metric --csv --watch`; rocm-smi: `--showmeminfo vram --csv`).
+"""
+
+import re
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from profiles.cluster import Cluster
+from profiles.matrix import load_matrix, plan_job
+from profiles.render_job import make_environment, render_job
+
+REPO = Path(__file__).resolve().parents[2]
+MATRIX = load_matrix(REPO / "experiments/matrix.toml")
+ENVIRONMENT = make_environment(REPO / "templates")
+
+AMD_SMI = """\
+#!/bin/bash
+printf '%s\\n' "$*" >> "$TOLD"
+while printf 'timestamp,gpu,socket_power,total_vram,used_vram,free_vram\\r\\n'; do
+  for gpu in 0 1; do printf '%s,%s,%s,65520,905,64615\\r\\n' "$(date +%s)" $gpu 90; done
+  echo
+  sleep 0.2
+done
+"""
+ROCM_SMI = """\
+#!/bin/bash
+printf '%s\\n' "$*" >> "$TOLD"
+echo 'device,GPU use (%),VRAM Total Memory (B),VRAM Total Used Memory (B)'
+for gpu in 0 1; do echo "card$gpu,7,68702699520,948961280"; done
+"""
+TRAINER = 'sleep 1; echo "sees $DATA_DIR"; cat "$DATA_DIR"/train/a 2> /dev/null; exit ${STATUS:-0}'
+
+
+@pytest.fixture
+def node(tmp_path: Path):
+    """Returns run(name of job, tools, variables, **facts) -> the finished tasks of one node."""
+
+    def run(job: str, tools: dict[str, str], variables: dict[str, str], **facts):
+        cluster = Cluster(name="x", gpus_per_node=8, **facts)
+        planned = plan_job(job, MATRIX, cluster)
+        text = render_job(planned, cluster, ENVIRONMENT, "python render.py")
+        function = re.search(r"^run_on_node\(\) \{\n.*?^\}\n", text, re.MULTILINE | re.DOTALL)[0]
+        bin_dir = tmp_path / "bin"
+        bin_dir.mkdir(exist_ok=True)
+        trainer = dict.fromkeys(("torchrun", "python"), f"#!/bin/bash\n{TRAINER}\n")
+        for name, script in {**trainer, "psrecord": "#!/bin/bash\nexec sleep 9\n", **tools}.items():
+            (bin_dir / name).write_text(script)
+            (bin_dir / name).chmod(0o755)
+        where = {name: str(tmp_path) for name in ("GPU_DIR", "CPU_DIR", "TMPDIR", "REPO_DIR")}
+        slurm = {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": "2",
+                 "SLURMD_NODENAME": "node1", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2",
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "SLURM_CPUS_PER_TASK": "1",
+                 "TOLD": str(tmp_path / "told")}  # fmt: skip
+        path = f"{bin_dir}:/usr/bin:/bin"
+        tasks = []
+        for task in range(planned.tasks_per_node):
+            ids = {"SLURM_LOCALID": str(task), "SLURM_PROCID": str(task)}
+            environment = {"PATH": path, **where, **slurm, **ids, **variables}
+            tasks.append(
+                subprocess.Popen(
+                    ["bash", "-c", f"{function}\nrun_on_node"],
+                    env=environment,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        printed = [task.communicate(timeout=30)[0] for task in tasks]
+        return [task.returncode for task in tasks], printed
+
+    return run
+
+
+# ---- AMD --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_amd_smi_logs_the_jobs_gpus_once_a_node(node, tmp_path, launcher):
+    status, _ = node(
+        "ddp_2g1n", {"amd-smi": AMD_SMI, "rocm-smi": ROCM_SMI}, {"ROCR_VISIBLE_DEVICES": "0,1"},
+        accelerator="amd", launcher=launcher,
+    )  # fmt: skip
+    assert set(status) == {0}
+    assert (tmp_path / "told").read_text().splitlines() == [
+        "metric --gpu 0 1 --mem-usage --usage --power --csv --watch 5"
+    ]
+    rows = (tmp_path / "gpu_memory_log.csv").read_text().splitlines()
+    assert rows[0] == "timestamp,gpu,socket_power,total_vram,used_vram,free_vram"
+    assert re.fullmatch(r"\d{10},1,90,65520,905,64615", rows[2])
+
+
+def test_rocm_smi_gets_the_time_before_each_row(node, tmp_path):
+    status, _ = node("ddp_1g1n", {"rocm-smi": ROCM_SMI}, {}, accelerator="amd")
+    assert status == [0]
+    assert (tmp_path / "told").read_text().splitlines()[0] == (
+        "--showmeminfo vram --showuse --showpower --csv"
+    )
+    header, *rows = (tmp_path / "gpu_memory_log.csv").read_text().splitlines()[:3]
+    assert header == (
+        "timestamp,device,GPU use (%),VRAM Total Memory (B),VRAM Total Used Memory (B)"
+    )
+    for gpu, row in enumerate(rows):
+        when, rest = row.split(",", 1)
+        assert abs(int(when) - time.time()) < 60
+        assert rest == f"card{gpu},7,68702699520,948961280"
+
+
+def test_no_amd_tool_is_said_and_costs_nothing_else(node):
+    status, (printed,) = node("ddp_1g1n", {}, {}, accelerator="amd")
+    assert status == [0]
+    assert "No amd-smi and no rocm-smi on node1: GPU memory is not logged.\n" in printed
+
+
+# ---- Data on the node's own disk --------------------------------------------------------
+
+
+def make_data(folder: Path) -> Path:
+    """A data set of one file, reached through a link, that nobody may write to."""
+    (folder / "real").mkdir(parents=True)
+    (folder / "real/a").write_text("one image\n")
+    data = folder / "tiny set"
+    data.mkdir()
+    (data / "train").symlink_to("../real")
+    data.chmod(0o555)
+    return data
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_data_is_copied_once_a_node_and_removed(node, tmp_path, launcher, is_packed):
+    source = make_data(tmp_path / "shared")
+    if is_packed:
+        with tarfile.open(tmp_path / "shared/tiny set.tar.gz", "w:gz", dereference=True) as packed:
+            packed.add(source, arcname=".")
+        source = tmp_path / "shared/tiny set.tar.gz"
+    status, printed = node(
+        "ddp_2g1n", {}, {"DATA_DIR": str(source)}, launcher=launcher, stage_data="$TMPDIR/disk"
+    )
+    copy = tmp_path / "disk/data_7_node1/tiny set"
+    assert set(status) == {0}, printed
+    assert len(printed) == (2 if launcher == "srun" else 1)
+    for text in printed:
+        assert f"sees {copy}\none image\n" in text
+    assert "".join(printed).count(f"Data: node1 copied {source} to {copy.parent} in ") == 1
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_failed_training_leaves_no_copy_and_keeps_its_status(node, tmp_path):
+    source = make_data(tmp_path / "shared")
+    variables = {"DATA_DIR": str(source), "STATUS": "7"}
+    status, _ = node("ddp_1g1n", {}, variables, stage_data="${TMPDIR}/disk")
+    assert status == [7]
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_data_that_cannot_be_copied_is_one_line_more(node, tmp_path):
+    status, (printed,) = node("ddp_1g1n", {}, {"DATA_DIR": "/no/such"}, stage_data="$TMPDIR/disk")
+    assert status == [1]
+    assert printed.splitlines()[1] == (
+        f"error: cannot copy /no/such to {tmp_path}/disk/data_7_node1 on node1; see stage_data"
+    )
+    assert "sees" not in printed
+
+
+def test_a_workload_without_data_copies_none(node, tmp_path):
+    status, (printed,) = node("ddp_1g1n", {}, {"DATA_DIR": ""}, stage_data="$TMPDIR/disk")
+    assert (status, "copied" in printed) == ([0], False)
+    assert not (tmp_path / "disk").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["$(touch canary)", "`touch canary`", "a b", "a;b", 'a"b', "a\nb", "", "~/x", "a&b"]
+)
+def test_stage_data_is_a_path_with_variables_only(value):
+    with pytest.raises(ValueError, match="should match pattern"):
+        Cluster(name="x", gpus_per_node=1, stage_data=value)
+
+
+def test_nothing_of_it_without_the_field():
+    cluster = Cluster(name="x", gpus_per_node=8)
+    text = render_job(plan_job("ddp_2g2n", MATRIX, cluster), cluster, ENVIRONMENT, "")
+    assert [word for word in ("$disk", "copy=", "DATA_DIR=$") if word in text] == []

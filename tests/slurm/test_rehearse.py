@@ -1,0 +1,157 @@
+"""The main job, `bash scripts/rehearse.sh`, in a copy of the checkout: a real Slurm, real data."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+REPO = Path(__file__).resolve().parents[2]
+SCALES = {      # folder: (job name, nodes, GPUs a node, label in the tables)
+    "baseline": ("ddp_1g1n", 1, 1, "1 GPU, 1 Node (baseline)"),
+    "multi_gpu/2_gpus": ("ddp_2g1n", 1, 2, "2 GPUs, 1 Node"),
+    "multi_node/2_nodes": ("ddp_2g2n", 2, 2, "2 Nodes"),
+}  # fmt: skip
+EVERY_SCALE = pytest.mark.parametrize("scale", SCALES)
+
+
+@pytest.fixture(scope="module")
+def rehearsal(slurm, tmp_path_factory) -> tuple[Path, str]:
+    """Run the rehearsal; returns (the copy of the checkout, what was printed)."""
+    copy = tmp_path_factory.mktemp("rehearsal") / "check out"
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(listing, cwd=REPO, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (REPO / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, copy / name)
+    (copy / ".venv").symlink_to(REPO / ".venv")
+    environment = os.environ | {"VIRTUAL_CLUSTER_NAME": "rehearse"}
+    done = subprocess.run(
+        ["bash", copy / "scripts/rehearse.sh"], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return copy, done.stdout
+
+
+def find_run(copy: Path, scale: str) -> tuple[Path, str]:
+    """The job's folder and the job's id."""
+    folder = copy / "rehearsal" / scale
+    (results,) = (folder / "results").iterdir()
+    return folder, results.name
+
+
+def load_epochs(copy: Path, scale: str) -> list[dict]:
+    folder, job = find_run(copy, scale)
+    return json.loads((folder / "results" / job / "training_metrics.json").read_text())["epochs"]
+
+
+@EVERY_SCALE
+def test_files_of_the_contract(rehearsal, scale):
+    folder, job = find_run(rehearsal[0], scale)
+    name, nodes, gpus, _ = SCALES[scale]
+    ends = [f"_node{k}" for k in range(nodes)] if nodes > 1 else [""]
+    assert [path.name for path in folder.glob("log/*.out")] == [f"{name}_{job}.out"]
+    assert sorted(path.name for path in (folder / "cpu_memory" / job).iterdir()) == [
+        f"cpu_memory_log{end}.txt" for end in ends
+    ]
+    ranks = range(nodes * gpus)
+    assert {path.name for path in (folder / "results" / job).iterdir()} == {
+        "run.json", "training_metrics.json", "RUN_COMPLETE.txt", "job_end.json",
+        *(f"rank{rank}_results_epoch{epoch}.json" for rank in ranks for epoch in range(3)),
+    }  # fmt: skip
+    end = json.loads((folder / "results" / job / "job_end.json").read_text())
+    assert end["exit_status"] == 0
+    assert end["elapsed_s"] > 5
+
+
+@EVERY_SCALE
+def test_run_json_holds_the_scale(rehearsal, scale):
+    folder, job = find_run(rehearsal[0], scale)
+    name, nodes, gpus, _ = SCALES[scale]
+    run = json.loads((folder / "results" / job / "run.json").read_text())
+    assert (run["nodes"], run["gpus_per_node"], run["world_size"]) == (nodes, gpus, nodes * gpus)
+    assert run["hosts"] == ["node1", "node2"][:nodes]  # rank 0 is on the head node
+    assert (run["slurm"]["job_id"], run["slurm"]["job_name"]) == (job, name)
+
+
+@EVERY_SCALE
+def test_cpu_log_saw_the_trainers(rehearsal, scale):
+    folder, job = find_run(rehearsal[0], scale)
+    for path in (folder / "cpu_memory" / job).iterdir():
+        rows = [line.split() for line in path.read_text().splitlines() if line[:1] != "#"]
+        assert len(rows) >= 2
+        assert max(float(row[2]) for row in rows) > 300  # MiB; srun itself has 9
+
+
+@EVERY_SCALE
+def test_digits_are_learnt(rehearsal, scale):
+    accuracies = [epoch["val_accuracy_global"] for epoch in load_epochs(rehearsal[0], scale)]
+    assert len(accuracies) == 3
+    assert accuracies == sorted(accuracies), "validation accuracy rises over the epochs"
+    assert accuracies[-1] >= (0.90 if scale == "baseline" else 0.70)
+
+
+def test_tables_are_filled_with_what_the_logs_say(rehearsal):
+    copy, printed = rehearsal
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
+    cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows}
+    for scale, (_, _, _, label) in SCALES.items():
+        folder, _ = find_run(copy, scale)
+        (log,) = folder.glob("log/*.out")
+        last = re.findall(
+            r"^Epoch \[3/3\].* \| Loss \(train, val\): (.+), .+"
+            r" \| Accuracy \(train, val\): (.+), .+ \| Throughput: (.+) img/s$",
+            log.read_text(), re.MULTILINE,
+        )  # fmt: skip
+        assert [tuple(cells[label][:3])] == last
+        assert cells[label][3].startswith("—")  # no nvidia-smi here
+        assert float(cells[label][9]) > 300  # CPU Peak (MiB)
+    assert cells["1 GPU, 1 Node (baseline)"][6] == "1.0×"
+    assert cells["1 Node (baseline)"][:3] == cells["1 GPU, 1 Node (baseline)"][:3]
+    first, second = (float(cells[SCALES[s][3]][2]) for s in ("baseline", "multi_gpu/2_gpus"))
+    assert cells["2 GPUs, 1 Node"][6] == f"{second / first:.2f}×"
+    assert float(cells["2 GPUs, 1 Node"][8]) == pytest.approx(50 * second / first, abs=0.06)
+    assert cells["8 GPUs, 1 Node"][0].startswith("— [")
+    assert "no run yet: cd rehearsal/multi_gpu/8_gpus && sbatch multi_gpu.slurm" in printed
+
+
+def test_committed_jobs_are_untouched_and_the_cluster_is_down(rehearsal):
+    copy, _ = rehearsal
+    for path in REPO.glob("experiments/**/*.slurm"):
+        assert path.read_bytes() == (copy / path.relative_to(REPO)).read_bytes()
+    assert not list((copy / "experiments").rglob("*.out"))
+    namespaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    assert "vs-rehearse-" not in namespaces
+
+
+def test_plots_are_there(rehearsal):
+    copy, _ = rehearsal
+    for name in ("speedup_chart.png", "efficiency_chart.png"):
+        assert (copy / "rehearsal/plots" / name).read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--al"],
+            "error: unknown option '--al'; there are --workload W, --all, --data DIR, --keep",
+        ),
+        (["--data"], "error: --data needs a folder"),
+        (["--data", "/no/such"], "error: /no/such is not a folder; make one with scripts/prepare"),
+        (["--data", "/tmp"], "error: no train/ and val/ in /tmp; make them with scripts"),
+        (["--workload", "gpt"], "error: --workload needs tinyimagenet, gpt2, translation or"),
+    ],
+)
+def test_wrong_option_is_one_line(args, message):
+    command = ["bash", REPO / "scripts/rehearse.sh", *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1

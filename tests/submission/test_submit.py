@@ -1,0 +1,393 @@
+"""submit.py: what it asks for, what it refuses, how it follows; test_submit_slurm.py has jobs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from profiles.repository import Repository
+from profiles.toml_model import ProfileError
+from scaling.runs.progress import Progress, read_progress
+from submission.ledger import Entry, append_entry, read_ledger
+from submission.slurm import FORGOTTEN, JobState, SlurmError, limit_to_hours
+from submission.tables_job import keep_queue_options, render_tables
+from submission.watching import read_our_states, watch
+from submit_command import REPO, render_short, run_submit
+
+CLUSTERS = REPO / "templates/clusters"
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Path:
+    """Job scripts of the profile tests/profiles/short.toml."""
+    return render_short(tmp_path / "jobs")
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like TinyImageNet from outside."""
+    for part in ("train", "val"):
+        (tmp_path / "tiny" / part).mkdir(parents=True)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "tiny"))
+    return tmp_path / "tiny"
+
+
+@pytest.mark.parametrize(
+    ("limit", "hours"),
+    [
+        ("30", 0.5),
+        ("30:00", 0.5),
+        ("01:30:00", 1.5),
+        ("2-00", 48),
+        ("2-12:00:00", 60),
+        ("1-06:30", 30.5),
+        ("90:30", 90.5 / 60),
+    ],
+)
+def test_time_limits_as_slurm_reads_them(limit, hours):
+    assert limit_to_hours(limit) == pytest.approx(hours)
+
+
+def test_dry_run_says_what_it_may_cost_and_submits_nothing(jobs):
+    done = run_submit("--all", "--dry-run", "--experiments", jobs, "--repeat", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == [
+        "ddp_1g1n", "1", "nodes", "x", "1", "GPUs", "00:30:00", "0.5", "GPU-hours",
+    ]  # fmt: skip
+    assert lines[-1] == "14 jobs, at most 43.0 GPU-hours"  # 2 x (1+2+4+8+4+8+16) x 0.5
+    assert not (jobs / "submitted.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("scales", "names"),
+    [
+        (["ddp_4g1n"], ["ddp_4g1n"]),
+        (["multi_node/4_nodes"], ["ddp_2g4n"]),
+        (["4_gpus", "baseline"], ["ddp_1g1n", "ddp_4g1n"]),
+        (["multi_gpu/*", "ddp_2g1n"], ["ddp_2g1n", "ddp_4g1n", "ddp_8g1n"]),
+        (["--all", "--max-gpus=4"], ["ddp_1g1n", "ddp_2g1n", "ddp_4g1n", "ddp_2g2n"]),
+        (["baseline", "--workload=tinyimagenet"], ["ddp_1g1n"]),
+    ],
+)
+def test_ways_to_name_a_scale(jobs, scales, names):
+    done = run_submit(*scales, "--dry-run", "--experiments", jobs)
+    assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == names
+
+
+def test_all_means_the_scales_that_were_rendered(jobs):
+    shutil.rmtree(jobs / "multi_gpu/8_gpus")
+    done = run_submit("--all", "--dry-run", "--experiments", jobs)
+    assert done.returncode == 0
+    assert done.stdout.startswith("left out: ddp_8g1n, which has no ")
+    assert done.stdout.splitlines()[-1].startswith("6 jobs, ")
+
+
+def test_log_folder_is_made_again(jobs):
+    shutil.rmtree(jobs / "baseline/log")
+    assert run_submit("baseline", "--dry-run", "--experiments", jobs).returncode == 0
+    assert (jobs / "baseline/log").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "warning"),
+    [
+        (shutil.rmtree, "{} is not visible from this machine; is it from the nodes?"),
+        (lambda data: (data / "val").rmdir(), "{} has no val, which tinyimagenet needs; make "),
+    ],
+)
+def test_data_that_cannot_be_seen_is_one_warning(jobs, data, spoil, warning):
+    spoil(data)
+    done = run_submit("--all", "--dry-run", "--experiments", jobs)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"warning: {warning.format(data)}")
+    assert done.stdout.count("warning") == 1
+
+
+def test_no_data_named_anywhere_is_a_warning(jobs, monkeypatch):
+    monkeypatch.delenv("DATA_DIR")
+    done = run_submit("baseline", "--dry-run", "--experiments", jobs)
+    assert done.stdout.startswith('warning: no data for workload "tinyimagenet": export DATA_DIR=')
+
+
+def spoil_script(jobs: Path) -> None:
+    script = jobs / "baseline/baseline.slurm"
+    script.write_text(script.read_text().replace("--time=00:30:00", "--time=00:10:00"))
+
+
+def replace_log(jobs: Path) -> None:
+    shutil.rmtree(jobs / "baseline/log")
+    (jobs / "baseline/log").touch()
+
+
+@pytest.mark.parametrize(
+    ("args", "spoil", "message"),
+    [
+        (["4_gpu"], None, 'no job matches the scale "4_gpu"; known: '),
+        (["baseline"], spoil_script, "baseline.slurm is not what its template and profile make"),
+        (["baseline"], lambda jobs: shutil.rmtree(jobs / "baseline"), "baseline.slurm is missing;"),
+        (["--all"], None, "not submitted; say --yes, or fewer scales"),
+        (["8_gpus", "--max-gpus=4"], None, "no scale is left; see --workload and --max-gpus"),
+        (["--watch"], None, "nothing submitted yet; name scales, or --all"),
+        (["--all", "--workload=tiny"], None, 'no workload "tiny" in experiments/matrix.toml; '),
+        (["baseline"], replace_log, "baseline/log cannot be made: File exists; a job without it"),
+    ],
+)
+def test_refusal_is_one_line(jobs, args, spoil, message):
+    if spoil:
+        spoil(jobs)
+    done = run_submit(*args, "--experiments", jobs)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (jobs / "submitted.jsonl").exists()
+
+
+def test_without_slurm_it_says_so(jobs, tmp_path):
+    done = run_submit("baseline", "--experiments", jobs, PATH=str(tmp_path))
+    assert done.stderr == "error: no sbatch here; run this on a login node of the cluster\n"
+
+
+# ---- The ledger -------------------------------------------------------------------------
+
+
+def test_ledger_keeps_every_job_in_order(tmp_path):
+    entries = [Entry(str(n), "ddp_1g1n", "baseline", 1, "2026-11-21T10:00:00Z") for n in (7, 8)]
+    for entry in entries:
+        append_entry(tmp_path, entry)
+    assert read_ledger(tmp_path) == entries
+
+
+def test_damaged_ledger_names_its_line(tmp_path):
+    (tmp_path / "submitted.jsonl").write_text('{"job_id": "1"}\n')
+    with pytest.raises(ProfileError, match=r"submitted\.jsonl: line 1 is no entry"):
+        read_ledger(tmp_path)
+
+
+# ---- Watching ---------------------------------------------------------------------------
+
+ENTRY = Entry("5", "ddp_1g1n", "baseline", 1, "")
+
+
+def watch_one(folder: Path, states: list, steps: list[Progress] | None = None) -> list[JobState]:
+    """Watch ENTRY; Slurm and the log give these answers one after the other."""
+    answers, progress = iter(states), iter(steps or [Progress()] * len(states))
+
+    def read_states(entries: list[Entry]) -> dict[str, JobState]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return {entry.job_id: answer for entry in entries}
+
+    return watch([ENTRY], folder, read_states, lambda *_: next(progress), interval_s=0)
+
+
+def read_lines(capsys) -> list[str]:
+    """What was printed, without the clock."""
+    return [line.split("  ", 1)[-1].strip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_watching_prints_states_epochs_and_the_end_of_a_failed_log(tmp_path, capsys):
+    steps = [[], ["Epoch [1/3] a"], ["Epoch [1/3] a", "Epoch [2/3] b"]]
+    tail = ["First cause: [disk] is full"]
+    last = watch_one(
+        tmp_path,
+        [JobState("PENDING", "Dependency"), JobState("RUNNING", ""), JobState("FAILED", "Non0")],
+        [Progress(Path("x.out"), lines, tail=tail) for lines in steps],
+    )
+    assert last == [JobState("FAILED", "Non0")]
+    assert read_lines(capsys) == [
+        "baseline             job 5  PENDING (Dependency)",
+        "Epoch [1/3] a",
+        "baseline             job 5  RUNNING",
+        "Epoch [2/3] b",
+        "baseline             job 5  FAILED",
+        "ddp_1g1n (job 5) ended as FAILED; the end of x.out:",
+        "First cause: [disk] is full",
+    ]
+
+
+def test_a_new_reason_to_wait_is_told_once(tmp_path, capsys):
+    waits = [JobState("PENDING", reason) for reason in ("Priority", "Priority", "Resources")]
+    watch_one(tmp_path, [*waits, JobState("COMPLETED", "")])
+    words = [line.partition("job 5  ")[2] for line in read_lines(capsys)]
+    assert words == ["PENDING (Priority)", "PENDING (Resources)", "COMPLETED"]
+
+
+def test_on_a_terminal_there_is_one_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    reason = "ReqNodeNotAvail, node[a,1-2]"
+    watch_one(
+        tmp_path,
+        [JobState("PENDING", reason), JobState("RUNNING", ""), JobState("COMPLETED", "")],
+        [
+            Progress(),
+            Progress(tmp_path / "x.out", ["a"], "1/3", "704.9 img/s"),
+            Progress(tmp_path / "x.out", ["a", "b", "c"], "3/3", "705.1 img/s"),
+        ],
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    lines = [line.split() for line in shown.splitlines() if "ddp_1g1n" in line]
+    assert lines[0] == ["ddp_1g1n", "5", "1", "PENDING", *f"({reason})".split()]
+    assert ["ddp_1g1n", "5", "1", "RUNNING", "1/3", "704.9", "img/s"] in lines
+    assert lines[-1] == ["ddp_1g1n", "5", "1", "COMPLETED", "3/3", "705.1", "img/s"]
+
+
+def test_slurm_may_be_silent_for_a_while(tmp_path, monkeypatch):
+    silence, running = SlurmError("squeue: Unable to contact slurm controller"), [RUNNING]
+    answers = [*running, silence, silence, JobState("COMPLETED", "")]
+    assert watch_one(tmp_path, answers)[0].state == "COMPLETED"
+    monkeypatch.setattr("submission.watching.PATIENCE", 2)
+    with pytest.raises(SlurmError, match="Unable to contact"):
+        watch_one(tmp_path, answers)
+    with pytest.raises(SlurmError):  # nothing known yet: most likely no cluster at all
+        watch_one(tmp_path, [silence])
+
+
+RUNNING = JobState("RUNNING", "")
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "state"), [(0, "COMPLETED"), (1, "FAILED"), (None, "UNKNOWN")]
+)
+def test_a_job_that_slurm_has_forgotten_is_judged_by_its_files(tmp_path, exit_status, state):
+    last = watch_one(tmp_path, [FORGOTTEN], [Progress(exit_status=exit_status)])
+    assert last[0].state == state
+
+
+def test_the_exit_status_is_that_of_the_last_attempt(tmp_path):
+    for attempt, status in [("7", 1), ("7.2", 0), ("7.10", 3), ("71", 9)]:
+        folder = tmp_path / "results" / attempt
+        folder.mkdir(parents=True)
+        (folder / "job_end.json").write_text(json.dumps({"exit_status": status, "elapsed_s": 1}))
+    assert read_progress(tmp_path, "7").exit_status == 3
+    assert read_progress(tmp_path, "8").exit_status is None
+    (tmp_path / "job_end_8.json").write_text('{"exit_status": 4}')  # of the tables' job
+    assert read_progress(tmp_path, "8").exit_status == 4
+
+
+def test_a_job_of_the_same_number_elsewhere_is_not_ours(tmp_path):
+    here, there = str(tmp_path / "baseline"), str(tmp_path / "other/baseline")
+    for folder, state in [(here, "RUNNING"), (there, "UNKNOWN"), ("", "RUNNING")]:
+        found = read_our_states(
+            tmp_path, lambda _, f=folder: {"5": JobState("RUNNING", "", f)}, [ENTRY]
+        )
+        assert found["5"].state == state
+
+
+def test_progress_of_a_log_that_is_being_written(tmp_path):
+    assert read_progress(tmp_path, "3") == Progress()
+    (tmp_path / "log").mkdir()
+    line = (
+        "Epoch [1/3] LR: 0.001000 | Loss (train, val): 5.149, 5.664 | "
+        "Accuracy (train, val): 2.16%, 0.98% | Throughput: 704.9 img/s"
+    )
+    (tmp_path / "log/ddp_1g1n_3.out").write_text(f"NCCL INFO\n{line}\nEpoch [2/3] LR: 0.0")
+    progress = read_progress(tmp_path, "3")
+    assert progress.epoch_lines == [line]
+    assert (progress.epochs, progress.throughput) == ("1/3", "704.9 img/s")
+
+
+# ---- The job that writes the tables -----------------------------------------------------
+
+
+def list_directives(cluster: str, with_gpu: bool = False) -> list[str]:
+    repository = Repository(REPO)
+    job = repository.plan("ddp_1g1n", cluster)
+    text = render_tables(repository, [job], cluster, REPO / "experiments", with_gpu)
+    return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("#SBATCH")]
+
+
+SMALL = [
+    *("--job-name=scaling_tables", "--output=%x_%j.out", "--time=00:10:00", "--nodes=1"),
+    *("--ntasks=1", "--cpus-per-task=1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ("virtual", SMALL),
+        ("lumi", [*SMALL, "--mem=4G", "--partition=small-g", "--account=project_YOUR_ACCOUNT"]),
+        ("perlmutter", [*SMALL, "--qos=regular", "--account=YOUR_ACCOUNT", "--constraint=gpu"]),
+        ("narval", [*SMALL, "--mem=4G", "--account=def-YOUR_ACCOUNT_gpu"]),
+    ],
+)
+def test_tables_wait_in_the_queue_of_a_one_gpu_job(cluster, expected):
+    assert list_directives(cluster) == expected
+
+
+@pytest.mark.parametrize(
+    ("cluster", "option"), [("virtual", "--gpus-per-node=1"), ("puhti", "--gres=gpu:v100:1")]
+)
+def test_tables_take_one_gpu_where_they_must(cluster, option):
+    assert set(list_directives(cluster, True)) - set(list_directives(cluster)) == {option}
+
+
+def test_tables_job_of_every_site_is_sound_shell(tmp_path):
+    repository, scripts = Repository(REPO), []
+    for cluster in sorted(path.stem for path in CLUSTERS.glob("*.toml")):
+        job = repository.plan("ddp_1g1n", cluster)
+        scripts.append(tmp_path / f"{cluster}.sh")
+        text = render_tables(repository, [job], cluster, tmp_path / "a b$(c)", True)
+        assert f"'{tmp_path}/a b$(c)'" in text
+        scripts[-1].write_text(text)
+    command = [SHELLCHECK, "--exclude=SC2016", *scripts]  # $() in single quotes is meant
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([], []),
+        (["--reservation=workshop", "--time=02:00:00"], ["--reservation=workshop"]),
+        (["-A", "me", "--mem", "4G"], ["--account=me"]),
+        (["-Ame", "--gres=gpu:4"], ["--account=me"]),
+        (["--account", "me", "-N2", "-p", "gpu"], ["--account=me", "--partition=gpu"]),
+    ],
+)
+def test_options_of_the_queue_reach_the_tables_too(given, kept):
+    assert keep_queue_options(given) == kept
+
+
+@pytest.fixture
+def picky_sbatch(tmp_path: Path) -> Path:
+    """A folder with an sbatch that, as some sites' job filters do, refuses jobs without GPUs.
+
+    The virtual cluster has no such filter; its words are those of a Slurm submit plugin.
+    """
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        "#!/bin/bash\nif grep -q -- --gpus-per-node=1; then exit 0; fi\n"
+        "echo 'sbatch: error: this partition is for GPU jobs' >&2\nexit 1\n"
+    )
+    sbatch.chmod(0o755)
+    return sbatch.parent
+
+
+def test_where_a_job_without_gpus_is_refused_the_tables_take_one(jobs, picky_sbatch):
+    path = f"{picky_sbatch}:{os.environ['PATH']}"
+    done = run_submit("baseline", "--after", "--dry-run", "--experiments", jobs, PATH=path)
+    words = "1 GPU, since without one Slurm says: sbatch: error: this partition is for GPU jobs"
+    assert done.stdout.splitlines()[-2].endswith(f"  asks for {words}")
+    assert done.stdout.endswith("1 job and the tables, at most 0.7 GPU-hours\n")  # + 10 minutes
+
+
+def test_dry_run_without_slurm_says_that_it_could_not_ask(jobs, tmp_path):
+    done = run_submit("baseline", "--after", "--dry-run", "--experiments", jobs, PATH=str(tmp_path))
+    line = done.stdout.splitlines()[-2]
+    assert line.startswith("scaling_tables     1 node x 1 CPU     00:10:00  asks for no GPU (no ")
+    assert line.endswith("and there is no sbatch to ask)")
+    assert done.stdout.endswith("1 job and the tables, at most 0.5 GPU-hours\n")
+    done = run_submit("baseline", "--after", "--no-tables", "--dry-run", "--experiments", jobs)
+    assert "tables" not in done.stdout

@@ -1,0 +1,97 @@
+"""--profile: a trace that a browser can read, and a table of the operators in the log."""
+
+import json
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from spiral_runs import load, run_spiral
+from training.profiling import SKIPPED, StepProfiler
+
+OPERATORS = {"aten::addmm", "aten::relu", "Optimizer.step#Adam.step"}
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """A training on two processes, both profiled for three steps: (its output, its workdir)."""
+    workdir = tmp_path_factory.mktemp("profile") / "results"
+    done = run_spiral(
+        workdir, "--epochs=1", "--limit-batches=20", "--profile=3", "--profile-ranks=0,1",
+        "--no-probe", processes=2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, workdir
+
+
+def read_operators(path) -> list[str]:
+    return [event["name"] for event in load(path)["traceEvents"] if "name" in event]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_trace_has_the_steps_operators(profiled, rank):
+    names = read_operators(profiled[1] / f"trace_rank{rank}.json")
+    assert set(names) >= OPERATORS
+    assert any("all_reduce" in name or "allreduce" in name for name in names)
+    # Three steps of four linear layers, and no more.
+    assert names.count("aten::addmm") == 3 * 4
+    assert len({name for name in names if name.startswith("ProfilerStep#")}) == 3
+
+
+def test_the_log_has_a_table_for_each_rank(profiled):
+    output, workdir = profiled
+    for rank in (0, 1):
+        assert f"Profile of rank {rank}, its trace is trace_rank{rank}.json:\n" in output
+    assert output.count("Self CPU time total") == 2
+    assert "aten::addmm" in output
+    assert "\r" not in output
+    assert not list(workdir.glob("*.tmp*"))
+    assert (workdir / "RUN_COMPLETE.txt").exists()
+
+
+@pytest.fixture
+def alone():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def profile(folder, *, asked: int, steps: int, ranks: list[int]) -> None:
+    profiler = StepProfiler(folder, asked, ranks, torch.device("cpu"))
+    for _ in range(steps):
+        torch.ones(3) + 1
+        profiler.end_step()
+    profiler.stop()
+    profiler.stop()  # a training that is cut off may call it again
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "recorded"),
+    [(4, 100, 4), (50, SKIPPED + 1 + 7, 7), (1, SKIPPED + 2, 1)],
+    ids=["as asked", "fewer than asked", "one"],
+)
+def test_as_many_steps_as_there_are(alone, tmp_path, capsys, asked, steps, recorded):
+    profile(tmp_path, asked=asked, steps=steps, ranks=[0])
+    names = read_operators(tmp_path / "trace_rank0.json")
+    assert names.count("aten::add") == recorded
+    assert capsys.readouterr().out.count("Profile of rank 0") == 1
+
+
+def test_a_training_too_short_to_profile_says_so(alone, tmp_path, capsys):
+    profile(tmp_path, asked=5, steps=SKIPPED, ranks=[0])
+    assert list(tmp_path.iterdir()) == []
+    line = capsys.readouterr().out
+    assert line.startswith("Profile of rank 0: nothing to show")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(("asked", "ranks"), [(0, [0]), (5, [1, 2])])
+def test_nobody_else_is_profiled(alone, tmp_path, capsys, asked, ranks):
+    profile(tmp_path, asked=asked, steps=20, ranks=ranks)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_a_trace_is_plain_json(alone, tmp_path):
+    profile(tmp_path, asked=1, steps=20, ranks=[0])
+    assert json.loads((tmp_path / "trace_rank0.json").read_text())["traceEvents"]
