@@ -79,11 +79,11 @@ class Repository:
         source = self.root / "scripts" / trainer
         if not source.is_file():
             return set()
-        # A module of another trainer's options (translation_arguments.py) is none of this one's.
+        # Options of another workload's package (training/translation/) are none of this one's.
         imported = source.read_text(encoding="utf-8")
-        modules = sorted((self.root / "scripts/training").rglob("*.py"))
-        others = [m for m in modules if m.stem.endswith("_arguments") and m.stem not in imported]
-        sources = [source, *(module for module in modules if module not in others)]
+        folder = self.root / "scripts/training"
+        packages = [path for path in sorted(folder.glob("*/")) if f"training.{path.name}" in imported]
+        sources = [source, *(m for path in (folder, *packages) for m in sorted(path.glob("*.py")))]
         known = set()
         for path in sources:
             text = path.read_text(encoding="utf-8")
