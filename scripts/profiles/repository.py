@@ -82,8 +82,8 @@ class Repository:
         # Options of another workload's package (training/translation/) are none of this one's.
         imported = source.read_text(encoding="utf-8")
         folder = self.root / "scripts/training"
-        packages = [path for path in sorted(folder.glob("*/")) if f"training.{path.name}" in imported]
-        sources = [source, *(m for path in (folder, *packages) for m in sorted(path.glob("*.py")))]
+        folders = [folder, *(p for p in folder.glob("*/") if f"training.{p.name}" in imported)]
+        sources = [source, *(module for path in folders for module in sorted(path.glob("*.py")))]
         known = set()
         for path in sources:
             text = path.read_text(encoding="utf-8")
