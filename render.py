@@ -12,39 +12,36 @@ python render.py --check                        do the files still say what they
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "scripts"))
 
+from common.console import run_command  # noqa: E402 - scripts/ must be on the path first
 
-def main() -> None:
+
+def main() -> int:
     args = parse_args()
     # Loading the profiles' schema takes a moment, which --help does without.
-    from profiles.toml_model import ProfileError
-
-    try:
-        render(args)
-    except ProfileError as problem:
-        sys.exit(f"error: {problem}")
-
-
-def render(args: argparse.Namespace) -> None:
-    """Do what the arguments say; raises ProfileError."""
-    from profiles.cluster import Cluster
-    from profiles.render_files import check_files, plan_jobs, print_jobs, remove_script, write_jobs
-    from profiles.repository import Repository
+    from profiles import (
+        Cluster,
+        Repository,
+        check_files,
+        plan_jobs,
+        print_jobs,
+        remove_script,
+        write_jobs,
+    )
 
     if args.schema:
         print(json.dumps(Cluster.model_json_schema(), indent=2))
-        return
+        return 0
     repository = Repository(REPO)
     names = repository.select(args.only, workload=args.workload)
     if args.check or args.diff:
         check_files(names, repository, args.to, args.cluster, must_hold=args.check)
-        return
+        return 0
     profile = args.cluster or repository.matrix.cluster
     jobs, misfits = plan_jobs(names, repository, profile)
     if misfits and not args.list and (not jobs or set(args.only).isdisjoint("*?[")):
@@ -57,6 +54,7 @@ def render(args: argparse.Namespace) -> None:
         print(f'left out: job "{name}": {misfit.reason}')
         if not args.list:
             remove_script(repository.script_of(name, args.to))
+    return 0
 
 
 def parse_args() -> argparse.Namespace:
@@ -93,5 +91,4 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # render.py --list | head
-    main()
+    run_command(main)

@@ -1,19 +1,30 @@
 #!/usr/bin/env python
 """Describe a Slurm cluster, draft its profile, ask it whether it takes the jobs, try two.
 
-Run it on a login node. Away from the cluster, save there what these commands print:
-scontrol show config, scontrol show partition, scontrol show node, sinfo (any format with a
-header), and, if you like, sacctmgr show associations, ip -brief address and env, as
-scontrol_show_config.txt, …, sinfo.txt, sacctmgr.txt, ip_address.txt and environment.txt.
+Run it on a login node. To use it elsewhere (--from DIR), save on the login node what exactly
+these commands print; other forms of them are refused, and each may be missing:
+
+    scontrol show config > scontrol_show_config.txt
+    scontrol show partition > scontrol_show_partition.txt
+    scontrol show node > scontrol_show_node.txt
+    sinfo --exact --format='%P|%a|%l|%L|%s|%h|%D|%T|%c|%z|%m|%G|%f|%N' > sinfo.txt
+    sacctmgr --parsable2 show associations user="$USER" \\
+        format=Cluster,Account,Partition,QOS > sacctmgr.txt
+    ip -brief address > ip_address.txt
+    env > environment.txt
 """
 
 import argparse
 import json
 import os
 import re
-import signal
 import sys
 from pathlib import Path
+
+from common.console import run_command
+from common.errors import UserError
+from common.signals import catch_signals
+from common.slurm_time import parse_time
 
 REPO = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -21,47 +32,34 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def main() -> int:
     arguments = parse_arguments()
+    if arguments.submit is not None:
+        return run_preflight(arguments)
     # Loading the profiles' schema takes a moment, which --help does without.
-    from doctor.detect_cluster import describe, detect
-    from doctor.detect_report import report
-    from doctor.detect_sources import DetectError, read_folder, run_commands
-    from profiles.toml_model import ProfileError
-    from submission.slurm import SlurmError
+    from doctor import describe_cluster, detect, read_folder, report_cluster, run_commands
 
-    try:
-        if arguments.submit is not None:
-            return fly_preflight(arguments)
-        folder = arguments.folder
-        facts = detect(read_folder(folder) if folder else run_commands())
-        if arguments.probe is not None:
-            return probe_profile(facts, arguments.probe)
-        if arguments.write is not None:
-            write_profile(facts, arguments.write)
-        elif arguments.json:
-            print(json.dumps(describe(facts), indent=2))
-        else:
-            print(report(facts), end="")
-            again = f" --from {folder}" if folder else ""
-            print(f"\nNext: python scripts/doctor.py{again} --write NAME, for a draft profile")
-    except (DetectError, ProfileError, SlurmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    folder = arguments.folder
+    facts = detect(read_folder(folder) if folder else run_commands())
+    if arguments.probe is not None:
+        return probe_profile(facts, arguments.probe)
+    if arguments.write is not None:
+        write_profile(facts, arguments.write)
+    elif arguments.json:
+        print(json.dumps(describe_cluster(facts), indent=2))
+    else:
+        print(report_cluster(facts), end="")
+        again = f" --from {folder}" if folder else ""
+        print(f"\nNext: python scripts/doctor.py{again} --write NAME, for a draft profile")
     return 0
 
 
 def write_profile(facts, name: str) -> None:
     """Write the draft profile NAME.toml and say what to do with it."""
-    from doctor.detect_draft import write_draft
-    from doctor.detect_text import count_seconds, parse_time
-    from doctor.detect_toml import save_draft
-    from profiles.matrix import load_matrix
+    from doctor import save_draft, write_draft
+    from profiles import load_matrix
 
     path = Path(name) if name.endswith(".toml") else REPO / f"templates/clusters/{name}.toml"
     matrix = load_matrix(REPO / "experiments/matrix.toml")
-    times = [job.time for job in matrix.jobs.values()]
-    longest = max(times, key=lambda time: count_seconds(parse_time(time)))
+    longest = max((job.time for job in matrix.jobs.values()), key=parse_time)
     save_draft(write_draft(facts, path.stem, longest), path)
     print(f"{path}: a draft; read it and fill in what stands last")
     print(f"Next: python scripts/doctor.py --probe {name}, on the login node")
@@ -69,88 +67,87 @@ def write_profile(facts, name: str) -> None:
 
 def probe_profile(facts, name: str) -> int:
     """Ask sbatch about every job of the profile; returns 1 when it refuses one."""
-    from doctor.detect_probe import format_verdicts, probe
-    from doctor.detect_script import list_overrides
-    from profiles.cluster import load_cluster
-    from profiles.matrix import load_matrix
-    from profiles.render_job import make_environment
+    from doctor import format_results, list_overrides, probe
+    from profiles import load_cluster, load_matrix, make_environment
 
     cluster = load_cluster(name, REPO / "templates/clusters")
     matrix = load_matrix(REPO / "experiments/matrix.toml")
-    templates = make_environment(REPO / "templates")
-    verdicts = probe(cluster, matrix, templates, facts.partitions)
+    results = probe(cluster, matrix, make_environment(REPO / "templates"), facts.partitions)
     for line in list_overrides():
         print(f"look    {line}")
-    print(format_verdicts(verdicts), end="")
-    refused = sum(verdict.refused is not None for verdict in verdicts)
-    if refused:
+    print(format_results(results), end="")
+    if any(result.refused is not None for result in results):
         print(f"Next: change {name} as the remarks say, then probe again")
         return 1
     print(f"Next: python render.py --cluster {name}")
     return 0
 
 
-def fly_preflight(arguments: argparse.Namespace) -> int:
+def run_preflight(arguments: argparse.Namespace) -> int:
     """Run the preflight jobs of a profile and print what they found; returns 1 on any FAIL."""
-    from doctor.detect_script import list_overrides
-    from doctor.preflight_flight import fly, settle
-    from doctor.preflight_report import describe, find_status, format_table, judge
+    from doctor import (
+        collect_files,
+        describe_preflight,
+        find_status,
+        format_table,
+        judge_preflight,
+        list_overrides,
+        run_preflights,
+    )
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: its jobs are cancelled
+    catch_signals()  # whatever stops this, its jobs are cancelled
     out = sys.stderr if arguments.json else sys.stdout
 
     def say(line: str) -> None:
         print(line, file=out, flush=True)
 
-    cluster, flights = prepare_flights(arguments, say)
+    cluster, preflights = prepare_preflights(arguments, say)
     for line in list_overrides():
         say(f"look    {line}")
-    fly(flights, REPO, arguments.timeout * 60, say)
+    run_preflights(preflights, REPO, arguments.timeout * 60, say)
     shown, status = [], 0
-    for flight in flights:
-        files, (log, cause) = settle(flight), read_log(flight.log)
-        verdicts = judge(flight, cluster, files, log, cause)
+    for preflight in preflights:
+        files, (log, cause) = collect_files(preflight), read_log(preflight.log)
+        verdicts = judge_preflight(preflight, cluster, files, log, cause)
         status |= find_status(verdicts)
-        shown.append(describe(flight, verdicts))
-        say(f"\n{format_table(flight, verdicts)}".rstrip("\n"))
+        shown.append(describe_preflight(preflight, verdicts))
+        say(f"\n{format_table(preflight, verdicts)}".rstrip("\n"))
     if arguments.json:
         print(json.dumps({"profile": cluster.name, "status": status, "jobs": shown}, indent=2))
-    again = "mend what is not ok, then run this again"
+    again = "fix what is not ok, then run this again"
     say(f"\nNext: {again if status else 'python scripts/submit.py baseline --watch'}")
     return status
 
 
-def prepare_flights(arguments: argparse.Namespace, say) -> tuple:
+def prepare_preflights(arguments: argparse.Namespace, say) -> tuple:
     """Load the profile and write its preflight jobs; returns (cluster, jobs)."""
-    from doctor.preflight_job import prepare
-    from profiles.matrix import DoesNotFit
-    from profiles.repository import Repository
+    from doctor import prepare_preflight
+    from profiles import DoesNotFit, Repository
 
     repository = Repository(REPO)
     cluster = repository.load_profile(arguments.submit or repository.matrix.cluster)
-    flights, misfit = [], None
+    preflights, misfit = [], None
     for nodes in (1, 2):
         try:
-            flights.append(
-                prepare(nodes, repository.matrix, cluster, repository.templates,
-                        arguments.to, arguments.gpus)
+            preflights.append(
+                prepare_preflight(nodes, repository.matrix, cluster, repository.templates,
+                                  arguments.to, arguments.gpus)
             )  # fmt: skip
         except DoesNotFit as error:
             say(f"left out: {str(error).removesuffix('; edit experiments/matrix.toml')}")
             misfit = error
-    if not flights:
+    if not preflights:
         raise misfit
-    return cluster, flights
+    return cluster, preflights
 
 
 def read_log(path: Path) -> tuple:
-    """Read a job's log: its end as text, and why the job failed; (None, None) where none is."""
-    from common.errors import UserError
-    from doctor.preflight_report import Cause
-    from scaling.read.slurm_log import read_log_evidence
+    """Read a job's log: its end as text, and why the job failed; (None, None) without a log."""
+    from doctor import Cause
+    from scaling.read.job_log import read_job_log
 
     try:
-        cause, _ = read_log_evidence(path)
+        cause = read_job_log(path).cause
         text = path.read_text(encoding="utf-8", errors="replace")[-(1 << 20) :]
     except (OSError, UserError):
         return None, None
@@ -176,9 +173,9 @@ def parse_arguments() -> argparse.Namespace:
         "--submit", nargs="?", const="", metavar="NAME|FILE",
         help=f"{text} (default: the matrix's cluster)",
     )  # fmt: skip
-    text = "with --submit: cancel what has not ended after so many minutes (default: 30)"
+    text = "with --submit: cancel jobs that have not ended after MIN minutes (default: 30)"
     add("--timeout", type=float, default=30, metavar="MIN", help=text)
-    text = "with --submit: GPUs a node (default: the most that a job of the matrix takes)"
+    text = "with --submit: GPUs per node (default: the most that a job of the matrix takes)"
     add("--gpus", type=int, metavar="N", help=text)
     text = "with --submit: write the jobs to DIR, which all nodes must see (default: preflight)"
     add("--to", type=Path, metavar="DIR", default=Path(os.path.relpath(REPO / "preflight")),
@@ -200,5 +197,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    sys.exit(main())
+    run_command(main)

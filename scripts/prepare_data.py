@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Download, convert or synthesise the data of a workload; one subcommand a workload.
+"""Download, convert or synthesise the data of a workload; one subcommand per workload.
 
     python scripts/prepare_data.py tinyimagenet --digits DIR       rehearsal: real, small, offline
     python scripts/prepare_data.py tinyimagenet --download DIR     the 200 classes of the workshop
@@ -17,12 +17,10 @@ import argparse
 import os
 import sys
 
+from common.console import run_command
 from common.errors import UserError
-from preparation import gpt2, tinyimagenet, translation
-from preparation.errors import explain_os_error
-from preparation.signals import catch_signals
-
-WORKLOADS = (tinyimagenet, gpt2, translation)
+from common.signals import catch_signals
+from preparation import WORKLOADS, explain_os_error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,4 +63,4 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -21,35 +21,42 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from common.console import run_command
+from common.errors import UserError
+
 REPO = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
     args = parse_args()
     # Loading the profiles' schema takes a moment, which --help does without.
-    from common.errors import UserError
-    from profiles.toml_model import ProfileError
-    from submission.slurm import SlurmError
-    from submission.submit import cancel
+    from submission import cancel
 
     try:
         if args.cancel:
             cancel(args.experiments)
             return 0
         return submit_and_watch(args)
-    except (ProfileError, UserError, SlurmError) as problem:
-        sys.exit(f"error: {problem}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped watching; to end jobs that still run: scripts/submit.py --cancel")
+        print("\nstopped watching; to end jobs that still run: scripts/submit.py --cancel",
+              file=sys.stderr)  # fmt: skip
+        raise
 
 
 def submit_and_watch(args: argparse.Namespace) -> int:
     """Submit the scales that are asked for, and follow the ledger's jobs with --watch."""
-    from profiles.repository import Repository
-    from profiles.toml_model import ProfileError
-    from submission.ledger import read_ledger
-    from submission.submit import announce, ask, check_jobs, count_gpu_hours, plan, submit
-    from submission.tables_job import keep_queue_options, plan_tables
+    from profiles import Repository
+    from submission import (
+        announce,
+        ask,
+        check_jobs,
+        count_gpu_hours,
+        keep_queue_options,
+        plan,
+        plan_tables,
+        read_ledger,
+        submit,
+    )
 
     if args.scales:
         repository = Repository(REPO)
@@ -67,15 +74,14 @@ def submit_and_watch(args: argparse.Namespace) -> int:
     else:
         entries = read_ledger(args.experiments)
         if not entries:
-            raise ProfileError("nothing submitted yet; name scales, or --all")
+            raise UserError("nothing submitted yet; name scales, or --all")
     return follow(entries, args) if args.watch else 0
 
 
 def follow(entries: list, args: argparse.Namespace) -> int:
     """Show the jobs' states and progress until all have ended; returns 1 when any has failed."""
-    from scaling.runs.progress import read_progress
-    from submission.slurm import read_states
-    from submission.watching import read_our_states, watch
+    from scaling.read.progress import read_progress
+    from submission import read_our_states, read_states, watch
 
     read = partial(read_our_states, args.experiments, read_states)
     states = watch(entries, args.experiments, read, read_progress, args.interval)
@@ -98,13 +104,8 @@ def parse_args() -> argparse.Namespace:
     add("--no-tables", action="store_true", help="with --after: without the job for the tables")
     add("--dry-run", action="store_true", help="submit nothing; show what would be")
     add("--watch", action="store_true", help="follow the jobs to their end")
-    add(
-        "--interval",
-        type=float,
-        default=10,
-        metavar="S",
-        help="seconds between looks (default: 10)",
-    )
+    add("--interval", type=float, default=10, metavar="S",
+        help="seconds between looks (default: 10)")  # fmt: skip
     add("--ask-above", type=float, default=10, metavar="H",
         help="ask before more than H GPU-hours (default: 10)")  # fmt: skip
     add("--yes", action="store_true", help="do not ask")
@@ -130,4 +131,4 @@ def split_at_dashes(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

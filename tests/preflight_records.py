@@ -2,7 +2,7 @@
 
 import copy
 
-from doctor.preflight_verdict import Asked
+from doctor.verdicts import Asked
 
 GIB = 1024
 H100 = "NVIDIA H100 80GB HBM3"

@@ -1,31 +1,28 @@
 """Saved outputs of clusters that were never there, and what the doctor finds in them."""
 
-import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
-from doctor.detect_cluster import describe, detect
-from doctor.detect_draft import write_draft
-from doctor.detect_sources import (
-    read_folder,
-)
+from doctor import describe_cluster, detect, read_folder, write_draft
+from in_process import run_script
 
 REPO = Path(__file__).resolve().parent.parent
 DUMPS = REPO / "tests/slurm_dumps"
 SHAPES = sorted(path.name for path in DUMPS.iterdir())
+SINFO_HEADER = (
+    "PARTITION|AVAIL|TIMELIMIT|DEFAULTTIME|JOB_SIZE|OVERSUBSCRIBE|NODES|STATE|CPUS|S:C:T|MEMORY"
+    "|GRES|AVAIL_FEATURES|NODELIST"
+)
 
 
 def doctor(*args, **variables: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPO / "scripts/doctor.py", *args]
-    environment = os.environ | variables
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return run_script("scripts/doctor.py", *args, **variables)
 
 
 def read_shape(shape: str) -> dict:
     """What is found in a saved shape: its partitions by name, and the rest."""
-    found = describe(detect(read_folder(DUMPS / shape)))
+    found = describe_cluster(detect(read_folder(DUMPS / shape)))
     return found | {"partitions": {place["name"]: place for place in found["partitions"]}}
 
 

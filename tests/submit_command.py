@@ -1,9 +1,10 @@
 """Runs scripts/submit.py, for the tests of it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from in_process import run_script
 
 REPO = Path(__file__).resolve().parent.parent
 SHORT = "tests/profiles/short.toml"
@@ -17,9 +18,4 @@ def render_short(folder: Path, profile: str | Path = SHORT) -> Path:
 
 
 def run_submit(*args: object, **variables: str) -> subprocess.CompletedProcess:
-    # From the checkout's top, as the profile's path in the scripts' headers is relative to it.
-    return subprocess.run(
-        [sys.executable, "scripts/submit.py", *map(str, args)],
-        cwd=REPO, env=os.environ | variables, capture_output=True, text=True, check=False,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    return run_script("scripts/submit.py", *args, **variables)

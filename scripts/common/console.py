@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,19 @@ STOPPED, PIPE_CLOSED = 130, 141  # as a shell shows Ctrl-C and a reader that has
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Exit with what main returns; quietly on Ctrl-C, and when `| head` has read enough."""
+    """Exit with what main returns; quietly on Ctrl-C, and when `| head` has read enough.
+
+    A UserError becomes one line on stderr and status 1.
+    """
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
         status = main()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        status = STOPPED
+    except UserError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt as error:  # see common.signals, which gives it the signal's number
+        status = 128 + error.args[0] if error.args else STOPPED
     except BrokenPipeError:
         # What is still buffered has no reader; Python would complain of it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,10 +49,27 @@ def put_out(make_text: Callable[[], str], output: Path | None) -> int:
 
 def printable(text: object) -> str:
     """Return text as one printable line: no control characters, no lone surrogates."""
-    return "".join(c if c.isprintable() else " " for c in str(text)).strip()
+    line = str(text)
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else " " for c in line)
+    return line.strip()
 
 
 def shorten(text: str, limit_chars: int = 200) -> str:
     """Return text as one line of at most `limit_chars` characters, the cut marked with …"""
     line = " ".join(printable(text).split())
     return line if len(line) <= limit_chars else line[: limit_chars - 1].rstrip() + "…"
+
+
+class Progress:
+    """Says on stderr how far a long step is: live on a terminal, every 10 s in a log."""
+
+    def __init__(self, what: str, unit: str):
+        self.what, self.unit, self.live = what, unit, sys.stderr.isatty()
+        self.shown_s = time.monotonic()
+
+    def show(self, done: float, total: float) -> None:
+        if time.monotonic() - self.shown_s > (0.2 if self.live else 10):
+            self.shown_s = time.monotonic()
+            text = f"{self.what}: {done:,.0f} of {total:,.0f} {self.unit}"
+            print(text, end="\x1b[K\r" if self.live else "\n", file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
 """Write a file whole or not at all."""
 
 import errno
+import json
+import math
 import os
 import stat
 import tempfile
@@ -9,11 +11,12 @@ from pathlib import Path
 from common.errors import UserError
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, fix: str = "") -> None:
     """Write text to path so that no reader ever meets half of it.
 
     A temporary file beside it is synced and renamed; the file that was there stays when
-    anything fails. Raises UserError, in one line, when path cannot be written.
+    anything fails. Raises UserError, in one line, when path cannot be written; `fix` is what to
+    do about it where the disk is not full.
     """
     path = Path(path)
     try:
@@ -27,7 +30,21 @@ def write_whole(path: Path, text: str) -> None:
             raise PermissionError(errno.EACCES, "it is write-protected")
         _replace(target, text)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise UserError(explain_failed_write(path, error, fix)) from error
+
+
+def write_json(path: Path, data: dict, fix: str = "") -> None:
+    """Write data as indented JSON with write_whole. JSON has no NaN: such numbers become null."""
+    text = json.dumps(replace_nan(data), indent=2, allow_nan=False)
+    write_whole(path, text + "\n", fix)
+
+
+def explain_failed_write(path: Path, error: Exception, fix: str = "") -> str:
+    """One line for a file that could not be written: what, why, and what to do."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space"
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return f"{path}: cannot be written: {reason}" + (f"; {fix}" if fix else "")
 
 
 def _replace(target: Path, text: str) -> None:
@@ -51,3 +68,14 @@ def _usual_mode(target: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def replace_nan(value):
+    """Replace every float that is not finite by None, in nested dicts and lists."""
+    if isinstance(value, dict):
+        return {key: replace_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [replace_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

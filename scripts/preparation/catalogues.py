@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.console import Progress
 from common.errors import UserError
-from preparation.progress import Progress
 from preparation.texts import explain_unreadable, find_files, is_folder
 
 
@@ -124,4 +124,4 @@ def open_catalogue(path: Path):
         return polib.pofile(str(path))
     except (OSError, ValueError, LookupError, struct.error) as error:
         reason = str(error).replace(str(path), "").strip() or type(error).__name__
-        raise UserError(f"{path} is no gettext catalogue ({reason}); leave it out") from None
+        raise UserError(f"{path} is not a gettext catalogue ({reason}); leave it out") from None

@@ -2,23 +2,34 @@
 
 import argparse
 import json
+import re
+import sys
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from common.console import Progress
 from common.errors import UserError
 from preparation.bpe import (
+    GPT2_SHA256,
+    GPT2_URL,
+    MAX_VOCAB_SIZE,
     count_vocabulary,
+    fetch_gpt2_tokenizer,
     measure_vocabulary,
     read_tokenizer,
     train_bpe,
     write_tokenizer,
 )
-from preparation.gpt2_vocabulary import GPT2_SHA256, GPT2_URL, fetch_gpt2_tokenizer
-from preparation.hashes import hash_files, hash_texts
 from preparation.options import Option, add_options, http_url, read_settings, whole_number
-from preparation.progress import Progress
-from preparation.publish import Contents, describe_left_out, publish
+from preparation.publish import (
+    Contents,
+    describe_left_out,
+    hash_files,
+    hash_texts,
+    publish,
+)
 from preparation.texts import (
     Document,
     Survey,
@@ -30,11 +41,14 @@ from preparation.texts import (
     survey_files,
     survey_texts,
 )
-from preparation.token_file import MAX_VOCAB_SIZE, write_tokens
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB_SIZE = 50_257  # GPT-2's own; the 124,439,808 parameters of GPT-2 small count on it
 SPLIT_FILES = {"train": "train_small.bin", "val": "val_small.bin"}
+PIECE_CHARACTERS, BATCH_CHARACTERS = 2**18, 2**22  # encoded on all cores, a batch at a time
+# Between a line's end and a character that is not a space no token ever spans: cutting there, and
+# only there, leaves the tokens as they were.
+LINE_START = re.compile(r"(?<=\n)(?=\S)")
 
 OPTIONS = (
     Option("url", ("gpt2-tokenizer",), http_url, "URL", GPT2_URL, "folder of GPT-2's two files"),
@@ -186,3 +200,56 @@ def describe_tokens(record: dict) -> str:
     source += describe_left_out(record["left_out_files"])
     train, val = f"{record['train_tokens']:,} train", f"{record['val_tokens']:,} val tokens"
     return f"{source}, vocabulary {record['vocab_size']:,}, {train} and {val}"
+
+
+# ---- Token files: no header, two bytes per token, to be memory-mapped ------------------
+
+
+def write_tokens(
+    path: Path, documents: list[Document], tokenizer, end_id: int, progress: Progress
+) -> None:
+    """Write the tokens of each document and end_id behind it, as little-endian uint16.
+
+    What reads like a special token in a text is ordinary text: end_id is nowhere else.
+    """
+    tokenizer.encode_special_tokens = True
+    done, total = 0, sum(each.stop - each.start for each in documents)
+    with path.open("wb") as file:
+        for batch in batch_pieces(documents):
+            texts = [text for text, _ in batch]
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            for (text, is_last), encoding in zip(batch, encodings, strict=True):
+                file.write(pack_ids(encoding.ids + [end_id] * is_last))
+                done += len(text.encode())
+            progress.show(done / 1e6, total / 1e6)
+
+
+def batch_pieces(documents: list[Document]) -> Iterator[list[tuple[str, bool]]]:
+    """Yield batches of (piece of a document, whether it is the document's last)."""
+    batch, characters = [], 0
+    for document in documents:
+        *pieces, last = cut_pieces(read_text(document))
+        for piece, is_last in [*((each, False) for each in pieces), (last, True)]:
+            batch.append((piece, is_last))
+            characters += len(piece)
+            if characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def cut_pieces(text: str, size: int = PIECE_CHARACTERS) -> list[str]:
+    """Cut a long text where a line begins, at the first such place after size characters."""
+    pieces, start = [], 0
+    while found := LINE_START.search(text, start + size):
+        pieces.append(text[start : found.start()])
+        start = found.start()
+    return [*pieces, text[start:]]
+
+
+def pack_ids(ids: list[int]) -> bytes:
+    packed = array("H", ids)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()

@@ -52,7 +52,8 @@ def whole_number(least: int, most: int = 1_000_000) -> Callable[[str], int]:
 
     def convert(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+            why = f"{text!r} is not a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(why)
         return int(text)
 
     return convert

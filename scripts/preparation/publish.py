@@ -1,10 +1,12 @@
 """Any data set: there whole, with dataset.json to say where it came from, or not at all."""
 
+import errno
+import hashlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +72,7 @@ def find_existing(target: Path, identity: dict, contents: Contents) -> str | Non
     if held != identity:
         raise UserError(f"{target} holds other data ({list_facts(held)}); {way_out}")
     if record != identity | contents.count(target):
-        what = f"{target} has lost or won {contents.things} since it was made"
+        what = f"{target} has lost or gained {contents.things} since it was made"
         raise UserError(f"{what}; {way_out}")
     return f"{target} is already there: {contents.describe(record)}"
 
@@ -96,3 +98,28 @@ def list_facts(facts: dict) -> str:
         list_facts(value) if isinstance(value, dict) else f"{key} {value}"
         for key, value in facts.items()
     )
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    """Return the sha256 of the texts one behind the other, in hexadecimal digits."""
+    total = hashlib.sha256()
+    for text in texts:
+        total.update(text.encode())
+    return total.hexdigest()
+
+
+def hash_files(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of each file in root, by its name."""
+    sums = {}
+    for name in names:
+        with (root / name).open("rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def explain_os_error(error: OSError, target: Path) -> str:
+    """Return one line for a failed write to target: what failed and what to do."""
+    where, reason = error.filename or target, error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space for {target} ({reason}); free some, or choose a DIR on another disk"
+    return f"cannot write {where} ({reason}); choose a DIR in a folder that you may write to"

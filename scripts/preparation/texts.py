@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from common.console import Progress
 from common.errors import UserError
-from preparation.progress import Progress
 
 VAL_EVERY = 14  # one document of so many is validated on: about 7 %
 # Beside the standard library's own modules, in its folder.
@@ -165,7 +165,7 @@ def refuse_unreadable(error: OSError) -> None:
 
 
 def explain_unreadable(path: str | Path, error: OSError) -> UserError:
-    return UserError(f"cannot read {path} ({error.strerror}); mend that, or leave it out")
+    return UserError(f"cannot read {path} ({error.strerror}); fix that, or leave it out")
 
 
 def is_utf8(content: bytes) -> bool:

@@ -8,28 +8,19 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from common.errors import UserError
 from profiles.container import Container
-from profiles.rules import (
-    CountRule,
-    Expected,
-    Launcher,
-    LauncherRule,
-    Limit,
-    Master,
-    Rule,
-    TextRule,
-    TimeRule,
-)
 from profiles.toml_model import (
     Argument,
     Directive,
     EnvName,
+    Interface,
     MarginS,
     Name,
     Options,
-    ProfileError,
     ShellLine,
     ShellPath,
+    Span,
     Strict,
     Text,
     TimeLimit,
@@ -38,8 +29,10 @@ from profiles.toml_model import (
     name_nearest,
     parse_model,
     read_toml,
+    span_holds,
 )
 
+Launcher = Literal["torchrun", "srun"]
 GpuRequest = Literal["gpus", "gpus-per-node", "gres", "gpus-per-task", "srun"]
 Value = TypeVar("Value", str, int)
 LOCAL_KEYS = {
@@ -53,6 +46,83 @@ LOCAL_KEYS = {
     "setup",
     "container",
 }
+
+# ---- Values that depend on a job's size, and small tables ------------------------------
+
+
+class Scales(Strict):
+    """Conditions on a job: it must meet each one that is given. `"1-4"`, `"8+"` or `"2"`."""
+
+    gpus_per_node: Span | None = None
+    nodes: Span | None = None
+
+    def hold(self, nodes: int, gpus_per_node: int) -> bool:
+        """Say whether a job of `nodes` x `gpus_per_node` GPUs is meant."""
+        return span_holds(self.nodes, nodes) and span_holds(self.gpus_per_node, gpus_per_node)
+
+
+class Rule(Scales):
+    """A value for some scales; the first rule that holds wins, one without conditions always."""
+
+    use: Directive
+
+
+class TimeRule(Scales):
+    """A time limit for some scales."""
+
+    use: TimeLimit
+
+
+class TextRule(Scales):
+    """The value of an environment variable for some scales."""
+
+    use: Text
+
+
+class CountRule(Scales):
+    """A number for some scales."""
+
+    use: Annotated[int, Field(ge=1)]
+
+
+class LauncherRule(Scales):
+    """A launcher for some scales."""
+
+    use: Launcher
+
+
+class Limit(Scales):
+    """Scales that the site forbids, and its words for why."""
+
+    because: Text
+
+
+class Master(Strict):
+    """How to name the address at which ranks of several nodes meet: one of these."""
+
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
+    interface: Interface | None = None
+    command: ShellLine | None = None
+    lookup: bool = False  # of a name with a suffix: its address instead
+
+    @model_validator(mode="after")
+    def name_one(self) -> "Master":
+        if sum(value is not None for value in (self.suffix, self.interface, self.command)) != 1:
+            raise ValueError("takes one of suffix, interface and command")
+        if self.lookup and self.suffix is None:
+            raise ValueError("looks up names with a suffix only; give suffix, or drop lookup")
+        return self
+
+
+class Expected(Strict):
+    """What a job reached before on this cluster, for the tables to compare with."""
+
+    throughput: float = Field(gt=0, description="global, in the workload's unit")
+    tolerance_pct: float = Field(gt=0, le=100)
+    source: Text = Field(description="who measured it, when, with what")
+
+
+# ---- The profile -----------------------------------------------------------------------
 
 
 class Cluster(Strict):
@@ -76,7 +146,7 @@ class Cluster(Strict):
     reservation: Directive | list[Rule] | None = None
     exclusive: bool = Field(False, description="--exclusive: no other job on the nodes")
     time: TimeLimit | list[TimeRule] | None = Field(None, description="instead of the matrix's")
-    extra_sbatch: list[Argument] = Field([], description="further directives, as they stand")
+    extra_sbatch: list[Argument] = Field([], description="further directives, unchanged")
     omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]] = (
         Field([], description="directives that the site refuses or does without")
     )
@@ -92,11 +162,11 @@ class Cluster(Strict):
     )
     hint: Directive | None = Field(None, description="--hint=nomultithread")
     threads_per_core: int | None = Field(None, ge=1, description="--threads-per-core")
-    mem: Directive | list[Rule] | None = Field(None, description="--mem, memory a node")
+    mem: Directive | list[Rule] | None = Field(None, description="--mem, memory per node")
     mem_per_gpu: Directive | list[Rule] | None = Field(None, description="--mem-per-gpu")
 
     launcher: Launcher | list[LauncherRule] = Field(
-        "torchrun", description="one task a node with torchrun, or one task a GPU without"
+        "torchrun", description="one task per node with torchrun, or one per GPU without"
     )
     torchrun_args: list[Word] = Field([], description="for torchrun")
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
@@ -153,10 +223,10 @@ def load_cluster(name_or_file: str, folder: Path) -> Cluster:
     """Load the profile `name_or_file`: a name in `folder` (templates/clusters) or a path to a file.
 
     What is personal (account, reservation, paths) may lie in NAME.local.toml beside it, which git
-    ignores. Raises ProfileError naming the nearest profile when there is none of that name.
+    ignores. Raises UserError naming the nearest profile when there is none of that name.
     """
     if not name_or_file.isprintable():  # it becomes part of each script's header
-        raise ProfileError(f"the profile {name_or_file!r} has a control character in its path")
+        raise UserError(f"the profile {name_or_file!r} has a control character in its path")
     if name_or_file.endswith(".toml"):
         path = Path(name_or_file)
         shown = name_or_file
@@ -168,7 +238,7 @@ def load_cluster(name_or_file: str, folder: Path) -> Cluster:
                 file.stem for file in folder.glob("*.toml") if not file.stem.endswith(".local")
             )
             hint = name_nearest(name_or_file, known)
-            raise ProfileError(f'no cluster "{name_or_file}" in templates/clusters; {hint}')
+            raise UserError(f'no cluster "{name_or_file}" in templates/clusters; {hint}')
     facts = read_toml(path, shown)
     local = path.with_name(f"{path.stem}.local.toml")
     if local.is_file():
@@ -176,12 +246,11 @@ def load_cluster(name_or_file: str, folder: Path) -> Cluster:
         mine = read_toml(local, shown_local)
         if foreign := sorted(set(mine) - LOCAL_KEYS):
             allowed = ", ".join(sorted(LOCAL_KEYS))
-            raise ProfileError(
-                f'{shown_local}: "{foreign[0]}" is no personal key; known: {allowed}'
-            )
+            why = f'"{foreign[0]}" is not a personal key; known: {allowed}'
+            raise UserError(f"{shown_local}: {why}")
         facts = merge_toml(facts, mine)
         shown = f"{shown} with {local.name}"
     cluster = parse_model(facts, Cluster, shown)
     if cluster.name != path.stem:
-        raise ProfileError(f'{shown}: name = "{cluster.name}" must be "{path.stem}", as the file')
+        raise UserError(f'{shown}: name = "{cluster.name}" must be "{path.stem}", as the file')
     return cluster

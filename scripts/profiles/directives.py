@@ -39,10 +39,10 @@ def ask_requeue(job: Job) -> list[Line]:
 
 
 def request_nodes(job: Job, cluster: Cluster) -> list[Line]:
-    """Nodes and tasks: one launcher a node that starts a process a GPU, or one task a GPU."""
-    comment = "one launcher a node; torchrun starts a process a GPU"
+    """Nodes and tasks: one launcher per node, which starts a process per GPU, or a task per GPU."""
+    comment = "one launcher per node; torchrun starts one process per GPU"
     if job.launcher == "srun":
-        comment = "one task a GPU"
+        comment = "one task per GPU"
     lines = [(f"--ntasks-per-node={job.tasks_per_node}", comment)]
     if "nodes" in cluster.omit:  # then the number of tasks is what says how many nodes
         lines.insert(0, (f"--ntasks={job.nodes * job.tasks_per_node}", ""))
@@ -57,7 +57,7 @@ def request_gpus(job: Job, cluster: Cluster) -> list[Line]:
     forms = {
         "gpus": (f"--gpus={kind}{job.world_size}", "in all"),
         "gpus-per-node": (f"--gpus-per-node={kind}{job.gpus_per_node}", ""),
-        "gres": (f"--gres=gpu:{kind}{job.gpus_per_node}", "a node"),
+        "gres": (f"--gres=gpu:{kind}{job.gpus_per_node}", "per node"),
         "gpus-per-task": (f"--gpus-per-task={kind}{job.gpus_per_node // job.tasks_per_node}", ""),
     }
     return [forms[form] for form in cluster.gpu_request if form in forms]
@@ -68,7 +68,7 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     lines: list[Line] = []
     if job.cpus_per_task:
         each = job.cpus_per_task * job.tasks_per_node // job.gpus_per_node
-        comment = "" if cluster.cpus_per_task else f"{each} a GPU, to load data"
+        comment = "" if cluster.cpus_per_task else f"{each} per GPU, to load data"
         lines.append((f"--cpus-per-task={job.cpus_per_task}", comment))
     if cluster.hint:
         lines.append((f"--hint={cluster.hint}", ""))
@@ -76,7 +76,7 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
         lines.append((f"--threads-per-core={cluster.threads_per_core}", ""))
     mem = choose(cluster.mem, job.nodes, job.gpus_per_node)
     if mem is not None:
-        lines.append((f"--mem={mem}", "all of a node's" if mem == "0" else "a node"))
+        lines.append((f"--mem={mem}", "all of a node's" if mem == "0" else "per node"))
     mem_per_gpu = choose(cluster.mem_per_gpu, job.nodes, job.gpus_per_node)
     if mem_per_gpu is not None:
         lines.append((f"--mem-per-gpu={mem_per_gpu}", ""))

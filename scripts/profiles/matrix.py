@@ -6,34 +6,34 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.errors import UserError
+from common.slurm_time import parse_time
 from profiles.cluster import Cluster, choose
-from profiles.job_checks import (
-    MATRIX,
-    DoesNotFit,
-    check_cpus,
-    check_fits,
-    check_template,
-    count_cpus,
-)
 from profiles.toml_model import (
     MarginS,
     Name,
     Options,
-    ProfileError,
     Strict,
     TimeLimit,
     name_nearest,
     parse_model,
     read_toml,
 )
-from submission.slurm import limit_to_hours
 
-__all__ = ["MATRIX", "DoesNotFit", "Job", "JobRow", "Matrix", "load_matrix", "plan_job"]
+MATRIX = "experiments/matrix.toml"
 Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
+class DoesNotFit(UserError):
+    """A job that the cluster cannot run: it is left out. `reason` says why, without advice."""
+
+    def __init__(self, job: str, reason: str):
+        super().__init__(f'job "{job}": {reason}; edit {MATRIX}')
+        self.reason = reason
+
+
 class Workload(Strict):
-    """What is trained: the script in scripts/, a title for people, the options of every job."""
+    """What is trained: the script in scripts/, a title, the options of every job."""
 
     trainer: Annotated[str, Field(pattern=r"^train[a-z0-9_]*\.py$")]
     title: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ,.()-]+$")]
@@ -57,7 +57,7 @@ class JobRow(Strict):
 
 
 class Matrix(Strict):
-    """experiments/matrix.toml: the committed jobs' cluster, the workloads, one table a job.
+    """experiments/matrix.toml: the committed jobs' cluster, the workloads, one table per job.
 
     What `requeue` says, and `requeue_margin_s`, may stand at the top, in a workload or in a job.
     """
@@ -81,7 +81,7 @@ class Job:
     folder: str  # below experiments/
     nodes: int
     gpus_per_node: int
-    tasks_per_node: int  # 1 (torchrun starts the ranks) or one a GPU
+    tasks_per_node: int  # 1 (torchrun starts the ranks) or one per GPU
     launcher: str  # "torchrun" or "srun"
     cpus_per_task: int | None
     time: str
@@ -90,7 +90,7 @@ class Job:
 
     @property
     def world_size(self) -> int:
-        """Ranks in all: one a GPU."""
+        """Ranks in all: one per GPU."""
         return self.nodes * self.gpus_per_node
 
     @property
@@ -100,15 +100,15 @@ class Job:
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Load experiments/matrix.toml; ProfileError names an unknown workload or shared folder."""
+    """Load experiments/matrix.toml; UserError names an unknown workload or shared folder."""
     matrix = parse_model(read_toml(path, MATRIX), Matrix, MATRIX)
     seen: dict[str, str] = {}
     for name, row in matrix.jobs.items():
         if row.workload not in matrix.workloads:
             hint = name_nearest(row.workload, list(matrix.workloads))
-            raise ProfileError(f'{MATRIX}: job "{name}" has workload = "{row.workload}"; {hint}')
+            raise UserError(f'{MATRIX}: job "{name}" has workload = "{row.workload}"; {hint}')
         if row.folder in seen:
-            raise ProfileError(
+            raise UserError(
                 f'{MATRIX}: jobs "{seen[row.folder]}" and "{name}" share the folder '
                 f'"{row.folder}"; give each its own'
             )
@@ -119,7 +119,7 @@ def load_matrix(path: Path) -> Matrix:
 def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     """Work out job `name` on `cluster`: sizes checked, the site's options over the matrix's.
 
-    Raises DoesNotFit when the cluster cannot run it, ProfileError when the matrix is wrong.
+    Raises DoesNotFit when the cluster cannot run it, UserError when the matrix is wrong.
     """
     row = matrix.jobs[name]
     workload = matrix.workloads[row.workload]
@@ -155,16 +155,16 @@ def choose_margin(name: str, matrix: Matrix, cluster: Cluster, time: str) -> int
     """Seconds before the time limit at which job `name` saves, to go on in a requeued job.
 
     The job's word goes before its workload's, and that before the matrix's own; a profile may ask
-    for more. None where requeueing is off. Raises ProfileError when `time` is too short for it.
+    for more. None where requeueing is off. Raises UserError when `time` is too short for it.
     """
     tables = (matrix.jobs[name], matrix.workloads[matrix.jobs[name].workload], matrix)
     if not next(table.requeue for table in tables if table.requeue is not None):
         return None
     margin_s = next(t.requeue_margin_s for t in tables if t.requeue_margin_s is not None)
     margin_s = max(margin_s, cluster.requeue_margin_s or 0)
-    limit_s = round(3600 * limit_to_hours(time))  # 0: Slurm sets none
+    limit_s = parse_time(time)  # 0: Slurm sets none
     if 0 < limit_s < 2 * margin_s and "time" not in cluster.omit:
-        raise ProfileError(
+        raise UserError(
             f'job "{name}": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write '
             f"a longer time, or requeue = false, in {MATRIX}"
         )
@@ -175,7 +175,7 @@ def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
     """Refuse a profile that speaks of a workload, or a job, which the matrix does not have."""
     for job in cluster.expected:
         if job not in matrix.jobs:
-            raise ProfileError(
+            raise UserError(
                 f'templates/clusters/{cluster.name}.toml: expected names job "{job}"; '
                 f"{name_nearest(job, list(matrix.jobs))}"
             )
@@ -183,7 +183,63 @@ def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
         for workload in getattr(cluster, field):
             if workload not in matrix.workloads:
                 hint = name_nearest(workload, list(matrix.workloads))
-                raise ProfileError(
+                raise UserError(
                     f'templates/clusters/{cluster.name}.toml: {field} names workload "{workload}"; '
                     f"{hint}"
                 )
+
+
+def check_fits(name: str, nodes: int, gpus_per_node: int, cluster: Cluster) -> None:
+    """Refuse a job that the cluster is too small for, or that its site forbids."""
+    if gpus_per_node > cluster.gpus_per_node:
+        why = f"gpus_per_node = {gpus_per_node} exceeds gpus_per_node = {cluster.gpus_per_node}"
+    elif cluster.nodes is not None and nodes > cluster.nodes:
+        why = f"nodes = {nodes} exceeds nodes = {cluster.nodes}"
+    else:
+        limit = next((lim for lim in cluster.cannot_run if lim.hold(nodes, gpus_per_node)), None)
+        if limit is None:
+            return
+        why = f"{nodes} nodes x {gpus_per_node} GPUs cannot run: {limit.because}; this is a limit"
+    raise DoesNotFit(name, f'{why} of cluster "{cluster.name}"')
+
+
+def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> None:
+    """Refuse a job whose template does not fit its scale."""
+    fits = {
+        "baseline": (nodes, gpus_per_node) == (1, 1),
+        "multi_gpu": nodes == 1 and gpus_per_node > 1,
+        "multi_node": nodes > 1,
+    }
+    if not fits[template]:
+        right = next(candidate for candidate, fit in fits.items() if fit)
+        raise UserError(
+            f'job "{name}": {nodes} x {gpus_per_node} GPUs does not fit template '
+            f'"{template}"; write template = "{right}" in {MATRIX}'
+        )
+
+
+def count_cpus(nodes: int, gpus_per_node: int, tasks: int, cluster: Cluster) -> int | None:
+    """CPUs of the job on a node; None when the profile leaves them to the site."""
+    per_gpu = choose(cluster.cpus_per_gpu, nodes, gpus_per_node)
+    per_task = choose(cluster.cpus_per_task, nodes, gpus_per_node)
+    return per_gpu * gpus_per_node if per_gpu else per_task * tasks if per_task else None
+
+
+def check_cpus(
+    name: str, gpus_per_node: int, cpus: int | None, cluster: Cluster, args: Options
+) -> None:
+    """Refuse a job that wants more CPUs than a node has, or more loader workers than CPUs."""
+    profile = f"templates/clusters/{cluster.name}.toml"
+    if cpus is None:
+        return
+    if cluster.cpus_per_node and cpus > cluster.cpus_per_node:
+        raise UserError(
+            f'job "{name}": {gpus_per_node} GPUs take {cpus} CPUs, which exceeds '
+            f"cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
+        )
+    workers = args.get("num-workers")
+    if isinstance(workers, int) and workers * gpus_per_node > cpus:
+        raise UserError(
+            f'job "{name}": {gpus_per_node} ranks x num-workers = {workers} exceeds '
+            f"{cpus} CPUs; edit num-workers in {MATRIX} or the CPUs in {profile}"
+        )

@@ -2,13 +2,13 @@
 
 import difflib
 import re
-import tempfile
 from pathlib import Path
 
+from common.errors import UserError
+from common.files import write_whole
 from profiles.cluster import Cluster, choose
 from profiles.matrix import DoesNotFit, Job
 from profiles.repository import Repository, read_header
-from profiles.toml_model import ProfileError
 
 
 def plan_jobs(
@@ -45,33 +45,33 @@ def remove_script(path: Path) -> None:
     if not path.is_file():
         return
     if read_header(path.read_text(encoding="utf-8", errors="replace")) is None:
-        print(f"  {path} is there, and not from render.py; delete it yourself")
+        print(f"  {path} is not from render.py; delete it yourself")
         return
     try:
         path.unlink()
     except OSError as error:
-        raise ProfileError(f"cannot remove {path}: {error.strerror}") from None
+        raise UserError(f"cannot remove {path}: {error.strerror}") from None
     print(f"  removed {path}, which was for another cluster")
 
 
 def check_files(
     names: list[str], repository: Repository, folder: Path, cluster: str | None, must_hold: bool
 ) -> None:
-    """Print how the files of the jobs `names` differ from their renders, and which are strays.
+    """Print how the files of the jobs `names` differ from their renders, and name stray files.
 
-    Raises ProfileError when any does and they `must_hold`.
+    Raises UserError when any does and they `must_hold`.
     """
     stale = [show_difference(name, repository, folder, cluster) for name in names]
     stale += [report_stray(path, repository, folder) for path in sorted(folder.rglob("*.slurm"))]
     if must_hold and any(stale):
-        raise ProfileError(f"{sum(stale)} stale job scripts; run: python render.py")
+        raise UserError(f"{sum(stale)} stale job scripts; run: python render.py")
 
 
 def show_difference(name: str, repository: Repository, folder: Path, cluster: str | None) -> bool:
     """Print how job `name`'s file differs from its render, and say whether it does.
 
-    It is rendered for `cluster`, or without that for the one which the file's own header names (a
-    file that is missing: which most others below `folder` name).
+    It is rendered for `cluster`, else for the one that the file's own header names; a missing file
+    for the one that most others below `folder` name.
     """
     path = repository.script_of(name, folder)
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -102,15 +102,15 @@ def report_stray(path: Path, repository: Repository, folder: Path) -> bool:
 
 
 def print_jobs(jobs: list[Job], cluster: Cluster, folder: Path) -> None:
-    """Print one line a job: what it asks for, "-" for what it leaves to the site, its script."""
-    rows = [("job", "nodes", "GPUs", "CPUs a node", "memory", "time", "partition", "script")]
+    """Print one line per job: what it asks for, "-" where it leaves that to the site."""
+    rows = [("job", "nodes", "GPUs", "CPUs/node", "memory", "time", "partition", "script")]
     for job in jobs:
         mem, mem_per_gpu, partition = (
             choose(value, job.nodes, job.gpus_per_node)
             for value in (cluster.mem, cluster.mem_per_gpu, cluster.partition)
         )
         cpus = job.cpus_per_task * job.tasks_per_node if job.cpus_per_task else None
-        memory = mem or (f"{mem_per_gpu} a GPU" if mem_per_gpu else None)
+        memory = mem or (f"{mem_per_gpu} per GPU" if mem_per_gpu else None)
         size = (job.name, job.nodes, job.world_size, cpus, memory, job.time, partition)
         rows.append((*("-" if cell is None else str(cell) for cell in size), folder / job.script))
     widths = [max(len(str(row[column])) for row in rows) for column in range(7)]
@@ -125,18 +125,5 @@ def write_script(path: Path, text: str) -> None:
         (path.parent / "log").mkdir(parents=True, exist_ok=True)
         (path.parent / "log/.gitkeep").touch()
     except OSError as error:
-        raise ProfileError(f"cannot write {path}: {error.strerror}") from None
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
     write_whole(path, text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path`, never half of it; raises ProfileError."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, delete=False, encoding="utf-8"
-        ) as new:
-            new.write(text)
-        Path(new.name).chmod(0o644)
-        Path(new.name).replace(path)
-    except OSError as error:
-        raise ProfileError(f"cannot write {path}: {error.strerror}") from None

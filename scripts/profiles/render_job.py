@@ -5,11 +5,11 @@ from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
+from common.errors import UserError
 from profiles.cluster import Cluster, choose
 from profiles.container import format_prefix, list_srun_args
 from profiles.directives import list_directives
 from profiles.matrix import Job
-from profiles.toml_model import ProfileError
 
 # What nvidia-smi is asked for, in two lines of the script (see nvidia-smi --help-query-gpu).
 GPU_FIELDS = (
@@ -62,7 +62,7 @@ def format_options(job: Job) -> list[str]:
 
 
 def format_launch(job: Job, cluster: Cluster) -> str:
-    """Format the command that starts run_on_node on every node, or once a GPU."""
+    """Format the command that starts run_on_node on every node, or once per GPU."""
     if cluster.starter:
         return f"{cluster.starter} bash -c run_on_node"
     words = [shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
@@ -94,7 +94,7 @@ def format_workers(job: Job, cluster: Cluster, processes: str) -> str | None:
 def render_job(job: Job, cluster: Cluster, environment: Environment, command: str) -> str:
     """Render the job script of `job`. `command` renders the same file again; the header shows it.
 
-    Raises ProfileError naming the template when it uses a name that does not exist.
+    Raises UserError naming the template when it uses a name that does not exist.
     """
     template = f"{job.template}.slurm.j2"
     scale = (job.nodes, job.gpus_per_node)
@@ -116,4 +116,4 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             repo_dir="/".join([".."] * (len(PurePosixPath(job.folder).parts) + 1)),
         )
     except TemplateError as error:
-        raise ProfileError(f"templates/{template}: {error}") from None
+        raise UserError(f"templates/{template}: {error}") from None

@@ -4,19 +4,21 @@ import functools
 import re
 import shlex
 from collections import Counter
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from common.errors import UserError
 from profiles.cluster import Cluster, load_cluster
 from profiles.matrix import DoesNotFit, Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
-from profiles.toml_model import ProfileError, name_nearest
+from profiles.toml_model import name_nearest
 
 _HEADER = re.compile(r"^# Rendered for cluster .+ by: (python render\.py .+)$", re.MULTILINE)
 
 
 class Repository:
-    """What render.py and submit.py read of the checkout at `root`; raises ProfileError."""
+    """What render.py and submit.py read of the checkout at `root`; raises UserError."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -39,7 +41,7 @@ class Repository:
         """
         if workload is not None and workload not in self.matrix.workloads:
             hint = name_nearest(workload, list(self.matrix.workloads))
-            raise ProfileError(f'no workload "{workload}" in experiments/matrix.toml; {hint}')
+            raise UserError(f'no workload "{workload}" in experiments/matrix.toml; {hint}')
         rows = {
             name: row for name, row in self.matrix.jobs.items() if workload in (None, row.workload)
         }
@@ -55,7 +57,7 @@ class Repository:
             known = [*rows, *(row.folder for row in rows.values())]
             of = f' of workload "{workload}"' if workload else ""
             hint = name_nearest(glob, known)
-            raise ProfileError(f'no job{of} matches {option} "{glob}"; {hint}')
+            raise UserError(f'no job{of} matches {option} "{glob}"; {hint}')
         return names
 
     def plan(self, name: str, profile: str) -> Job:
@@ -64,7 +66,7 @@ class Repository:
         known = self.options_of(job.trainer)
         for option in job.args if known else ():
             if option not in known:
-                raise ProfileError(
+                raise UserError(
                     f'job "{name}": scripts/{job.trainer} has no option "{option}"; '
                     f"{name_nearest(option, sorted(known))} (in experiments/matrix.toml or the "
                     "profile's train_args)"
@@ -129,7 +131,7 @@ class Repository:
 
 
 def read_header(text: str) -> str | None:
-    """The profile in a job script's header; None when it has none, so that render.py made it not.
+    """The profile in a job script's header; None without one: render.py did not make it.
 
     What else the header's command line may say is passed over.
     """
@@ -139,3 +141,101 @@ def read_header(text: str) -> str | None:
     except ValueError:  # a quote that somebody's edit left open
         return None
     return words[3] if len(words) > 3 else None
+
+
+# ---- Which jobs a command line names ---------------------------------------------------
+
+
+def default_workload(repository: Repository) -> str:
+    """The workload that is meant when none is named: the matrix's first."""
+    return next(iter(repository.matrix.workloads))
+
+
+def select_scale(repository: Repository, scale: str, workload: str | None) -> list[str]:
+    """List the jobs that `scale` names: a job's name, its folder or the folder's last part.
+
+    Every workload may have a `baseline`: the one meant is `workload`'s, else the default
+    workload's. What only another workload has (`gpt2/baseline`, `gpt2_1g1n`) is found without.
+    Raises UserError naming the nearest when none matches.
+    """
+    names = repository.select(scale, "the scale", workload)
+    if workload is not None:
+        return names
+    rows, usual = repository.matrix.jobs, default_workload(repository)
+    return [name for name in names if rows[name].workload == usual] or names
+
+
+def plan_scales(
+    repository: Repository,
+    scales: Iterable[str],
+    experiments: Path,
+    workload: str | None = None,
+    every: bool = False,
+) -> tuple[list[Job], list[str]]:
+    """Plan the jobs that `scales` name, each once, in the matrix's order.
+
+    With `every` (--all), jobs that were not rendered or that their cluster cannot run are left
+    out: returns the jobs, and a sentence for each that is left out. Without it such a job raises
+    UserError.
+    """
+    wanted = {name for scale in scales for name in select_scale(repository, scale, workload)}
+    jobs, left_out = [], []
+    for name in (name for name in repository.matrix.jobs if name in wanted):
+        script = repository.script_of(name, experiments)
+        try:
+            if not script.is_file() and every:
+                left_out.append(f"{name}, which has no {script}")
+                continue
+            if not script.is_file():
+                raise UserError(f"{script} is missing; run: python render.py --only {name}")
+            profile = repository.profile_of(script.read_text(encoding="utf-8"))
+            jobs.append(repository.plan(name, profile))
+        except DoesNotFit as misfit:
+            if not every:
+                raise
+            left_out.append(str(misfit))
+    return jobs, left_out
+
+
+# ---- What the profiles say of the jobs, for the tables ----------------------------------
+
+
+def find_profiles(repository: Repository, experiments: Path) -> dict[str, str]:
+    """Return job name -> the profile that its script was rendered for.
+
+    A job without a script belongs to the cluster of most scripts, since render.py leaves out
+    what that cluster cannot run. Empty where no script says for which cluster it is.
+    """
+    profiles = {}
+    for name in repository.matrix.jobs:
+        script = repository.script_of(name, experiments)
+        text = script.read_text(encoding="utf-8", errors="replace") if script.is_file() else ""
+        if "\n# Rendered for cluster " in text:
+            profiles[name] = repository.profile_of(text)
+    if not profiles:
+        return {}
+    usual = Counter(profiles.values()).most_common(1)[0][0]
+    return {name: profiles.get(name, usual) for name in repository.matrix.jobs}
+
+
+def list_misfits(repository: Repository, workload: str, profiles: dict[str, str]) -> dict[str, str]:
+    """Return job folder -> why its cluster cannot run it, of a workload's jobs."""
+    unrunnable = {name: repository.list_unrunnable(name) for name in set(profiles.values())}
+    return {
+        row.folder: f"the cluster cannot run it: {unrunnable[profiles[name]][name]}"
+        for name, row in repository.matrix.jobs.items()
+        if row.workload == workload and name in unrunnable.get(profiles.get(name), {})
+    }
+
+
+def list_expected(
+    repository: Repository, workload: str, profiles: dict[str, str]
+) -> dict[str, dict]:
+    """Return job folder -> `throughput`, `tolerance_pct` and `source`, as the profile expects."""
+    found = {}
+    for name, profile in profiles.items():
+        row = repository.matrix.jobs[name]
+        entry = repository.load_profile(profile).expected.get(name)
+        if entry is not None and row.workload == workload:
+            found[row.folder] = dict(entry)  # a pydantic model gives its fields, too
+    return found

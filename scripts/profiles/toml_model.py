@@ -8,11 +8,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from common.errors import UserError
+
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class ProfileError(Exception):
-    """A profile or matrix that cannot be used; the message is one line and names the fix."""
 
 
 class Strict(BaseModel):
@@ -59,14 +57,14 @@ Options = dict[OptionName, bool | int | float | Text]
 def read_toml(path: Path, shown: str) -> dict:
     """Read a TOML file; `shown` is its path as errors print it.
 
-    Raises ProfileError with one line when it cannot be read or is not TOML.
+    Raises UserError with one line when it cannot be read or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{shown}: cannot be read ({error})") from None
+        raise UserError(f"{shown}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{shown}: not valid TOML: {error}") from None
+        raise UserError(f"{shown}: not valid TOML: {error}") from None
 
 
 def merge_toml(facts: dict, mine: dict) -> dict:
@@ -79,11 +77,11 @@ def merge_toml(facts: dict, mine: dict) -> dict:
 
 
 def parse_model(data: dict, model: type[Model], shown: str) -> Model:
-    """Check `data` against `model`; ProfileError names the first wrong key in one line."""
+    """Check `data` against `model`; UserError names the first wrong key in one line."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ProfileError(f"{shown}: {explain(error, model, data)}") from None
+        raise UserError(f"{shown}: {explain(error, model, data)}") from None
 
 
 def explain(error: ValidationError, model: type[BaseModel], data: dict) -> str:

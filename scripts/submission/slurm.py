@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import UserError
+
 TIMEOUT_S = 60
 ACTIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT"),
@@ -12,8 +14,8 @@ ACTIVE = {
 }
 
 
-class SlurmError(Exception):
-    """A Slurm command that failed or is not there; the message is one line."""
+class SlurmError(UserError):
+    """A Slurm command that failed or is missing: it may work when it is asked again."""
 
 
 class JobState(NamedTuple):
@@ -105,16 +107,3 @@ def cancel_jobs(job_ids: list[str]) -> None:
     """
     if job_ids:
         run_slurm("scancel", "--quiet", *reversed(job_ids))
-
-
-def limit_to_hours(limit: str) -> float:
-    """Read a time limit (`30`, `30:00`, `01:30:00`, `2-00`, `2-12:00:00`) as hours (sbatch(1))."""
-    days, dash, clock = limit.rpartition("-")
-    parts = [int(part) for part in clock.split(":")]
-    if dash:  # days-hours[:minutes[:seconds]]
-        hours, minutes, seconds = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, minutes, seconds = parts
-    else:  # minutes[:seconds]
-        hours, (minutes, seconds) = 0, [*parts, 0][:2]
-    return 24 * int(days or 0) + hours + minutes / 60 + seconds / 3600

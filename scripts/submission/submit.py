@@ -3,18 +3,24 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from profiles.matrix import Job
-from profiles.render_files import write_whole
-from profiles.repository import Repository
-from profiles.scales import plan_scales
-from profiles.toml_model import ProfileError
-from submission.data_check import check_data
-from submission.ledger import Entry, append_entry, now_utc, read_ledger
-from submission.slurm import SlurmError, cancel_jobs, limit_to_hours, read_states, submit_script
+from common.errors import UserError
+from common.files import write_whole
+from common.slurm_time import parse_time
+from profiles import Job, Repository, plan_scales
+from submission.ledger import Entry, append_entry, now_utc, read_ledger, read_our_states
+from submission.slurm import cancel_jobs, read_states, submit_script
 from submission.tables_job import FOLDER, NAME, SCRIPT, TIME, TablesJob, keep_queue_options
-from submission.watching import read_our_states
+
+# What prepare_data.py makes in each workload's folder; a workload that is not here needs no check.
+CONTENTS = {
+    "tinyimagenet": ("train", "val"),
+    "gpt2": ("train_small.bin", "val_small.bin"),
+    "translation": ("train.src", "train.tgt", "val.src", "val.tgt"),
+}
+WITHOUT_DATA = {"spiral"}  # it makes its own
 
 
 def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
@@ -26,12 +32,12 @@ def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
         print(f"left out: {why}")
     jobs = [job for job in jobs if args.max_gpus is None or job.world_size <= args.max_gpus]
     if not jobs:
-        raise ProfileError("no scale is left; see --workload and --max-gpus")
+        raise UserError("no scale is left; see --workload and --max-gpus")
     return jobs * args.repeat
 
 
 def check_jobs(repository: Repository, jobs: list[Job], experiments: Path) -> str:
-    """Refuse stale scripts; make log/, without which a job dies with no log; look for the data.
+    """Refuse stale scripts; make log/, without which a job leaves no log; look for the data.
 
     Returns the profile of the first job.
     """
@@ -41,7 +47,7 @@ def check_jobs(repository: Repository, jobs: list[Job], experiments: Path) -> st
         text = script.read_text(encoding="utf-8")
         profiles.append(repository.profile_of(text))
         if text != repository.render(job, profiles[-1]):
-            raise ProfileError(
+            raise UserError(
                 f"{script} is not what its template and profile make; see: python render.py "
                 f"--diff --only {job.name}, or submit it yourself with sbatch"
             )
@@ -53,22 +59,22 @@ def check_jobs(repository: Repository, jobs: list[Job], experiments: Path) -> st
 
 
 def make_log_folder(folder: Path) -> None:
-    """Make log/ in a job's folder; ProfileError when that cannot be, or cannot be written to."""
+    """Make log/ in a job's folder; UserError when it cannot be made or written to."""
     log = folder / "log"
     try:
         log.mkdir(exist_ok=True)
     except OSError as error:
-        raise ProfileError(
-            f"{log} cannot be made: {error.strerror}; a job without it dies without a word"
+        raise UserError(
+            f"{log} cannot be made: {error.strerror}; a job without it leaves no log"
         ) from None
     if not os.access(log, os.W_OK | os.X_OK):
-        raise ProfileError(f"{log} is closed to you: its job could write no log; see ls -ld {log}")
+        raise UserError(f"{log} is closed to you: its job could write no log; see ls -ld {log}")
 
 
 def announce(jobs: list[Job], tables: TablesJob | None) -> None:
-    """Print what is asked for: a line a job, and the GPU-hours if each runs to its limit."""
+    """Print what is asked for: one line per job, and the GPU-hours if each runs to its limit."""
     for job in jobs:
-        hours = job.world_size * limit_to_hours(job.time)
+        hours = job.world_size * parse_time(job.time) / 3600
         size = f"{job.nodes} nodes x {job.gpus_per_node} GPUs"
         print(f"{job.name:<18} {size:<18} {job.time}  {hours:>6.1f} GPU-hours")
     if tables:
@@ -83,8 +89,8 @@ def count_jobs(jobs: list) -> str:
 
 def count_gpu_hours(jobs: list[Job], tables: TablesJob | None) -> float:
     """GPU-hours of all jobs if each runs to its time limit."""
-    hours = sum(job.world_size * limit_to_hours(job.time) for job in jobs)
-    return hours + (tables.gpus * limit_to_hours(TIME) if tables else 0)
+    seconds = sum(job.world_size * parse_time(job.time) for job in jobs)
+    return (seconds + (tables.gpus * parse_time(TIME) if tables else 0)) / 3600
 
 
 def ask(gpu_hours: float, args: argparse.Namespace) -> None:
@@ -97,7 +103,7 @@ def ask(gpu_hours: float, args: argparse.Namespace) -> None:
     except EOFError:  # Ctrl-D
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
-        raise ProfileError("not submitted; say --yes, or fewer scales, or a higher --ask-above")
+        raise UserError("not submitted; say --yes, or fewer scales, or a higher --ask-above")
 
 
 def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) -> list[Entry]:
@@ -117,10 +123,10 @@ def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) 
         if tables:
             entries.append(submit_tables(tables, entries, args))
             record(args.experiments, entries[-1])
-    except SlurmError as error:
+    except UserError as error:
         if not entries:
             raise
-        raise SlurmError(
+        raise UserError(
             f"{error}; submitted before that and not cancelled: "
             f"{', '.join(entry.job_id for entry in entries)} (scripts/submit.py --cancel ends them)"
         ) from None
@@ -139,8 +145,8 @@ def submit_tables(tables: TablesJob, entries: list[Entry], args: argparse.Namesp
     try:
         script.parent.mkdir(exist_ok=True)
         write_whole(script, tables.text)
-    except (OSError, ProfileError) as error:
-        raise SlurmError(f"no job for the tables: {error}") from None
+    except (OSError, UserError) as error:
+        raise UserError(f"no job for the tables: {error}") from None
     ids = ":".join(entry.job_id for entry in entries)
     options = [*keep_queue_options(args.sbatch), f"--dependency=afterany:{ids}"]
     return Entry(submit_script(script, options), NAME, FOLDER, tables.gpus, now_utc())
@@ -153,3 +159,42 @@ def cancel(experiments: Path) -> None:
     active = [entry.job_id for entry in entries if states[entry.job_id].is_active]
     cancel_jobs(active)
     print(f"cancelled {count_jobs(active)}" + "".join(f" {job_id}" for job_id in active))
+
+
+# ---- The data of the jobs ----------------------------------------------------------------
+
+
+def check_data(repository: Repository, jobs: Iterable[tuple[Job, str]]) -> list[str]:
+    """Return a warning for each workload whose data cannot be seen; `jobs`: (job, profile).
+
+    Warnings only: the nodes may see what a login node does not, and the reverse.
+    """
+    warnings: dict[str, None] = {}
+    for job, profile in jobs:
+        if job.workload in WITHOUT_DATA or "data-dir" in job.args:
+            continue
+        cluster = repository.load_profile(profile)
+        folder = os.environ.get("DATA_DIR") or cluster.data_dir.get(job.workload)
+        if folder is None:
+            if "DATA_DIR" not in cluster.env and "DATA_DIR=" not in " ".join(cluster.setup):
+                warnings[
+                    f'no data for workload "{job.workload}": export DATA_DIR=FOLDER, or set '
+                    f'data_dir in the profile of cluster "{cluster.name}"'
+                ] = None
+            continue
+        if "$" not in folder and (problem := look_into(Path(folder), job.workload)):
+            warnings[problem] = None
+    return list(warnings)
+
+
+def look_into(folder: Path, workload: str) -> str | None:
+    """Return what is wrong with a workload's data folder, None when it looks right."""
+    if not folder.is_dir():
+        return f"{folder} is not visible from this machine; is it from the nodes?"
+    missing = [name for name in CONTENTS.get(workload, ()) if not (folder / name).exists()]
+    if missing:
+        return (
+            f"{folder} has no {' and no '.join(missing)}, which {workload} needs; make them with: "
+            f"python scripts/prepare_data.py {workload} --help"
+        )
+    return None

@@ -5,10 +5,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiles.cluster import Cluster, choose
+from profiles import Cluster, Job, Repository
+from profiles.cluster import choose
 from profiles.directives import choose_queue, name_option, request_gpus
-from profiles.matrix import Job
-from profiles.repository import Repository
 from submission.slurm import SlurmError, try_script
 
 NAME, FOLDER, SCRIPT = "scaling_tables", "tables", "write_tables.sh"

@@ -196,7 +196,7 @@ def test_a_damaged_archive_is_one_line_even_with_its_own_checksum(tmp_path, what
     make_zip(archive, extra={"tiny-imagenet-200/é.txt": b"x"})
     archive.write_bytes(DAMAGED[what](archive.read_bytes()))
     result = prepare("--archive", archive, "--md5", md5_of(archive), tmp_path / "data")
-    assert_refused(result, "tiny.zip is no archive that can be unpacked (")
+    assert_refused(result, "tiny.zip is not an archive that can be unpacked (")
     assert list_names(tmp_path) == ["tiny.zip"]
 
 

@@ -18,10 +18,9 @@ import pytest
 
 import prepare_data
 from common.errors import UserError
-from preparation.errors import explain_os_error
-from preparation.processes import run_in_process
-from preparation.publish import Contents, publish
-from preparation.signals import STOP_SIGNALS
+from common.signals import STOP_SIGNALS
+from preparation.bpe import run_in_process
+from preparation.publish import Contents, explain_os_error, publish
 
 SCRIPT = Path(prepare_data.__file__)
 SMALL = ["--classes", "3", "--train-per-class", "4", "--val-per-class", "2", "--workers", "2"]
@@ -112,7 +111,9 @@ def test_the_same_data_is_reused_and_other_data_refused(tmp_path):
     for other in (["--synthetic", *SMALL, "--seed", 1], ["--digits"]):
         assert_refused(prepare(*other, target), "holds other data", "source synthetic", "seed 0")
     next(target.glob("train/*/images/*")).unlink()
-    assert_refused(prepare("--synthetic", *SMALL, target), "lost or won images", "remove this one")
+    assert_refused(
+        prepare("--synthetic", *SMALL, target), "lost or gained images", "remove this one"
+    )
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):
@@ -162,7 +163,7 @@ def test_any_kind_of_data_is_counted_its_own_way(tmp_path):
     assert "is ready: 2 lines, " in publish(target, LINES_IDENTITY, write_lines, LINES)
     assert json.loads((target / "dataset.json").read_text()) == LINES_IDENTITY | {"lines": 2}
     (target / "lines.txt").write_text("one\n")
-    with pytest.raises(UserError, match="data has lost or won lines since it was made; choose"):
+    with pytest.raises(UserError, match="data has lost or gained lines since it was made; choose"):
         publish(target, LINES_IDENTITY, write_lines, LINES)
 
 
@@ -239,8 +240,8 @@ def raise_error(text: str) -> None:
 
 def test_work_in_another_process_returns_raises_or_says_that_it_was_killed():
     assert run_in_process(pow, 2, 10) == 1024
-    with pytest.raises(UserError, match="mend it"):
-        run_in_process(raise_error, "mend it")
+    with pytest.raises(UserError, match="fix it"):
+        run_in_process(raise_error, "fix it")
     with pytest.raises(UserError, match=r"a worker was killed \(out of memory\?\); give less text"):
         run_in_process(os._exit, 1)
 
@@ -287,10 +288,10 @@ def test_a_signal_leaves_nothing_behind(tmp_path, signum):
             "--md5 does not apply to --syn",
         ),
         ("--archive a.zip --url http://x/ data", "--url does not apply to --archive"),
-        ("--synthetic --classes 0 data", "'0' is no whole number from 1 to 1000000"),
+        ("--synthetic --classes 0 data", "'0' is not a whole number from 1 to 1000000"),
         ("--synthetic --classes -3 data", "--classes: "),
-        ("--synthetic --image-size 4 data", "'4' is no whole number from 8 to 1024"),
-        ("--synthetic --seed 1.5 data", "'1.5' is no whole number from 0"),
+        ("--synthetic --image-size 4 data", "'4' is not a whole number from 8 to 1024"),
+        ("--synthetic --seed 1.5 data", "'1.5' is not a whole number from 0"),
         ("--download --md5 123 data", "'123' is not 32 hexadecimal digits"),
         ("--download --url file:///etc/passwd data", "does not begin with http:// or https://"),
     ],

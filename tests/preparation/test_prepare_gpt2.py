@@ -19,7 +19,7 @@ from test_prepare_data import SCRIPT, assert_refused, list_names, read_tree, run
 from test_prepare_data import prepare as prepare_workload
 from tokenizers import Tokenizer
 
-from preparation import gpt2, gpt2_vocabulary, texts, token_file
+from preparation import bpe, gpt2, texts
 
 prepare = partial(prepare_workload, workload="gpt2")
 SMALL = ["--vocab-size", 300]
@@ -163,7 +163,7 @@ def test_data_that_lost_a_file_are_not_taken_for_whole(tmp_path, name):
     arguments = [tmp_path / "data", "--text", tmp_path / "in", *SMALL]
     assert prepare(*arguments)[0] == 0
     (tmp_path / "data" / name).unlink()
-    assert_refused(prepare(*arguments), "data has lost or won tokens since it was made")
+    assert_refused(prepare(*arguments), "data has lost or gained tokens since it was made")
 
 
 # ------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ def test_a_file_named_in_another_encoding_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("nowhere.txt", "cannot read {}/nowhere.txt (No such file or directory); mend that"),
-        ("broken", "cannot read {}/broken/mem (Input/output error); mend that, or leave it out"),
+        ("nowhere.txt", "cannot read {}/nowhere.txt (No such file or directory); fix that"),
+        ("broken", "cannot read {}/broken/mem (Input/output error); fix that, or leave it out"),
         ("pipe", "{}/pipe is a pipe or a device; name a file, which is read twice"),
         ("nothing", "no text in {}/nothing; name files in UTF-8 with --text"),
         ("blank.txt", "no text in {}/blank.txt (left out: 1 empty); name files"),
@@ -333,7 +333,7 @@ def make_tokenizer(tokens: Path, how: str) -> str:
         ("too large", "has 65,536 tokens, more than 65,535, which uint16 files cannot hold; take"),
         ("no separator", "has no token <|endoftext|>; take one made for GPT-2"),
         ("lower case", "loses characters; take the tokenizer.json of a byte-level BPE"),
-        ("garbage", "is no tokenizer.json ("),
+        ("garbage", "is not a tokenizer.json ("),
     ],
 )
 def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path, tokens, how, expected):
@@ -356,7 +356,7 @@ def published(tokens, server, monkeypatch):
     server.files = {"/g/encoder.json": encoder.encode(), "/g/vocab.bpe": merges.encode()}
     sums = {name.removeprefix("/g/"): hashlib.sha256(content).hexdigest()
             for name, content in server.files.items()}  # fmt: skip
-    monkeypatch.setattr(gpt2_vocabulary, "GPT2_SHA256", sums)
+    monkeypatch.setattr(bpe, "GPT2_SHA256", sums)
     monkeypatch.setattr(gpt2, "GPT2_SHA256", sums)
     return server.url.replace("/tiny.zip", "/g")
 
@@ -401,7 +401,7 @@ def test_a_vocabulary_that_cannot_be_had_is_one_line(tmp_path, server, published
 
 def test_vocabulary_files_that_do_not_fit_together_are_one_line():
     with pytest.raises(gpt2.UserError, match="do not fit together"):
-        gpt2_vocabulary.assemble_tokenizer('{"a": 0}', "#version\nb c\n")
+        bpe.assemble_tokenizer('{"a": 0}', "#version\nb c\n")
 
 
 # ------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(tokens, monkeypatch):
     tokenizer = Tokenizer.from_file(str(tokens / "tokenizer.json"))
     lines = [" indented", "'s", "", "\tx  ", "def f():", "中文", "  ", "123", "\u00a0nbsp", "%"]
     text = "\n".join(lines[i * i % 10] for i in range(2000)) + "\r\n\n x"
-    pieces = token_file.cut_pieces(text, 50)
+    pieces = gpt2.cut_pieces(text, 50)
     assert "".join(pieces) == text and len(pieces) > 50
     whole = tokenizer.encode(text).ids
     assert [i for piece in pieces for i in tokenizer.encode(piece).ids] == whole
@@ -422,7 +422,7 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(tokens, monkeypatch):
 def test_batches_change_nothing(tmp_path, monkeypatch):
     write_corpus(tmp_path / "in")
     assert prepare(tmp_path / "one", "--text", tmp_path / "in", *SMALL)[0] == 0
-    monkeypatch.setattr(token_file, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(gpt2, "BATCH_CHARACTERS", 100)
     assert prepare(tmp_path / "two", "--text", tmp_path / "in", *SMALL)[0] == 0
     assert read_tree(tmp_path / "one") == read_tree(tmp_path / "two")
 
@@ -470,9 +470,9 @@ def test_a_group_may_read_the_data(tmp_path):
     [
         ("", "the following arguments are required: DIR"),
         ("data --text", "expected at least one argument"),
-        ("data --vocab-size 65536", "'65536' is no whole number from 257 to 65535"),
-        ("data --vocab-size 256", "'256' is no whole number from 257 to 65535"),
-        ("data --max-bytes 0", "'0' is no whole number from 1 to"),
+        ("data --vocab-size 65536", "'65536' is not a whole number from 257 to 65535"),
+        ("data --vocab-size 256", "'256' is not a whole number from 257 to 65535"),
+        ("data --max-bytes 0", "'0' is not a whole number from 1 to"),
         ("data --vocab-size 300 --gpt2-tokenizer", "not allowed with argument"),
         ("data --tokenizer t --gpt2-tokenizer", "not allowed with argument"),
         ("data --url http://x/", "--url does not apply to --vocab-size"),

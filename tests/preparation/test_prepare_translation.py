@@ -18,7 +18,7 @@ from test_prepare_data import prepare as prepare_workload
 from tokenizers import Tokenizer
 
 from conftest import PAIRS_LANGUAGES
-from preparation import catalogues, sentences
+from preparation import catalogues, translation
 
 prepare = partial(prepare_workload, workload="translation")
 NAMES = ("train.src", "train.tgt", "val.src", "val.tgt")
@@ -110,14 +110,14 @@ def test_what_cannot_be_used_is_dropped_in_pairs_and_counted(tmp_path):
     ],
 )
 def test_a_sentence_is_one_line(text, line):
-    assert sentences.join_lines(text) == line
+    assert translation.join_lines(text) == line
     assert len(line.splitlines()) <= 1
 
 
 def test_lines_end_where_wc_says(tmp_path):
     """U+2028 or a form feed inside a line must not shift all pairs behind it."""
     (tmp_path / "s").write_text("a\u2028a\nb\x0cb\nc\rc\n", encoding="utf-8", newline="")
-    assert len(sentences.read_lines(tmp_path / "s")) == 3
+    assert len(translation.read_lines(tmp_path / "s")) == 3
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_lines_end_where_wc_says(tmp_path):
         (b"", b"", "no pairs of sentences found; give more text"),
         (b"\n\n", b"\n\n", "no pairs of sentences found (left out: 2 empty); give more text"),
         (b"a\n", b"b\n", "a single sentence cannot be split for validation; give more text"),
-        (None, b"b\n", "cannot read {}/s (No such file or directory); mend that, or leave it out"),
+        (None, b"b\n", "cannot read {}/s (No such file or directory); fix that, or leave it out"),
     ],
 )
 def test_files_that_do_not_fit_are_one_line(tmp_path, source, target, expected):
@@ -145,33 +145,33 @@ def test_files_that_do_not_fit_are_one_line(tmp_path, source, target, expected):
 # ------------------------------------------------------------------------------
 
 
-def make_pairs(count: int, tags: tuple[str, ...] = ("",)) -> list[sentences.Pair]:
-    return [sentences.Pair(f"s{i}", f"t{i}{tag}", tag) for i in range(count) for tag in tags]
+def make_pairs(count: int, tags: tuple[str, ...] = ("",)) -> list[translation.Pair]:
+    return [translation.Pair(f"s{i}", f"t{i}{tag}", tag) for i in range(count) for tag in tags]
 
 
 def test_the_split_stays_when_pairs_are_added():
-    few, many = (sentences.split_pairs(make_pairs(count), 14) for count in (500, 900))
+    few, many = (translation.split_pairs(make_pairs(count), 14) for count in (500, 900))
     assert set(few["train"]) < set(many["train"]) and set(few["val"]) < set(many["val"])
     assert 0.04 < len(many["val"]) / 900 < 0.11
 
 
 @pytest.mark.parametrize("val_every", [2, 5, 100])
 def test_the_share_of_validation_can_be_chosen(val_every):
-    share = len(sentences.split_pairs(make_pairs(5000), val_every)["val"]) / 5000
+    share = len(translation.split_pairs(make_pairs(5000), val_every)["val"]) / 5000
     assert share == pytest.approx(1 / val_every, rel=0.3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_few_pairs_are_still_split(count):
     for val_every in (2, 1000):
-        split = sentences.split_pairs(make_pairs(count), val_every)
+        split = translation.split_pairs(make_pairs(count), val_every)
         assert split["train"] and split["val"]
         assert len(split["train"]) + len(split["val"]) == count
 
 
 def test_no_sentence_is_on_both_sides():
     """Nor one that is translated into two languages, or twice into one."""
-    split = sentences.split_pairs(make_pairs(300, ("<de>", "<fr>")), 14)
+    split = translation.split_pairs(make_pairs(300, ("<de>", "<fr>")), 14)
     trained, validated = ({pair.source for pair in split[name]} for name in ("train", "val"))
     assert not trained & validated and len(trained | validated) == 300
 
@@ -190,7 +190,9 @@ def test_the_same_pairs_give_the_same_bytes(tmp_path):
     other = prepare(tmp_path / "one", *options, "--max-pairs", 30)
     assert_refused(other, "holds other data (workload translation")
     (tmp_path / "one/val.tgt").write_text("")
-    assert_refused(prepare(tmp_path / "one", *options), "has lost or won pairs since it was made")
+    assert_refused(
+        prepare(tmp_path / "one", *options), "has lost or gained pairs since it was made"
+    )
 
 
 # ------------------------------------------------------------------------------
@@ -392,14 +394,14 @@ def test_a_broken_catalogue_is_one_line(tmp_path, name):
     else:
         path.write_bytes(BROKEN[name])
     result = prepare(tmp_path / "data", "--gettext", tmp_path / "de")
-    assert_refused(result, f"{path} is no gettext catalogue (", "); leave it out")
+    assert_refused(result, f"{path} is not a gettext catalogue (", "); leave it out")
     assert "data" not in list_names(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("nowhere.po", "cannot read {}/nowhere.po (No such file or directory); mend that"),
+        ("nowhere.po", "cannot read {}/nowhere.po (No such file or directory); fix that"),
         ("nothing", "no .po or .mo catalogues in {}/nothing; name others with --gettext"),
         ("empty.po", "no pairs of sentences found; give more text"),
     ],
@@ -500,10 +502,10 @@ def test_a_signal_leaves_nothing_behind(tmp_path, signum):
         ("data --gettext a --target b", "--source and --target go together"),
         ("data --source a --target b --gettext c", "not allowed with argument"),
         ("data --source a --target b --language de", "--language does not apply to --source"),
-        ("data --gettext a --vocab-size 299", "'299' is no whole number from 300 to 65535"),
-        ("data --gettext a --vocab-size 65536", "'65536' is no whole number from 300 to 65535"),
-        ("data --gettext a --val-every 1", "'1' is no whole number from 2"),
-        ("data --gettext a --max-pairs 0", "'0' is no whole number from 1"),
+        ("data --gettext a --vocab-size 299", "'299' is not a whole number from 300 to 65535"),
+        ("data --gettext a --vocab-size 65536", "'65536' is not a whole number from 300 to 65535"),
+        ("data --gettext a --val-every 1", "'1' is not a whole number from 2"),
+        ("data --gettext a --max-pairs 0", "'0' is not a whole number from 1"),
     ],
 )
 def test_wrong_arguments_exit_with_2(tmp_path, monkeypatch, arguments, expected):

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles.repository import Repository
-from profiles.scales import plan_scales, select_scale
-from profiles.toml_model import ProfileError
+from common.errors import UserError
+from profiles.repository import Repository, plan_scales, select_scale
 from submit_command import REPO
 
 JOB = '[jobs.{}]\nworkload = "{}"\ntemplate = "{}"\nfolder = "{}"\nnodes = {}\n'
@@ -65,7 +64,7 @@ def test_a_scale_is_the_default_workloads_unless_another_is_named(
     ],
 )
 def test_a_scale_that_is_none_names_the_nearest(repository, scale, workload, message):
-    with pytest.raises(ProfileError) as refusal:
+    with pytest.raises(UserError) as refusal:
         select_scale(repository, scale, workload)
     assert str(refusal.value).startswith(message)
 
@@ -80,5 +79,5 @@ def test_all_leaves_out_what_cannot_run_or_was_not_rendered(repository, tmp_path
     assert left_out[0] == f"ddp_1g1n, which has no {jobs}/baseline/baseline.slurm"
     assert left_out[1].startswith('job "ddp_4g1n": gpus_per_node = 4 exceeds gpus_per_node = 2')
     for name in ("baseline", "4_gpus"):
-        with pytest.raises(ProfileError):
+        with pytest.raises(UserError):
             plan_scales(repository, [name], jobs)

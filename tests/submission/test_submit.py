@@ -10,23 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from profiles.repository import Repository
-from profiles.toml_model import ProfileError
-from scaling.runs.progress import Progress, read_progress
-from submission.ledger import Entry, append_entry, read_ledger
-from submission.slurm import FORGOTTEN, JobState, SlurmError, limit_to_hours
+from common.errors import UserError
+from profiles import Repository
+from scaling.read.progress import Progress, read_progress
+from submission.ledger import Entry, append_entry, read_ledger, read_our_states, watch
+from submission.slurm import FORGOTTEN, JobState, SlurmError
 from submission.tables_job import keep_queue_options, render_tables
-from submission.watching import read_our_states, watch
 from submit_command import REPO, render_short, run_submit
 
 CLUSTERS = REPO / "templates/clusters"
 SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> Path:
     """Job scripts of the profile tests/profiles/short.toml."""
-    return render_short(tmp_path / "jobs")
+    return render_short(tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.fixture
+def jobs(rendered: Path, tmp_path: Path) -> Path:
+    """A copy of them for one test."""
+    return shutil.copytree(rendered, tmp_path / "jobs")
 
 
 @pytest.fixture(autouse=True)
@@ -36,22 +41,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "tiny" / part).mkdir(parents=True)
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "tiny"))
     return tmp_path / "tiny"
-
-
-@pytest.mark.parametrize(
-    ("limit", "hours"),
-    [
-        ("30", 0.5),
-        ("30:00", 0.5),
-        ("01:30:00", 1.5),
-        ("2-00", 48),
-        ("2-12:00:00", 60),
-        ("1-06:30", 30.5),
-        ("90:30", 90.5 / 60),
-    ],
-)
-def test_time_limits_as_slurm_reads_them(limit, hours):
-    assert limit_to_hours(limit) == pytest.approx(hours)
 
 
 def test_dry_run_says_what_it_may_cost_and_submits_nothing(jobs):
@@ -155,6 +144,12 @@ def test_without_slurm_it_says_so(jobs, tmp_path):
     assert done.stderr == "error: no sbatch here; run this on a login node of the cluster\n"
 
 
+def test_as_a_command(tmp_path):
+    command = [sys.executable, REPO / "scripts/submit.py", "--cancel", "--experiments", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("cancelled 0 jobs\n", "")
+
+
 # ---- The ledger -------------------------------------------------------------------------
 
 
@@ -167,7 +162,7 @@ def test_ledger_keeps_every_job_in_order(tmp_path):
 
 def test_damaged_ledger_names_its_line(tmp_path):
     (tmp_path / "submitted.jsonl").write_text('{"job_id": "1"}\n')
-    with pytest.raises(ProfileError, match=r"submitted\.jsonl: line 1 is no entry"):
+    with pytest.raises(UserError, match=r"submitted\.jsonl: line 1 is not an entry"):
         read_ledger(tmp_path)
 
 
@@ -245,7 +240,7 @@ def test_slurm_may_be_silent_for_a_while(tmp_path, monkeypatch):
     silence, running = SlurmError("squeue: Unable to contact slurm controller"), [RUNNING]
     answers = [*running, silence, silence, JobState("COMPLETED", "")]
     assert watch_one(tmp_path, answers)[0].state == "COMPLETED"
-    monkeypatch.setattr("submission.watching.PATIENCE", 2)
+    monkeypatch.setattr("submission.ledger.PATIENCE", 2)
     with pytest.raises(SlurmError, match="Unable to contact"):
         watch_one(tmp_path, answers)
     with pytest.raises(SlurmError):  # nothing known yet: most likely no cluster at all

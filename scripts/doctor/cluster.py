@@ -1,0 +1,311 @@
+"""What Slurm says of a cluster: its configuration, its partitions, and the nodes of each."""
+
+import math
+from dataclasses import dataclass, field
+
+from common.slurm_time import parse_time
+from doctor.slurm_text import (
+    NOTHING,
+    Gpus,
+    expand_hosts,
+    parse_gpus,
+    parse_limit,
+    parse_number,
+    parse_state,
+    parse_tres_gpus,
+    split_features,
+)
+from doctor.sources import (
+    NODES,
+    PARTITIONS,
+    SINFO,
+    Record,
+    Sources,
+    describe_modules,
+    name_source,
+    read_associations,
+    read_config,
+    read_interfaces,
+    read_records,
+    read_sinfo,
+)
+
+FROM_NODE, FROM_PARTITION, FROM_SINFO = map(name_source, [NODES, PARTITIONS, SINFO])
+
+
+@dataclass
+class Node:
+    """One node; None is what nothing states. `gpus_from` names the output and the field."""
+
+    name: str
+    cpus: int | None = None
+    threads_per_core: int | None = None
+    memory_mb: int | None = None
+    gpus: Gpus | None = None
+    gpus_from: str = ""
+    features: tuple[str, ...] | None = None
+    state: str | None = None
+
+
+@dataclass
+class Partition:
+    """One partition; time limits as parse_limit returns them."""
+
+    name: str
+    default: bool = False
+    up: bool = True
+    open_to_me: bool = True
+    time_limit: str | None = None
+    default_time: str | None = None
+    max_nodes: int | None = None
+    min_nodes: int | None = None
+    max_cpus_per_node: int | None = None
+    max_mem_per_node_mb: int | None = None
+    max_mem_per_cpu_mb: int | None = None
+    cpus_per_gpu: int | None = None
+    exclusive: bool = False
+    qos: str | None = None
+    limits_from: str = ""
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def time_limit_s(self) -> float:
+        """The time limit in seconds; infinite where it is unlimited or unknown."""
+        return parse_time(self.time_limit) if self.time_limit else math.inf
+
+
+@dataclass
+class Config:
+    """What `scontrol show config` says; None where it does not."""
+
+    cluster: str | None = None
+    version: str | None = None
+    select_type: str | None = None
+    select_parameters: str | None = None
+    cons_tres: bool | None = None
+    memory_is_counted: bool | None = None
+    accounting: bool | None = None
+    accounting_enforce: str | None = None
+    enforce_part_limits: str | None = None
+    job_submit_plugins: str | None = None
+    gres_types: str | None = None
+
+
+@dataclass
+class Facts:
+    """All that was found, and what was not (`problems`)."""
+
+    origin: str
+    problems: list[str]
+    config: Config
+    partitions: list[Partition]
+    associations: list[dict[str, str]]
+    modules: dict
+    interfaces: list[dict]
+
+
+def detect(sources: Sources) -> Facts:
+    """Read all sources; raises UserError, with file and line, for what cannot be read."""
+    config = make_config(read_config(sources))
+    here = (config.cluster or "").lower()  # the database has all names in small letters
+    associations = [
+        row for row in read_associations(sources) if not here or row["cluster"].lower() == here
+    ]  # sacctmgr lists those with sister clusters, too
+    accounts = {row["account"] for row in associations}
+    nodes: dict[str, Node] = {}
+    members: dict[str, dict[str, None]] = {}  # partition -> its nodes' names, in order
+    for record in read_records(sources, NODES):
+        (name,) = record.read("NodeName", one_host)
+        nodes.setdefault(name, make_node(record))
+        for partition in filter(None, record.get("Partitions").split(",")):
+            members.setdefault(partition, {})[name] = None
+    partitions: dict[str, Partition] = {}
+    for record in read_records(sources, PARTITIONS):
+        partition = make_partition(record, accounts)
+        partitions[partition.name] = partition
+        hosts = list(nodes)
+        if record.get("Nodes") != "ALL":
+            hosts = record.read("Nodes", expand_hosts) or []
+        members.setdefault(partition.name, {}).update(dict.fromkeys(hosts))
+    close_others(partitions, associations)
+    for row in read_sinfo(sources):
+        add_sinfo_row(row, nodes, partitions, members)
+    for name, hosts in members.items():
+        partition = partitions.setdefault(name, Partition(name))
+        partition.nodes = [nodes.setdefault(host, Node(host)) for host in hosts]
+    return Facts(
+        sources.origin,
+        list(sources.problems),
+        config,
+        list(partitions.values()),
+        associations,
+        describe_modules(sources.variables, sources.live),
+        read_interfaces(sources),
+    )
+
+
+def one_host(text: str) -> list[str]:
+    """The name of one node, in a list."""
+    hosts = expand_hosts(text)
+    if len(hosts) != 1:
+        raise ValueError(f"{text!r} is not the name of one node")
+    return hosts
+
+
+def partition_name(text: str) -> str:
+    """A partition's name; ValueError for what Slurm would not take as one."""
+    if not text or any(char.isspace() or char in "[](),;|=" for char in text):
+        raise ValueError(f"{text!r} is not the name of a partition")
+    return text
+
+
+def make_node(record: Record) -> Node:
+    """Make a node from a record of `scontrol show node`."""
+    cpus = record.read("CPUEfctv", parse_number)  # without those that Slurm keeps; since 22.05
+    threads = record.read("ThreadsPerCore", parse_number)
+    if not cpus and (cpus := record.read("CPUTot", parse_number)):
+        cpus -= (record.read("CoreSpecCount", parse_number) or 0) * (threads or 1)
+    memory = record.read("RealMemory", parse_number)
+    gpus, source = record.read("Gres", parse_gpus), f"{FROM_NODE}: Gres"
+    if not gpus and (tres := parse_tres_gpus(record.get("CfgTRES"))):
+        gpus, source = tres, f"{FROM_NODE}: CfgTRES"
+    features = "AvailableFeatures" if "AvailableFeatures" in record.fields else "Features"
+    return Node(
+        record.get("NodeName"),
+        cpus,
+        threads,
+        memory - (record.read("MemSpecLimit", parse_number) or 0) if memory else None,
+        gpus,
+        "" if gpus is None else source,
+        record.read(features, split_features),
+        parse_state(record.get("State")),
+    )
+
+
+def make_partition(record: Record, accounts: set[str]) -> Partition:
+    """Make a partition from a record of `scontrol show partition`, of old versions too (Shared=).
+
+    `accounts` are the reader's own: a partition for one of them is open.
+    """
+    mine = is_open(record, accounts) and record.get("AllowGroups", "ALL") == "ALL"
+    qos = record.get("QoS", "N/A")
+    return Partition(
+        record.read("PartitionName", partition_name),
+        default=record.get("Default") == "YES",
+        up=record.get("State", "UP") == "UP",
+        open_to_me=mine and record.get("RootOnly", "NO") == "NO",
+        time_limit=record.read("MaxTime", parse_limit),
+        default_time=record.read("DefaultTime", parse_limit),
+        max_nodes=record.read("MaxNodes", parse_number),
+        min_nodes=record.read("MinNodes", parse_number),
+        max_cpus_per_node=record.read("MaxCPUsPerNode", parse_number),
+        max_mem_per_node_mb=record.read("MaxMemPerNode", parse_number),
+        max_mem_per_cpu_mb=record.read("MaxMemPerCPU", parse_number),
+        cpus_per_gpu=record.read("JobDefaults", find_cpus_per_gpu),
+        exclusive=record.get("OverSubscribe", record.get("Shared")).startswith("EXCL"),
+        qos=None if qos.lower() in NOTHING else qos,
+        limits_from=FROM_PARTITION,
+    )
+
+
+def find_cpus_per_gpu(defaults: str) -> int | None:
+    """DefCpuPerGPU of JobDefaults: `DefCpuPerGPU=5,DefMemPerGPU=62000` -> 5."""
+    pairs = dict(part.split("=", 1) for part in defaults.split(",") if "=" in part)
+    return parse_number(pairs.get("DefCpuPerGPU", ""))
+
+
+def is_open(record: Record, accounts: set[str]) -> bool:
+    """Say whether a partition takes one of my accounts: AllowAccounts, or else DenyAccounts.
+
+    The database has accounts in small letters, slurm.conf may write them otherwise.
+    """
+    mine = {name.lower() for name in accounts}
+    allowed = set(record.get("AllowAccounts", "ALL").lower().split(","))
+    denied = set(record.get("DenyAccounts").lower().split(",")) - {"", "none", "(null)"}
+    return bool(allowed & (mine | {"all"})) and not (mine and mine <= denied)
+
+
+def close_others(partitions: dict[str, Partition], associations: list[dict[str, str]]) -> None:
+    """Where each association is with one partition, the other partitions are not open to me."""
+    named = {row["partition"].lower() for row in associations}
+    if named and "" not in named:
+        for name, partition in partitions.items():
+            partition.open_to_me &= name.lower() in named
+
+
+def add_sinfo_row(
+    row: Record,
+    nodes: dict[str, Node],
+    partitions: dict[str, Partition],
+    members: dict[str, dict[str, None]],
+) -> None:
+    """Fill in from one row of sinfo what scontrol did not say."""
+    name = partition_name_of(row)
+    if name not in partitions:
+        low, dash, high = row.get("job_size").partition("-")
+        row.fields |= {"min_nodes": low, "max_nodes": high if dash else low}
+        row.lines |= dict.fromkeys(["min_nodes", "max_nodes"], row.lines["job_size"])
+        partitions[name] = Partition(
+            name,
+            default=row.get("partition").endswith("*"),
+            up=row.get("avail") == "up",
+            time_limit=row.read("time", parse_limit),
+            default_time=row.read("default_time", parse_limit),
+            max_nodes=row.read("max_nodes", parse_number),
+            min_nodes=row.read("min_nodes", parse_number),
+            exclusive=row.get("oversubscribe").upper().startswith("EXCL"),
+            limits_from=FROM_SINFO,
+        )
+    count, hosts = row.read("count", parse_number), row.read("hosts", expand_hosts)
+    if count != len(hosts):
+        why = f"{count} NODES, but NODELIST names {len(hosts)}"
+        raise row.sources.refuse(row.file, row.lines["hosts"], why)
+    for host in hosts:
+        fill_node(nodes.setdefault(host, Node(host)), row)
+        members.setdefault(name, {})[host] = None
+
+
+def partition_name_of(row: Record) -> str:
+    """The partition of a row of sinfo, without the mark of the default."""
+    return row.read("partition", lambda text: partition_name(text.rstrip("*")))
+
+
+def fill_node(node: Node, row: Record) -> None:
+    """Take from a row of sinfo what is unknown of the node."""
+    found = {
+        "cpus": row.read("cpus", parse_number),
+        "threads_per_core": row.read("sct", lambda text: parse_number(text.rpartition(":")[2])),
+        "memory_mb": row.read("memory", parse_number),
+        "features": row.read("features", split_features),
+        "state": row.read("state", parse_state),
+    }
+    for key, value in found.items():
+        if getattr(node, key) is None:
+            setattr(node, key, value)
+    if node.gpus is None:
+        node.gpus, node.gpus_from = row.read("gres", parse_gpus), f"{FROM_SINFO}: GRES"
+
+
+def make_config(values: dict[str, str]) -> Config:
+    """Make the configuration from the values of `scontrol show config`."""
+
+    def get(key: str) -> str | None:
+        value = values.get(key, "")
+        return None if value.lower() in NOTHING else value
+
+    select, parameters = get("selecttype"), get("selecttypeparameters") or ""
+    tres = "cons_tres" in f"{select} {parameters}".lower()
+    storage = values.get("accountingstoragetype")
+    return Config(
+        get("clustername"),
+        get("slurm_version"),
+        select,
+        parameters or None,
+        tres if select else None,
+        "memory" in parameters.lower() if select else None,
+        "slurmdbd" in storage if storage is not None else None,
+        get("accountingstorageenforce"),
+        get("enforcepartlimits"),
+        get("jobsubmitplugins"),
+        get("grestypes"),
+    )

@@ -1,0 +1,46 @@
+"""How commands end, and what their --help loads."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.console import run_command
+from common.errors import UserError
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        (lambda: 3, 3, ""),
+        (UserError("a.toml: no key\n\x1b[2J; add it"), 1, "error: a.toml: no key  [2J; add it\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(15), 143, ""),  # as common.signals raises it
+    ],
+)
+def test_a_command_ends_with_a_status_and_one_line(capsys, end, status, said):
+    def main() -> int:
+        if isinstance(end, BaseException):
+            raise end
+        return end()
+
+    with pytest.raises(SystemExit) as exit_:
+        run_command(main)
+    assert (exit_.value.code, capsys.readouterr().err) == (status, said)
+
+
+@pytest.mark.parametrize(
+    "command", ["render.py", "scripts/submit.py", "scripts/prepare_data.py", "scripts/doctor.py"]
+)
+def test_help_loads_nothing_slow(command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", REPO / command, "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("usage: ")
+    slow = r"\b(pydantic|jinja2|profiles|rich|numpy|pandas|torch|multiprocessing|tokenizers)\b"
+    assert not re.search(slow, done.stderr)
