@@ -1,28 +1,49 @@
 #!/usr/bin/env python
-"""Print peak, average and mode of each GPU's used memory out of nvidia-smi's CSV logs."""
+"""Print peak, average and mode of each GPU's used memory from nvidia-smi's CSV logs."""
+
+from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
-from scaling.read.memory_report import report_memory
+from scaling.read.columns import plain_number
+from scaling.read.counts import LineCounts
+from scaling.read.cpu_log import format_cpu, read_cpu_log
+from scaling.read.gpu_log import format_memory, read_gpu_log
+from scaling.read.kinds import PSRECORD, UNPACK, detect_kind, expected_kind
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """One file: `lines` to print and `record` for JSON; or why it has none."""
+
+    path: Path
+    lines: list[str]
+    record: dict
+    counts: LineCounts
+    error: str = ""
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
-        reports = list(report_memory(arguments.paths, tuple(arguments.gpus)))
+        paths = [log for path in arguments.paths for log in find_logs(path)]
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
+    reports = list(report_memory(paths, tuple(arguments.gpus)))
     for report in reports:
         if report.error:
             print(f"error: {printable(report.error)}", file=sys.stderr)
-        elif report.dropped:
-            print(printable(f"{report.path}: {report.dropped}"), file=sys.stderr)
+        elif dropped := report.counts.describe_dropped():
+            print(printable(f"{report.path}: {dropped}"), file=sys.stderr)
     if arguments.json:
         records = [{**r.record, "error": printable(r.error) or None} for r in reports]
         print(json.dumps(records, indent=2))
@@ -31,9 +52,69 @@ def main() -> int:
             if len(reports) > 1 and report.lines:
                 print(printable(f"{report.path}:"))
             print(*report.lines, sep="\n", end="\n" if report.lines else "")
-            if arguments.explain and report.counts:
-                print(printable(f"{report.path}: {report.counts}"))
+            if arguments.explain and report.counts.lines:
+                print(printable(f"{report.path}: {report.counts.describe()}"))
     return 1 if any(report.error for report in reports) else 0
+
+
+def find_logs(path: Path) -> list[Path]:
+    """Return a file itself, or each gpu_memory_log*.csv below a folder: node2 before node10.
+
+    Raises UserError for a folder without any.
+    """
+    if not path.is_dir():
+        return [path]
+    found = [log for log in path.rglob("gpu_memory_log*.csv") if log.is_file()]
+    if not found:
+        raise UserError(
+            f"{path}: no gpu_memory_log*.csv below it; name a job's folder or its CSV file"
+        )
+    return sorted(found, key=split_numbers)
+
+
+def split_numbers(path: Path) -> list:
+    """Return a sort key that takes the numbers in a path by their value."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def report_memory(paths: list[Path], gpus: tuple[str, ...]) -> Iterator[MemoryReport]:
+    """Yield a report on each log; gpus: the indices or uuids that count, all when none is named."""
+    for path in paths:
+        try:
+            yield read_memory(path, gpus)
+        except UserError as error:
+            yield MemoryReport(path, [], {"file": str(path)}, LineCounts(), str(error))
+
+
+def read_memory(path: Path, gpus: tuple[str, ...]) -> MemoryReport:
+    """Read a log by its name, so that another kind under that name is refused; else by content."""
+    kind = expected_kind(path)
+    if kind is None:
+        kind, reason, *_ = detect_kind(path)
+        if reason.endswith(UNPACK):
+            raise UserError(f"{path}: {reason}")
+    if kind == PSRECORD:
+        cpu = read_cpu_log(path)
+        error = f"{path}: no CPU memory: {cpu.problem}" if cpu.problem else ""
+        record = {
+            "file": str(path),
+            "peak_mib": plain_number(cpu.peak_mib),
+            "mean_cpu_pct": cpu.mean_cpu_pct,
+            **cpu.counts.to_record(),
+        }
+        lines = [] if cpu.problem else [format_cpu(cpu)]
+        return MemoryReport(path, lines, record, cpu.counts, error)
+    log = read_gpu_log(path, gpus)
+    error = f"{path}: no GPU memory: {log.problem}" if log.problem else ""
+    record = {
+        "file": str(path),
+        "gpus": [gpu.to_record() for gpu in log.gpus],
+        "first_timestamp": log.first.isoformat() if log.first else None,
+        "last_timestamp": log.last.isoformat() if log.last else None,
+        **log.counts.to_record(),
+    }
+    return MemoryReport(path, format_memory(log), record, log.counts, error)
 
 
 def parse_arguments() -> argparse.Namespace:

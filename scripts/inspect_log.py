@@ -8,8 +8,7 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
-from scaling.read.inspect_text import format_inspection
-from scaling.read.inspection import inspect_log
+from scaling.runs.inspection import format_inspection, inspect_log
 
 
 def main() -> int:
@@ -44,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         "when every file is of a kind and gave values, 1 when one did not.",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="any file of a run")
-    text = "print a list of records, one a file (scripts/README.md says what they hold)"
+    text = "print a list of records, one per file (scripts/README.md says what they hold)"
     parser.add_argument("--json", action="store_true", help=text)
     return parser.parse_args()
 

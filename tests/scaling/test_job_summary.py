@@ -1,11 +1,15 @@
 """job_summary.py: the last lines of every job's log."""
 
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+import job_summary
 from run_folders import gpu_csv, out_text, put, write_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/job_summary.py"
@@ -17,13 +21,14 @@ def summarise(
     folder: Path, status: int = 0, run_id: str = "12", log: Path | None = None
 ) -> list[str]:
     log = log or next(iter(folder.glob("log/*.out")), folder / "log/none.out")
-    command = [
-        *(sys.executable, SCRIPT, "--run-dir", folder, "--run-id", run_id, "--log", log),
-        *("--exit-status", str(status), "--elapsed-s", "93"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    arguments = ["--run-dir", folder, "--run-id", run_id, "--log", log]
+    arguments += ["--exit-status", status, "--elapsed-s", 93]
+    argv = ["job_summary.py", *map(str, arguments)]
+    out, errors = io.StringIO(), io.StringIO()
+    with mock.patch("sys.argv", argv), redirect_stdout(out), redirect_stderr(errors):
+        assert job_summary.main() == 0
+    assert errors.getvalue() == ""
+    return out.getvalue().splitlines()
 
 
 def test_a_job_that_went_well(tmp_path):
@@ -55,7 +60,7 @@ def test_a_job_that_failed_says_why_and_what_to_do(tmp_path):
     assert summarise(folder, status=1)[-3:] == [
         "Job 12: failed (exit status 1) after 93 s",
         f"First cause: {OWN}",
-        "What to do: mend what this line names, then sbatch again",
+        "What to do: fix what this line names, then sbatch again",
     ]
 
 
@@ -140,3 +145,26 @@ def test_wrong_arguments_alone_are_an_error():
     )
     assert done.returncode == 2
     assert "--run-dir" in done.stderr
+
+
+def test_of_a_shared_node_only_the_jobs_own_gpus_have_a_line(tmp_path):
+    folder = write_run(tmp_path, 1, 1, "12", exit_status=None, gpu_uuids=["GPU-1"])
+    put(folder / "gpu_memory/12/gpu_memory_log.csv", gpu_csv({0: [5, 5], 1: [7, 9]}))
+    assert [line for line in summarise(folder) if "GPU" in line] == [
+        "[gpu_memory_log - GPU 1] Peak = 9 MiB, Avg = 8.00 MiB, Mode = 7 MiB"
+    ]
+
+
+def test_it_runs_under_a_python_without_any_package(tmp_path):
+    out = out_text(1) + OWN + "\n"
+    folder = write_run(tmp_path, 1, 2, "12", complete=False, exit_status=None, out=out)
+    command = [
+        *(sys.executable, "-S", "-I", "-c"),
+        f"import sys, runpy; sys.path.insert(0, {str(SCRIPT.parent)!r}); sys.argv[0] = 'x'\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')",
+        *("--run-dir", folder, "--run-id", "12", "--log", next(folder.glob("log/*.out"))),
+        *("--exit-status", "1", "--elapsed-s", "93"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"First cause: {OWN}" in done.stdout

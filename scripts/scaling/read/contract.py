@@ -1,13 +1,16 @@
 """Where a run keeps its files, and what its JSON may hold: the run contract's reading side."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from common.console import printable, shorten
 from common.errors import UserError
+from scaling.read.times import UTC, parse_timestamp
 
 RUN_FOLDERS = ("log", "results", "gpu_memory", "cpu_memory")
 RUN_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?")  # <job id>, or <job id>.<restart>
@@ -21,9 +24,8 @@ _LOG_NAME = re.compile(
 _NODE_FILE = re.compile(r"(?:gpu|cpu)_memory_log(?:_node(\d{1,6}))?\.(?:csv|txt)")
 _JOB_NAME = re.compile(r"(?:^|_)(\d{1,4})g(\d{1,5})n$")
 _PATH_SCALE = re.compile(r"(?P<count>\d{1,5})_(?P<what>gpus?|nodes?)", re.IGNORECASE)
-_RESULTS = re.compile(r"^Results: (/.+)$", re.MULTILINE)  # as the job script prints it
 _SCRIPT_JOB_NAME = re.compile(r"#SBATCH\s+(?:--job-name[= ]|-J\s*)\s*[\"']?([\w.-]+)")
-OTHER_WORKLOADS = ("gpt2", "translation", "spiral")  # as their folders are named
+OTHER_WORKLOADS = ("minimal", "gpt2", "translation", "spiral")  # as their folders are named
 
 
 def split_id(run_id: str) -> tuple[int, int]:
@@ -41,17 +43,6 @@ def parse_log_name(name: str) -> tuple[str, str] | None:
     if match is None:
         return None
     return match["name"] or match["dotted"] or "", match["id"] or match["plain"]
-
-
-def read_run_dir(log: Path) -> Path | None:
-    """Return the folder that a job's log names as `Results: DIR` near its beginning, if any."""
-    try:
-        with log.open("rb") as file:
-            head = file.read(1 << 14).decode("utf-8", errors="replace")
-    except OSError:
-        return None
-    found = _RESULTS.search(head)
-    return Path(found[1]) if found else None
 
 
 def find_node_files(folder: Path, kind: str = "") -> dict[int, Path]:
@@ -138,8 +129,8 @@ def whole_number(record: dict, key: str, path: Path, least: int = 0) -> int | No
 
 def utc_time(record: dict, key: str) -> datetime | None:
     """Return an ISO 8601 time of the record as UTC, None when it has none that can be read."""
-    try:
-        when = datetime.fromisoformat(record.get(key) or "")
-    except (TypeError, ValueError):
+    value = record.get(key)
+    when = parse_timestamp(value) if isinstance(value, str) else None
+    if when is None:
         return None
     return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)

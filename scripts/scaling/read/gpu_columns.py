@@ -4,13 +4,19 @@ Sources: `nvidia-smi --help-query-gpu`; amd-smi's `metric --csv` and `monitor --
 CLI, "MB" there are 1024² bytes); `rocm-smi --showmeminfo vram --csv` (bytes, as its header says).
 """
 
+from __future__ import annotations
+
 import csv
 import re
-from fractions import Fraction
-from typing import NamedTuple
+from dataclasses import dataclass
+from decimal import Decimal
 
-from scaling.read.columns import BYTES, Column
+from scaling.read.columns import BYTES
 
+LOG_COMMAND = (
+    "nvidia-smi --query-gpu=timestamp,index,name,memory.used,memory.total,utilization.gpu,"
+    "power.draw,temperature.gpu,clocks.sm,uuid --format=csv --loop=5"
+)
 # What nvidia-smi prints in the place of a table (its own wording, several driver versions).
 ERROR_TEXT = re.compile(
     r"NVIDIA-SMI has failed|No devices were found|Failed to initialize NVML|"
@@ -19,13 +25,27 @@ ERROR_TEXT = re.compile(
     r"AMDSMI_STATUS_\w+|ROCk module is NOT loaded|No AMD GPUs",
     re.IGNORECASE,
 )
-_IDENTITIES = {
-    "index": ("index", "gpu", "gpu_index", "device"),
-    "uuid": ("uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id", "gpu_bdf", "bdf", "unique id"),
+# What a column is -> the names that the tools give it, the most exact first.
+_NAMES = {
     "timestamp": ("timestamp", "time", "datetime", "date", "timestamp_utc"),
+    "host": ("hostname", "host", "node"),
+    "index": ("index", "gpu_index", "gpu_id", "gpu", "device"),
+    "uuid": ("uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id", "gpu_bdf", "bdf", "unique id"),
+    "name": ("name", "gpu_name"),
+    "used": ("memory.used", "used_vram", "vram_used", "vram total used memory", "vram used memory"),
+    "total": ("memory.total", "total_vram", "vram_total", "vram total memory"),
 }
-_USED = ("memory.used", "used_vram", "vram_used", "vram total used memory", "vram used memory")
-_TOTAL = ("memory.total", "total_vram", "vram_total", "vram total memory")
+# A figure of a sample -> likewise.
+FIGURES = {
+    "utilization_pct": ("utilization.gpu", "gfx_activity", "gfx", "gpu use"),
+    "power_w": ("power.draw", "power.draw.instant", "power.draw.average", "power_usage",
+                "socket_power", "average graphics package power",
+                "current socket graphics package power"),
+    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot",
+                      "temperature (sensor junction)"),
+    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock", "gfx_clk"),
+    "throttle_mask": ("clocks_throttle_reasons.active", "clocks_event_reasons.active"),
+}  # fmt: skip
 # A header must name one of these; `gpu` or `time` alone are any program's.
 _TELLING = re.compile(
     r"memory\.(?:used|total|free|reserved)|utilization\.\w+|power\.\w+(?:\.\w+)*|temperature\.\w+|"
@@ -50,39 +70,41 @@ _USUAL_UNITS = (
     (re.compile(r"\w+_voltage$"), "mV"),
 )
 _NO_DATA = re.compile(r"\[.*\]|N/A", re.IGNORECASE)
-_AMOUNT = re.compile(r"(\d{1,15})(\.\d{1,6})?(?: ?([KMG]?i?B))?")
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)(?: ?([KMG]?i?B))?", re.ASCII)
 _FIELD = re.compile(r"([A-Za-z].*?)\s*(?:\[([^\]]*)\]|\(([^()]*)\))?:?")
 _SPELLED = re.compile(r"^(memory|utilization|power)[ _](used|total|free|reserved|gpu|draw)$")
 
 
-class Columns(NamedTuple):
-    """Where a row's fields stand; None when the log has no such column."""
+@dataclass(frozen=True)
+class Columns:
+    """Where a row's fields stand; None when the log has no such column.
+
+    `measures` is position -> (name, unit) of each field that may hold a measure; `figures` is
+    the name of a sample's figure (FIGURES) -> position.
+    """
 
     names: tuple[str, ...]
     units: tuple[str, ...]
-    memory: int | None
+    measures: dict[int, tuple[str, str]]
+    figures: dict[str, int]
+    used: int | None = None
     total: int | None = None
     index: int | None = None
     uuid: int | None = None
+    host: int | None = None
+    name: int | None = None
     timestamp: int | None = None
+    other_indices: tuple[int, ...] = ()  # columns that may name the same GPU's index
 
     @property
     def count(self) -> int:
         return len(self.names)
 
-    def make_measures(self) -> dict[int, Column]:
-        """Return position -> an empty Column for each field that may hold a measure.
-
-        Of a field that stands there twice the first counts.
-        """
-        identities = (self.index, self.uuid, self.timestamp)
-        return {
-            at: Column(name, unit)
-            for at, (name, unit) in enumerate(zip(self.names, self.units, strict=True))
-            if at not in identities
-            and not _NO_MEASURE.fullmatch(name)
-            and self.names.index(name) == at
-        }
+    @property
+    def identities(self) -> list[int]:
+        """Where the cells stand that say of which GPU a row is, and its memory.total."""
+        places = (self.index, *self.other_indices, self.uuid, self.host, self.total)
+        return [at for at in places if at is not None]
 
 
 def parse_header(line: str) -> Columns | None:
@@ -96,16 +118,21 @@ def parse_header(line: str) -> Columns | None:
     if not any(_TELLING.fullmatch(name) for name in names):
         return None
     units = tuple(
-        _tidy_unit(match[2] or match[3] or "") or usual_unit(name, names)
+        _tidy_unit(match[2] or match[3] or "") or _find_usual_unit(name, names)
         for match, name in zip(matches, names, strict=True)
     )
-    return Columns(
-        names,
-        units,
-        _find(names, _USED),
-        _find(names, _TOTAL),
-        *(_find(names, aliases) for aliases in _IDENTITIES.values()),
-    )
+    places = {what: _find(names, known) for what, known in _NAMES.items()}
+    identities = {places[what] for what in ("index", "uuid", "host", "timestamp")}
+    measures = {
+        at: (name, unit)
+        for at, (name, unit) in enumerate(zip(names, units, strict=True))
+        # Of a field that stands there twice the first counts.
+        if at not in identities and not _NO_MEASURE.fullmatch(name) and names.index(name) == at
+    }
+    figures = {figure: _find(names, known) for figure, known in FIGURES.items()}
+    figures = {figure: at for figure, at in figures.items() if at is not None}
+    indices = [names.index(name) for name in _NAMES["index"] if name in names]
+    return Columns(names, units, measures, figures, **places, other_indices=tuple(indices[1:]))
 
 
 def _settle_name(match: re.Match) -> str:
@@ -122,28 +149,27 @@ def _tidy_unit(unit: str) -> str:
     return "%" if unit.endswith("%") else unit
 
 
-def usual_unit(name: str, beside: tuple[str, ...] = ()) -> str:
+def _find_usual_unit(name: str, beside: tuple[str, ...]) -> str:
     if name == "mem" and "hotspot" in beside:
         return "C"  # amd-smi metric's temperatures are edge, hotspot, mem; monitor's mem is a load
     return next((unit for pattern, unit in _USUAL_UNITS if pattern.match(name)), "")
 
 
-def parse_mib(text: str, unit: str) -> int | float | str:
-    """Return a cell in MiB, or why it has none; `unit` is the header's, '' for MiB.
+def parse_mib(text: str, unit: str) -> int | Decimal:
+    """Return a cell in MiB; `unit` is the header's, '' for MiB. The GPU tools' "MB" are MiB too.
 
-    The GPU tools' "MB" are MiB too.
+    Raises ValueError, with the reason, when the cell holds no amount.
     """
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        return "no data" if says_no_data(text) else "memory.used is no number"
-    size = BYTES.get((match[3] or unit or "MiB").upper())
+        raise ValueError("no data" if says_no_data(text) else "memory.used is no number")
+    size = BYTES.get((match[2] or unit or "MiB").upper())
     if size is None:
-        return "memory.used is in an unknown unit"
-    factor = Fraction(size, BYTES["MIB"])
-    if factor == 1:
-        return float(match[1] + match[2]) if match[2] else int(match[1])
-    mib = factor * (Fraction(match[1] + match[2]) if match[2] else int(match[1]))
-    return int(mib) if mib == int(mib) else float(mib)
+        raise ValueError("memory.used is in an unknown unit")
+    mib = Decimal(match[1])
+    if size != BYTES["MIB"]:
+        mib = mib * size / BYTES["MIB"]
+    return int(mib) if mib == int(mib) and (size != BYTES["MIB"] or "." not in match[1]) else mib
 
 
 def says_no_data(text: str) -> bool:

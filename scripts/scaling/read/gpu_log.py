@@ -1,109 +1,646 @@
 """Read a GPU monitor's CSV log: peak, average and mode of the used memory, per GPU.
 
-Written by `nvidia-smi --query-gpu=timestamp,index,…,memory.used,… --format=csv[,nounits] -l 5`,
-or by amd-smi or rocm-smi with --csv (see gpu_columns). Streamed with the standard library
-only: a long job's log never sits in memory, and the commands that a job runs at its end
-start at once. Every line is kept, dropped with a reason or ignored by a named rule, and the
-three counts add up to the lines of the file.
+Written by `nvidia-smi --query-gpu=timestamp,index,…,memory.used,… --format=csv[,nounits]
+--loop=5`, or by amd-smi or rocm-smi with --csv (see gpu_columns). Streamed with the standard
+library alone: a long job's log never sits in memory, and the commands that a job runs at its
+end start at once. Every line is kept, dropped with a reason or ignored by a named rule.
 """
 
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from itertools import accumulate, compress
 from pathlib import Path
 
 from common.console import shorten
 from common.errors import UserError
-from scaling.read.gpu_columns import ERROR_TEXT
-from scaling.read.gpu_fast import read_block
-from scaling.read.gpu_reader import GpuReader, Sample
-from scaling.read.gpu_series import GpuLog
+from common.rounding import round_half_even
+from scaling.read.columns import Column, finite_float, plain_number
+from scaling.read.counts import LineCounts, list_reasons
+from scaling.read.gpu_columns import (
+    ERROR_TEXT,
+    LOG_COMMAND,
+    Columns,
+    parse_header,
+    parse_mib,
+    says_no_data,
+    split_fields,
+)
 from scaling.read.text import read_blocks
+from scaling.read.times import parse_timestamp, seconds_between
+
+NOT_OWN = "a GPU that is not the job's"
+NOT_ASKED_FOR = "a GPU that was not asked for"
+_FIGURES = ("utilization_pct", "power_w", "temperature_c", "sm_clock_mhz")
+FLOATS = ("elapsed_s", "used_mib", "total_mib", *_FIGURES)
+SAMPLES = ("gpu", "timestamp", *FLOATS, "throttle_mask")
+MOST_REMEMBERED = 100_000  # cells of one measure
+MOST_MIB = 1 << 20  # of a GPU whose amounts are counted in a list
+STEPS_COUNTED = 20  # the usual step between samples is that of the first ones
+NAN = math.nan
+# nvidia-smi's own times, as nearly all logs have them: they sort as text.
+_NVIDIA_TIME = re.compile(r" *\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}", re.ASCII)
+_MILLISECONDS = frozenset(f"{n:03d}" for n in range(1000))
 
 
-def read_gpu_log(path: Path, gpus: tuple[str, ...] = ()) -> GpuLog:
+@dataclass(frozen=True)
+class GpuUse:
+    """One GPU over a log: n samples of its used memory; peak, average and mode in MiB.
+
+    `uuid`, `name` and `host` are '' when the log has no such column; without an index column
+    `index` is the order of appearance. `rows` are the lines kept of it, among them those that
+    hold no memory but other figures. `covered_s` is the time between the first and the last
+    sample (backward steps of the clock left out) and `interval_s` the usual step; None without
+    readable timestamps. `columns` is name -> Column of its measures, when they were asked for.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    host: str
+    n: int
+    rows: int
+    peak_mib: int | Decimal | None
+    average_mib: Decimal | None
+    mode_mib: int | Decimal | None
+    first: datetime | None
+    last: datetime | None
+    covered_s: float | None
+    interval_s: float | None
+    columns: dict[str, Column] = field(default_factory=dict)
+
+    def to_record(self) -> dict:
+        """Return what JSON shows of its memory; `host` only where the log names hosts."""
+        record = {"index": self.index, "uuid": self.uuid or None, "n": self.n}
+        record["peak_mib"] = plain_number(self.peak_mib)
+        record["avg_mib"] = None if self.average_mib is None else finite_float(self.average_mib)
+        record["mode_mib"] = plain_number(self.mode_mib)
+        return record | ({"host": self.host} if self.host else {})
+
+
+@dataclass(frozen=True)
+class GpuLog:
+    """One node's GPU log: its GPUs by rising index, and where each of its lines went.
+
+    `problem` says why there is no GPU, else it is None. `columns` is name -> Column over all
+    GPUs, when they were asked for. `samples` (None unless asked for) is name (SAMPLES) -> one
+    entry per kept row: `gpu` is a position in `gpus`, `timestamp` a datetime (as logged: often
+    local time without a zone) or None, `elapsed_s` counts from the log's first timestamp,
+    `throttle_mask` is an int or None; the others are arrays of floats, nan when missing.
+    """
+
+    path: Path
+    gpus: tuple[GpuUse, ...]
+    counts: LineCounts
+    problem: str | None
+    columns: dict[str, Column] = field(default_factory=dict)
+    samples: dict[str, list | array] | None = None
+
+    @property
+    def first(self) -> datetime | None:
+        return self.gpus[0].first if self.gpus else None
+
+    @property
+    def last(self) -> datetime | None:
+        return self.gpus[-1].last if self.gpus else None
+
+    def keep_gpus(self, uuids: Iterable[object]) -> GpuLog:
+        """Return the log of the GPUs that run.json names as the job's; others are ignored.
+
+        All stay when none of them is in the log: of a slice of a GPU the two tools name
+        different things.
+        """
+        named = {_tidy_uuid(uuid) for uuid in uuids if uuid}
+        own = [_tidy_uuid(gpu.uuid) in named for gpu in self.gpus]
+        return self.select(own, NOT_OWN) if any(own) else self
+
+    def select(self, wanted: list[bool], rule: str) -> GpuLog:
+        """Return the log with some of its GPUs; the rows of the others are ignored by a rule."""
+        gpus = tuple(gpu for gpu, stays in zip(self.gpus, wanted, strict=True) if stays)
+        others = sum(gpu.rows for gpu in self.gpus) - sum(gpu.rows for gpu in gpus)
+        if len(gpus) == len(self.gpus):
+            return self
+        counts = replace(
+            self.counts,
+            kept=self.counts.kept - others,
+            ignored=self.counts.ignored + Counter({rule: others}),
+        )
+        samples = self.samples and _select_samples(self.samples, wanted)
+        return replace(
+            self, gpus=gpus, counts=counts, columns=_merge_columns(gpus), samples=samples
+        )
+
+
+def _tidy_uuid(uuid: object) -> str:
+    return str(uuid).strip().lower().removeprefix("gpu-")
+
+
+def _select_samples(samples: dict, wanted: list[bool]) -> dict:
+    stays = [wanted[gpu] for gpu in samples["gpu"]]
+    found = {name: _like(old, compress(old, stays)) for name, old in samples.items()}
+    positions = list(accumulate(wanted))  # of the GPUs that stay, from 1
+    found["gpu"] = array("l", (positions[gpu] - 1 for gpu in found["gpu"]))
+    return found
+
+
+def _like(old: list | array, values: Iterable) -> list | array:
+    return array(old.typecode, values) if isinstance(old, array) else list(values)
+
+
+def _merge_columns(gpus: Iterable[GpuUse]) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    for gpu in gpus:
+        for name, column in gpu.columns.items():
+            found.setdefault(name, Column(name, column.unit)).merge(column)
+    return found
+
+
+def read_gpu_log(
+    path: Path, gpus: Iterable[str] = (), samples: bool = False, columns: bool = False
+) -> GpuLog:
     """Return what one node's log says of each GPU's used memory, in MiB.
 
-    gpus: the indices or uuids wanted; rows of others are ignored by that rule. Without it
-    all count.
-    Read: any columns in any order with a header that names memory.used (or AMD's words for
-    it); a log without a header whose rows leave no doubt; units or none; repeated headers;
-    CRLF; UTF-16 with a byte order mark; quoted line ends. GPUs are told apart by index and
-    uuid, without an index by the uuid in order of appearance, without both by their order in
-    each round.
+    gpus: the indices or uuids wanted; rows of others are ignored by that rule. Without it all
+    count. columns: count every measure, and take rows and logs without memory.used too.
+    samples: keep every row's figures as well, so memory grows with the log.
+    Read: any columns in any order below a header; values with units or without; repeated
+    headers; CRLF; UTF-16 with a byte order mark. GPUs are told apart by index and uuid, of
+    several hosts by their column too; without an index, by the uuid in order of appearance.
     Dropped: a last line without its end (a cut number is never a shorter number), rows with
     another number of fields, NUL bytes, error texts, `[N/A]` (no data, never 0).
-    A log without any sample is returned with `problem` set. Raises UserError when the
-    file cannot be read, is not such a CSV, or its GPUs cannot be told apart.
-    Source: nvidia-smi --help-query-gpu.
+    A log without any sample is returned with `problem` set. Raises UserError, with the command
+    that logs what is needed, when the file is no such CSV, has no header, or no column tells
+    its GPUs apart. Source: nvidia-smi --help-query-gpu.
     """
-    reader = _read_all(GpuReader(Path(path)))
-    _refuse_other_files(reader)
-    return make_log(reader, gpus)
+    reader = _Reader(Path(path), samples=samples, columns=columns or samples)
+    for lines, have_ends in read_blocks(path):
+        reader.add_lines(lines, have_ends)
+    return reader.finish(tuple(gpus))
 
 
-def read_gpu_samples(path: Path, on_sample: Sample) -> GpuReader:
-    """Call on_sample for each kept row; return the reader, with its columns and counts.
-
-    GPUs that cannot be told apart are None there, and `untold` says why. Raises UserError
-    when the file cannot be read.
-    """
-    return _read_all(GpuReader(Path(path), is_strict=False, on_sample=on_sample))
+class _Dropped(Exception):
+    """Why a line gave no sample."""
 
 
-def read_gpu_columns(path: Path) -> GpuReader:
-    """Return a reader that has counted every measure of the log (see read_gpu_samples)."""
-    reader = GpuReader(Path(path), is_strict=False)
-    reader.counts_columns = True
-    return _read_all(reader)
+class _Gpu:
+    """What is collected of one GPU: how often each amount was seen, never the rows."""
 
+    def __init__(self, position: int, host: str, index: int, uuid: str, name: str):
+        self.position = position  # by first appearance
+        self.identity = (host, index, uuid)
+        self.name = name
+        self.other = self.another = ""  # cells of its rows that name it, as printed
+        self.total_mib: int | Decimal | float = math.inf
+        self.used_mib: dict[int | Decimal, int] = defaultdict(int)  # MiB -> samples
+        self.whole_mib: list[int] = []  # likewise; far faster than a dict of many amounts
+        self.rows_without_memory = 0
+        self.measures: dict[int, tuple[str, str]] = {}  # position -> (name, unit)
+        self.cells: dict[int, dict[str, int]] = {}  # position -> the measure, as printed -> rows
+        self.columns: dict[str, Column] = {}
+        self.first: datetime | None = None
+        self.last: datetime | None = None
+        self.newest = ""  # as printed; later than `last` by rows whose times only rose
+        self.covered = timedelta()
+        self.steps: Counter[int] = Counter()  # tenths of a second between the first samples
+        self.steps_counted = 0
 
-def _read_all(reader: GpuReader) -> GpuReader:
-    for block in read_blocks(reader.path):
-        read_block(reader, block)
-    reader.close()
-    return reader
+    def add_time(self, when: datetime) -> None:
+        if self.first is None:
+            self.first = when
+        elif (step_s := seconds_between(self.last, when)) > 0:
+            self.covered += when - self.last
+            if self.steps_counted < STEPS_COUNTED:
+                self.steps[int(step_s * 10 + 0.5)] += 1
+                self.steps_counted += 1
+        self.last = when
 
+    def catch_up(self) -> None:
+        """Take in the newest of the times that only rose since `last`."""
+        if self.newest:
+            self.add_time(parse_timestamp(self.newest.strip()))
+            self.newest = ""
 
-def _refuse_other_files(reader: GpuReader) -> None:
-    is_error = ERROR_TEXT.search(reader.first_text)
-    if reader.columns is None and reader.first_text and not is_error:
-        raise UserError(
-            f"{reader.path}: not an nvidia-smi CSV: no header line names memory.used; it has "
-            f'"{shorten(reader.first_text, 80)}"'
+    def see_cells(self, cells: list[str]) -> None:
+        for at, seen in self.cells.items():
+            seen[cells[at]] += 1
+            if len(seen) > MOST_REMEMBERED:
+                self.count_cells()
+
+    def see_rows(self, columns: list[tuple[str, ...]]) -> None:
+        """See many rows at once, each column being the cells of all of them."""
+        for at, seen in self.cells.items():
+            for cell, times in Counter(columns[at]).items():
+                seen[cell] += times
+            if len(seen) > MOST_REMEMBERED:
+                self.count_cells()
+
+    def count_cells(self) -> None:
+        """Add up the measures that were seen as they are printed."""
+        for at, seen in self.cells.items():
+            name, unit = self.measures[at]
+            column = self.columns.setdefault(name, Column(name, unit))
+            for cell, times in seen.items():
+                column.add_text(cell, times)
+            seen.clear()
+
+    def summarise(self) -> GpuUse:
+        host, index, uuid = self.identity
+        counts = self.used_mib
+        for mib in compress(range(len(self.whole_mib)), self.whole_mib):
+            counts[mib] += self.whole_mib[mib]
+        n, most = sum(counts.values()), max(counts.values(), default=0)
+        total_mib = Decimal(sum(mib * times for mib, times in counts.items()))
+        usual_step = max(self.steps, key=lambda step: (self.steps[step], -step), default=None)
+        return GpuUse(
+            index=index,
+            uuid=uuid,
+            name=self.name,
+            host=host,
+            n=n,
+            rows=n + self.rows_without_memory,
+            peak_mib=max(counts, default=None),
+            average_mib=total_mib / n if n else None,
+            # Of several most frequent values the smallest, as pandas' Series.mode()[0].
+            mode_mib=min((mib for mib, times in counts.items() if times == most), default=None),
+            first=self.first,
+            last=self.last,
+            covered_s=None if self.first is None else self.covered.total_seconds(),
+            interval_s=None if usual_step is None else usual_step / 10,
+            columns=self.columns,
         )
-    if reader.columns is not None and reader.columns.memory is None:
-        named = ", ".join(name for name in reader.columns.names if "vram" in name)
-        only = f"{named} alone gives no MiB" if named else "no column memory.used"
-        raise UserError(f"{reader.path}: not a log of GPU memory: {only}; log memory.used too")
 
 
-def make_log(reader: GpuReader, gpus: tuple[str, ...] = ()) -> GpuLog:
-    """Return the log that a closed reader has read, of the GPUs wanted (all when none named)."""
-    wanted = {
-        key: series
-        for key, series in reader.series.items()
-        if series.counts and (not gpus or str(key[0]) in gpus or key[1] in gpus)
-    }
-    kept = sum(series.counts.total() for series in wanted.values()) if gpus else reader.kept
-    ignored = dict(reader.ignored)
-    if reader.kept > kept:
-        ignored["a GPU that was not asked for"] = reader.kept - kept
-    return GpuLog(
-        path=reader.path,
-        gpus=tuple(wanted[key].summarise() for key in sorted(wanted)),
-        lines=reader.lines,
-        kept=kept,
-        dropped=dict(reader.dropped),
-        ignored=ignored,
-        problem=None if wanted else _explain_nothing(reader, gpus),
-    )
+class _Reader:
+    """Takes the lines of a log in; holds what was seen of each GPU and where each line went."""
+
+    def __init__(self, path: Path, samples: bool, columns: bool):
+        self.path = path
+        self.counts = LineCounts()
+        self.columns: Columns | None = None
+        self.wants_columns = columns
+        self.samples: dict[str, list | array] | None = None
+        if samples:
+            self.samples = {"gpu": array("l"), "timestamp": [], "throttle_mask": []}
+            self.samples |= {name: array("d") for name in FLOATS}
+        self.gpus: dict[tuple[str, int, str], _Gpu] = {}
+        self.known: dict[str, _Gpu] = {}  # the cell that names it -> a GPU that was seen often
+        self.has_units = self.has_times = False
+        self.start: datetime | None = None
+        self.first_text = ""
+
+    def add_lines(self, lines: list[str], have_ends: bool) -> None:
+        """Take lines in.
+
+        A row of a known GPU costs a look at its GPU, its amount and its time, if all three are
+        printed as nvidia-smi prints them; every other line is read with care.
+        """
+        self.counts.lines += len(lines)
+        if not have_ends:
+            self.counts.dropped["cut: the last line has no end"] += 1
+            return
+        text = "".join(lines)
+        # int() also takes 1_000 and digits of other scripts; quotes and NUL need a look by line.
+        is_plain = text.isascii() and not any(mark in text for mark in '"\0_+')
+        if not is_plain:
+            for line in lines:
+                self._add_line(line)
+            return
+        known, rest = self.known, iter(lines)
+        plain: list[tuple[_Gpu, int, list[str]]] = []  # rows whose other figures are not taken yet
+        while True:  # once more after each line that is read with care
+            newest = max((gpu.newest for gpu in known.values()), default="")
+            second_ends = ""  # a time up to it is sound, if it is not before the newest
+            count, used_at, unit, time_at, gpu_at, other_at, another_at = self._plan_rows()
+            for line in rest:
+                cells = line.split(",")
+                gpu = known.get(cells[gpu_at]) if len(cells) == count else None
+                if gpu is None or gpu.other != cells[other_at] or gpu.another != cells[another_at]:
+                    break
+                stamp, amount = cells[time_at], cells[used_at]
+                if stamp > second_ends and _is_plain_time(stamp):
+                    second_ends = stamp[:-3] + "999"
+                if not (newest <= stamp <= second_ends and stamp[-3:] in _MILLISECONDS):
+                    break
+                if unit:
+                    amount = amount[: -len(unit)] if amount.endswith(unit) else ""
+                try:
+                    used_mib = int(amount)
+                except ValueError:
+                    break
+                if not 0 <= used_mib <= gpu.total_mib:
+                    break
+                gpu.whole_mib[used_mib] += 1
+                gpu.newest = newest = stamp
+                if self.wants_columns:
+                    plain.append((gpu, used_mib, cells))
+            else:
+                self._take_plain(plain)
+                return
+            self._take_plain(plain)
+            plain = []
+            self._add_line(line)
+
+    def _plan_rows(self) -> tuple[int, int, str, int, int, int, int]:
+        """Return of a plain row: count of cells, memory.used, its unit, time, GPU, other names.
+
+        The count is 0 when every row is read with care: it has no time, or more than three
+        cells name its GPU.
+        """
+        columns = self.columns
+        if columns is None or None in (columns.used, columns.timestamp):
+            return 0, 0, "", 0, 0, 0, 0
+        count = columns.count if len(columns.identities) <= 3 else 0
+        unit = " MiB" if self.has_units else ""
+        return count, columns.used, unit, columns.timestamp, *_name_three(columns)
+
+    def _add_line(self, line: str) -> None:
+        """Take one whole line in, whatever it is."""
+        try:
+            if not line.strip():
+                self.counts.ignored["blank"] += 1
+            elif "\0" in line:
+                raise _Dropped("NUL bytes")
+            elif '"' in line and line.count('"') % 2:
+                raise _Dropped("a quote is not closed")
+            elif not line[0].isdigit() and (columns := parse_header(line)):
+                self._begin(columns)
+            else:
+                self._add_row(line)
+        except _Dropped as reason:
+            self.counts.dropped[str(reason)] += 1
+
+    def _begin(self, columns: Columns) -> None:
+        """Go on below a header: the first one, a repeated one, or one of other columns."""
+        self.counts.ignored["repeated header" if self.columns else "header"] += 1
+        if columns.used is None and not self.wants_columns:
+            percent = ", ".join(name for name in columns.names if "vram" in name)
+            only = f"{percent} alone gives no MiB" if percent else "it has no column memory.used"
+            raise UserError(
+                f"{self.path}: not a log of GPU memory: {only}; log it with `{LOG_COMMAND}`"
+            )
+        if columns.index is None and columns.uuid is None:
+            raise self._refuse_gpus("it has no column index or uuid")
+        for gpu in self.gpus.values():
+            gpu.catch_up()
+            gpu.count_cells()
+        self.known.clear()
+        self.columns, self.has_units = columns, False
+        for gpu in self.gpus.values():
+            self._count_measures(gpu)
+
+    def _count_measures(self, gpu: _Gpu) -> None:
+        if self.wants_columns:
+            gpu.measures = self.columns.measures
+            gpu.cells = {at: defaultdict(int) for at in gpu.measures}
+
+    def _refuse_gpus(self, why: str) -> UserError:
+        return UserError(
+            f"{self.path}: its GPUs cannot be told apart: {why}; log them with `{LOG_COMMAND}`"
+        )
+
+    def _add_row(self, line: str) -> None:
+        self.first_text = self.first_text or shorten(line)
+        columns, cells = self.columns, split_fields(line)
+        if columns is None or len(cells) != columns.count:
+            if ERROR_TEXT.search(line) or (columns and len(cells) == 1):
+                raise _Dropped("error text")
+            raise _Dropped("another number of fields" if columns else "no header above it")
+        when = self._read_time(cells)
+        used_mib, total_mib = self._read_memory(cells)
+        gpu = self._find_gpu(cells)
+        if used_mib is None:
+            gpu.rows_without_memory += 1
+        else:
+            gpu.used_mib[used_mib] += 1
+        if when is not None:
+            gpu.catch_up()
+            gpu.add_time(when)
+        if gpu.cells:
+            gpu.see_cells(cells)
+        if self.samples is not None:
+            self._keep_sample(gpu, when, used_mib, total_mib, cells)
+        if gpu.steps_counted >= STEPS_COUNTED and None not in (when, used_mib):
+            if total_mib != gpu.total_mib:
+                self.known.clear()  # with another total in its cells it would be taken for this
+            stamp = cells[columns.timestamp]
+            is_plain = columns.units[columns.used] == "MiB" and total_mib <= MOST_MIB
+            if is_plain and _is_plain_time(stamp):
+                gpu_at, other_at, another_at = _name_three(columns)
+                gpu.newest, gpu.total_mib = stamp, total_mib
+                gpu.whole_mib += [0] * (int(total_mib) + 1 - len(gpu.whole_mib))
+                gpu.other, gpu.another = cells[other_at], cells[another_at]
+                self.known[cells[gpu_at]] = gpu
+
+    def _read_time(self, cells: list[str]) -> datetime | None:
+        """Return a row's time, None in a log whose times cannot be read at all."""
+        if self.columns.timestamp is None:
+            return None
+        when = parse_timestamp(cells[self.columns.timestamp].strip())
+        if when is None and self.has_times:
+            raise _Dropped("timestamp not readable")
+        self.has_times = self.has_times or when is not None
+        return when
+
+    def _read_memory(self, cells: list[str]) -> tuple[int | Decimal | None, int | Decimal | float]:
+        """Return a row's memory.used and memory.total in MiB.
+
+        None and infinity when it has none, and other figures that are wanted.
+        """
+        columns, total_mib = self.columns, math.inf
+        if columns.total is not None:
+            with suppress(ValueError):
+                total_mib = parse_mib(cells[columns.total].strip(), columns.units[columns.total])
+        if columns.used is None:
+            return self._need_other_measure(cells), total_mib
+        text = cells[columns.used].strip()
+        try:
+            used_mib = parse_mib(text, columns.units[columns.used])
+        except ValueError as reason:
+            if self.wants_columns and says_no_data(text):
+                return self._need_other_measure(cells), total_mib
+            raise _Dropped(str(reason)) from None
+        # `26532 MiB` cut behind a digit reads as a smaller, bare number.
+        if self.has_units and not text.endswith("B"):
+            raise _Dropped("unit missing where other rows have one")
+        if used_mib > total_mib:
+            raise _Dropped("memory.used above memory.total")
+        self.has_units = text.endswith("B")
+        return used_mib, total_mib
+
+    def _need_other_measure(self, cells: list[str]) -> None:
+        others = (at for at in self.columns.measures if at != self.columns.total)
+        if not any(re.match(r"\s*-?\d", cells[at]) for at in others):
+            raise _Dropped("no data")
+
+    def _find_gpu(self, cells: list[str]) -> _Gpu:
+        """Return the GPU that a row is of, by its host, index and uuid."""
+        columns = self.columns
+        host = "" if columns.host is None else cells[columns.host].strip()
+        uuid = "" if columns.uuid is None else cells[columns.uuid].strip()
+        uuid = "" if says_no_data(uuid) else uuid
+        if columns.index is None:
+            if not uuid:
+                raise _Dropped("no GPU index")
+            same_host = [gpu for gpu in self.gpus if gpu[0] == host]
+            index = next((gpu[1] for gpu in same_host if gpu[2] == uuid), len(same_host))
+        else:
+            index = _parse_index(cells[columns.index])
+            if index is None:
+                raise _Dropped("no GPU index")
+            for at in columns.other_indices:
+                if _parse_index(cells[at]) not in (None, index):
+                    names = " and ".join(columns.names[at] for at in (columns.index, at))
+                    raise self._refuse_gpus(f"its columns {names} disagree")
+        gpu = self.gpus.get((host, index, uuid))
+        if gpu is None:
+            name = "" if columns.name is None else cells[columns.name].strip()
+            gpu = self.gpus[host, index, uuid] = _Gpu(len(self.gpus), host, index, uuid, name)
+            self._count_measures(gpu)
+        return gpu
+
+    def _keep_sample(
+        self,
+        gpu: _Gpu,
+        when: datetime | None,
+        used_mib: int | Decimal | None,
+        total_mib: int | Decimal | float,
+        cells: list[str],
+    ) -> None:
+        samples, figures = self.samples, self.columns.figures
+        self.start = self.start or when
+        samples["gpu"].append(gpu.position)
+        samples["timestamp"].append(when)
+        samples["elapsed_s"].append(NAN if when is None else seconds_between(self.start, when))
+        samples["used_mib"].append(NAN if used_mib is None else used_mib)
+        samples["total_mib"].append(NAN if total_mib == math.inf else total_mib)
+        for name in _FIGURES:
+            samples[name].append(_parse_figure(cells[figures[name]]) if name in figures else NAN)
+        mask = cells[figures["throttle_mask"]] if "throttle_mask" in figures else ""
+        samples["throttle_mask"].append(_parse_mask(mask))
+
+    def _take_plain(self, rows: list[tuple[_Gpu, int, list[str]]]) -> None:
+        """Take the figures of plain rows in, column by column: (GPU, used MiB, cells) each."""
+        by_gpu: dict[_Gpu, list[list[str]]] = defaultdict(list)
+        for gpu, _, cells in rows:
+            by_gpu[gpu].append(cells)
+        for gpu, lines in by_gpu.items():
+            gpu.see_rows(list(zip(*lines, strict=True)))
+        if rows and self.samples is not None:
+            self._keep_plain(rows)
+
+    def _keep_plain(self, rows: list[tuple[_Gpu, int, list[str]]]) -> None:
+        samples, places = self.samples, self.columns.figures
+        columns = list(zip(*(cells for _, _, cells in rows), strict=True))
+        stamps = columns[self.columns.timestamp]
+        times = [datetime.fromisoformat(stamp.strip().replace("/", "-")) for stamp in stamps]
+        samples["gpu"].extend(gpu.position for gpu, _, _ in rows)
+        samples["timestamp"] += times
+        samples["elapsed_s"].extend(seconds_between(self.start, when) for when in times)
+        samples["used_mib"].extend(used_mib for _, used_mib, _ in rows)
+        nothing, total = [""] * len(rows), self.columns.total
+        unit = "" if total is None else self.columns.units[total]
+        totals = nothing if total is None else columns[total]
+        samples["total_mib"].extend(_parse_total(cell, unit) for cell in totals)
+        for name in _FIGURES:
+            cells = columns[places[name]] if name in places else nothing
+            samples[name].extend(map(_parse_figure, cells))
+        masks = columns[places["throttle_mask"]] if "throttle_mask" in places else nothing
+        samples["throttle_mask"] += map(_parse_mask, masks)
+
+    def finish(self, wanted: tuple[str, ...]) -> GpuLog:
+        """Return the log, of the GPUs wanted (all when none is named)."""
+        is_error = bool(ERROR_TEXT.search(self.first_text))
+        if self.columns is None and self.first_text and not is_error:
+            raise UserError(
+                f"{self.path}: not an nvidia-smi CSV: no header line names memory.used; it has "
+                f'"{shorten(self.first_text, 80)}"; log with `{LOG_COMMAND}`'
+            )
+        if not self.gpus and self.counts.dropped["no GPU index"]:
+            raise self._refuse_gpus("no row names one by index or uuid")
+        self.counts.dropped = +self.counts.dropped
+        found = sorted(self.gpus.values(), key=lambda gpu: gpu.identity)
+        for gpu in found:
+            gpu.catch_up()
+            gpu.count_cells()
+        if self.samples is not None:
+            places = {gpu.position: at for at, gpu in enumerate(found)}
+            self.samples["gpu"] = array("l", map(places.__getitem__, self.samples["gpu"]))
+        gpus = tuple(gpu.summarise() for gpu in found)
+        self.counts.kept = sum(gpu.rows for gpu in gpus)
+        problem = None if gpus else self._explain_nothing(is_error)
+        log = GpuLog(self.path, gpus, self.counts, problem, _merge_columns(gpus), self.samples)
+        if not wanted or not gpus:
+            return log
+        asked_for = [str(gpu.index) in wanted or gpu.uuid in wanted for gpu in gpus]
+        if not any(asked_for):
+            there = ", ".join(str(gpu.index) for gpu in gpus)
+            log = replace(log, problem=f"it has no GPU {' or '.join(wanted)}; there are {there}")
+        return log.select(asked_for, NOT_ASKED_FOR)
+
+    def _explain_nothing(self, is_error: bool) -> str:
+        if is_error:
+            return f'nvidia-smi said "{shorten(self.first_text, 120)}"'
+        if self.counts.dropped:
+            return f"no sample in it ({list_reasons(self.counts.dropped)})"
+        return "it has a header and no sample" if self.columns else "it is empty"
 
 
-def _explain_nothing(reader: GpuReader, gpus: tuple[str, ...]) -> str:
-    if reader.series:
-        there = ", ".join(str(index) for index, _ in sorted(reader.series))
-        return f"it has no GPU {' or '.join(gpus)}; there are {there}"
-    if ERROR_TEXT.search(reader.first_text):
-        return f'nvidia-smi said "{shorten(reader.first_text, 120)}"'
-    reasons = ", ".join(f"{n} {reason}" for reason, n in reader.dropped.items())
-    if not reasons:
-        return "it has a header and no sample" if reader.columns else "it is empty"
-    return f"no sample in it ({reasons})"
+def _parse_index(cell: str) -> int | None:
+    """Return the index in `0`, `card0` or `gpu0`."""
+    text = cell.strip().lower().removeprefix("card").removeprefix("gpu")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
+
+
+def _name_three(columns: Columns) -> list[int]:
+    """Return where three cells stand that name a row's GPU, one again when there are fewer."""
+    return (columns.identities + columns.identities[:1] * 2)[:3]
+
+
+def _is_plain_time(cell: str) -> bool:
+    """Whether a time is of nvidia-smi's kind; its milliseconds may not be."""
+    return bool(_NVIDIA_TIME.match(cell)) and parse_timestamp(cell.strip()) is not None
+
+
+@lru_cache(MOST_REMEMBERED)
+def _parse_total(cell: str, unit: str) -> float:
+    try:
+        return float(parse_mib(cell.strip(), unit))
+    except ValueError:
+        return NAN
+
+
+@lru_cache(MOST_REMEMBERED)
+def _parse_figure(cell: str) -> float:
+    try:
+        return float(cell.strip().split(" ")[0])
+    except ValueError:
+        return NAN
+
+
+@lru_cache(MOST_REMEMBERED)
+def _parse_mask(cell: str) -> int | None:
+    text = cell.strip().lower()
+    try:
+        return int(text, 16) if text.startswith("0x") else None
+    except ValueError:
+        return None
+
+
+def format_memory(log: GpuLog) -> list[str]:
+    """Return one line per GPU, `[<stem> - GPU <index>] Peak = …, Avg = …, Mode = …`, in MiB."""
+    return [
+        f"[{log.path.stem} - {gpu.host + ' ' if gpu.host else ''}GPU {gpu.index}] "
+        f"Peak = {gpu.peak_mib} MiB, Avg = {round_half_even(gpu.average_mib, 2)} MiB, "
+        f"Mode = {gpu.mode_mib} MiB"
+        for gpu in log.gpus
+        if gpu.n
+    ]

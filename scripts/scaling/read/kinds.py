@@ -1,5 +1,7 @@
 """Say what kind of file this is, by what is in it; its name only says what it should be."""
 
+from __future__ import annotations
+
 import json
 import re
 from itertools import islice
@@ -8,11 +10,8 @@ from typing import NamedTuple
 
 from common.console import shorten
 from common.errors import UserError
-from scaling.read import cpu_columns, gpu_columns, gpu_headerless, sacct
+from scaling.read import cpu_log, gpu_columns, sacct
 from scaling.read.contract import LARGEST_JSON_BYTES
-from scaling.read.json_prefix import read_prefix
-from scaling.read.metrics_json import is_training_metrics
-from scaling.read.rank_json import is_rank_record
 from scaling.read.text import clean_line, read_lines
 
 SLURM_OUT, GPU_CSV, PSRECORD, SACCT = "slurm-out", "gpu-csv", "psrecord", "sacct"
@@ -36,6 +35,18 @@ SLURM_WORDS = re.compile(
     r"DUE TO TIME LIMIT|\*\*\* (?:JOB|STEP) |slurm_script: |oom[_-]kill"
 )
 _TRAINERS_WORDS = re.compile(r"Epoch \[\d+/\d+\] LR: |Total training time: |NCCL |Traceback \(most")
+_BEGINS_JSON = re.compile(r"\{\s*(?:\"|$)")  # an object, if only its beginning
+_METRICS_LISTS = (
+    "train_time_per_epoch", "train_loss_per_epoch", "val_loss_per_epoch", "train_throughput",
+)  # fmt: skip
+_METRICS_FIELDS = {"training_config", "summary", "hardware", "schema_version"}
+_RATE = re.compile(r"(?:mean_)?(?:tokens|samples|images)_per_sec(?:ond)?(?:_global)?")
+_FIGURE = re.compile(
+    r"(?:epoch_wall_time_sec|epoch_time(?:_sec)?|wall_time_sec|training_time|"
+    r"train_time(?:_slowest_rank)?_sec|(?:train|val)_loss(?:_avg_global)?|validation_loss|"
+    r"(?:train|val)_accuracy(?:_global)?|validation_accuracy|(?:val_)?(?:perplexity|bleu)|"
+    r"val_(?:perplexity|bleu)_global)"
+)
 UNPACK = "unpack it first"
 _MAGIC = (
     (b"\x1f\x8b", f"gzip data: {UNPACK}"),
@@ -56,9 +67,9 @@ _LOOKS = (
 
 
 class Kind(NamedTuple):
-    """A file's kind and, when it is not recognised, the reason; `record` of a JSON file.
+    """A file's kind and, when it is not recognised, the reason; `record` of a whole JSON file.
 
-    `is_whole` is False for JSON that breaks off.
+    `is_whole` is False for JSON that breaks off, of whatever kind it would be.
     """
 
     name: str
@@ -96,22 +107,17 @@ def detect_kind(path: Path) -> Kind:
 
 
 def _detect_table(lines: list[str]) -> Kind | None:
-    """Return the kind of a log that its header names, or its rows when it has none."""
+    """Return the kind of a log that its header names."""
     for line in lines:
         if _TRAINERS_WORDS.search(line):
             return None  # a table below is part of a job's log
-        if cpu_columns.parse_header(line):
+        if cpu_log.parse_header(line):
             return Kind(PSRECORD)
         if sacct.parse_header(line):
             return Kind(SACCT)
         if gpu_columns.parse_header(line):
             return Kind(GPU_CSV)
-    if cpu_columns.is_bare_log(lines[:50]):
-        return Kind(PSRECORD)
-    rows = [gpu_columns.split_fields(line) for line in lines[:50] if "," in line]
-    widths = [len(row) for row in rows]
-    usual = [row for row in rows if len(row) == max(set(widths), key=widths.count)]
-    return Kind(GPU_CSV) if gpu_headerless.infer_columns(usual) else None
+    return None
 
 
 def _detect_log(path: Path, lines: list[str]) -> Kind | None:
@@ -137,26 +143,26 @@ def _detect_json(path: Path) -> Kind | None:
         return None
     text = path.read_bytes().decode(errors="replace").lstrip("\ufeff \t\r\n")
     try:
-        record, is_whole = json.loads(text), True
+        record = json.loads(text)
     except (ValueError, RecursionError):
-        record, is_whole = read_prefix(text), False
+        if not _BEGINS_JSON.match(text):
+            return None
+        return Kind(UNKNOWN, "JSON that breaks off", is_whole=False)
     if not isinstance(record, dict):
-        return Kind(UNKNOWN, "JSON, but no object") if is_whole else None
-    kind = _judge_record(record)
-    if kind == UNKNOWN and not is_whole:
-        if not record:
-            return Kind(UNKNOWN, "JSON that breaks off before its first whole field")
-        return Kind(UNKNOWN, f"JSON that breaks off, with the fields {_list(record)}")
-    return Kind(kind, "" if kind != UNKNOWN else f"JSON with the fields {_list(record)}",
-                record, is_whole)  # fmt: skip
+        return Kind(UNKNOWN, "JSON, but no object")
+    kind = judge_record(record)
+    reason = "" if kind != UNKNOWN else f"JSON with the fields {list_fields(record)}"
+    return Kind(kind, reason, record)
 
 
-def _judge_record(record: dict) -> str:
-    if is_rank_record(record) and "world_size" not in record:
+def judge_record(record: dict) -> str:
+    """Return the kind of a JSON object, by the fields that it has."""
+    is_rank = is_rank_record(record)
+    if is_rank and "world_size" not in record:
         return RANK_JSON
     if is_training_metrics(record):
         return METRICS
-    if is_rank_record(record):
+    if is_rank:
         return RANK_JSON
     if "exit_status" in record and "elapsed_s" in record:
         return JOB_END
@@ -165,7 +171,32 @@ def _judge_record(record: dict) -> str:
     return UNKNOWN
 
 
-def _list(record: dict) -> str:
+def is_rank_record(record: dict) -> bool:
+    """Whether a JSON object is what a rank writes: a training time and a rate, of no list."""
+    return "training_time" in record and "epochs" not in record and _has_rate(record)
+
+
+def is_training_metrics(record: dict) -> bool:
+    """Whether a JSON object is a training_metrics.json, of either schema or a summary alone."""
+    if any(isinstance(record.get(key), list) for key in _METRICS_LISTS):
+        return True
+    epochs = record.get("epochs")
+    if not isinstance(epochs, list):
+        return "world_size" in record and _has_rate(record)  # a summary alone
+    entries = [entry for entry in epochs if isinstance(entry, dict)]
+    return bool(_METRICS_FIELDS & set(record)) or any(map(_has_figure, entries))
+
+
+def _has_rate(record: dict) -> bool:
+    return any(_RATE.fullmatch(key) for key in record)
+
+
+def _has_figure(entry: dict) -> bool:
+    return _has_rate(entry) or any(_FIGURE.fullmatch(key) for key in entry)
+
+
+def list_fields(record: dict) -> str:
+    """Return the names of a JSON object's fields, the first of them when there are many."""
     return shorten(", ".join(map(str, record)) or "none", 80)
 
 

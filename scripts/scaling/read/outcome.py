@@ -1,22 +1,20 @@
 """Judge how a run stands from what it left behind; no accounting database is asked."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from __future__ import annotations
 
-from scaling.read.cause_rules import Strength
-from scaling.read.causes import Cause
+import time
+from dataclasses import dataclass
+
+from scaling.read.causes import Cause, State, Strength
+from scaling.read.job_log import Attempt, JobLog
 from scaling.read.sacct import SacctJob
-from scaling.read.slurm_log import Attempt, read_log_evidence
-from scaling.read.state import State
 
 SILENT_S = 3600  # loggers write every 5 s; an hour without a word is not a running job
 
 # What bash reports for a command that a signal ended is 128 + the signal's number.
 _SIGNALS = {
     130: (State.CANCELLED, "interrupted (SIGINT)"),
-    137: (State.FAILED, "killed (SIGKILL), often for want of memory"),
+    137: (State.FAILED, "killed (SIGKILL), often because memory ran out"),
     139: (State.FAILED, "crashed (SIGSEGV)"),
     143: (State.CANCELLED, "told to end (SIGTERM): cancelled, preempted or out of time"),
 }
@@ -24,14 +22,18 @@ _SIGNALS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a run."""
+    """What is known of a run.
+
+    judge() asks for `log` and `attempt` only when it needs them, so any object with these
+    attributes serves: one that reads its log when it is first asked need not read most logs.
+    """
 
     has_record: bool  # run.json or RUN_COMPLETE.txt: a training of this project started
     run_complete: bool
     wants_requeue: bool
     exit_status: int | None  # None: job_end.json was not written
-    log_path: Path | None
-    read_attempt: Callable[[], Attempt | None]  # called only when the log must be asked
+    log: JobLog | None
+    attempt: Attempt | None  # the run's part of the log, which all restarts of a job share
     last_written_s: float | None  # seconds since 1970; None: nothing was written
     requeued_as: str | None
     accounting: SacctJob | None = None  # what sacct said of the job, where that was kept
@@ -63,7 +65,8 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
         return Verdict(State.CANCELLED, f"cancelled: requeued as {evidence.requeued_as}")
     if evidence.exit_status == 0:
         return _judge_silent_end(evidence)
-    cause, ending = read_log_evidence(evidence.log_path) if evidence.log_path else (None, None)
+    log = evidence.log
+    cause, ending = (log.cause, log.ending) if log else (None, None)
     if cause is None and (verdict := _judge_by_accounting(evidence)):
         return verdict
     if cause is None and evidence.exit_status is None:
@@ -72,8 +75,8 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
 
 
 def _log_is_whole(evidence: Evidence) -> bool:
-    attempt = evidence.read_attempt()
-    return bool(attempt and attempt.has_all_epochs and attempt.total_training_s is not None)
+    attempt = evidence.attempt
+    return bool(attempt and attempt.has_all_epochs and "total_training_s" in attempt.totals)
 
 
 def _judge_silent_end(evidence: Evidence) -> Verdict:
@@ -101,19 +104,13 @@ def _judge_open_end(evidence: Evidence, now_s: float) -> Verdict:
     if silent_s is None or silent_s <= SILENT_S:
         return Verdict(State.RUNNING, f"running, {progress(evidence)}")
     silence = f"nothing written for {silent_s / 3600:.0f} h"
-    if not evidence.has_record and not _has_log_text(evidence):
+    has_text = evidence.log is not None and evidence.log.counts.lines > 0
+    if not evidence.has_record and not has_text:
         return Verdict(State.NEVER_STARTED, f"never started: its log is empty, {silence}")
     return Verdict(
         State.RUNNING,
         f"running, {progress(evidence)}; {silence}: perhaps killed without a trace",
     )
-
-
-def _has_log_text(evidence: Evidence) -> bool:
-    try:
-        return bool(evidence.log_path and evidence.log_path.stat().st_size)
-    except OSError:
-        return False
 
 
 def _judge_failure(evidence: Evidence, cause: Cause | None, ending: Cause | None) -> Verdict:
@@ -123,7 +120,7 @@ def _judge_failure(evidence: Evidence, cause: Cause | None, ending: Cause | None
     is_echo = cause is None or cause.strength is Strength.CONSEQUENCE
     if status is not None and is_echo and (status in _SIGNALS or cause is None):
         state, words = _SIGNALS.get(status, (State.FAILED, "the log does not say why"))
-        words = words if evidence.log_path else f"{words} (no log was found)"
+        words = words if evidence.log else f"{words} (no log was found)"
         reason = f"{state}: exit status {status}, {words}, {progress(evidence)}"
         return Verdict(state, reason, cause)
     done = f", {progress(evidence)}" if ending else ""
@@ -132,6 +129,5 @@ def _judge_failure(evidence: Evidence, cause: Cause | None, ending: Cause | None
 
 def progress(evidence: Evidence) -> str:
     """Return `epoch 1 of 3 done`, or that there is none."""
-    attempt = evidence.read_attempt()
-    last = attempt.last if attempt else None
+    last = evidence.attempt.last if evidence.attempt else None
     return f"epoch {last.epoch} of {last.epochs} done" if last else "no epoch line yet"

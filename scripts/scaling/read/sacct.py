@@ -1,33 +1,69 @@
 """Read sacct's output: how Slurm's accounting says that each job ended.
 
-Sources: sacct(1) of Slurm 19.05 to 24.05, "JOB STATE CODES" and the field list.
+Two forms are read: `sacct --parsable2` and `sacct --json`. The default table cuts what is too
+long, so it is refused. Sources: sacct(1) of Slurm 19.05 to 24.05, "JOB STATE CODES" and the
+field list; slurmrestd's OpenAPI schema of `jobs` for --json.
 """
 
+from __future__ import annotations
+
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from common.console import shorten
 from common.errors import UserError
+from common.slurm_time import parse_time
+from scaling.read.causes import State
 from scaling.read.columns import Column
-from scaling.read.sacct_fields import (
-    STATES,
-    JobId,
-    parse_exit_code,
-    parse_job_id,
-    parse_measure,
-    parse_state,
-)
-from scaling.read.state import State
-from scaling.read.text import clean_line, read_lines
+from scaling.read.contract import read_json
+from scaling.read.counts import LineCounts
+from scaling.read.text import clean_line, read_blocks
 
-_NAMES = re.compile(r"[A-Za-z][A-Za-z]{2,}")
-_RULER = re.compile(r"\s*-{2,}(?:\s+-+)*\s*")
-_SEPARATORS = "|;\t,"
+COMMAND = "sacct --parsable2 --jobs=JOBID --format=JobID,JobName,State,ExitCode,Elapsed,MaxRSS"
+STATES = {
+    "COMPLETED": State.COMPLETE,
+    "FAILED": State.FAILED,
+    "BOOT_FAIL": State.FAILED,
+    "NODE_FAIL": State.FAILED,
+    "LAUNCH_FAILED": State.FAILED,
+    "TIMEOUT": State.TIMED_OUT,
+    "DEADLINE": State.TIMED_OUT,
+    "OUT_OF_MEMORY": State.OUT_OF_MEMORY,
+    "CANCELLED": State.CANCELLED,
+    "PREEMPTED": State.CANCELLED,
+    "REVOKED": State.CANCELLED,
+    "REQUEUED": State.CANCELLED,
+    "REQUEUE_HOLD": State.CANCELLED,
+    "RUNNING": State.RUNNING,
+    "COMPLETING": State.RUNNING,
+    "SUSPENDED": State.RUNNING,
+    "STOPPED": State.RUNNING,
+    "RESIZING": State.RUNNING,
+    "PENDING": State.NEVER_STARTED,
+    "CONFIGURING": State.NEVER_STARTED,
+}
+_JOB_ID = re.compile(r"(\d{1,18}(?:_(?:\d{1,9}|\[[^\]]*\])|\+\d{1,6})?)(?:\.(\w{1,40}))?", re.ASCII)
+_DURATIONS = re.compile(r"Elapsed|CPUTime|TotalCPU|UserCPU|SystemCPU|AveCPU|MinCPU|Timelimit")
+_SECONDS = re.compile(r"ElapsedRaw|CPUTimeRAW")
+_MEMORY = re.compile(r"(?:Max|Ave)(?:RSS|VMSize|DiskRead|DiskWrite)|ReqMem")
+_COUNTS = re.compile(
+    r"NNodes|NTasks|AllocCPUS|AllocNodes|NCPUS|ReqCPUS|ReqNodes|AllocGRES|Restarts"
+)
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMGTP]?)([nc]?)")
+_MIB = {"": 1 / (1 << 20), "K": 1 / 1024, "M": 1, "G": 1024, "T": 1 << 20, "P": 1 << 30}
+_NAMES = re.compile(r"[A-Za-z]{3,}")
 # A step says more than its job of these ends: with a killed step a job may still be COMPLETED.
 _STEP_TELLS = ("OUT_OF_MEMORY",)
 _JOB_MAY_HIDE = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+class JobId(NamedTuple):
+    """A job (`12`, `12_3` of an array, `12+1` of a heterogeneous job) and its step, or ''."""
+
+    job: str
+    step: str
 
 
 @dataclass
@@ -57,15 +93,12 @@ class SacctJob:
 
 @dataclass
 class SacctLog:
-    """All attempts of jobs in the order of the output; the counts of lines add up."""
+    """All attempts of jobs in the order of the output, and where its lines went."""
 
     path: Path
-    jobs: list[SacctJob]
-    lines: int
-    kept: int
-    dropped: dict[str, int]
-    ignored: dict[str, int]
-    columns: list[Column]
+    jobs: list[SacctJob] = field(default_factory=list)
+    counts: LineCounts = field(default_factory=LineCounts)
+    columns: dict[str, Column] = field(default_factory=dict)
 
     def find(self, job_id: str) -> SacctJob | None:
         """Return the last attempt of a job, None when it is not there."""
@@ -73,119 +106,191 @@ class SacctLog:
 
 
 def read_sacct(path: Path) -> SacctLog:
-    """Return what sacct printed: parsable with any delimiter, or its default table.
+    """Return what `sacct --parsable2` or `sacct --json` printed.
 
-    The default table cuts what is too long and marks it with `+`: a step's or state's name
-    is completed when that leaves no doubt, a cut job id is dropped. Raises UserError when
-    the file cannot be read or has no header with JobID and State.
+    Raises UserError, with the command to use, when the file cannot be read or is in no such
+    form: the default table, another delimiter, no header with JobID and State.
     """
     reader = _Reader(Path(path))
-    for line, has_end in read_lines(path):
-        reader.add(line, has_end)
+    for lines, have_ends in read_blocks(path):
+        for line in lines:
+            if not reader.log.counts.lines and line.lstrip("\ufeff ").startswith("{"):
+                return _read_json(Path(path))
+            reader.add(line, have_ends)
     if not reader.names:
         raise UserError(
-            f"{path}: not sacct's output: no header line names JobID and State; it has "
-            f'"{shorten(reader.first_text, 80)}"'
+            f"{path}: not the output of sacct --parsable2: no header line names JobID and State; "
+            f'it has "{shorten(reader.first_text, 80)}"; write it with `{COMMAND}`'
         )
-    return SacctLog(
-        reader.path, reader.jobs, reader.lines, reader.kept, dict(reader.dropped),
-        dict(reader.ignored), list(reader.columns.values()),
-    )  # fmt: skip
+    return reader.log
 
 
-def parse_header(line: str) -> tuple[list[str], str] | None:
-    """Return (field names, separator; '' for the default table), None for another line."""
-    line = clean_line(line)
-    separator = next((mark for mark in _SEPARATORS if mark in line), "")
-    cells = [c.strip() for c in line.split(separator)] if separator else line.split()
-    names = cells[:-1] if cells and not cells[-1] else cells  # --parsable ends with a separator
+def parse_header(line: str) -> list[str] | None:
+    """Return the field names of a --parsable2 header, None for another line."""
+    names = clean_line(line).split("|")
+    if len(names) > 2 and not names[-1]:
+        names.pop()  # --parsable ends each line with a separator
     is_one = {"JobID", "JobIDRaw"} & set(names) and "State" in names
-    return (names, separator) if is_one and all(map(_NAMES.fullmatch, names)) else None
+    return names if is_one and all(map(_NAMES.fullmatch, names)) else None
 
 
 class _Reader:
+    """Takes the lines of --parsable2 in."""
+
     def __init__(self, path: Path):
-        self.path = path
-        self.lines = 0
-        self.kept = 0
-        self.dropped: Counter[str] = Counter()
-        self.ignored: Counter[str] = Counter()
+        self.log = SacctLog(path)
         self.names: list[str] = []
-        self.separator = ""
-        self.spans: list[tuple[int, int]] = []
-        self.jobs: list[SacctJob] = []
         self.newest: dict[str, SacctJob] = {}
-        self.columns: dict[str, Column] = {}
         self.first_text = ""
 
     def add(self, line: str, has_end: bool) -> None:
-        self.lines += 1
+        counts = self.log.counts
+        counts.lines += 1
         if not line.strip():
-            self.ignored["blank"] += 1
+            counts.ignored["blank"] += 1
         elif not has_end:
-            self.dropped["cut: the last line has no end"] += 1
-        elif found := parse_header(line):
-            self.ignored["repeated header" if self.names else "header"] += 1
-            (self.names, self.separator), self.spans = found, []
+            counts.dropped["cut: the last line has no end"] += 1
+        elif names := parse_header(line):
+            counts.ignored["repeated header" if self.names else "header"] += 1
+            self.names = names
         elif not self.names:
             self.first_text = self.first_text or line
-            self.ignored["text before the header"] += 1
-        elif not self.separator and _RULER.fullmatch(line):
-            self.ignored["ruler"] += 1
-            self.spans = [match.span() for match in re.finditer("-+", line)]
+            counts.ignored["text before the header"] += 1
         elif reason := self._add_row(line):
-            self.dropped[reason] += 1
+            counts.dropped[reason] += 1
         else:
-            self.kept += 1
+            counts.kept += 1
 
-    def _add_row(self, line: str) -> str | None:
-        cells = self._split(line)
-        if cells is None or len(cells) != len(self.names):
+    def _add_row(self, line: str) -> str:
+        """Take a job or a step in; return why the line is none, '' when it is one."""
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == len(self.names) + 1 and not cells[-1]:
+            cells.pop()
+        if len(cells) != len(self.names):
             return "another number of fields"
         row = dict(zip(self.names, cells, strict=True))
         job_id = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
         if job_id is None:
-            is_cut = (row.get("JobID") or "").endswith("+")
-            return "job id cut" if is_cut else "no job id"
+            return "no job id"
         state = parse_state(row["State"])
         if state is None:
             return "state not known"
-        self._take(job_id, state, row)
-        return None
-
-    def _split(self, line: str) -> list[str] | None:
-        if self.separator:
-            cells = [cell.strip() for cell in line.split(self.separator)]
-            is_ended = len(cells) == len(self.names) + 1 and not cells[-1]
-            return cells[:-1] if is_ended else cells
-        words = line.split()
-        if len(self.spans) != len(self.names):
-            return words
-        cells = [line[start:end].strip() for start, end in self.spans]
-        gaps = [*zip([end for _, end in self.spans], [s for s, _ in self.spans[1:]], strict=False)]
-        beside = "".join(line[end:start] for end, start in gaps) + line[self.spans[-1][1] :]
-        return words if beside.strip() else cells  # not in its columns: edited by hand
-
-    def _take(self, job_id: JobId, state: str, row: dict[str, str]) -> None:
+        measures = {name: found for name in row if (found := parse_measure(name, row[name]))}
         job = self.newest.get(job_id.job)
         if job is None or (not job_id.step and job.slurm_state):
             job = self.newest[job_id.job] = SacctJob(job_id.job)  # -D lists a requeued job twice
-            self.jobs.append(job)
-        measures = self._measure(row)
+            self.log.jobs.append(job)
         if job_id.step:
             job.steps[job_id.step] = state
         else:
-            job.slurm_state, job.measures = state, measures
-            job.name = row.get("JobName", "").removesuffix("+")
+            job.slurm_state, job.measures, job.name = state, measures, row.get("JobName", "")
             job.exit_status, job.signal = parse_exit_code(row.get("ExitCode", ""))
+        _count_measures(self.log, measures)
+        return ""
 
-    def _measure(self, row: dict[str, str]) -> dict[str, tuple[float, str]]:
-        found = {}
-        for name, cell in row.items():
-            measure = parse_measure(name, cell)
-            if measure is not None:
-                found[name] = measure
-                title = f"{name} ({measure[1]})" if " per " in measure[1] else name
-                column = self.columns.setdefault(title, Column(title, measure[1]))
-                column.add(measure[0])
-        return found
+
+def _count_measures(log: SacctLog, measures: dict[str, tuple[float, str]]) -> None:
+    for name, (value, unit) in measures.items():
+        title = f"{name} ({unit})" if " per " in unit else name
+        log.columns.setdefault(title, Column(title, unit)).add(value)
+
+
+def _read_json(path: Path) -> SacctLog:
+    """Return the jobs of `sacct --json`; each line of the file is kept, but for blank ones."""
+    log = SacctLog(path)
+    for lines, _ in read_blocks(path):
+        log.counts.lines += len(lines)
+        log.counts.ignored["blank"] += sum(not line.strip() for line in lines)
+    log.counts.ignored = +log.counts.ignored
+    log.counts.kept = log.counts.lines - log.counts.ignored.total()
+    jobs = read_json(path).get("jobs")
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise UserError(f"{path}: not the output of sacct --json: it has no list of jobs")
+    for record in jobs:
+        job = SacctJob(str(record.get("job_id", "")), name=str(record.get("name") or ""))
+        job.slurm_state = _find_state(record) or ""
+        exit_code = record.get("exit_code")
+        exit_code = exit_code if isinstance(exit_code, dict) else {}
+        job.exit_status = _find_number(exit_code.get("return_code"))
+        signal = exit_code.get("signal")
+        job.signal = _find_number(signal.get("id") if isinstance(signal, dict) else None)
+        time = record.get("time")
+        elapsed_s = _find_number(time.get("elapsed") if isinstance(time, dict) else None)
+        if elapsed_s is not None:
+            job.measures["Elapsed"] = (elapsed_s, "s")
+        for step in filter(lambda step: isinstance(step, dict), record.get("steps") or ()):
+            inner = step.get("step")
+            step_id = inner.get("id") if isinstance(inner, dict) else None
+            name = str(step_id.get("step_id", "") if isinstance(step_id, dict) else step_id or "")
+            state = _find_state(step)
+            if name and state:
+                job.steps[name.rpartition(".")[2]] = state
+        _count_measures(log, job.measures)
+        log.jobs.append(job)
+    return log
+
+
+def _find_state(record: dict) -> str | None:
+    """Return Slurm's state: `state.current` is text in older Slurms, a list of flags in newer."""
+    state = record.get("state")
+    current = state.get("current") if isinstance(state, dict) else state
+    words = current if isinstance(current, list) else [current]
+    return next((found for word in words if (found := parse_state(str(word)))), None)
+
+
+def _find_number(value: object) -> int | None:
+    """Return a whole number: plain in older Slurms, {"set": true, "number": 1} in newer ones."""
+    if isinstance(value, dict):
+        value = value.get("number") if value.get("set", True) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def parse_job_id(cell: str) -> JobId | None:
+    """Return job and step of `12.batch`; None when it is no job id."""
+    match = _JOB_ID.fullmatch(cell.strip())
+    return JobId(match[1], match[2] or "") if match else None
+
+
+def parse_state(cell: str) -> str | None:
+    """Return Slurm's state of `CANCELLED by 1000`; None if it is not known."""
+    word = (cell.split() or [""])[0].upper()
+    return word if word in STATES else None
+
+
+def parse_exit_code(cell: str) -> tuple[int | None, int | None]:
+    """Return (exit status, signal) of `0:15`; None for each when there is none."""
+    match = re.fullmatch(r"(\d{1,6}):(\d{1,6})", cell.strip())
+    return (int(match[1]), int(match[2])) if match else (None, None)
+
+
+def parse_duration(cell: str) -> float | None:
+    """Return the seconds of `[days-][hours:]minutes:seconds[.fraction]`, None for other text."""
+    try:
+        return parse_time(cell) if ":" in cell else None
+    except ValueError:
+        return None
+
+
+def parse_memory(cell: str) -> tuple[float, str] | None:
+    """Return (MiB, unit) of `1196K`, `64G`, `100Mc` (for each CPU) or `4Gn` (for each node).
+
+    A figure without a letter is in bytes, as sacct prints it for steps.
+    """
+    match = _AMOUNT.fullmatch(cell.strip())
+    if match is None:
+        return None
+    unit = {"c": "MiB per CPU", "n": "MiB per node", "": "MiB"}[match[3]]
+    return float(match[1]) * _MIB[match[2]], unit
+
+
+def parse_measure(name: str, cell: str) -> tuple[float, str] | None:
+    """Return (number, unit) of a field that holds a measure; None for text or no data."""
+    if _MEMORY.fullmatch(name):
+        return parse_memory(cell)
+    if _DURATIONS.fullmatch(name):
+        seconds = parse_duration(cell)
+        return None if seconds is None else (seconds, "s")
+    if _SECONDS.fullmatch(name) or _COUNTS.fullmatch(name):
+        unit = "s" if _SECONDS.fullmatch(name) else ""
+        return (int(cell), unit) if re.fullmatch(r"\d{1,15}", cell) else None
+    return None

@@ -1,30 +1,32 @@
-"""Clean lines out of any log: encodings, carriage returns, labels and escapes, once for all.
+"""Clean lines out of any log: encodings, carriage returns, labels and colours, once for all.
 
-Every parser of this package reads through `read_lines`, so a log written by `srun -l`,
-`torchrun --tee`, a progress bar or a program that dies in mid-line looks the same to each.
+Every reader of this package goes through `read_blocks` or `read_lines`, so a log written by
+`srun --label`, `torchrun --tee`, a progress bar or a program that dies in mid-line looks the
+same to each.
 """
+
+from __future__ import annotations
 
 import codecs
 import io
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
 LONGEST_LINE_CHARS = 1 << 16  # no line that is parsed comes near; bounds memory on junk
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]")
 # `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own.
 _LABELS = re.compile(r"(?:\s*\d+: |\[[A-Za-z_]+\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>: ?)+")
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
+_ENCODINGS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (b"", "utf-8"),
 )
-_NO_BOM = (b"", "utf-8")
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
@@ -35,76 +37,39 @@ def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
     not finished it. Lines are cut at LONGEST_LINE_CHARS; memory stays bounded for any file.
     Raises UserError when the file cannot be read.
     """
-    for block in read_blocks(path):
-        yield from split_block(block)
+    for lines, has_end in read_blocks(path):
+        for line in lines:
+            yield line, has_end
 
 
-def read_blocks(path: Path) -> Iterator[str]:
-    """Yield the text of a file (see read_lines) in blocks of whole lines, about 1 MB each.
+def read_blocks(path: Path) -> Iterator[tuple[list[str], bool]]:
+    """Yield the lines of a file (see read_lines) in lists, and whether they had their ends.
 
-    Only the last block can end without a `\\n`. Raises UserError when it cannot be read.
+    Only the last list can be without: it then holds one line. Raises UserError when the file
+    cannot be read.
     """
+    rest = ""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - Path.open costs as much as a small log
-            # A buffer of the file's size: most logs are small, and 1 MB costs more to get.
-            size = os.fstat(file.fileno()).st_size
-            chunk = file.read(min(size + 1, CHUNK_BYTES) if size else CHUNK_BYTES)
-            bom, encoding = next((known for known in _BOMS if chunk.startswith(known[0])), _NO_BOM)
-            chunk = chunk[len(bom) :]
-            if encoding == "utf-8" and len(chunk) < CHUNK_BYTES - len(bom):
-                yield from _join_lines(iter([_tidy_ends(chunk.decode(errors="replace"))]))
-            else:
-                yield from _join_lines(_decode(chunk, file, encoding))
+            chunk = file.read(CHUNK_BYTES)
+            encoding = next(name for mark, name in _ENCODINGS if chunk.startswith(mark))
+            make_decoder = codecs.getincrementaldecoder(encoding)
+            decoder = io.IncrementalNewlineDecoder(make_decoder("replace"), translate=True)
+            while chunk:
+                lines = (rest + decoder.decode(chunk)).split("\n")
+                rest = lines.pop()[:LONGEST_LINE_CHARS]
+                if lines:  # only the first can be longer than a chunk
+                    lines[0] = lines[0][:LONGEST_LINE_CHARS]
+                    yield lines, True
+                chunk = file.read(CHUNK_BYTES)
+            lines = (rest + decoder.decode(b"", final=True)).split("\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _tidy_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def _decode(chunk: bytes, file: io.BufferedReader, encoding: str) -> Iterator[str]:
-    decoder = io.IncrementalNewlineDecoder(
-        codecs.getincrementaldecoder(encoding)(errors="replace"), translate=True
-    )
-    while chunk:
-        yield decoder.decode(chunk)
-        chunk = file.read(CHUNK_BYTES)
-    yield decoder.decode(b"", final=True)
-
-
-def _join_lines(texts: Iterator[str]) -> Iterator[str]:
-    rest = ""
-    for text in texts:
-        whole = text.rfind("\n") + 1
-        if whole:
-            yield rest + text[:whole]
-            rest = ""
-        # What no line of ours can need is let go of, so a line without an end costs nothing.
-        rest = (rest + text[whole:])[:LONGEST_LINE_CHARS]
+    rest = lines.pop()[:LONGEST_LINE_CHARS]
+    if lines:
+        yield lines, True
     if rest:
-        yield rest
-
-
-def split_block(block: str) -> Iterator[tuple[str, bool]]:
-    """Yield the lines of a block of read_blocks, each with whether it had an end."""
-    *whole, rest = block.split("\n")
-    for line in whole:
-        yield line[:LONGEST_LINE_CHARS], True
-    if rest:
-        yield rest[:LONGEST_LINE_CHARS], False
-
-
-def find_lines(block: str, words: Iterable[str]) -> list[int]:
-    """Return where the lines of a block begin that hold any of these words, in order."""
-    starts = set()
-    for word in words:
-        at = block.find(word)
-        while at >= 0:
-            starts.add(block.rfind("\n", 0, at) + 1)
-            end = block.find("\n", at)
-            at = block.find(word, end) if end >= 0 else -1
-    return sorted(starts)
+        yield [rest], False
 
 
 def clean_line(line: str) -> str:

@@ -1,15 +1,20 @@
 """Times as logs print them."""
 
-import re
-from datetime import UTC, datetime
+from __future__ import annotations
 
-_EPOCH = re.compile(r"\d{9,10}(?:\.\d{1,9})?")
-_EPOCH_MS = re.compile(r"\d{13}")
+import re
+from datetime import datetime, timedelta, timezone
+
+UTC = timezone.utc  # noqa: UP017 - datetime.UTC came with Python 3.11
+_SINCE_1970 = re.compile(r"(\d{9,10}(?:\.\d{1,9})?)|(\d{13})")  # seconds, or milliseconds
+_ISO = re.compile(
+    r"(\d{4})[-/](\d\d?)[-/](\d\d?)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
+    r"(?: ?(?:(UTC|GMT|Z)|([+-])(\d\d):?(\d\d)))?"
+)
 _CTIME = re.compile(
     r"(?:[A-Z][a-z]{2},? )?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d:\d\d:\d\d)"
     r"(?: (UTC|GMT|[A-Z]{3,5}))? (\d{4})"
 )
-_ZONE = re.compile(r" ?(UTC|GMT|Z)$|(?<=\d) (?=[+-]\d\d:?\d\d$)")
 _LONGEST = 40  # characters
 
 
@@ -21,35 +26,31 @@ def parse_timestamp(text: str) -> datetime | None:
     `Sat Nov 21 10:00:05 UTC 2026`. A day and month in figures without the year first are not
     read: which is which is not known.
     """
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or not text.isascii():
         return None
     try:
-        if _EPOCH.fullmatch(text):
-            return datetime.fromtimestamp(float(text), UTC)
-        if _EPOCH_MS.fullmatch(text):
-            return datetime.fromtimestamp(int(text) / 1000, UTC)
-        if text[:1].isalpha():
-            return _parse_ctime(text)
-        return datetime.fromisoformat(_tidy(text))
+        if match := _ISO.fullmatch(text):
+            return _make_time(match)
+        if match := _SINCE_1970.fullmatch(text):
+            seconds = float(match[1]) if match[1] else int(match[2]) / 1000
+            return datetime.fromtimestamp(seconds, UTC)
+        if match := _CTIME.fullmatch(text):
+            month, day, clock, zone, year = match.groups()
+            when = datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S")
+            return when.replace(tzinfo=UTC) if zone in ("UTC", "GMT") else when
     except (ValueError, OverflowError, OSError):
-        return None
+        pass
+    return None
 
 
-def _tidy(text: str) -> str:
-    """Return text as ISO 8601 writes it: `-` in the date, `Z` or `+hh:mm` without a space."""
-    text = text.replace("/", "-")
-    if text[-1:].isdigit() and (len(text) < 6 or text[-6] not in " +-:"):
-        return text
-    return _ZONE.sub(lambda match: "Z" if match[1] else "", text)
-
-
-def _parse_ctime(text: str) -> datetime | None:
-    match = _CTIME.fullmatch(text)
-    if match is None:
-        return None
-    month, day, clock, zone, year = match.groups()
-    when = datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S")
-    return when.replace(tzinfo=UTC) if zone in ("UTC", "GMT") else when
+def _make_time(match: re.Match) -> datetime:
+    *day_and_clock, fraction, utc, sign, hours, minutes = match.groups()
+    zone = UTC if utc else None
+    if sign:
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        zone = timezone(-offset if sign == "-" else offset)
+    microsecond = int((fraction or "")[:6].ljust(6, "0"))
+    return datetime(*map(int, day_and_clock), microsecond, zone)
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:

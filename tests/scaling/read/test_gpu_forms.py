@@ -1,23 +1,21 @@
-"""scaling.read.gpu_log: the forms that GPU monitors' CSV comes in, and its two ways of reading."""
+"""scaling.read.gpu_log: the forms that GPU monitors' CSV comes in, long logs, samples."""
 
+import math
 import random
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
 from run_folders import GPU_HEADER, gpu_csv, gpu_row
-from scaling.read import gpu_fast, gpu_log
 from scaling.read.gpu_columns import parse_mib
-from scaling.read.gpu_log import read_gpu_columns, read_gpu_log
-from scaling.read.gpu_reader import GpuReader
-from scaling.read.gpu_series import GpuLog
-from scaling.read.text import read_lines
+from scaling.read.gpu_log import NOT_OWN, GpuLog, read_gpu_log
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 quick = settings(
@@ -29,33 +27,24 @@ def read(tmp_path: Path, content: str | bytes, gpus: tuple[str, ...] = ()) -> Gp
     path = tmp_path / "gpu.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     log = read_gpu_log(path, gpus)
-    assert log.lines == log.kept + sum(log.dropped.values()) + sum(log.ignored.values())
+    assert log.counts.is_whole
     return log
 
 
 def table(log: GpuLog) -> dict[int, tuple]:
-    return {gpu.index: (gpu.n, gpu.peak_mib, gpu.avg_mib, gpu.mode_mib) for gpu in log.gpus}
+    return {
+        gpu.index: (gpu.n, gpu.peak_mib, float(gpu.average_mib), gpu.mode_mib) for gpu in log.gpus
+    }
 
 
 DAY = "2026/11/21 10:00:"
 # Each is two GPUs, 0 with 10 and 30 MiB, 1 with 200 and 400 MiB.
 SAME_TWO_GPUS = {
-    "no header, the contract's order": f"{DAY}00.000, 0, V100, 10, 32510\n"
-    f"{DAY}00.002, 1, V100, 200, 32510\n{DAY}05.000, 0, V100, 30, 32510\n"
-    f"{DAY}05.002, 1, V100, 400, 32510\n",
-    "no header, units, total first": "0, 32510 MiB, 10 MiB\n1, 32510 MiB, 200 MiB\n"
-    "0, 32510 MiB, 30 MiB\n1, 32510 MiB, 400 MiB\n",
-    "no header, one amount": "0, 10 MiB\n1, 200 MiB\n0, 30 MiB\n1, 400 MiB\n",
-    "no header, a damaged first row": "0, 10 M\n0, 10 MiB\n1, 200 MiB\n0, 30 MiB\n1, 400 MiB\n",
     "seconds since 1970": "timestamp, index, memory.used [MiB]\n1790000000, 0, 10\n"
     "1790000000, 1, 200\n1790000005.5, 0, 30\n1790000005.5, 1, 400\n",
     "a zone": "timestamp, index, memory.used [MiB]\n2026-11-21T10:00:00+03:00, 0, 10\n"
     "2026-11-21T10:00:00Z, 1, 200\n2026-11-21T10:00:05+0300, 0, 30\n"
     "2026-11-21 10:00:05 UTC, 1, 400\n",
-    "line ends in quotes": 'index, name, memory.used [MiB]\n0, "V100\nof 32 GB", 10\n'
-    '1, "V100\nof ""32"" GB", 200\n0, "V100, new", 30\n1, V100, 400\n',
-    "rounds without an index, a second each": f"timestamp, memory.used [MiB]\n{DAY}00, 10 MiB\n"
-    f"{DAY}00, 200 MiB\n{DAY}01, 30 MiB\n{DAY}01, 400 MiB\n",
     "underscores, with units": "index,memory_used [MiB],utilization_gpu [%]\n0,10,97\n1,200,0\n"
     "0,30,97\n1,400,3\n",
     "uuid and no index": "uuid, memory.used [MiB]\nGPU-b, 10\nGPU-a, 200\nGPU-b, 30\nGPU-a, 400\n",
@@ -90,7 +79,7 @@ SAME_TWO_GPUS = {
 def test_one_log_in_many_forms(tmp_path, content, encoding):
     log = read(tmp_path, content.encode(encoding))
     assert table(log) == {0: (2, 30, 20.0, 10), 1: (2, 400, 300.0, 200)}
-    assert log.dropped in ({}, {"memory.used is no number": 1}, {"error text": 1})
+    assert log.counts.dropped in ({}, {"memory.used is no number": 1}, {"error text": 1})
 
 
 @pytest.mark.parametrize("content", SAME_TWO_GPUS.values(), ids=SAME_TWO_GPUS)
@@ -100,7 +89,7 @@ def test_cut_at_any_byte_it_gives_the_values_of_the_whole_lines(tmp_path, conten
             log = read(tmp_path, text)
         except UserError:
             return None
-        return [(gpu.index, gpu.n, gpu.peak_mib, gpu.avg_mib) for gpu in log.gpus]
+        return [(gpu.index, gpu.n, gpu.peak_mib, float(gpu.average_mib)) for gpu in log.gpus]
 
     whole = {}
     for size in range(len(content) + 1):
@@ -109,24 +98,6 @@ def test_cut_at_any_byte_it_gives_the_values_of_the_whole_lines(tmp_path, conten
             whole[end] = try_to_read(content[:end])
         found = try_to_read(content[:size])
         assert found == whole[end] or (not found and not whole[end]), content[:size]
-
-
-NOT_KNOWN = {
-    "three amounts, one is free memory": "0, 10 MiB, 90 MiB, 100 MiB\n0, 20 MiB, 80 MiB, 100 MiB\n",
-    "figures alone": "0, 10, 32510\n0, 30, 32510\n",
-    "no total beside": f"{DAY}00.000, 0, 10\n{DAY}05.000, 0, 30\n",
-    "index, a constant amount, load": f"{DAY}00.000, 0, 26532, 98\n{DAY}05.000, 0, 26532, 97\n",
-    "a load, a constant amount": f"{DAY}00.000, 0, 98, 26532\n{DAY}05.000, 0, 100, 26532\n",
-    "a clock, a constant amount": f"{DAY}00.000, 0, 1410, 26532\n{DAY}05.000, 0, 1380, 26532\n",
-    "a header of names that are not known": "timestamp,gpu_id,memory_used_mb,memory_total_mb\n"
-    f"{DAY}00.000,0,26532,81920\n{DAY}05.000,0,26530,81920\n",
-}
-
-
-@pytest.mark.parametrize("content", NOT_KNOWN.values(), ids=NOT_KNOWN)
-def test_without_a_header_a_doubtful_column_is_not_guessed(tmp_path, content):
-    with pytest.raises(UserError, match="not an nvidia-smi CSV"):
-        read(tmp_path, content)
 
 
 UNITS = [
@@ -141,14 +112,14 @@ UNITS = [
 def test_the_units_of_amds_columns(tmp_path, content, units):
     path = tmp_path / "gpu.csv"
     path.write_text(content)
-    measures = read_gpu_columns(path).all_measures
+    measures = read_gpu_log(path, columns=True).columns
     assert {name: measures[name].unit for name in units} == units
 
 
 def test_a_field_that_was_asked_for_twice_counts_once(tmp_path):
     path = tmp_path / "gpu.csv"
     path.write_text("index, memory.used [MiB], memory.used [MiB]\n0, 5 MiB, 6 MiB\n")
-    column = read_gpu_columns(path).all_measures["memory.used"]
+    column = read_gpu_log(path, columns=True).columns["memory.used"]
     assert (column.n, column.mean) == (1, 5)
     assert table(read_gpu_log(path)) == {0: (1, 5, 5.0, 5)}
 
@@ -161,7 +132,10 @@ def test_vram_percent_alone_has_no_mib(tmp_path):
 AMOUNTS = [
     ("26532", "", 26532), ("26532 MiB", "MiB", 26532), ("26532MiB", "", 26532),
     ("65520 MB", "MB", 65520), ("1.5", "GiB", 1536), ("1048576", "B", 1), ("524288", "B", 0.5),
-    ("1024", "KiB", 1), ("7", "furlong", "memory.used is in an unknown unit"),
+    ("1024", "KiB", 1),
+]  # fmt: skip
+NO_AMOUNTS = [
+    ("7", "furlong", "memory.used is in an unknown unit"),
     ("[N/A]", "", "no data"), ("[Not Supported]", "MiB", "no data"), ("N/A", "MB", "no data"),
     ("", "", "memory.used is no number"), ("1e3", "", "memory.used is no number"),
     ("26,5", "", "memory.used is no number"),
@@ -173,26 +147,20 @@ def test_amounts(cell, unit, expected):
     assert parse_mib(cell, unit) == expected
 
 
+@pytest.mark.parametrize(("cell", "unit", "why"), NO_AMOUNTS)
+def test_what_is_no_amount_says_why(cell, unit, why):
+    with pytest.raises(ValueError, match=why):
+        parse_mib(cell, unit)
+
+
 def test_a_quote_that_is_never_closed_costs_its_own_row(tmp_path):
     rows = [gpu_row(5 * i, 0, 10 * i) for i in range(6)]
     rows[2] = rows[2].replace("Tesla", '"Tesla')
     log = read(tmp_path, "\n".join([GPU_HEADER, *rows, ""]))
-    assert (table(log)[0][:2], log.dropped) == ((5, 50), {"a quote is not closed": 1})
+    assert (table(log)[0][:2], log.counts.dropped) == ((5, 50), {"a quote is not closed": 1})
     rows[3] = rows[3].replace("Tesla", '"Tesla')  # the two do not close each other's
     log = read(tmp_path, "\n".join([GPU_HEADER, *rows, ""]))
-    assert (table(log)[0][:2], log.dropped) == ((4, 50), {"a quote is not closed": 2})
-
-
-def test_rounds_faster_than_usual_are_parted_by_the_gaps(tmp_path):
-    rows = [
-        f"{DAY}{i // 10:02d}.{i % 10 * 100 + 3 * gpu:03d}, {100 * gpu + i}"
-        for i in range(20)
-        for gpu in range(3)
-    ]
-    log = read(tmp_path, "\n".join(["timestamp, memory.used [MiB]", *rows, ""]))
-    assert {gpu: row[:2] for gpu, row in table(log).items()} == {
-        0: (20, 19), 1: (20, 119), 2: (20, 219),
-    }  # fmt: skip
+    assert (table(log)[0][:2], log.counts.dropped) == ((4, 50), {"a quote is not closed": 2})
 
 
 def test_two_nodes_in_one_file_are_not_one_gpu(tmp_path):
@@ -207,7 +175,7 @@ def test_two_nodes_in_one_file_are_not_one_gpu(tmp_path):
 def test_of_a_shared_node_only_the_jobs_gpus_count(tmp_path, wanted):
     log = read(tmp_path, gpu_csv({0: [5, 5], 1: [7, 9], 2: [1, 1]}), wanted)
     assert table(log) == {1: (2, 9, 8.0, 7)}
-    assert log.ignored == {"header": 1, "a GPU that was not asked for": 4}
+    assert log.counts.ignored == {"header": 1, "a GPU that was not asked for": 4}
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path):
@@ -215,110 +183,163 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path):
     assert log.problem == "it has no GPU 3; there are 0, 1"
 
 
-# ---- The fast way and the careful way ------------------------------------------------------
+# ---- Long logs: rows of GPUs that are known are looked at, not parsed ----------------------
 
 
-def read_carefully(path: Path) -> GpuLog:
-    reader = GpuReader(path)
-    for line, has_end in read_lines(path):
-        reader.add(line, has_end)
-    reader.close()
-    return gpu_log.make_log(reader)
+def long_rows(rounds: int = 150, gpus: int = 2) -> list[str]:
+    """Rows of 5 s each, a few milliseconds apart, of amounts that differ."""
+    chance = random.Random(0)
+    return [
+        gpu_row(5 * at, gpu, chance.randrange(15_000, 32_000)).replace(".123", f".{gpu:03d}")
+        for at in range(rounds)
+        for gpu in range(gpus)
+    ]
 
 
-LINES = st.one_of(
+def expect(rows: list[str]) -> dict[int, tuple]:
+    """What pandas says of good rows."""
+    frame = pd.DataFrame([[int(cell) for cell in row.split(", ")[1:4:2]] for row in rows])
+    return {
+        gpu: (len(used), used.max(), pytest.approx(used.mean()), used.mode()[0])
+        for gpu, used in frame.groupby(0)[1]
+    }
+
+
+def test_a_long_log_is_what_pandas_says(tmp_path):
+    rows = long_rows()
+    log = read(tmp_path, "\n".join([GPU_HEADER, *rows, ""]))
+    assert table(log) == expect(rows)
+    assert (log.counts.kept, log.counts.dropped) == (300, {})
+    gpu = log.gpus[1]
+    assert (gpu.covered_s, gpu.interval_s, gpu.name) == (745.0, 5.0, "Tesla V100-SXM2-32GB")
+    assert (gpu.first, gpu.last) == (
+        datetime(2026, 11, 21, 10, 0, 0, 1000),
+        datetime(2026, 11, 21, 10, 12, 25, 1000),
+    )
+
+
+# A line of a long log's last rounds, and what becomes of it.
+LATE = [
+    (gpu_row(742, 0, "[N/A]"), "no data"),
+    (gpu_row(742, 0, "1_000"), "memory.used is no number"),
+    (gpu_row(742, 0, "-5"), "memory.used is no number"),
+    (gpu_row(742, 0, "\u0663"), "memory.used is no number"),
+    (gpu_row(742, 0, "40000"), "memory.used above memory.total"),
+    (gpu_row(742, 0, 7)[:60], "another number of fields"),
+    (gpu_row(742, 0, 7) + "\0", "NUL bytes"),
+    (gpu_row(742, 0, 7).replace(", 97,", ', "97,'), "a quote is not closed"),
+    (gpu_row(742, 0, 7).replace(".123", ".1x3"), "timestamp not readable"),
+    (gpu_row(742, 0, 7).replace(".123", ".12"), None),  # a fraction all the same
+    (gpu_row(742, 0, 7).replace("2026/11/21", "2026/02/31"), "timestamp not readable"),
+    (gpu_row(742, 0, 7).replace("10:12:22", "10:12:2_"), "timestamp not readable"),
+    (gpu_row(742, 0, 7).replace("10:12:22", "10:12:2 "), "timestamp not readable"),
+    (gpu_row(742, "[N/A]", 7), "no GPU index"),
+    ("GPU is lost", "error text"),
+    (gpu_row(742, 0, "0007"), None),
+    (gpu_row(742, 0, 7).replace(", ", ","), None),
+    (gpu_row(9999, 0, 7), None),  # the clock goes forth and back
+    (gpu_row(0, 0, 7), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), LATE, ids=[f"{r} {n}" for n, (_, r) in enumerate(LATE)]
+)
+def test_late_in_a_long_log_a_damaged_row_is_still_dropped(tmp_path, line, reason):
+    rows = long_rows()
+    log = read(tmp_path, "\n".join([GPU_HEADER, *rows[:-4], line, *rows[-4:], ""]))
+    assert log.counts.dropped == ({reason: 1} if reason else {})
+    assert table(log) == expect(rows if reason else [*rows, gpu_row(0, 0, 7)])
+
+
+def test_a_late_unit_or_header_changes_what_bare_numbers_mean(tmp_path):
+    rows = long_rows()
+    late = ["index, uuid, memory.used [GiB]", "0, GPU-0, 2"]
+    late += [GPU_HEADER, gpu_row(760, 0, "9 MiB"), rows[-1]]
+    log = read(tmp_path, "\n".join([GPU_HEADER, *rows, *late, ""]))
+    assert log.counts.dropped == {"unit missing where other rows have one": 1}
+    assert table(log) == expect([*rows, gpu_row(0, 0, 2048), gpu_row(0, 0, 9)])
+
+
+def test_a_clock_that_goes_back_in_a_long_log_is_left_out_of_the_time_covered(tmp_path):
+    rows = [gpu_row(5 * at, 0, 7) for at in (*range(150), *range(50, 200), *range(300, 310))]
+    (gpu,) = read(tmp_path, "\n".join([GPU_HEADER, *rows, ""])).gpus
+    assert gpu.covered_s == 5 * (149 + 149 + 110)
+    assert gpu.last == datetime(2026, 11, 21, 10, 25, 45, 123000)
+
+
+def test_two_hosts_in_one_long_log_stay_apart(tmp_path):
+    rows = long_rows(gpus=1)
+    other = [row.replace("GPU-0", "GPU-9").replace("32510", "81559") for row in rows]
+    both = [row for pair in zip(rows, other, strict=True) for row in pair]
+    log = read(tmp_path, "\n".join([GPU_HEADER, *both, ""]))
+    assert [(gpu.index, gpu.uuid, gpu.n) for gpu in log.gpus] == [
+        (0, "GPU-0", 150),
+        (0, "GPU-9", 150),
+    ]
+
+
+ROWS = st.one_of(
     st.builds(gpu_row, st.integers(0, 100_000), st.integers(0, 3), st.integers(0, 33000)),
-    st.builds(gpu_row, st.integers(0, 60), st.integers(0, 1), st.sampled_from(["5 MiB", "[N/A]"])),
-    st.builds(gpu_row, st.just(86_399), st.just(0), st.integers(0, 9)),
-    st.sampled_from(
-        [GPU_HEADER, "", '"', "index, memory.used [MiB]", gpu_row(5, 0, 7)[:40],
-         gpu_row(5, 0, 7).replace("2026/11/21", "2026/02/31"), gpu_row(5, 0, "0007"),
-         gpu_row(5, 0, 7).replace(", ", ","), gpu_row(5, 0, 7) + "\0", "No devices were found"]
-    ),
-)  # fmt: skip
-
-
-NO_SUCH_DAY = gpu_row(5, 0, 7).replace("2026/11/21", "2026/02/31")
+    st.sampled_from([line for line, _ in LATE]),
+)
 
 
 @quick
-@given(st.lists(LINES, max_size=40), st.booleans(), st.booleans())
-@example([gpu_row(0, 1, 0), NO_SUCH_DAY, gpu_row(5, 0, 7)], False, True)
-def test_the_fast_way_gives_what_the_careful_way_gives(tmp_path, lines, in_order, ends):
+@given(st.lists(ROWS, max_size=30), st.booleans())
+def test_late_lines_count_as_they_do_with_samples_that_take_every_line_with_care(
+    tmp_path, lines, in_order
+):
     lines = sorted(lines) if in_order else lines
     path = tmp_path / "gpu.csv"
-    path.write_text("\n".join([GPU_HEADER, *lines]) + "\n" * ends)
-    was, gpu_fast.LEAST_CHARS = gpu_fast.LEAST_CHARS, 200  # so that blocks as short go that way
-    try:
-        assert read_gpu_log(path) == read_carefully(path)
-    finally:
-        gpu_fast.LEAST_CHARS = was
+    path.write_text("\n".join([GPU_HEADER, *long_rows(110), *lines]) + "\n")
+    plain, careful = (read_gpu_log(path, columns=True, samples=kept) for kept in (False, True))
+    assert plain.counts == careful.counts
+    assert plain.gpus == careful.gpus
+    assert plain.columns == careful.columns
 
 
-MEASURES = {
-    "timestamp": None,
-    "index": None,
-    "memory.used [MiB]": "MiB",
-    "memory.total [MiB]": "MiB",
-    "uuid": None,
-    "name": None,
-    "power.draw [W]": "W",
-    "utilization.gpu [%]": "%",
-}
+# ---- Columns and samples -------------------------------------------------------------------
 
 
-def make_log(chance: random.Random, rounds: int) -> str:
-    """A log of two GPUs with some columns in some order, a few cells damaged, over midnight."""
-    names = list(MEASURES)[:3] + chance.sample(list(MEASURES)[3:], chance.randrange(6))
-    chance.shuffle(names)
-    has_units, when = chance.random() < 0.5, datetime(2026, 11, 21, 23, 58)
-    lines = [", ".join(names)]
-    for _ in range(rounds):
-        when += timedelta(seconds=chance.choice([5, 5, 5, 5, 0, -3]))
-        for gpu in range(2):
-            row = {name: str(chance.randrange(30_000)) for name in names}
-            row |= {"timestamp": f"{when:%Y/%m/%d %H:%M:%S}.{chance.randrange(1000):03d}"}
-            row |= {"index": str(gpu), "memory.total [MiB]": "32510", "uuid": f"GPU-{gpu}"}
-            cells = [
-                f"{row[name]} {MEASURES[name]}" if has_units and MEASURES[name] else row[name]
-                for name in names
-            ]
-            if chance.random() < 0.02:
-                cells[chance.randrange(len(cells))] = chance.choice(["[N/A]", "x", "", "5"])
-            lines.append(chance.choice([", ", ", ", ","]).join(cells))
-    return "\n".join([*lines, ""])
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_columns_in_any_order_are_the_same_by_both_ways(tmp_path, seed, monkeypatch):
-    chance = random.Random(seed)
+def test_columns_are_of_all_gpus_and_of_each(tmp_path):
     path = tmp_path / "gpu.csv"
-    path.write_text(make_log(chance, chance.randrange(5, 100)))
-    monkeypatch.setattr(gpu_fast, "LEAST_CHARS", 300)
-    assert read_gpu_log(path) == read_carefully(path)
-    fast, careful = read_gpu_columns(path), GpuReader(path, is_strict=False)
-    careful.counts_columns = True
-    for line, has_end in read_lines(path):
-        careful.add(line, has_end)
-    careful.close()
-    assert (fast.lines, fast.kept, fast.dropped) == (careful.lines, careful.kept, careful.dropped)
-    assert fast.all_measures.keys() == careful.all_measures.keys()
-    for name, column in fast.all_measures.items():
-        other = careful.all_measures[name]
-        assert (column.n, column.max, column.no_data) == (other.n, other.max, other.no_data)
-        assert column.mean == pytest.approx(other.mean, rel=1e-12)
+    path.write_text("index, utilization.gpu [%], memory.used [MiB]\n" + "0, 91, 5\n1, 0, 7\n" * 3)
+    log = read_gpu_log(path, columns=True)
+    assert log.columns["utilization.gpu"].describe() == {
+        "n": 6, "mean": 45.5, "max": 91, "min": 0, "unit": "%",
+    }  # fmt: skip
+    assert [gpu.columns["utilization.gpu"].mean for gpu in log.gpus] == [91.0, 0.0]
 
 
-def test_an_ordinary_log_goes_the_fast_way(tmp_path, monkeypatch):
+def test_samples(tmp_path):
     path = tmp_path / "gpu.csv"
-    path.write_text(gpu_csv({gpu: [gpu, 5, 9] * 400 for gpu in range(4)}))
-    careful = []
-    add = GpuReader.add
-    monkeypatch.setattr(GpuReader, "add", lambda self, *line: (careful.append(1), add(self, *line)))
-    log = read_gpu_log(path)
-    assert log.kept == 4800
-    assert len(careful) < 100
-    assert log == read_carefully(path)
+    rows = [gpu_row(0, 1, 200), gpu_row(0, 0, 100), gpu_row(5, 1, "[N/A]"), gpu_row(5, 0, 300)]
+    path.write_text("\n".join([GPU_HEADER, *rows, ""]))
+    log = read_gpu_log(path, samples=True)
+    found = log.samples
+    assert list(found["gpu"]) == [1, 0, 1, 0]  # positions in log.gpus
+    assert found["timestamp"][2] == datetime(2026, 11, 21, 10, 0, 5, 123000)
+    assert list(found["elapsed_s"]) == [0.0, 0.0, 5.0, 5.0]
+    assert list(found["used_mib"])[:2] == [200.0, 100.0]
+    assert math.isnan(found["used_mib"][2])
+    assert list(found["utilization_pct"]) == [97.0] * 4
+    assert (found["power_w"][0], found["temperature_c"][0], found["sm_clock_mhz"][0]) == (
+        251.3, 61.0, 1530.0,
+    )  # fmt: skip
+    assert (found["total_mib"][0], found["throttle_mask"]) == (32510.0, [0, 0, 0, 0])
+    own = log.keep_gpus(["gpu-1"])
+    assert [gpu.index for gpu in own.gpus] == [1]
+    assert (own.counts.kept, own.counts.ignored[NOT_OWN]) == (2, 2)
+    assert (list(own.samples["gpu"]), list(own.samples["elapsed_s"])) == ([0, 0], [0.0, 5.0])
+    assert own.counts.is_whole
+    assert own.columns["memory.used"].n == 1
+
+
+def test_all_gpus_stay_when_none_is_named_as_the_jobs(tmp_path):
+    log = read(tmp_path, gpu_csv({0: [5], 1: [7]}))
+    assert log.keep_gpus(["MIG-7"]) is log
+    assert log.keep_gpus([]) is log
 
 
 # ---- Large files ---------------------------------------------------------------------------

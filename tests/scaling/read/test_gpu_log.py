@@ -2,21 +2,25 @@
 
 import codecs
 import gzip
+import io
 import json
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import analyze_memory
 from common.errors import UserError
 from run_folders import GPU_HEADER, gpu_csv, gpu_row, put
-from scaling.read.gpu_log import read_gpu_log
-from scaling.read.gpu_series import GpuLog, format_memory
+from scaling.read.gpu_log import GpuLog, format_memory, read_gpu_log
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 # 62 x 26532 + 37 x 15812 + 15835 = 2245863; / 100 samples = 22458.63
@@ -32,19 +36,21 @@ def read(tmp_path: Path, content: str | bytes, name: str = "gpu_memory_log.csv")
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     log = read_gpu_log(path)
-    assert log.lines == log.kept + sum(log.dropped.values()) + sum(log.ignored.values())
-    assert log.kept == sum(gpu.n for gpu in log.gpus)
+    assert log.counts.is_whole
+    assert log.counts.kept == sum(gpu.n for gpu in log.gpus)
     return log
 
 
 def table(log: GpuLog) -> dict[int, tuple]:
-    return {gpu.index: (gpu.n, gpu.peak_mib, gpu.avg_mib, gpu.mode_mib) for gpu in log.gpus}
+    return {
+        gpu.index: (gpu.n, gpu.peak_mib, float(gpu.average_mib), gpu.mode_mib) for gpu in log.gpus
+    }
 
 
 def test_the_known_line(tmp_path):
     log = read(tmp_path, gpu_csv({0: KNOWN_MIB}))
     assert format_memory(log) == [f"[gpu_memory_log - GPU 0] {KNOWN_LINE}"]
-    assert (log.kept, log.dropped, log.ignored) == (100, {}, {"header": 1})
+    assert (log.counts.kept, log.counts.dropped, log.counts.ignored) == (100, {}, {"header": 1})
 
 
 def test_the_bracket_holds_the_files_stem_and_each_gpu_has_a_line(tmp_path):
@@ -108,7 +114,7 @@ DAMAGED_ROWS = [
 def test_a_damaged_row_is_dropped_and_named(tmp_path, line, reason):
     content = "\n".join([GPU_HEADER, gpu_row(0, 0, 10), line, gpu_row(15, 0, 30), ""])
     log = read(tmp_path, content)
-    assert log.dropped == {reason: 1}
+    assert log.counts.dropped == {reason: 1}
     assert table(log) == {0: (2, 30, 20.0, 10)}
 
 
@@ -116,13 +122,13 @@ def test_a_cut_number_is_never_a_shorter_number(tmp_path):
     header, rows = "index, memory.used [MiB]", "0, 26532\n0, 26532\n0, 265"
     log = read(tmp_path, f"{header}\n{rows}")
     assert table(log) == {0: (2, 26532, 26532.0, 26532)}
-    assert log.dropped == {"cut: the last line has no end": 1}
+    assert log.counts.dropped == {"cut: the last line has no end": 1}
 
 
 def test_a_number_that_lost_its_unit_may_be_cut(tmp_path):
     log = read(tmp_path, "index, memory.used [MiB]\n0, 26532 MiB\n0, 265\n0, 26530 MiB\n")
     assert table(log) == {0: (2, 26532, 26531.0, 26530)}
-    assert log.dropped == {"unit missing where other rows have one": 1}
+    assert log.counts.dropped == {"unit missing where other rows have one": 1}
 
 
 SAME_LOG = {
@@ -150,36 +156,51 @@ def test_one_log_in_many_forms(tmp_path, content):
     assert table(read(tmp_path, content)) == {0: (2, 30, 20.0, 10)}
 
 
-def rounds_csv(*rounds: list[object]) -> str:
-    """A log that does not name its GPUs; the rows of a round are a millisecond apart."""
-    rows = [
-        f"2026/11/21 10:00:{5 * i:02d}.{order:03d}, {used}"
-        for i, values in enumerate(rounds)
-        for order, used in enumerate(values)
-        if used is not None
-    ]
-    return "\n".join(["timestamp, memory.used [MiB]", *rows, ""])
+COMMAND = "`nvidia-smi --query-gpu=timestamp,index,name,memory.used,"
+REFUSED = {
+    "no header": ("0, V100, 10, 32510\n0, V100, 30, 32510\n", "not an nvidia-smi CSV"),
+    "no index, rounds by time": (
+        "timestamp, memory.used [MiB]\n2026/11/21 10:00:00.000, 1\n2026/11/21 10:00:00.002, 7\n",
+        "cannot be told apart: it has no column index or uuid",
+    ),
+    "one GPU, but nothing says so": (
+        "timestamp, name, memory.used [MiB]\n03-11-2026 15:00:16, Orin, 5\n",
+        "cannot be told apart: it has no column index or uuid",
+    ),
+    "two columns of indices that disagree": (
+        "timestamp,gpu,index,memory.used\n2026-01-02T03:04:00+01:00,0,0,100\n"
+        "2026-01-02T03:04:00+01:00,1,0,200\n",
+        "cannot be told apart: its columns index and gpu disagree",
+    ),
+    "names where indices should be": (
+        "Time,GPU,Util (%),Memory Used (MB)\n2026-03-01 10:00:00,NVIDIA A100,37,20000.5\n",
+        "cannot be told apart: no row names one by index or uuid",
+    ),
+    "no memory": ("utilization.gpu [%], index\n80 %, 0\n", "it has no column memory.used"),
+    "names of their own": (
+        "elapsed_sec,gpu_util_pct,mem_used_mb\n0.0,0,470\n", "not an nvidia-smi CSV"
+    ),
+}  # fmt: skip
 
 
-def test_gpus_without_an_index_are_told_apart_by_their_order(tmp_path):
-    log = read(tmp_path, rounds_csv([1, 100], [3, 300]))
-    assert table(log) == {0: (2, 3, 2.0, 1), 1: (2, 300, 200.0, 100)}
-
-
-def test_a_round_that_lacks_a_gpu_is_not_another_gpus(tmp_path):
-    log = read(tmp_path, rounds_csv([1, 100], [None, 200], [3, 300], ["[N/A]", 400]))
-    assert table(log) == {0: (2, 3, 2.0, 1), 1: (3, 400, 800 / 3, 100)}
-    assert log.dropped == {"incomplete round of GPUs": 1, "no data": 1}
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["memory.used [MiB]\n10\n100\n", rounds_csv(list(range(17)))],
-    ids=["no timestamp", "more rows at once than a node has GPUs"],
-)
-def test_gpus_that_cannot_be_told_apart_are_refused(tmp_path, content):
-    with pytest.raises(UserError, match="cannot be told apart"):
+@pytest.mark.parametrize(("content", "why"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_declared_is_refused_with_the_command_that_logs_it(tmp_path, content, why):
+    with pytest.raises(UserError, match=r"gpu_memory_log\.csv: ") as caught:
         read(tmp_path, content)
+    assert why in str(caught.value)
+    assert COMMAND in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_gpus_of_two_hosts_are_two(tmp_path):
+    log = read(
+        tmp_path, "hostname, index, memory.used [MiB]\nnode0, 0, 20000 MiB\nnode1, 0, 30000 MiB\n"
+    )
+    assert [(gpu.host, gpu.index, gpu.peak_mib) for gpu in log.gpus] == [
+        ("node0", 0, 20000),
+        ("node1", 0, 30000),
+    ]
+    assert format_memory(log)[1].startswith("[gpu_memory_log - node1 GPU 0] Peak = 30000 MiB")
 
 
 @pytest.mark.parametrize(
@@ -274,14 +295,18 @@ def test_equals_pandas(tmp_path, values):
 # ---- The command ---------------------------------------------------------------------------
 
 
-def analyze(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPTS / "analyze_memory.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+def analyze(*arguments: object) -> SimpleNamespace:
+    out, errors = io.StringIO(), io.StringIO()
+    argv = ["analyze_memory.py", *map(str, arguments)]
+    with mock.patch("sys.argv", argv), redirect_stdout(out), redirect_stderr(errors):
+        status = analyze_memory.main()
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=errors.getvalue())
 
 
 def test_command_prints_the_known_line(tmp_path):
     path = put(tmp_path / "gpu_memory_log.csv", gpu_csv({0: KNOWN_MIB}))
-    done = analyze(path)
+    command = [sys.executable, SCRIPTS / "analyze_memory.py", path]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"[gpu_memory_log - GPU 0] {KNOWN_LINE}\n"
 
