@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Write the runs below a folder as tidy tables: runs, epochs, ranks' epochs, GPU and CPU samples.
+"""Write the runs below a folder as tidy tables: runs, epochs, rank epochs, samples.
 
-One file a table, NAME.csv or NAME.json, each whole or not at all. Every column that is a
-measure carries its unit in its name; scripts/README.md lists them.
+One file per table, NAME.csv or NAME.json, each whole or not at all. Every column that is a
+measure carries its unit in its name; scripts/README.md lists them. In a notebook the same frames
+come from `scaling.runs.make_frames(find_runs(FOLDER))`.
 """
 
 import argparse
@@ -11,33 +12,48 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
+from common.files import write_whole
+from scaling.arguments import add_study_arguments, make_parser
 
-TABLES = ("runs", "epochs", "rank_epochs", "gpu_samples", "cpu_samples")
+TABLES = ("runs", "epochs", "rank_epochs", "samples")
 
 
 def main() -> int:
     arguments = parse_arguments()
-    from scaling.runs.frame_files import export_frames  # pandas: not for --help
-
     try:
-        written = export_frames(
-            arguments.folder, arguments.output, arguments.format, arguments.table or TABLES
-        )
+        for path, rows in export_runs(arguments):
+            print(printable(f"{path}: {rows} row{'s' if rows != 1 else ''}"))
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
-    for path, rows in written:
-        print(printable(f"{path}: {rows} row{'s' if rows != 1 else ''}"))
     return 0
 
 
+def export_runs(arguments: argparse.Namespace) -> list[tuple[Path, int]]:
+    """Write the tables that were asked for; return (file, rows) of each."""
+    from scaling.runs import find_runs  # pandas: not for --help
+    from scaling.runs.frames import FRAMES, to_csv, to_json
+
+    runs = [run for run in find_runs(arguments.folder) if run.id]
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{arguments.output}: cannot be made: {reason}") from error
+    write = to_csv if arguments.format == "csv" else to_json
+    written = []
+    for name in arguments.table or TABLES:  # one at a time: the samples of many runs are large
+        frame = FRAMES[name](runs)
+        path = arguments.output / f"{name}.{arguments.format}"
+        write_whole(path, write(frame))
+        written.append((path, len(frame)))
+    return written
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
+    add_study_arguments(parser, ["folder"])
     add = parser.add_argument
-    text = "the folder with the job files and their logs (default: experiments)"
-    add("folder", metavar="FOLDER", nargs="?", type=Path, default=Path("experiments"), help=text)
     add("--format", choices=("csv", "json"), default="csv", help="default: csv")
     text = f"only this table, one of {', '.join(TABLES)}; may be repeated (default: all)"
     add("--table", metavar="NAME", choices=TABLES, action="append", help=text)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from common.errors import UserError
 from scaling.read import contract
+from scaling.read.causes import State
+from scaling.read.job_log import JobLog, read_job_log
 from scaling.read.sacct import SacctJob, read_sacct
-from scaling.read.state import State
-from scaling.runs.run_record import Run, check_rank_records, read_run, set_scale
-
-__all__ = ["Run", "State", "check_rank_records", "find_runs", "order_in_time", "read_run"]
+from scaling.runs.run import Run, read_run, take_settings
 
 _LOG = logging.getLogger("scaling")
 
@@ -31,10 +30,31 @@ def find_runs(folder: Path, now_s: float | None = None) -> list[Run]:
             f"{folder}: no such folder; run this from the repository's top folder, or name the "
             "folder that holds the job files and their logs"
         )
-    runs: list[Run] = []
-    for job_folder in _find_job_folders(folder):
-        runs += _read_job_folder(job_folder, now_s)
-    return runs
+    return [
+        run
+        for job_folder in _find_job_folders(folder)
+        for run in _read_job_folder(job_folder, now_s)
+    ]
+
+
+def read_workdir(folder: Path) -> Run | None:
+    """Return the run of a --workdir outside Slurm, which holds its results files flat.
+
+    None when the folder is no such one: it has no run.json.
+    """
+    if not (folder / "run.json").is_file():
+        return None
+    settings = contract.read_json(folder / "run.json")
+    is_whole = (folder / "RUN_COMPLETE.txt").exists()
+    run = Run(
+        folder,
+        str(settings.get("run_id") or folder.resolve().name),
+        results_dir=folder,
+        state=State.COMPLETE if is_whole else State.FAILED,
+        reason="complete" if is_whole else f"{folder} has no RUN_COMPLETE.txt",
+    )
+    take_settings(run, settings)
+    return run
 
 
 def order_in_time(runs: list[Run]) -> list[Run]:
@@ -42,6 +62,11 @@ def order_in_time(runs: list[Run]) -> list[Run]:
     if all(run.start for run in runs):
         return sorted(runs, key=lambda run: (run.start, run.job, run.restart))
     return sorted(runs, key=lambda run: (run.job, run.restart))
+
+
+def describe_no_run(folder: Path, script_name: str) -> str:
+    """Return `no run yet: cd … && sbatch …`, ready to be pasted into a shell."""
+    return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
 
 
 def _find_job_folders(folder: Path) -> Iterator[Path]:
@@ -60,31 +85,49 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
     scripts = sorted(folder.glob("*.slurm"))
     logs = _find_logs(folder)
     homes = dict.fromkeys(_list_run_ids(folder), folder)  # run id -> where its files are
-    for run_id, (_, log) in logs.items():
-        run_dir = contract.read_run_dir(log)  # RUN_DIR=… sbatch … puts all but the log elsewhere
-        for found in _list_run_ids(run_dir) if run_dir else ():
-            if contract.split_id(found)[0] == contract.split_id(run_id)[0]:
-                homes.setdefault(found, run_dir)
-    own_ids = set(homes)
+    own_jobs = {contract.split_id(run_id)[0] for run_id in homes}
+    parsed: dict[Path, JobLog] = {}
+    for run_id, (_, path) in logs.items():
+        job = contract.split_id(run_id)[0]
+        if job not in own_jobs:  # RUN_DIR=… sbatch … puts all but the log elsewhere
+            homes |= _follow_log(path, job, parsed)
     accounts = _read_accounts(folder)
+    ids = set(homes) | set(logs)
     last_restart: dict[int, int] = {}
-    for job, restart in map(contract.split_id, own_ids | set(logs)):
+    for job, restart in map(contract.split_id, ids):
         last_restart[job] = max(restart, last_restart.get(job, 0))
-    runs, is_alone = [], len(own_ids | set(logs)) == 1
-    for run_id in sorted(own_ids | set(logs), key=contract.split_id):
+    runs = []
+    for run_id in sorted(ids, key=contract.split_id):
         job, restart = contract.split_id(run_id)
         # All restarts share the log `<job id>.out`: alone it is no run beside a restart's.
-        if restart == last_restart[job] or run_id in own_ids:
-            log = logs.get(run_id) or logs.get(str(job)) or (None, None)
-            home = homes.get(run_id)
-            runs.append(
-                read_run(
-                    folder, run_id, log, last_restart[job],
-                    now_s=now_s, home=home, accounting=accounts.get(str(job)), is_alone=is_alone,
-                )
-            )  # fmt: skip
-            runs[-1].script = scripts[0] if scripts else None
+        if restart != last_restart[job] and run_id not in homes:
+            continue
+        name, path = logs.get(run_id) or logs.get(str(job)) or (None, None)
+        run = read_run(
+            folder,
+            run_id,
+            (name, path),
+            last_restart[job],
+            now_s=now_s,
+            home=homes.get(run_id),
+            accounting=accounts.get(str(job)),
+            is_alone=len(ids) == 1,
+            parsed_log=parsed.get(path),
+        )
+        run.script = scripts[0] if scripts else None
+        runs.append(run)
     return runs or [_not_started(folder, script) for script in scripts]
+
+
+def _follow_log(path: Path, job: int, parsed: dict[Path, JobLog]) -> dict[str, Path]:
+    """Return run id -> home of a job whose log names another folder; keep the log as parsed."""
+    try:
+        parsed[path] = read_job_log(path)
+    except UserError:
+        return {}  # the run names it among its problems
+    home = parsed[path].run_dir
+    found = _list_run_ids(home) if home else ()
+    return {run_id: home for run_id in found if contract.split_id(run_id)[0] == job}
 
 
 def _read_accounts(folder: Path) -> dict[str, SacctJob]:
@@ -110,15 +153,9 @@ def _list_run_ids(folder: Path) -> set[str]:
 
 def _not_started(folder: Path, script: Path) -> Run:
     run = Run(folder, "", contract.read_script_job_name(script), script)
-    set_scale(run)
-    run.workload = contract.workload_of_path(folder)
+    take_settings(run, None)
     run.reason = describe_no_run(folder, script.name)
     return run
-
-
-def describe_no_run(folder: Path, script_name: str) -> str:
-    """Return `no run yet: cd … && sbatch …`, ready to be pasted into a shell."""
-    return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
 
 
 def _find_logs(folder: Path) -> dict[str, tuple[str | None, Path]]:

@@ -1,46 +1,47 @@
-"""Runs as tidy pandas DataFrames: one row a run, an epoch, a rank's epoch, a sample.
+"""Runs as four tidy pandas DataFrames: one row per run, epoch, rank epoch, and sample.
 
-Every column that is a measure carries its unit in its name; scripts/README.md lists them.
-`folder` and `run_id` together name a run in each frame. Only what needs pandas imports this.
+Every column that is a measure carries its unit in its name; `source` says which file a value
+came from. `folder` and `run_id` together name a run in each frame; scripts/README.md lists the
+columns. export_runs.py writes just these.
 """
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pandas as pd
 
-from common.errors import UserError
-from scaling.read import contract
-from scaling.read.cpu_log import read_cpu_log
-from scaling.runs.gpu_frames import list_gpu_samples
-from scaling.runs.run_epochs import find_warmup_epochs, list_epochs, read_ranks
-from scaling.runs.run_record import Run
+from common.console import printable
+from scaling.read.epoch_line import Epoch
+from scaling.runs.records import MetricsEpoch, RankEpoch
+from scaling.runs.run import Run
+from scaling.runs.workloads import SCORES
 
+LOG, METRICS, RANKS = "log", "training_metrics.json", "rank files"
+GPU_LOG, CPU_LOG = "nvidia-smi", "psrecord"
 RUN_COLUMNS = (
     "folder", "run_id", "job_id", "job_name", "workload", "state", "cause", "reason", "nodes",
     "gpus_per_node", "world_size", "batch_size_per_gpu", "global_batch_size", "scaling",
     "precision", "strategy", "grad_accum_steps", "epochs", "epochs_done", "warmup_epochs", "unit",
     "gpu_name", "torch", "trainer_sha256", "git_commit", "start_utc", "elapsed_s",
-    "total_training_s", "hosts", "problems",
+    "total_training_s", "hosts", "problems", "source",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "folder", "run_id", "attempt", "epoch", "epoch_s", "train_s", "samples", "throughput_per_s",
     "unit", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "perplexity", "bleu",
-    "is_warmup", "is_superseded", "source",
+    "step_s", "step_p50_s", "step_p95_s", "step_wait_s", "is_warmup", "is_superseded", "source",
 )  # fmt: skip
 RANK_COLUMNS = (
-    "folder", "run_id", "epoch", "rank", "host", "training_s", "samples", "throughput_per_s",
-    "unit", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "other_s", "exposed_comm_s",
-    "peak_mib", "is_warmup",
+    "folder", "run_id", "epoch", "rank", "host", "training_s", "steps", "samples",
+    "throughput_per_s", "unit", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "other_s",
+    "exposed_comm_s", "no_sync_pass_s", "peak_mib", "is_warmup", "source",
 )  # fmt: skip
-GPU_COLUMNS = (
-    "folder", "run_id", "node", "gpu", "uuid", "timestamp_utc", "elapsed_s", "used_mib",
-    "total_mib", "utilization_pct", "power_w", "temperature_c", "sm_clock_mhz",
+SAMPLE_COLUMNS = (
+    "folder", "run_id", "source", "node", "gpu", "uuid", "timestamp_utc", "elapsed_s", "used_mib",
+    "total_mib", "utilization_pct", "power_w", "temperature_c", "sm_clock_mhz", "throttle_mask",
+    "cpu_pct", "rss_mib", "virtual_mib",
 )  # fmt: skip
-CPU_COLUMNS = (
-    "folder", "run_id", "node", "timestamp_utc", "elapsed_s", "cpu_pct", "rss_mib", "virtual_mib",
-)  # fmt: skip
-_LARGEST = 2.0**62
 _TEXTS = {
     "folder", "run_id", "job_name", "workload", "state", "cause", "reason", "scaling", "precision",
     "strategy", "unit", "gpu_name", "torch", "trainer_sha256", "git_commit", "hosts", "problems",
@@ -49,73 +50,100 @@ _TEXTS = {
 _COUNTS = {
     "job_id", "nodes", "gpus_per_node", "world_size", "batch_size_per_gpu", "global_batch_size",
     "grad_accum_steps", "epochs", "epochs_done", "warmup_epochs", "attempt", "epoch", "samples",
-    "rank", "node", "gpu",
+    "rank", "node", "gpu", "throttle_mask",
 }  # fmt: skip
 _SETTINGS = (
     "batch_size_per_gpu", "global_batch_size", "scaling", "precision", "strategy",
-    "grad_accum_steps", "warmup_epochs", "gpu_name", "trainer_sha256", "git_commit",
+    "grad_accum_steps", "gpu_name", "trainer_sha256", "git_commit",
 )  # fmt: skip
+_LARGEST = 2.0**62
+_QUARTER_S = 15 * 60  # every time zone is a whole number of these from UTC
+_FARTHEST = timedelta(hours=15)
+
+
+def make_frames(runs: Iterable[Run], names: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
+    """Return the frames of runs that were started: runs, epochs, rank_epochs, samples.
+
+    names: only these, since the samples of many runs are large.
+    """
+    started = [run for run in runs if run.id]
+    return {name: FRAMES[name](started) for name in names or FRAMES}
 
 
 def make_runs_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row a run that was started, whatever became of it."""
-    return _make_frame((_describe_run(run) for run in runs if run.id), RUN_COLUMNS)
+    """Return one row per run, whatever became of it."""
+    return make_frame((_describe_run(run) for run in runs), RUN_COLUMNS)
 
 
 def make_epochs_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row an epoch, from 1; `is_superseded`: of an earlier attempt in the same log."""
-    return _make_frame(_with_run(runs, list_epochs), EPOCH_COLUMNS)
+    """Return one row per epoch, from 1; `is_superseded`: of an earlier attempt in the same log."""
+    return make_frame(_with_run(runs, list_epochs), EPOCH_COLUMNS)
 
 
 def make_rank_epochs_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row a rank and epoch, from 1; throughput is that rank's own."""
-    return _make_frame(_with_run(runs, _list_rank_epochs), RANK_COLUMNS)
+    """Return one row per rank and epoch, from 1; throughput is that rank's own."""
+    return make_frame(_with_run(runs, _list_rank_epochs), RANK_COLUMNS)
 
 
-def make_gpu_samples_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row a sample of a GPU; memory in MiB, `elapsed_s` since the node's first one."""
-    frames = (_make_frame(_with_run([run], list_gpu_samples), GPU_COLUMNS) for run in runs)
-    return _concat(frames, GPU_COLUMNS)
+def make_samples_frame(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one row per sample of a GPU or of a node's processes; `elapsed_s` since its log began.
+
+    `gpu` is missing in psrecord's rows, whose rss_mib counts shared pages once per process.
+    """
+    frames = [frame for run in runs if len(frame := make_samples(run))]
+    return pd.concat(frames, ignore_index=True) if frames else make_frame([], SAMPLE_COLUMNS)
 
 
-def make_cpu_samples_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row a psrecord sample of a node's processes; rss_mib sums shared pages."""
-    frames = (_make_frame(_with_run([run], _list_cpu_samples), CPU_COLUMNS) for run in runs)
-    return _concat(frames, CPU_COLUMNS)
+def make_samples(run: Run) -> pd.DataFrame:
+    """Return the samples of one run, in the columns of make_samples_frame."""
+    parts = [*_list_gpu_samples(run), *_list_cpu_samples(run)]
+    if not parts:
+        return make_frame([], SAMPLE_COLUMNS)
+    frame = pd.concat(parts, ignore_index=True).reindex(columns=list(SAMPLE_COLUMNS))
+    for name, text in (("folder", run.folder), ("run_id", run.id)):
+        frame[name] = _repeat(text, frame.index)
+    return _settle_types(frame)
+
+
+def _repeat(text: object, index: pd.Index) -> pd.Series:
+    return pd.Series(printable(text), index, dtype="string")
 
 
 FRAMES: dict[str, Callable[[Iterable[Run]], pd.DataFrame]] = {
     "runs": make_runs_frame,
     "epochs": make_epochs_frame,
     "rank_epochs": make_rank_epochs_frame,
-    "gpu_samples": make_gpu_samples_frame,
-    "cpu_samples": make_cpu_samples_frame,
+    "samples": make_samples_frame,
 }
 
 
-def _make_frame(records: Iterable[dict], columns: tuple[str, ...]) -> pd.DataFrame:
+def make_frame(records: Iterable[dict], columns: tuple[str, ...]) -> pd.DataFrame:
     """Return records as a frame whose types do not depend on what is missing."""
-    frame = pd.DataFrame.from_records(list(records), columns=list(columns))
-    for name in columns:
+    return _settle_types(pd.DataFrame.from_records(list(records), columns=list(columns)))
+
+
+def _settle_types(frame: pd.DataFrame) -> pd.DataFrame:
+    for name in frame.columns:
+        values = frame[name]
         if name.endswith("_utc"):
-            frame[name] = pd.to_datetime(frame[name], utc=True).astype("datetime64[us, UTC]")
+            frame[name] = pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
         elif name in _TEXTS:
-            frame[name] = frame[name].map(_to_text).astype("str")
+            if values.dtype != pd.StringDtype():  # samples have theirs already
+                frame[name] = values.map(_to_text).astype("string")
         elif name in _COUNTS:
-            frame[name] = _to_numbers(frame[name]).round().astype("Int64")
+            frame[name] = _to_floats(values).round().astype("Int64")
         elif name.startswith("is_"):
-            frame[name] = frame[name].astype(bool)
+            frame[name] = values.astype(bool)
         else:
-            frame[name] = _to_numbers(frame[name])
+            frame[name] = _to_floats(values)
     return frame
 
 
-def _to_numbers(values: pd.Series) -> pd.Series:
-    """Return floats; what is none, in a record that others wrote, is missing."""
-    if pd.api.types.is_numeric_dtype(values.dtype) and values.dtype != bool:
-        numbers = values.astype("float64")
-    else:
-        numbers = values.map(_to_number).astype("float64")
+def _to_floats(values: pd.Series) -> pd.Series:
+    """Return floats; what is no number, in a record that others wrote, is missing."""
+    if values.dtype == object:
+        values = values.map(_to_number)
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     return numbers.where(numbers.abs() < _LARGEST)
 
 
@@ -125,16 +153,10 @@ def _to_number(value: object) -> float | None:
 
 
 def _to_text(value: object) -> str | None:
-    return None if value is None or value != value else str(value)
+    return None if value is None or value is pd.NA or value != value else printable(value)
 
 
-def _concat(frames: Iterable[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
-    """Join frames run by run: the samples of many runs are never all there as records."""
-    found = [frame for frame in frames if len(frame)]
-    return pd.concat(found, ignore_index=True) if found else _make_frame([], columns)
-
-
-def _with_run(runs: Iterable[Run], list_records: Callable[[Run], Iterable[dict]]) -> Iterable[dict]:
+def _with_run(runs: Iterable[Run], list_records: Callable[[Run], Iterable[dict]]) -> Iterator[dict]:
     for run in runs:
         for record in list_records(run) if run.id else ():
             yield {"folder": str(run.folder), "run_id": run.id, **record}
@@ -144,13 +166,13 @@ def _describe_run(run: Run) -> dict:
     settings, attempt = run.settings or {}, run.attempt
     last = attempt.last if attempt else None
     versions, hosts = settings.get("versions"), settings.get("hosts")
-    total_s = attempt.total_training_s if attempt else None
+    epochs = list_epochs(run)
     return {
         **{name: settings.get(name) for name in _SETTINGS},
         "folder": str(run.folder),
         "run_id": run.id,
-        "job_id": run.job,
-        "job_name": run.name,
+        "job_id": run.job if run.job >= 0 else None,
+        "job_name": run.job_name,
         "workload": run.workload,
         "state": str(run.state),
         "cause": run.cause.text if run.cause else None,
@@ -160,52 +182,210 @@ def _describe_run(run: Run) -> dict:
         "world_size": settings.get("world_size") or run.gpus,
         "epochs": settings.get("epochs") or (last.epochs if last else None),
         "epochs_done": last.epoch if last else 0,
-        "unit": settings.get("unit") or (last.unit if last else None),
+        "warmup_epochs": settings.get("warmup_epochs"),
+        "unit": run.unit,
         "torch": versions.get("torch") if isinstance(versions, dict) else None,
         "start_utc": run.start,
-        "elapsed_s": _read_elapsed_s(run),
-        "total_training_s": None if total_s is None else float(total_s),
+        "elapsed_s": run.elapsed_s,
+        "total_training_s": _to_float(attempt.totals.get("total_training_s") if attempt else None),
         "hosts": " ".join(map(str, hosts)) if isinstance(hosts, list) else None,
-        "problems": "; ".join(run.problems) or None,
+        "problems": "; ".join([*run.problems, *run.lost_records]) or None,
+        "source": epochs[-1]["source"] if epochs else None,
     }
 
 
-def _read_elapsed_s(run: Run) -> float | None:
-    try:
-        end = contract.read_json(run.results_dir / "job_end.json")
-        return contract.whole_number(end, "elapsed_s", run.results_dir / "job_end.json")
-    except UserError:
-        return None  # run.problems has it when it is there and cannot be read
+def list_epochs(run: Run) -> list[dict]:
+    """Return a record per epoch of the run, and of what its log holds of earlier attempts.
+
+    From the best record that it left: training_metrics.json, the log, or the rank files. Times
+    in s, throughput of the whole job, accuracies from 0 to 1. What no file holds is missing.
+    """
+    attempts = run.log.attempts if run.log and run.restarts == 0 else []
+    number = max(len(attempts), 1)
+    records = [
+        {**_from_line(epoch), "attempt": at, "is_superseded": True}
+        for at, attempt in enumerate(attempts[:-1], start=1)
+        for epoch in attempt.epochs
+    ]
+    newest = _from_metrics(run) or [_from_line(e) for e in _list_lines(run)] or _from_ranks(run)
+    records += [{"attempt": number, **record, "is_superseded": False} for record in newest]
+    for record in records:
+        record["is_warmup"] = record["epoch"] <= run.warmup_epochs
+    return records
 
 
-def _list_rank_epochs(run: Run) -> Iterable[dict]:
-    settings = run.settings or {}
-    hosts, per_node = settings.get("hosts"), run.gpus_per_node
-    warmup = find_warmup_epochs(run)
-    for record in read_ranks(run):
-        host = record.host
-        if host is None and isinstance(hosts, list) and per_node:
-            node = record.rank // per_node  # hosts are in the order of their first rank
-            host = hosts[node] if node < len(hosts) else None
+def _list_lines(run: Run) -> list[Epoch]:
+    return run.attempt.epochs if run.attempt else []
+
+
+def _from_line(epoch: Epoch) -> dict:
+    scores = {
+        score.column: _to_float(value, 1 / score.factor)
+        for score in SCORES
+        if (value := epoch.scores.get(score.val_log_key)) is not None
+    }
+    return {
+        "epoch": epoch.epoch,
+        "throughput_per_s": _to_float(epoch.throughput_per_s),
+        "unit": epoch.unit,
+        "train_loss": _to_float(epoch.train_loss),
+        "val_loss": _to_float(epoch.val_loss),
+        "train_accuracy": _to_float(epoch.scores.get("train_accuracy_pct"), 0.01),
+        **scores,
+        "source": LOG,
+    }
+
+
+def _to_float(value: object, factor: float = 1.0) -> float | None:
+    return None if value is None else float(value) * factor
+
+
+def _from_metrics(run: Run) -> list[dict]:
+    unit = (run.settings or {}).get("unit")  # `img/s` counts samples
+    epochs = run.metrics.epochs if run.metrics else []
+    return [describe_metrics_epoch(epoch, unit) for epoch in epochs]
+
+
+def describe_metrics_epoch(epoch: MetricsEpoch, unit: object = None) -> dict:
+    """Return an epoch of a metrics file as a record of the epochs frame."""
+    figures = {name: getattr(epoch, name, None) for name in EPOCH_COLUMNS[3:]}
+    figures["step_s"] = epoch.optimizer_step_s
+    figures["unit"] = unit if isinstance(unit, str) else epoch.unit
+    return {**figures, "source": METRICS}
+
+
+def _from_ranks(run: Run) -> list[dict]:
+    by_epoch: dict[int, list[RankEpoch]] = {}
+    for record in run.rank_epochs:
+        by_epoch.setdefault(record.epoch + 1, []).append(record)
+    world_size = (run.settings or {}).get("world_size") or run.gpus
+    found = []
+    for number, ranks in sorted(by_epoch.items()):
+        if world_size not in (None, len(ranks)):
+            continue  # a rank that is missing leaves no global figure
+        slowest_s = max(rank.training_s for rank in ranks)
+        counts = [rank.samples for rank in ranks]
+        samples = None if None in counts else sum(counts)
+        same = ("unit", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "perplexity")
+        found.append({
+            **{name: getattr(ranks[0], name) for name in (*same, "bleu")},
+            "epoch": number,
+            "train_s": slowest_s,
+            "samples": samples,
+            "throughput_per_s": samples / slowest_s if samples and slowest_s else None,
+            "source": RANKS,
+        })  # fmt: skip
+    return found
+
+
+def _list_rank_epochs(run: Run) -> Iterator[dict]:
+    for record in run.rank_epochs:
         values = {name: getattr(record, name, None) for name in RANK_COLUMNS[2:]}
         epoch = record.epoch + 1
-        yield {**values, "epoch": epoch, "host": host, "is_warmup": epoch <= warmup}
+        yield {
+            **values,
+            "epoch": epoch,
+            "host": record.host or run.find_host(record.rank),
+            "is_warmup": epoch <= run.warmup_epochs,
+            "source": record.path.name,
+        }
 
 
-def _list_cpu_samples(run: Run) -> Iterable[dict]:
-    for node, path in run.cpu_log_paths.items():
-        samples: list[dict] = []
+def _list_gpu_samples(run: Run) -> Iterator[pd.DataFrame]:
+    for node, log in run.gpu_logs.items():
+        if not log.samples:
+            continue
+        frame = _make_columns(log.samples)
+        positions = frame["gpu"].to_numpy()
+        indices = np.array([gpu.index for gpu in log.gpus])
+        uuids = pd.Series([_to_text(gpu.uuid or None) for gpu in log.gpus], dtype="string")
+        yield frame.assign(
+            source=_repeat(GPU_LOG, frame.index),
+            node=node,
+            gpu=indices[positions],
+            uuid=uuids.take(positions).set_axis(frame.index),
+            timestamp_utc=_to_utc(log.samples["timestamp"], run.start),
+        )
 
-        def keep(sample, node=node, samples=samples) -> None:
-            when = sample.when if isinstance(sample.when, datetime) and sample.when.tzinfo else None
-            samples.append({"node": node, "timestamp_utc": when, **_numbers(sample)})
 
-        try:
-            read_cpu_log(path, keep)
-        except UserError as error:
-            run.problems.append(str(error))
-        yield from samples
+def _list_cpu_samples(run: Run) -> Iterator[pd.DataFrame]:
+    for node, log in run.cpu_logs.items():
+        if log.samples:
+            frame = _make_columns(log.samples)
+            # Before a row of psrecord a time may stand; without a zone it says nothing.
+            times = log.samples["timestamp"]
+            times = [when if when is not None and when.tzinfo else None for when in times]
+            source = _repeat(CPU_LOG, frame.index)
+            yield frame.assign(source=source, node=node, timestamp_utc=_to_utc(times, None))
 
 
-def _numbers(sample) -> dict:
-    return {name: getattr(sample, name) for name in CPU_COLUMNS[4:]}
+def _make_columns(samples: dict[str, Sequence]) -> pd.DataFrame:
+    """Return samples as columns, but for their times; arrays are taken over as they are."""
+    return pd.DataFrame({
+        name: np.asarray(values) if isinstance(values, array) else values
+        for name, values in samples.items()
+        if name != "timestamp"
+    })  # fmt: skip
+
+
+def _to_utc(times: Iterable[datetime | None], start: datetime | None) -> pd.Series:
+    """Return a log's times in UTC; those that are not of the first one's kind are missing."""
+    times = list(times)
+    first = next((when for when in times if when is not None), None)
+    offset = find_utc_offset(first, start)
+    if first is None or (first.tzinfo is None and offset is None):
+        return pd.Series(pd.NaT, range(len(times)))
+    has_zone = first.tzinfo is not None
+    alike = (when is not None and (when.tzinfo is not None) is has_zone for when in times)
+    known = [when if is_like else None for when, is_like in zip(times, alike, strict=True)]
+    if has_zone:
+        return pd.to_datetime(pd.Series(known), utc=True)
+    return (pd.Series(np.array(known, "datetime64[us]")) - offset).dt.tz_localize("UTC")
+
+
+def find_utc_offset(first: datetime | None, start: datetime | None) -> timedelta | None:
+    """Return local time minus UTC of a log without a zone, from when its run started in UTC.
+
+    The logger starts within minutes of the training, and zones are whole quarters of an
+    hour from UTC. None when the log has a zone, when either time is missing, or when they
+    are farther apart than any zone.
+    """
+    if first is None or start is None or first.tzinfo is not None:
+        return None
+    apart = first.replace(tzinfo=UTC) - start
+    if abs(apart) > _FARTHEST:
+        return None
+    return timedelta(seconds=round(apart.total_seconds() / _QUARTER_S) * _QUARTER_S)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV: times as ISO 8601 in UTC, a missing value as nothing.
+
+    Text that a spreadsheet would take for a formula is put behind an apostrophe.
+    """
+    shown = _show_times(frame)
+    for name in shown.columns:
+        if name in _TEXTS:
+            shown[name] = shown[name].map(_escape)
+    return shown.to_csv(index=False)
+
+
+def to_json(frame: pd.DataFrame) -> str:
+    """Return a frame as a JSON list of objects, one per row; a missing value is null."""
+    return _show_times(frame).to_json(orient="records", indent=1, force_ascii=False) + "\n"
+
+
+def _show_times(frame: pd.DataFrame) -> pd.DataFrame:
+    shown = frame.copy()
+    for name in shown.columns:
+        if name.endswith("_utc"):
+            times = shown[name]
+            shown[name] = times.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ").where(times.notna(), None)
+    return shown
+
+
+def _escape(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

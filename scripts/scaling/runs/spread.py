@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from statistics import fmean, stdev
 
-from scaling.read.numbers import round_half_even, to_fraction
+from common.rounding import round_half_even
 
 CONFIDENCE = 0.95
 
@@ -15,10 +15,10 @@ class Spread:
     """A mean and what is around it.
 
     half_width: of the 95 % interval (kind "repeats"), or the sample standard deviation
-    (kind "epochs"); None where n is 1. kind "single": nothing to judge a spread from.
+    (kind "epochs"); None where n is 1 (kind "single"): nothing to judge a spread from.
     """
 
-    mean: Fraction
+    mean: float
     n: int
     half_width: float | None
     kind: str
@@ -36,43 +36,31 @@ class Spread:
         )
 
 
-def mean_of(values: Sequence[float | Fraction]) -> Fraction:
-    """Return the mean, exact in the digits of the values. Raises ValueError for none or nan."""
-    exact = [to_fraction(value) for value in values]
-    if not exact or None in exact:
-        raise ValueError("no mean of nothing, nor of nan")
-    return sum(exact, Fraction(0)) / len(exact)
-
-
-def deviation_of(values: Sequence[float | Fraction]) -> float | None:
-    """Return the sample standard deviation (ddof 1), None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    mean = mean_of(values)
-    misses = [to_fraction(value) - mean for value in values]
-    largest = max(map(abs, misses))
-    if not largest:
-        return 0.0
-    squares = sum((miss / largest) ** 2 for miss in misses)  # no square too large for a float
-    return float(largest) * math.sqrt(squares / (len(values) - 1))
-
-
-def over_repeats(values: Sequence[float | Fraction]) -> Spread:
+def over_repeats(values: Sequence[float]) -> Spread:
     """Return mean and 95 % interval of independent runs (Student t with n - 1 degrees)."""
-    mean, deviation, n = mean_of(values), deviation_of(values), len(values)
-    if deviation is None:
+    mean, n = fmean(values), len(values)
+    if n < 2:
         return Spread(mean, n, None, "single")
-    return Spread(mean, n, quantile_t(n - 1) * deviation / math.sqrt(n), "repeats")
+    return Spread(mean, n, quantile_t(n - 1) * stdev(values) / math.sqrt(n), "repeats")
 
 
-def over_epochs(values: Sequence[float | Fraction]) -> Spread:
+def over_epochs(values: Sequence[float]) -> Spread:
     """Return mean and sample standard deviation of one run's epochs.
 
     Epochs of one run share its node and its luck: their spread is no interval of the mean.
     """
-    deviation = deviation_of(values)
-    kind = "single" if deviation is None else "epochs"
-    return Spread(mean_of(values), len(values), deviation, kind)
+    if len(values) < 2:
+        return Spread(fmean(values), len(values), None, "single")
+    return Spread(fmean(values), len(values), stdev(values), "epochs")
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
+    """Return the pooled sample standard deviation of groups, None when none has two values."""
+    repeated = [values for values in groups if len(values) > 1]
+    if not repeated:
+        return None
+    squares = sum((len(values) - 1) * stdev(values) ** 2 for values in repeated)
+    return math.sqrt(squares / sum(len(values) - 1 for values in repeated))
 
 
 def quantile_t(degrees: int) -> float:

@@ -1,233 +1,657 @@
-"""A scaling study: the runs of each scale, repeats together, and the baseline they are set against.
+"""A scaling study: the runs of a workload, which of them may be compared, and what they give.
 
-The README's two tables show one run a row; everything that averages reads a Study.
+The README's two tables show one run per row; everything that averages reads a Study. Its frames
+have a column `run`, the position in `sources`; a configuration is a number of GPUs and nodes with
+one set of settings; configurations that differ in scale alone are a series.
 """
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+
+import pandas as pd
 
 from common.errors import UserError
-from scaling.runs.choosing import is_of_workload
-from scaling.runs.comparing import COMPARED_SETTINGS, list_differences
-from scaling.runs.find import Run, find_runs, order_in_time
-from scaling.runs.measured import Measured, measure_run
-from scaling.runs.spread import Spread, over_repeats
-from scaling.runs.workloads import DEFAULT_WORKLOAD, SUBJECTS, WORDS
+from common.rounding import round_half_even
+from scaling.runs.alike import COMPARED_SETTINGS, compare, look_up
+from scaling.runs.find import order_in_time
+from scaling.runs.frames import (
+    EPOCH_COLUMNS,
+    SAMPLE_COLUMNS,
+    describe_metrics_epoch,
+    list_epochs,
+    make_frame,
+    make_rank_epochs_frame,
+    make_samples,
+)
+from scaling.runs.ratios import compute_efficiency_pct, divide
+from scaling.runs.records import TrainingMetrics, describe_settings, read_training_metrics
+from scaling.runs.run import Run
+from scaling.runs.select import is_of_workload
+from scaling.runs.spread import Spread, over_epochs, over_repeats, pooled_deviation
+from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS
 
-# What metrics files of others record besides; `implementation` only between several GPUs.
-LIKENESS = (*COMPARED_SETTINGS, "model_size", "seq_len")
+MOST_PER_S = 1e15  # no throughput is larger
+# Each rank drops its last, incomplete batch: on many GPUs that is some percent of an epoch.
+WORK_TOLERANCE, WORK_LIMIT = 0.01, 0.10
+MEASURES = {"throughput": "throughput_per_s", "wall": "wall_s", "epoch": "epoch_s"}
 
 
-class Comparable(Protocol):
-    """What two runs are compared by: a Measured, or a Source of the charts."""
+@dataclass(eq=False)
+class MetricsFile:
+    """A run that is known by its training_metrics.json alone."""
+
+    metrics: TrainingMetrics
+    gpus: int
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.name = str(self.metrics.path)
+        self.nodes = self.metrics.nodes
+        self.gpus_per_node = self.gpus // self.nodes if self.nodes else None
+        self.unit = self.metrics.unit
+        self.settings = describe_settings(self.metrics)
+        self.workload = self.settings.get("model") or "runs"
+
+
+@dataclass(eq=False)
+class TableRow:
+    """A scale that is known by two numbers of somebody's table."""
 
     name: str
-    gpus: int
     nodes: int | None
+    gpus: int
     unit: str | None
-    settings: dict | None
-    run: Run | None
+    throughput_per_s: float | None
+    wall_s: float | None
+    settings: dict | None = None
 
 
-@dataclass(frozen=True)
-class Scale:
-    """One number of nodes and GPUs: its comparable runs, the last of them the latest.
+@dataclass(eq=False)
+class Study:
+    """What a workload's complete runs measured; see the columns at each frame.
 
-    difference: why it is not set against the baseline, None when it is. left_out: runs at
-    this scale that are not in the means, in words. notes: what to know of the comparison.
+    runs: one row per run: its scale, means over the epochs after warm-up, wall time (all epochs
+    with validation), last losses, and why it differs from the baseline. epochs, rank_epochs: as
+    in frames. configs: one row per configuration, repeats averaged, ratios over its own series'
+    smallest scale. scales: the rows of configs that tables show, one per number of GPUs and
+    nodes, ratios over the baseline (row 0) and missing where runs may not be compared.
     """
 
-    nodes: int | None
-    gpus: int
-    runs: tuple[Measured, ...]
-    difference: str | None = None
-    left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def latest(self) -> Measured:
-        return self.runs[-1]
-
-    @property
-    def throughput(self) -> Spread | None:
-        """Over repeats; of a single run over its epochs."""
-        return _over([run.throughput for run in self.runs])
-
-    @property
-    def epoch_s(self) -> Spread | None:
-        return _over([run.epoch_s for run in self.runs])
-
-    @property
-    def wall_s(self) -> Spread | None:
-        walls = [run.wall_s for run in self.runs]
-        return None if None in walls else over_repeats(walls)
-
-    @property
-    def label(self) -> str:
-        """`Single GPU`, `4 GPUs (1 node)`; of unknown nodes `4 GPUs`."""
-        if self.gpus == 1:
-            return "Single GPU"
-        return f"{self.gpus} GPUs" + (f" ({count(self.nodes, 'node')})" if self.nodes else "")
-
-    @property
-    def run_notes(self) -> list[str]:
-        """What the runs say of their throughput, each once."""
-        return list(dict.fromkeys(note for run in self.runs for note in run.notes))
-
-
-@dataclass(frozen=True)
-class Study:
-    """The scales, smallest first, and which of them is the baseline."""
-
-    scales: tuple[Scale, ...]
-    baseline: Scale
+    sources: list
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    configs: pd.DataFrame
+    scales: pd.DataFrame
     unit: str | None
     workload: str | None = None
     source: str = ""
     allow_unlike: bool = False
-    left_out: tuple[str, ...] = field(default=())
+    left_out: list[str] = field(default_factory=list)
     definition: str | None = None  # of throughput, when it is not the run contract's
+
+    @cached_property
+    def baseline(self):
+        """The smallest scale: 1 GPU when there is one."""
+        return next(self.scales.itertuples())
 
     @property
     def base_name(self) -> str:
         """`1 GPU`: what ratios are over."""
-        return count(self.baseline.gpus, "GPU")
+        return count(int(self.baseline.gpus), "GPU")
 
     @property
-    def word(self) -> str:
-        """What throughput counts: Tokens or Samples."""
-        return WORDS.get(self.unit or "", "samples").capitalize()
+    def noun(self) -> str:
+        """What throughput counts: tokens or samples."""
+        return NOUNS.get(self.unit or "", "samples")
 
-    def is_compared(self, scale: Scale) -> bool:
-        return scale.difference is None or self.allow_unlike
+    @cached_property
+    def rank_epochs(self) -> pd.DataFrame:
+        """One row per rank and epoch of the runs, read when it is first asked for."""
+        runs = [(at, source) for at, source in enumerate(self.sources) if isinstance(source, Run)]
+        frames = [make_rank_epochs_frame([run]).assign(run=at) for at, run in runs]
+        frames = [frame for frame in frames if len(frame)]
+        return pd.concat(frames, ignore_index=True) if frames else (
+            make_rank_epochs_frame([]).assign(run=pd.Series(dtype="int64"))
+        )  # fmt: skip
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """The GPU and CPU samples of each configuration's latest run, read when first asked for."""
+        latest = [(at, self.sources[at]) for at in self.configs["latest"]]
+        frames = [make_samples(run).assign(run=at) for at, run in latest if isinstance(run, Run)]
+        frames = [frame for frame in frames if len(frame)]
+        if not frames:
+            return make_frame([], SAMPLE_COLUMNS).assign(run=pd.Series(dtype="int64"))
+        return pd.concat(frames, ignore_index=True)
+
+    def settings(self, run: int) -> dict:
+        """Return the settings of a run by its position: run.json's fields, {} when unknown."""
+        return self.sources[run].settings or {}
+
+    def find_run(self, row) -> Run | None:
+        """Return the latest run of a row of configs or scales, None when only a file is known."""
+        source = self.sources[row.latest]
+        return source if isinstance(source, Run) else None
+
+    def list_runs(self, row) -> pd.DataFrame:
+        """Return the rows of `runs` that a row of configs or scales averages, oldest first."""
+        return self.runs[self.runs["config"] == row.config]
+
+    def spread(self, row, measure: str) -> Spread | None:
+        """Return throughput, wall (s) or epoch (s) of a row of configs or scales with its ±."""
+        mean = getattr(row, MEASURES[measure])
+        if mean != mean:
+            return None
+        half, n, kind = (getattr(row, f"{measure}_{part}") for part in ("half", "n", "kind"))
+        return Spread(mean, int(n), None if half != half else half, kind)
+
+    def explain_no_ratio(self, row, basis: str = "throughput") -> str:
+        """Say why a row of scales has no speedup."""
+        if not row.is_compared:
+            return f"not compared with the baseline: {row.difference}; --allow-unlike compares it"
+        if basis == "walltime" and abs(row.work) > WORK_LIMIT:
+            return f"not the same work: {self.describe_work(row)}; --allow-unlike divides it"
+        what = "wall time" if basis == "walltime" else "throughput"
+        return f"no {what} of this scale, or none of the baseline"
+
+    def describe_work(self, row) -> str:
+        """Say how much more a scale trained on than the baseline."""
+        side = "more" if row.work > 0 else "fewer"
+        pct = round_half_even(abs(row.work) * 100, 1)
+        return f"trained on {pct} % {side} {self.noun} than the baseline"
+
+    def define_throughput(self) -> str:
+        """Say what the throughput is: the run contract's, else what its source says."""
+        return self.definition or (
+            f"Throughput: {self.noun} of all ranks / seconds of the slowest rank, training part of "
+            "the epoch only, mean over the epochs after warm-up, then over repeated runs."
+        )
+
+    def list_remarks(self) -> list[str]:
+        """List runs that are not in the tables, what differs, and what asks for a second look."""
+        remarks = list(self.left_out)
+        for row in self.scales.itertuples():
+            remarks += row.left_out
+            remarks += [f"{row.label}: {note}" for note in row.notes]
+            if row.difference and not self.allow_unlike:
+                remarks.append(f"{row.label}: unlike the baseline: {row.difference}")
+        remarks += [text for text in compare_quality(self) if text.startswith("FLAG")]
+        remarks += self._list_commits()
+        if self.baseline.gpus != 1:
+            remarks.append(f"no 1-GPU run: ratios are over {self.base_name}")
+        return list(dict.fromkeys(remarks))
+
+    def _list_commits(self) -> list[str]:
+        """Show the runs' git commits: they may differ, since the sources' hash is compared."""
+        by_commit: dict[str, list[str]] = {}
+        for row in self.scales.itertuples():
+            for run in self.list_runs(row)["run"]:
+                commit = self.settings(run).get("git_commit")
+                if isinstance(commit, str) and commit not in ("", "unknown"):
+                    labels = by_commit.setdefault(commit[:48], [])
+                    labels += [row.label] if row.label not in labels else []
+        if len(by_commit) == 1:
+            return [f"git commit: {next(iter(by_commit))}"]
+        return [f"git commit {commit}: {', '.join(labels)}" for commit, labels in by_commit.items()]
 
 
 def count(number: int, noun: str) -> str:
+    """Return `1 GPU`, `4 GPUs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def read_study(
-    folder: Path,
+def make_study(
+    runs: Iterable[Run],
     workload: str = DEFAULT_WORKLOAD,
     allow_unlike: bool = False,
-    now_s: float | None = None,
+    source: str = "these runs",
 ) -> Study:
-    """Return the study of a workload's complete runs below a folder.
-
-    Raises UserError when the folder does not exist or holds no complete run of it.
-    """
-    return make_study_of_runs(find_runs(folder, now_s), workload, allow_unlike, str(folder))
-
-
-def make_study_of_runs(
-    runs: list[Run], workload: str, allow_unlike: bool = False, source: str = "these runs"
-) -> Study:
-    """Return the study of a workload's complete runs; UserError when there is none."""
+    """Return the study of a workload's complete runs; raises UserError when there is none."""
     runs = [run for run in runs if run.id and is_of_workload(run, workload)]
     usable = [run for run in order_in_time(runs) if run.is_usable]
-    measured = [found for run in usable if (found := measure_run(run)) is not None]
-    unusable = [run.account for run in runs if not run.is_usable]
-    unknown = {run.id for run in usable} - {found.name for found in measured}
-    unusable += [f"job {name}: how many GPUs it had is not known" for name in sorted(unknown)]
-    if not measured:
-        why = f": {unusable[-1]}" if unusable else ""
+    left_out = [run.account for run in runs if not run.is_usable]
+    known = [run for run in usable if run.gpus is not None]
+    left_out += sorted(
+        f"job {run.id}: how many GPUs it had is unknown" for run in usable if run.gpus is None
+    )
+    if not known:
+        why = f": {left_out[-1]}" if left_out else ""
         raise UserError(
             f"{source}: no complete run of workload {workload}{why}; submit one with "
             "python scripts/submit.py"
         )
-    return make_study(
-        measured,
-        allow_unlike=allow_unlike,
-        unit=SUBJECTS[workload].unit if workload in SUBJECTS else None,
-        workload=workload,
-        source=source,
-        left_out=tuple(unusable),
+    unit = WORKLOADS[workload].unit if workload in WORKLOADS else None
+    return build_study(
+        known, allow_unlike, unit=unit, workload=workload, source=source, left_out=left_out
     )
 
 
-def make_study(
-    measured: list[Measured], allow_unlike: bool = False, unit: str | None = None, **known: object
+def make_studies(runs: Sequence[Run], allow_unlike: bool = False) -> list[Study]:
+    """Return a study for each workload that has a complete run, by name."""
+    started = [run for run in runs if run.id]
+    names = sorted({run.workload or DEFAULT_WORKLOAD for run in started})
+    studies = []
+    for name in names:
+        if any(run.is_usable and run.gpus and is_of_workload(run, name) for run in started):
+            studies.append(make_study(started, name, allow_unlike))
+    return studies
+
+
+def read_metrics_file(path: Path, gpus: int | None = None) -> MetricsFile:
+    """Return a training_metrics.json, of schema 1 or 2, ours or another's.
+
+    gpus: what the user says it ran on; the file's own world_size must not differ. Raises
+    UserError when it does, when neither says, and when the file cannot be read.
+    """
+    metrics = read_training_metrics(path)
+    notes = [*metrics.notes, *metrics.dropped]
+    if gpus is None and metrics.world_size is None:
+        raise UserError(f"{path}: it does not say its world_size; name its number of GPUs")
+    if gpus is not None and metrics.world_size not in (None, gpus):
+        raise UserError(
+            f"{path}: its world_size is {metrics.world_size}, and it is given as that of "
+            f"{count(gpus, 'GPU')}; give it as --gpu{metrics.world_size}"
+        )
+    if metrics.world_size is None:
+        notes.append(f"{path}: world_size is not recorded, {gpus} GPUs as given")
+    if metrics.completed is False:
+        notes.append(f"{path}: the run is not complete: its wall time is that of its first epochs")
+    return MetricsFile(metrics, gpus or metrics.world_size, notes)
+
+
+def make_metrics_study(
+    named: Sequence[tuple[int | None, Path]], allow_unlike: bool = False
 ) -> Study:
-    """Group runs (oldest first) into scales and set each against the baseline.
+    """Return the study of metrics files, each with its number of GPUs or None (its own word)."""
+    definition = (
+        "Throughput: of all processes, as each file has it; mean over its epochs after warm-up, "
+        "then over the files of a scale."
+    )
+    files = [read_metrics_file(path, gpus) for gpus, path in named]
+    return build_study(files, allow_unlike, definition=definition)
+
+
+def make_metrics_studies(paths: Sequence[Path]) -> list[Study]:
+    """Return a study for each model in metrics files, by its name; each needs a throughput."""
+    by_model: dict[str, list[MetricsFile]] = {}
+    for path in paths:
+        file = read_metrics_file(path)
+        if not any(epoch.throughput_per_s for epoch in file.metrics.epochs):
+            raise UserError(f"{path}: no epoch in it has a throughput")
+        by_model.setdefault(file.workload, []).append(file)
+    return [build_study(files, workload=name) for name, files in sorted(by_model.items())]
+
+
+def build_study(
+    sources: Sequence, allow_unlike: bool = False, unit: str | None = None, **known: object
+) -> Study:
+    """Group runs, metrics files or table rows (oldest first) into configurations and series.
 
     The baseline is 1 GPU when there is one, else the smallest; of several runs there, the
     latest says which settings are meant. Raises UserError for no run at all.
     """
-    if not measured:
+    if not sources:
         raise UserError("no run to make a table of")
-    groups: dict[tuple[int, int], list[Measured]] = {}
-    for run in measured:
-        groups.setdefault((run.gpus, run.nodes or 0), []).append(run)
-    keys = sorted(groups)
-    base = groups[keys[0]][-1]
-    scales = tuple(_make_scale(groups[key], base) for key in keys)
-    unit = unit or next((run.unit for run in reversed(measured) if run.unit), None)
-    return Study(scales, scales[0], unit, allow_unlike=allow_unlike, **known)
+    sources = list(sources)
+    counted = Counter(source.unit for source in sources if source.unit)
+    unit = unit or (counted.most_common(1)[0][0] if counted else None)
+    left_out = list(known.pop("left_out", ()))
+    odd = [s for s in sources if None not in (s.unit, unit) and s.unit != unit]
+    if len(odd) < len(sources):
+        left_out += [f"job {s.name}: it counts {s.unit}, the others {unit}" for s in odd]
+        sources = [source for source in sources if source not in odd]
+    epochs = _make_epochs(sources)
+    runs = _measure(sources, epochs)
+    runs["series"] = _part_into_series(sources)
+    base = _find_base(sources, range(len(sources)))
+    differences = [compare(source, sources[base]) for source in sources]
+    runs["difference"] = _as_objects(difference for difference, _ in differences)
+    runs["like_note"] = _as_objects(note for _, note in differences)
+    configs = _make_configs(sources, runs)
+    runs["config"] = runs.merge(configs, on=["series", "gpus", "nodes_key"], how="left")["config"]
+    scales = _choose_scales(configs, runs, sources, allow_unlike)
+    return Study(sources, runs, epochs, configs, scales, unit, allow_unlike=allow_unlike,
+                 left_out=left_out, **known)  # fmt: skip
 
 
-def _make_scale(runs: list[Measured], base: Measured) -> Scale:
-    """Keep the runs that are like the baseline; if none is, those that are like the latest."""
-    checked = [(run, compare(run, base)) for run in runs]
-    alike = [run for run, (difference, _) in checked if difference is None]
-    difference, latest = None, runs[-1]
-    if not alike:
-        difference = checked[-1][1][0]
-        alike = [run for run in runs if compare(run, latest)[0] is None]
-    left_out = [
-        f"job {run.name}: not in the means: {why or f'unlike job {latest.name}'}"
-        for run, (why, _) in checked
-        if run not in alike
-    ]
-    notes = dict.fromkeys(note for run in alike if (note := compare(run, base)[1]))
-    first = alike[0]
-    return Scale(first.nodes, first.gpus, tuple(alike), difference, tuple(left_out), tuple(notes))
+def _make_epochs(sources: list) -> pd.DataFrame:
+    """Return the epochs frame of all sources with the column `run`, without superseded ones."""
+    records, at_run = [], []
+    for at, source in enumerate(sources):
+        found = []
+        if isinstance(source, Run):
+            same = {"folder": str(source.folder), "run_id": source.id}
+            found = [r for r in list_epochs(source) if not r["is_superseded"]]
+        elif isinstance(source, MetricsFile):
+            same = {"folder": source.name, "run_id": source.metrics.run_id}
+            found = [describe_metrics_epoch(epoch) for epoch in source.metrics.epochs]
+            for record in found:
+                record["is_warmup"] = record["epoch"] <= source.metrics.warmup_epochs
+                record["is_superseded"] = False
+        records += [{**same, **record} for record in found]
+        at_run += [at] * len(found)
+    frame = make_frame(records, EPOCH_COLUMNS)
+    frame["run"] = pd.Series(at_run, dtype="int64")
+    return frame
 
 
-def compare(run: Comparable, base: Comparable) -> tuple[str | None, str | None]:
-    """Return (what differs, what to know): the first None when the two may be compared."""
-    if run is base:
-        return None, None
-    if run.unit != base.unit:
-        return f"counted in {run.unit}, the baseline in {base.unit}", None
-    known, other = run.settings, base.settings
-    if known is None and other is None:
-        return None, "settings unknown (no run.json)" if run.run or base.run else None
-    if known is None or other is None:
-        without = run if known is None else base
-        return f"the settings of {without.name} are unknown (no run.json)", None
-    names, note = LIKENESS, None
-    here, there = known.get("implementation"), other.get("implementation")
-    if here != there and 1 in (run.gpus, base.gpus):
-        note = f"implementation {here}, baseline {there}: one GPU shares nothing, so not compared"
-    else:
-        names += ("implementation",)
-    return "; ".join(list_differences(known, other, names)) or None, note
+def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per source: its scale, and its figures as means over the steady epochs."""
+    by_run = epochs.groupby("run")
+    has_steady = ~by_run["is_warmup"].all()
+    used = epochs[~epochs["is_warmup"] | ~epochs["run"].map(has_steady).fillna(False)]
+    rates = used["throughput_per_s"]
+    is_rate = rates.between(0, MOST_PER_S, inclusive="neither")
+    figures = {
+        "epochs": by_run.size(),
+        "is_steady": has_steady,
+        "val_loss": by_run["val_loss"].last(skipna=False),
+        "val_accuracy": by_run["val_accuracy"].last(skipna=False),
+        "trained": _sum_whole(by_run["samples"]),
+        "epochs_wall_s": _sum_whole(by_run["epoch_s"]),
+        "step_s": used.groupby("run")["step_s"].mean(),
+        "source": by_run["source"].last(),
+    }
+    for name, column, is_good in (
+        ("throughput", "throughput_per_s", is_rate),
+        ("epoch", "epoch_s", used["epoch_s"] > 0),
+    ):
+        all_good = is_good.groupby(used["run"]).all()
+        grouped = used.groupby("run")[column]
+        unit = "_per_s" if name == "throughput" else "_s"
+        figures[column] = grouped.mean().where(all_good)
+        figures[f"{name}_std{unit}"] = grouped.std().where(all_good)
+        figures[f"{name}_n"] = grouped.size()
+    frame = pd.DataFrame(figures).reindex(range(len(sources)))
+    frame.insert(0, "run", range(len(sources)))
+    frame["gpus"] = [source.gpus for source in sources]
+    for name in ("name", "nodes", "unit", "gpus_per_node", "folder"):
+        frame[name] = _as_objects(getattr(source, name, None) for source in sources)
+    frame["nodes_key"] = [source.nodes or 0 for source in sources]
+    frame["is_steady"] = frame["is_steady"].fillna(True).astype(bool)
+    pairs = zip(sources, frame.itertuples(), strict=True)
+    told = [_describe_source(source, row) for source, row in pairs]
+    for column in ("throughput_per_s", "wall_s", "samples"):
+        frame[column] = [each[column] for each in told]
+    frame["note"] = _as_objects(each["note"] for each in told)
+    return frame.drop(columns=["trained", "epochs_wall_s"])
 
 
-def part_alike(runs: list[Comparable]) -> list[list[Comparable]]:
-    """Part runs (oldest first) into groups that may be compared, by the rule of make_study.
+def _as_objects(values: Iterable) -> pd.Series:
+    """Return a column of Python objects: None stays None beside texts and whole numbers."""
+    return pd.Series(list(values), dtype=object)
 
-    The latest run at the smallest scale says which settings the first group has; so it goes on
-    with those that are left. Each group keeps the order of the runs.
+
+def _sum_whole(grouped) -> pd.Series:
+    """Return sums, missing where any value of the group is."""
+    return grouped.sum().astype("float64").where(grouped.count() == grouped.size())
+
+
+def _describe_source(source, row) -> dict:
+    """Return what a source says of itself besides its epochs, with notes on its throughput."""
+    wall_s, rate, samples = row.epochs_wall_s, row.throughput_per_s, row.trained
+    notes = list(getattr(source, "notes", ()))
+    if isinstance(source, TableRow):
+        return {"throughput_per_s": _or_nan(source.throughput_per_s),
+                "wall_s": _or_nan(source.wall_s), "samples": samples, "note": None}  # fmt: skip
+    metrics = source.metrics
+    if metrics is not None and metrics.total_wall_s:
+        wall_s = metrics.total_wall_s
+    elif isinstance(source, Run) and source.attempt and "total_training_s" in source.attempt.totals:
+        total_s = source.attempt.totals["total_training_s"]
+        wall_s = float(total_s) if total_s.is_finite() and total_s > 0 else wall_s
+    if samples != samples:
+        samples = _plan_samples(source.settings or {})
+    summary = metrics.mean_throughput_per_s if isinstance(source, MetricsFile) else None
+    if rate == rate and not row.is_steady:
+        n = int(row.epochs)
+        only = "its only epoch is warm-up" if n == 1 else f"all of its {n} epochs are warm-up"
+        notes.append(f"no steady state: {only}, and stands here since there is no other")
+    elif rate != rate and summary is not None:
+        notes.append("the mean of its summary: no epoch has a throughput")
+        rate = summary
+    elif rate == rate and summary is not None and abs(rate / summary - 1) > 1e-6:
+        shown = round_half_even(summary, 2)
+        notes.append(f"its summary says {shown}, a mean of other epochs than those after warm-up")
+    note = "; ".join(dict.fromkeys(notes)) or None
+    return {"throughput_per_s": rate, "wall_s": wall_s, "samples": samples, "note": note}
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _plan_samples(settings: dict) -> float:
+    """Return data set x epochs of a run whose epochs do not say what they trained on."""
+    data, epochs = settings.get("dataset"), settings.get("epochs")
+    size = data.get("train") if isinstance(data, dict) else None
+    is_known = isinstance(size, int) and isinstance(epochs, int)
+    if settings.get("limit_batches") or settings.get("unit") not in ("img/s", "samples/s"):
+        is_known = False
+    return float(size * epochs) if is_known else float("nan")
+
+
+def _find_base(sources: list, places: Iterable[int]) -> int:
+    """Return the latest source at the smallest scale among these places."""
+    places = list(places)
+    least = min((sources[at].gpus, sources[at].nodes or 0) for at in places)
+    return next(
+        at for at in reversed(places) if (sources[at].gpus, sources[at].nodes or 0) == least
+    )
+
+
+def _part_into_series(sources: list) -> list[int]:
+    """Return the number of each source's series: those that may be compared share one.
+
+    The latest run at the smallest scale says which settings series 0 has; so it goes on with
+    those that are left.
     """
-    groups = []
-    while runs:
-        least = min((run.gpus, run.nodes or 0) for run in runs)
-        base = next(run for run in reversed(runs) if (run.gpus, run.nodes or 0) == least)
-        alike = [run for run in runs if compare(run, base)[0] is None]
-        groups.append(alike)
-        taken = set(map(id, alike))
-        runs = [run for run in runs if id(run) not in taken]
-    return groups
+    series, rest, number = [0] * len(sources), list(range(len(sources))), 0
+    while rest:
+        base = sources[_find_base(sources, rest)]
+        alike = {at for at in rest if compare(sources[at], base)[0] is None}
+        for at in alike:
+            series[at] = number
+        rest = [at for at in rest if at not in alike]
+        number += 1
+    return series
 
 
-def _over(spreads: list[Spread | None]) -> Spread | None:
-    if None in spreads:
+def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per series, number of GPUs and nodes, with means over its runs."""
+    rows = []
+    for (series, gpus, nodes), group in runs.groupby(["series", "gpus", "nodes_key"]):
+        latest = group.iloc[-1]
+        row = {
+            "series": series,
+            "gpus": gpus,
+            "nodes_key": nodes,
+            "nodes": nodes or None,
+            "label": _name_scale(gpus, nodes),
+            "short_label": count(gpus, "GPU") + (f", {nodes} nodes" if nodes > 1 else ""),
+            "n_runs": len(group),
+            "latest": int(latest["run"]),
+            "is_steady": bool(group["is_steady"].all()),
+            "samples": latest["samples"],
+            "run_notes": list(dict.fromkeys(group["note"].dropna())),
+        }
+        for measure, column in MEASURES.items():
+            spread = _average(group, measure, column)
+            row[column] = spread.mean if spread else float("nan")
+            row[f"{measure}_half"] = _or_nan(spread.half_width if spread else None)
+            row[f"{measure}_n"] = spread.n if spread else 0
+            row[f"{measure}_kind"] = spread.kind if spread else "single"
+        rows.append(row)
+    configs = pd.DataFrame(rows)
+    configs["nodes"] = _as_objects(row["nodes"] for row in rows)
+    configs.insert(0, "config", range(len(configs)))
+    names, modes = _name_series(sources, runs)
+    configs.insert(2, "series_name", configs["series"].map(names))
+    configs.insert(3, "mode", _as_objects(modes[number] for number in configs["series"]))
+    first = configs.drop_duplicates("series").set_index("series")  # with what it lacks
+    bases = first.loc[configs["series"]].reset_index(drop=True)
+    return _add_ratios(configs, bases["throughput_per_s"], bases["wall_s"], bases["gpus"])
+
+
+def _average(group: pd.DataFrame, measure: str, column: str) -> Spread | None:
+    values = group[column]
+    if values.isna().any():
         return None
-    return spreads[0] if len(spreads) == 1 else over_repeats([spread.mean for spread in spreads])
+    if len(values) > 1 or measure == "wall":
+        return over_repeats(values.tolist())
+    unit = "per_s" if measure == "throughput" else "s"
+    n, deviation = group[f"{measure}_n"].iloc[0], group[f"{measure}_std_{unit}"].iloc[0]
+    if n != n or n < 2 or deviation != deviation:
+        return Spread(values.iloc[0], 1, None, "single")
+    return Spread(values.iloc[0], int(n), float(deviation), "epochs")
 
 
-def divide(value: Fraction | None, by: Fraction | None) -> Fraction | None:
-    return None if value is None or not by else value / by
+def _add_ratios(frame: pd.DataFrame, throughput, wall_s, gpus) -> pd.DataFrame:
+    """Add speedups and efficiencies over these baseline figures."""
+    frame["speedup"] = divide(frame["throughput_per_s"], throughput)
+    frame["efficiency_pct"] = compute_efficiency_pct(frame["speedup"], frame["gpus"], gpus)
+    frame["wall_speedup"] = divide(wall_s, frame["wall_s"])
+    frame["wall_efficiency_pct"] = compute_efficiency_pct(
+        frame["wall_speedup"], frame["gpus"], gpus
+    )
+    return frame
+
+
+def _name_scale(gpus: int, nodes: int) -> str:
+    """Return `Single GPU`, `4 GPUs (1 node)`; of unknown nodes `4 GPUs`."""
+    if gpus == 1:
+        return "Single GPU"
+    return f"{gpus} GPUs" + (f" ({count(nodes, 'node')})" if nodes else "")
+
+
+def _choose_scales(
+    configs: pd.DataFrame, runs: pd.DataFrame, sources: list, allow_unlike: bool
+) -> pd.DataFrame:
+    """Return the configurations that tables show: like the baseline, else like the latest run."""
+    rows = []
+    for (_, _), group in configs.groupby(["gpus", "nodes_key"]):
+        row = group.iloc[0] if group["series"].iloc[0] == 0 else group.loc[group["latest"].idxmax()]
+        at_scale = runs[(runs["gpus"] == row["gpus"]) & (runs["nodes_key"] == row["nodes_key"])]
+        others = at_scale[at_scale["config"] != row["config"]]
+        mine = at_scale[at_scale["config"] == row["config"]]
+        difference = None if row["series"] == 0 else runs["difference"][row["latest"]]
+        name = sources[row["latest"]].name
+        rows.append(row.to_dict() | {
+            "difference": difference,
+            "is_compared": difference is None or allow_unlike,
+            "notes": list(dict.fromkeys(mine["like_note"].dropna())),
+            "left_out": [
+                f"job {other.name}: not in the means: {other.difference or f'unlike job {name}'}"
+                for other in others.itertuples()
+            ],
+        })  # fmt: skip
+    scales = pd.DataFrame(rows)
+    for name in ("nodes", "mode", "difference"):
+        scales[name] = _as_objects(row[name] for row in rows)
+    base = scales.iloc[0]
+    work = scales["samples"] / base["samples"] - 1
+    scales["work"] = work.where(work.notna() & (base["samples"] > 0), 0.0)
+    _add_ratios(scales, base["throughput_per_s"], base["wall_s"], base["gpus"])
+    ratios = ["speedup", "efficiency_pct"]
+    scales.loc[~scales["is_compared"], [*ratios, *(f"wall_{name}" for name in ratios)]] = None
+    if not allow_unlike:
+        scales.loc[scales["work"].abs() > WORK_LIMIT, [f"wall_{name}" for name in ratios]] = None
+    return scales
+
+
+# How a series is named by the settings that tell it apart.
+_SHORT = {
+    "batch_size_per_gpu": "batch per GPU", "global_batch_size": "global batch",
+    "trainer_sha256": "trainer", "versions.torch": "torch", "implementation": "",
+}  # fmt: skip
+_SELF_TELLING = ("scaling", "precision", "strategy", "model", "gpu_name")
+
+
+def _name_series(sources: list, runs: pd.DataFrame) -> tuple[dict[int, str], dict[int, str | None]]:
+    """Return the name of each series, by what differs between them, and weak, strong or None."""
+    places = {number: group["run"].tolist() for number, group in runs.groupby("series")}
+    modes = {number: _find_mode([sources[at] for at in at]) for number, at in places.items()}
+    told = {n: _describe_settings(sources[at[0]].settings, modes[n]) for n, at in places.items()}
+    keys = dict.fromkeys(key for each in told.values() for key in each)
+    differing = [key for key in keys if len({each.get(key) for each in told.values()}) > 1]
+    names, seen = {}, Counter()
+    for number, each in told.items():
+        words = [_name_setting(key, each[key]) for key in differing if key in each]
+        name = "" if len(told) == 1 else ", ".join(words) or "settings unknown"
+        seen[name] += 1
+        names[number] = name if seen[name] == 1 else f"{name} #{seen[name]}"
+    return names, modes
+
+
+def _find_mode(group: list) -> str | None:
+    """Return weak or strong; of runs that do not say, strong where the global batch is one."""
+    settings = [source.settings or {} for source in group]
+    if told := settings[0].get("scaling"):
+        return str(told)
+    batches = {str(each.get("global_batch_size")) for each in settings}
+    has_scales = len({source.gpus for source in group}) > 1
+    return "strong" if has_scales and len(batches) == 1 and batches != {"None"} else None
+
+
+def _describe_settings(settings: dict | None, mode: str | None) -> dict[str, str]:
+    """Return the settings that a series can be named by; what is not recorded is left out."""
+    batch = "global_batch_size" if mode == "strong" else "batch_size_per_gpu"
+    found = {}
+    for name in (*COMPARED_SETTINGS, "implementation", batch):
+        value = look_up(settings, name)
+        if value not in (None, "not recorded"):
+            found[name] = str(value)
+    return found
+
+
+def _name_setting(name: str, value: str) -> str:
+    if name in _SELF_TELLING:
+        return value[:24]
+    return f"{_SHORT.get(name, name)} {value[:7] if 'sha256' in name else value[:16]}".strip()
+
+
+def sort_naturally(name: str) -> list:
+    """Return a key that sorts `batch 64` before `batch 128`."""
+    parts = (part for part in re.split(r"(\d+)", name) if part)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def compare_quality(study: Study) -> list[str]:
+    """Say whether the scales learn equally well: validation loss and accuracy of the last epoch.
+
+    The rule: the sample standard deviation of the scales' means is set against that of the
+    repeats (pooled over the scales that have any). Only comparable scales take part.
+    """
+    figures = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
+    return [text for column, name in figures.items() if (text := _compare(study, column, name))]
+
+
+def _compare(study: Study, column: str, name: str) -> str | None:
+    groups = {}
+    for row in study.scales.itertuples():
+        values = study.list_runs(row)[column].dropna().tolist()
+        if values and row.is_compared:
+            groups[row.label] = values
+    if len(groups) < 2 or len({value for values in groups.values() for value in values}) < 2:
+        return None
+    means = {label: over_epochs(values).mean for label, values in groups.items()}
+    across = over_epochs(list(means.values())).half_width
+    repeats = pooled_deviation(list(groups.values()))
+    low, high = min(means, key=means.get), max(means, key=means.get)
+    found = (
+        f"{name}: from {round_half_even(means[low], 4)} ({low}) to "
+        f"{round_half_even(means[high], 4)} ({high}); standard deviation across scales "
+        f"{across:.2g}"
+    )
+    if repeats is None:
+        return f"{found}; no scale has repeats, so whether that is more than chance is unknown"
+    if across <= repeats:
+        return f"{found}, of repeats {repeats:.2g}: no more than the repeats spread"
+    return (
+        f"FLAG {found}, of repeats {repeats:.2g}: the scales do not learn alike. A larger "
+        "global batch with the same schedule does that"
+    )

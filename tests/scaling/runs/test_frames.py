@@ -10,26 +10,23 @@ import pandas as pd
 import pytest
 
 from run_folders import epoch_line, gpu_csv, out_text, put, write_run
-from scaling.runs import frame_files
-from scaling.runs.find import Run, find_runs
+from scaling.runs import Run, find_runs, frames
 from scaling.runs.frames import (
-    CPU_COLUMNS,
     EPOCH_COLUMNS,
     FRAMES,
-    GPU_COLUMNS,
     RANK_COLUMNS,
     RUN_COLUMNS,
-    make_cpu_samples_frame,
+    SAMPLE_COLUMNS,
+    find_utc_offset,
     make_epochs_frame,
-    make_gpu_samples_frame,
     make_rank_epochs_frame,
     make_runs_frame,
+    make_samples_frame,
 )
-from scaling.runs.gpu_frames import find_utc_offset
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 COLUMNS = dict(
-    zip(FRAMES, (RUN_COLUMNS, EPOCH_COLUMNS, RANK_COLUMNS, GPU_COLUMNS, CPU_COLUMNS), strict=True)
+    zip(FRAMES, (RUN_COLUMNS, EPOCH_COLUMNS, RANK_COLUMNS, SAMPLE_COLUMNS), strict=True)
 )
 
 
@@ -62,6 +59,16 @@ def write_metrics(folder: Path, run_id: str, epochs: int = 3) -> None:
     ]
     metrics = {"schema_version": "2.0", "epochs": entries, "summary": {"completed": True}}
     put(folder / f"results/{run_id}/training_metrics.json", json.dumps(metrics))
+
+
+def gpu_samples(runs: list[Run]) -> pd.DataFrame:
+    samples = make_samples_frame(runs)
+    return samples[samples["source"] == "nvidia-smi"].reset_index(drop=True)
+
+
+def cpu_samples(runs: list[Run]) -> pd.DataFrame:
+    samples = make_samples_frame(runs)
+    return samples[samples["source"] == "psrecord"].reset_index(drop=True)
 
 
 def only(root: Path) -> list[Run]:
@@ -98,7 +105,7 @@ def test_a_run_without_json_is_a_row_with_what_its_log_says(tmp_path):
     assert list(epochs["throughput_per_s"]) == [704.9] * 3
     assert list(epochs["val_accuracy"]) == [0.0098] * 3
     assert set(epochs["source"]) == {"log"}
-    assert len(make_gpu_samples_frame(runs)) == 20 * 4
+    assert len(gpu_samples(runs)) == 20 * 4
 
 
 def test_a_failed_run_is_a_row_with_its_cause(tmp_path):
@@ -145,7 +152,7 @@ def test_processes_that_print_other_figures_make_the_run_unusable(tmp_path):
     write_run(tmp_path, 1, 2, "12", record={}, exit_status=None, out=out)
     (run,) = only(tmp_path)
     assert (run.attempt is not None, run.is_usable) == (True, False)
-    assert "which are the job's is not known" in run.account
+    assert "which are the job's is unknown" in run.account
 
 
 def test_rank_epochs(tmp_path):
@@ -161,13 +168,13 @@ def test_rank_epochs(tmp_path):
     assert list(frame["training_s"]) == [10.0, 11.0] * 3
     assert set(frame["peak_mib"]) == {512.5}
     assert frame["copy_s"].isna().all()
-    assert len(runs[0].problems) == 1
-    assert "rank1_results_epoch9.json cannot be read" in runs[0].problems[0]
+    assert len(runs[0].lost_records) == 1
+    assert "rank1_results_epoch9.json cannot be read" in runs[0].lost_records[0]
 
 
 def test_gpu_samples_have_times_in_utc(tmp_path):
     write_run(tmp_path, 1, 2, "12", start_utc="2026-11-21T07:00:12Z", used_mib=[5, 6, 7])
-    frame = make_gpu_samples_frame(only(tmp_path))  # the log's clock shows 10:00:00, three hours on
+    frame = gpu_samples(only(tmp_path))  # the log's clock shows 10:00:00, three hours on
     assert list(frame["gpu"]) == [0, 1] * 3
     assert list(frame["used_mib"]) == [5, 6, 6, 7, 7, 8]
     assert frame["timestamp_utc"][0] == datetime(2026, 11, 21, 7, 0, 0, 123000, tzinfo=UTC)
@@ -195,7 +202,7 @@ def test_offset_from_utc(first, hours):
 
 def test_cpu_samples(tmp_path):
     write_run(tmp_path, 2, 1, "12", rss_mib=[100.0, 200.0])
-    frame = make_cpu_samples_frame(only(tmp_path))
+    frame = cpu_samples(only(tmp_path))
     assert list(frame["node"]) == [0, 0, 1, 1]
     assert list(frame["rss_mib"]) == [100.0, 200.0] * 2
     assert frame["cpu_pct"].isna().tolist() == [True, False] * 2  # the first one is no measurement
@@ -224,12 +231,12 @@ def test_settings_that_are_no_settings_are_missing(tmp_path, value):
     folder = write_run(tmp_path, 1, 2, "12", **dict.fromkeys(names, value))
     write_ranks(folder, "12")
     runs = find_runs(tmp_path)
-    frames = {name: make(runs) for name, make in FRAMES.items()}
-    assert len(frames["runs"]) == 1
-    assert len(frames["epochs"]) == 3
-    assert len(frames["rank_epochs"]) == 6
-    json.loads(frame_files.to_json(frames["runs"]))
-    frame_files.to_csv(frames["runs"])
+    found = frames.make_frames(runs)
+    assert len(found["runs"]) == 1
+    assert len(found["epochs"]) == 3
+    assert len(found["rank_epochs"]) == 6
+    json.loads(frames.to_json(found["runs"]))
+    frames.to_csv(found["runs"])
 
 
 # ---- The command ---------------------------------------------------------------------------
@@ -272,9 +279,9 @@ def test_command_names_a_folder_that_is_not_there(tmp_path):
 def test_the_samples_of_a_damaged_log_are_those_that_are_whole(tmp_path):
     folder = write_run(tmp_path, 1, 1, "12")
     put(folder / "gpu_memory/12/gpu_memory_log.csv", gpu_csv({0: [5, 6, 7]})[:-3])
-    assert list(make_gpu_samples_frame(only(tmp_path))["used_mib"]) == [5, 6]
+    assert list(gpu_samples(only(tmp_path))["used_mib"]) == [5, 6]
     put(folder / "gpu_memory/12/gpu_memory_log.csv", "No devices were found\n")
-    assert len(make_gpu_samples_frame(only(tmp_path))) == 0
+    assert len(gpu_samples(only(tmp_path))) == 0
 
 
 AMD = {
@@ -293,7 +300,7 @@ AMD = {
 def test_samples_of_amds_tools_have_the_same_columns(tmp_path, name):
     folder = write_run(tmp_path, 1, 1, "12")
     put(folder / "gpu_memory/12/gpu_memory_log.csv", AMD[name])
-    (row,) = make_gpu_samples_frame(find_runs(tmp_path)).to_dict("records")
+    (row,) = gpu_samples(find_runs(tmp_path)).to_dict("records")
     known = {"gpu": 0, "used_mib": 120345, "total_mib": 196592, "utilization_pct": 98,
              "power_w": 540, "temperature_c": 62}  # fmt: skip
     assert {key: row[key] for key in known} == known

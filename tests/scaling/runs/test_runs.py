@@ -3,13 +3,14 @@
 import json
 import os
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
 from run_folders import epoch_line, gpu_csv, out_text, put, scale_folder, settings, write_run
-from scaling.runs.find import Run, State, check_rank_records, find_runs, order_in_time
+from scaling.runs import Run, State, find_runs, order_in_time
 
 PREEMPTED = (
     "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-21T10:00:00 DUE TO {} ***\n"
@@ -26,11 +27,12 @@ def only_run(root: Path, now_s: float | None = None) -> Run:
 def test_a_complete_run(tmp_path):
     folder = write_run(tmp_path, 2, 2, "12")
     run = only_run(tmp_path)
-    assert (run.id, run.name, run.state, run.reason) == ("12", "ddp_2g2n", "complete", "complete")
+    assert (run.id, run.job_name) == ("12", "ddp_2g2n")
+    assert (run.state, run.reason) == ("complete", "complete")
     assert (run.nodes, run.gpus_per_node, run.gpus, run.workload) == (2, 2, 4, "tinyimagenet")
     assert run.log_path == folder / "log/ddp_2g2n_12.out"
     assert sorted(run.gpu_log_paths) == sorted(run.cpu_log_paths) == [0, 1]
-    assert run.attempt.last.throughput_per_s == 704.9
+    assert run.attempt.last.throughput_per_s == Decimal("704.9")
     assert run.is_usable
 
 
@@ -115,7 +117,8 @@ STATES = [
         out_text(1) + "Connection closed by peer\n",
         137,
         State.FAILED,
-        "failed: exit status 137, killed (SIGKILL), often for want of memory, epoch 1 of 3 done",
+        "failed: exit status 137, killed (SIGKILL), often because memory ran out, "
+        "epoch 1 of 3 done",
     ),
     (
         out_text(2),
@@ -304,9 +307,11 @@ def test_an_end_that_cannot_be_read_is_not_a_good_end(tmp_path):
 
 def test_rank_records_that_cannot_be_read_are_named(tmp_path):
     folder = write_run(tmp_path, 1, 2, "12")
-    put(folder / "results/12/rank0_results_epoch2.json", '{"rank": 0}')
     bad = put(folder / "results/12/rank1_results_epoch2.json", '{"rank": 1')
-    (problem,) = check_rank_records(only_run(tmp_path))
+    run = only_run(tmp_path)
+    assert run.rank_epochs == []
+    assert run.is_usable  # the log's figures stand
+    (problem,) = run.lost_records
     assert problem.startswith(f"{bad} cannot be read: ")
 
 

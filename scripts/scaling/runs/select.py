@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from scaling.runs.find import Run, order_in_time
+from scaling.runs.find import order_in_time
+from scaling.runs.run import Run
 
 DEFAULT_GPUS_PER_NODE = 2  # of the committed multi-node jobs
 

@@ -1,0 +1,85 @@
+"""Which runs may be compared: those that were trained with the same settings."""
+
+from scaling.runs.run import Run
+
+# run.json's settings that must agree before two runs are compared; the batch, too (see there).
+COMPARED_SETTINGS = (
+    "workload",
+    "scaling",
+    "strategy",
+    "model",
+    "model_size",
+    "seq_len",
+    "image_size",
+    "input",
+    "cuda_graph",
+    "trainer_sha256",
+    "precision",
+    "device",
+    "optimizer",
+    "num_workers",
+    "epochs",
+    "gpu_name",
+    "versions.torch",
+    "dataset.train",  # the rehearsal's digits are not TinyImageNet
+    "dataset.classes",
+    "limit_batches",
+)
+ABSENT = "not recorded"  # as it is shown; a setting that is there and null is "none"
+_NOTHING = (None, ABSENT)  # an older record and a null one do not differ
+
+
+def look_up(settings: dict | None, dotted_name: str) -> object:
+    """Return a setting by its dotted name, ABSENT when it is not there."""
+    value: object = settings
+    for key in dotted_name.split("."):
+        value = value.get(key, ABSENT) if isinstance(value, dict) else ABSENT
+    return value
+
+
+def list_differences(
+    settings: dict, base: dict, names: tuple[str, ...] = COMPARED_SETTINGS
+) -> list[str]:
+    """List the settings that must agree and do not, as `name value, baseline value`."""
+    # Weak scaling fixes the batch of each GPU, strong scaling the batch of all together.
+    modes = (settings.get("scaling"), base.get("scaling"))
+    batches = ("global_batch_size",) if modes == ("strong", "strong") else ("batch_size_per_gpu",)
+    if modes == (None, None):  # a file of others says neither: one of the two must agree
+        both = ("batch_size_per_gpu", "global_batch_size")
+        agree = any(look_up(settings, name) == look_up(base, name) for name in both)
+        batches = () if agree else both
+    differences = []
+    for name in (*names, *batches):
+        here, there = look_up(settings, name), look_up(base, name)
+        if here != there and not (here in _NOTHING and there in _NOTHING):
+            differences.append(f"{name} {_show(here)}, baseline {_show(there)}")
+    return differences
+
+
+def _show(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else text[:12] + "…"
+
+
+def compare(run, base) -> tuple[str | None, str | None]:
+    """Return (what differs, what to know): the first None when the two may be compared.
+
+    Both have name, gpus, unit and settings (run.json's fields, None when unknown).
+    """
+    if run is base:
+        return None, None
+    if None not in (run.unit, base.unit) and run.unit != base.unit:
+        return f"counted in {run.unit}, the baseline in {base.unit}", None
+    if run.settings is None and base.settings is None:
+        is_run = isinstance(run, Run) or isinstance(base, Run)
+        return None, "settings unknown (no run.json)" if is_run else None
+    if run.settings is None or base.settings is None:
+        without = run if run.settings is None else base
+        return f"the settings of job {without.name} are unknown (no run.json)", None
+    names, note = COMPARED_SETTINGS, None
+    here, there = (each.settings.get("implementation") for each in (run, base))
+    if here != there and 1 in (run.gpus, base.gpus):
+        note = f"implementation {here}, baseline {there}: one GPU shares nothing, so not compared"
+    else:
+        names += ("implementation",)
+    return "; ".join(list_differences(run.settings, base.settings, names)) or None, note

@@ -1,0 +1,371 @@
+"""Read any file whole and say what was read from it: inspect_log.py's records and their text."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic_core import from_json
+
+from common.console import printable
+from common.errors import UserError
+from common.files import replace_nan
+from scaling.read import kinds as log_kinds
+from scaling.read.columns import Column, describe_columns, plain_number
+from scaling.read.counts import LineCounts
+from scaling.read.cpu_log import read_cpu_log
+from scaling.read.epoch_line import Epoch
+from scaling.read.gpu_log import read_gpu_log
+from scaling.read.job_log import Attempt, find_final_cause, read_job_log
+from scaling.read.kinds import Kind
+from scaling.read.sacct import read_sacct
+from scaling.read.text import read_lines
+from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
+
+_SCORE_UNITS = {
+    "train_accuracy_pct": "%", "val_accuracy_pct": "%", "train_perplexity": "",
+    "val_perplexity": "", "val_bleu": "",
+}  # fmt: skip
+_SUFFIX_UNITS = (
+    ("_tokens_per_sec", "tokens/s"), ("_samples_per_sec", "samples/s"), ("_sec", "s"), ("_s", "s"),
+    ("_mib", "MiB"), ("_pct", "%"),
+)  # fmt: skip
+_IDENTITIES = {"rank", "epoch", "epoch_idx", "schema_version"}
+_MOST_RANKS = 100_000
+_SHOWN_IDS = 16  # GPUs or ranks named before the rest is only counted
+_OPEN_NUMBER = re.compile(rb"[-+.0-9eE]+\s*\Z")  # at the end of a file that breaks off
+_MIXED = (
+    "several processes print epoch lines that differ, without a label: which is the job's is "
+    "not known; run with srun --label, or print on rank 0 alone"
+)
+
+
+@dataclass
+class Inspection:
+    """What a file is and holds, and where its lines went.
+
+    reason: why it is not recognised, or gave no value; '' when all is well.
+    """
+
+    path: Path
+    kind: str
+    reason: str = ""
+    counts: LineCounts = field(default_factory=LineCounts)
+    gpus: list[int] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
+    columns: dict[str, dict] = field(default_factory=dict)
+    details: dict = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        return self.kind != log_kinds.UNKNOWN and not self.reason
+
+    def to_record(self) -> dict:
+        """Return it for JSON, with the names that scripts/README.md documents."""
+        return {
+            "file": str(self.path),
+            "kind": self.kind,
+            "reason": self.reason or None,
+            **self.counts.to_record(),
+            "gpus": self.gpus,
+            "ranks": self.ranks,
+            "columns": self.columns,
+            **replace_nan(self.details),
+        }
+
+
+def inspect_log(path: Path) -> Inspection:
+    """Return what a file is and what was read from it.
+
+    A file whose content is not what its name says is named and not read. Raises
+    UserError when the file cannot be read at all.
+    """
+    path = Path(path)
+    kind = log_kinds.detect_kind(path)
+    if not kind.is_whole:
+        kind = _read_cut_json(path)
+    expected = log_kinds.expected_kind(path)
+    if kind.name == log_kinds.UNKNOWN or expected not in (None, kind.name):
+        reason = kind.reason
+        if expected not in (None, kind.name):
+            is_what = reason if kind.name == log_kinds.UNKNOWN else f"it holds {kind.name}"
+            reason = f"its name says {expected}, but {is_what}"
+        return Inspection(path, kind.name, reason, _count_unread_lines(path))
+    try:
+        return _DESCRIBERS.get(kind.name, _describe_json)(path, kind)
+    except UserError as error:
+        reason = _without_path(str(error), path)
+        return Inspection(path, kind.name, reason, _count_unread_lines(path))
+
+
+def _read_cut_json(path: Path) -> Kind:
+    """Return the kind of JSON that breaks off, by the fields that stand whole in it.
+
+    A number that ends with the file may be cut, and a cut one is never a shorter number: what
+    is not closed is left out.
+    """
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        record = from_json(_OPEN_NUMBER.sub(b"", data), allow_partial=True)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        return Kind(log_kinds.UNKNOWN, "JSON that is damaged, or breaks off", is_whole=False)
+    if not record:
+        reason = "JSON that breaks off before its first whole field"
+        return Kind(log_kinds.UNKNOWN, reason, is_whole=False)
+    name = log_kinds.judge_record(record)
+    fields = f"JSON that breaks off, with the fields {log_kinds.list_fields(record)}"
+    return Kind(name, "" if name != log_kinds.UNKNOWN else fields, record, is_whole=False)
+
+
+def _without_path(message: str, path: Path) -> str:
+    return message.removeprefix(str(path)).lstrip(": ")
+
+
+def _count_unread_lines(path: Path) -> LineCounts:
+    found = Counter(bool(line.strip()) for line, _ in read_lines(path))
+    dropped = +Counter({"not what was looked for": found[True]})
+    return LineCounts(found.total(), 0, dropped, +Counter({"blank": found[False]}))
+
+
+# ---- What each kind gives ------------------------------------------------------------------
+
+
+def _describe_gpu(path: Path, kind: Kind) -> Inspection:
+    log = read_gpu_log(path, columns=True)
+    columns = describe_columns(log.columns.values())
+    memory = [
+        gpu.to_record() | {"columns": describe_columns(gpu.columns.values())}
+        for gpu in log.gpus
+        if gpu.n
+    ]
+    return Inspection(
+        path, kind.name, log.problem or ("" if columns else "no measure in it"), log.counts,
+        gpus=sorted({gpu.index for gpu in log.gpus}), columns=columns, details={"memory": memory},
+    )  # fmt: skip
+
+
+def _describe_cpu(path: Path, kind: Kind) -> Inspection:
+    log = read_cpu_log(path)
+    return Inspection(
+        path, kind.name, log.problem or "", log.counts,
+        columns=describe_columns(log.columns.values()),
+        details={"covered_s": round(log.covered_s, 3), "interval_s": log.interval_s},
+    )  # fmt: skip
+
+
+def _describe_sacct(path: Path, kind: Kind) -> Inspection:
+    log = read_sacct(path)
+    jobs = [
+        {
+            "id": job.id, "name": job.name, "state": job.state, "slurm_state": job.slurm_state,
+            "exit_status": job.exit_status, "signal": job.signal, "steps": job.steps,
+            "measures": {name: value for name, (value, _) in job.measures.items()},
+        }
+        for job in log.jobs
+    ]  # fmt: skip
+    return Inspection(
+        path, kind.name, "" if log.jobs else "it has a header and no job", log.counts,
+        columns=describe_columns(log.columns.values()), details={"jobs": jobs},
+    )  # fmt: skip
+
+
+def _describe_out(path: Path, kind: Kind) -> Inspection:
+    log = read_job_log(path)
+    cause = find_final_cause(log)
+    details = {
+        "attempts": [_describe_attempt(attempt) for attempt in log.attempts],
+        "forgotten_attempts": log.forgotten_attempts,
+        "cause": cause
+        and {
+            "text": cause.text, "state": cause.state, "line": cause.line_number, "hint": cause.hint,
+        },
+    }  # fmt: skip
+    return Inspection(
+        path, kind.name, _MIXED if log.is_mixed else "", log.counts, ranks=sorted(log.ranks),
+        columns=_describe_epochs(log.last_attempt.epochs), details=details,
+    )  # fmt: skip
+
+
+def _describe_attempt(attempt: Attempt) -> dict:
+    last = attempt.last
+    return {
+        "epochs": [epoch.epoch for epoch in attempt.epochs],
+        "of_epochs": last.epochs if last else None,
+        "has_all_epochs": attempt.has_all_epochs,
+        "total_training_s": plain_number(attempt.totals.get("total_training_s")),
+        "last_line": last and {"number": last.line_number, "text": last.text},
+    }
+
+
+def _describe_epochs(epochs: list[Epoch]) -> dict[str, dict]:
+    """Return the columns of the last attempt's epoch lines."""
+    units = {"lr": "", "train_loss": "", "val_loss": "", **_SCORE_UNITS}
+    units["throughput_per_s"] = epochs[-1].unit if epochs else ""
+    columns = {name: Column(name, unit) for name, unit in units.items()}
+    for epoch in epochs:
+        for name, column in columns.items():
+            value = epoch.get(name)
+            if value is not None:
+                column.add(value)
+    return describe_columns(columns.values())
+
+
+def _describe_json(path: Path, kind: Kind) -> Inspection:
+    lines = [line for line, _ in read_lines(path)]
+    blank = sum(not line.strip() for line in lines)
+    dropped = Counter() if kind.is_whole else Counter({"cut: the JSON does not end": 1})
+    kept = len(lines) - blank - dropped.total()
+    found = Inspection(
+        path, kind.name, "" if kind.is_whole else "it breaks off: only its whole fields were read",
+        LineCounts(len(lines), kept, dropped, +Counter({"blank": blank})),
+    )  # fmt: skip
+    try:
+        if kind.name == log_kinds.METRICS:
+            _describe_metrics(found, kind.record)
+        else:
+            _describe_record(found, kind.record)
+    except UserError as error:
+        found.reason = _without_path(str(error), path)
+    return found
+
+
+def _describe_record(found: Inspection, record: dict) -> None:
+    if found.kind == log_kinds.RANK_JSON:
+        epoch = parse_rank_epoch(record, found.path)
+        found.ranks, found.details = [epoch.rank], {"epoch": epoch.epoch}
+    elif found.kind == log_kinds.RUN_JSON:
+        keys = ("run_id", "workload", "scaling", "nodes", "world_size", "precision", "start_utc")
+        found.details = {key: record.get(key) for key in keys}
+    elif to_number(record.get("exit_status")) is None:
+        found.reason = found.reason or "exit_status is no number"
+    found.columns = _describe_entries([record])
+
+
+def _describe_metrics(found: Inspection, record: dict) -> None:
+    metrics = parse_training_metrics(record, found.path)
+    found.details = {
+        "schema": metrics.schema_version,
+        "run_id": metrics.run_id,
+        "world_size": metrics.world_size,
+        "epochs": [epoch.epoch for epoch in metrics.epochs],
+        "unit": metrics.unit,
+        "total_wall_s": metrics.total_wall_s,
+        "mean_throughput_per_s": metrics.mean_throughput_per_s,
+        "best_val_loss": metrics.best_val_loss,
+        "completed": metrics.completed,
+        "dropped_epochs": metrics.dropped,
+        "notes": metrics.notes,
+    }
+    if not metrics.epochs and metrics.mean_throughput_per_s is None:
+        found.reason = found.reason or "it has no epoch that can be used"
+    found.columns = _describe_entries([epoch.record for epoch in metrics.epochs] or [record])
+    found.ranks = list(range(min(metrics.world_size or 0, _MOST_RANKS)))
+
+
+def _describe_entries(entries: list[dict]) -> dict[str, dict]:
+    """Return the columns of the fields that hold numbers, by their own names."""
+    columns: dict[str, Column] = {}
+    for entry in entries:
+        for key in entry:
+            value = to_number(entry[key])
+            if key in _IDENTITIES or (value is None and entry[key] is not None):
+                continue
+            column = columns.setdefault(key, Column(key, _find_unit(key)))
+            if value is None or (value < 0 and column.unit == "s"):  # no time is below 0
+                column.no_data += 1
+            else:
+                column.add(value)
+    return describe_columns(columns.values())
+
+
+def _find_unit(key: str) -> str:
+    if key in ("training_time", "train_time_per_epoch"):
+        return "s"
+    name = key.removesuffix("_global")
+    if "bytes" in name:
+        return "B"
+    for quantity, unit in (("tokens", "tokens/s"), ("samples", "samples/s"), ("images", "img/s")):
+        if f"{quantity}_per_sec" in name:
+            return unit
+    if name == "train_throughput":
+        return "tokens/s"
+    return next((unit for suffix, unit in _SUFFIX_UNITS if name.endswith(suffix)), "")
+
+
+_DESCRIBERS: dict[str, Callable[[Path, Kind], Inspection]] = {
+    log_kinds.GPU_CSV: _describe_gpu,
+    log_kinds.PSRECORD: _describe_cpu,
+    log_kinds.SACCT: _describe_sacct,
+    log_kinds.SLURM_OUT: _describe_out,
+}
+
+
+# ---- As text for a terminal ----------------------------------------------------------------
+
+
+def format_inspection(found: Inspection) -> Iterator[str]:
+    """Yield the lines that say what a file is and what was read from it."""
+    yield printable(f"{found.path}: {found.kind}" + (f" ({found.reason})" if found.reason else ""))
+    yield f"  {found.counts.describe()}"
+    if found.gpus:
+        yield f"  GPUs: {_list(found.gpus)}"
+    if found.ranks:
+        yield f"  ranks: {_list(found.ranks)}"
+    for name, column in found.columns.items():
+        unit = f" {column['unit']}" if column["unit"] else ""
+        lacking = "".join(
+            f", {column[key]} {words}"
+            for key, words in (("no_data", "without data"), ("unreadable", "not readable"))
+            if key in column
+        )
+        mean, most = _show(column["mean"]), _show(column["max"])
+        yield "  " + printable(
+            f"{name}: n {column['n']}, mean {mean}{unit}, max {most}{unit}{lacking}"
+        )
+    yield from _format_details(found.details)
+
+
+def _list(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN_IDS]))
+    more = len(numbers) - _SHOWN_IDS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _show(value: float | None) -> str:
+    if value is None:
+        return "—"
+    is_whole = float(value).is_integer() and abs(value) < 1e15
+    return f"{value:.0f}" if is_whole else f"{value:.6g}"
+
+
+def _format_details(details: dict) -> Iterator[str]:
+    gpus = details.get("memory", ())
+    for gpu in gpus if len(gpus) > 1 else ():  # a mean of all GPUs hides an idle one
+        means = ", ".join(
+            f"{name} {_show(column['mean'])} {column['unit']}".rstrip()
+            for name, column in gpu["columns"].items()
+        )
+        yield "  " + printable(f"GPU {gpu['index']}: mean {means}")
+    for at, attempt in enumerate(details.get("attempts", ()), start=1):
+        done, of = len(attempt["epochs"]), attempt["of_epochs"] or "?"
+        total = attempt["total_training_s"]
+        end = f", total training time {total} s" if total is not None else ""
+        yield f"  attempt {at}: {done} of {of} epochs{end}"
+    if details.get("cause"):
+        yield "  " + printable(
+            f"cause, line {details['cause']['line']}: {details['cause']['text']}"
+        )
+    for job in details.get("jobs", ()):
+        yield "  " + printable(
+            f"job {job['id']}: {job['state']} ({job['slurm_state'] or 'no line of it'})"
+        )
+    if details.get("world_size") is not None:
+        yield f"  world size: {details['world_size']}"
+    for note in (*details.get("notes", ()), *details.get("dropped_epochs", ())):
+        yield "  " + printable(f"note: {note}")

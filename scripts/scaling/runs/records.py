@@ -1,0 +1,380 @@
+"""The JSON that a run writes, as models: rank files and training_metrics.json.
+
+Schema 2.0 of training_metrics.json is the public one of a GPT-2 scaling benchmark
+(kadamrahul18/GPT2-Optimization on GitHub); what came before it there, here "1", holds a list per
+quantity with one number per epoch. Other trainers name the same figures differently: each field
+lists the names that it is known by, the most exact first.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from common.errors import UserError
+from scaling.read.contract import read_json, whole_number
+from scaling.read.kinds import is_rank_record, is_training_metrics
+
+_RANK_NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")
+# What a rate counts -> its unit. The suffixes are those of rank files and of metrics files.
+_UNITS = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
+_RATE_SUFFIXES = ("_per_sec_global", "_per_sec", "_per_second_global", "_per_second")
+_RATES = {name + suffix: name for name in _UNITS for suffix in _RATE_SUFFIXES}
+_MEAN_RATES = tuple(f"mean_{name}_per_sec_global" for name in _UNITS) + tuple(_RATES)
+_LISTS = ("train_time_per_epoch", "train_loss_per_epoch", "val_loss_per_epoch", "train_throughput")
+_TOTALS = ("total_wall_time_sec", "total_time_sec", "total_training_time", "wall_time_sec")
+
+
+def to_number(value: object) -> float | None:
+    """Return a finite number, None for null, text, true, NaN and infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond any float
+        return None
+
+
+def pick(record: dict, *keys: str) -> float | None:
+    """Return the first of these fields that holds a number."""
+    return next((n for key in keys if (n := to_number(record.get(key))) is not None), None)
+
+
+def section(record: dict | None, key: str) -> dict:
+    """Return the object at record[key], {} when there is none."""
+    value = (record or {}).get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def pick_text(record: dict, key: str) -> str | None:
+    """Return record[key] when it is text that is not empty."""
+    value = record.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+Number = Annotated[float | None, BeforeValidator(to_number)]
+
+
+def _known_as(*names: str):
+    return Field(default=None, validation_alias=AliasChoices(*names))
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    @classmethod
+    def parse(cls, record: dict, /, **known: object):
+        """Return the model of a record; a field without a usable value is None."""
+        usable = {key: value for key, value in record.items() if to_number(value) is not None}
+        return cls.model_validate({**usable, **known})
+
+
+class RankEpoch(_Record):
+    """What one rank wrote of one epoch; times in s, throughput of this rank alone.
+
+    `epoch` counts from 0, as the files do. Accuracies from 0 to 1.
+    """
+
+    path: Path
+    rank: int
+    epoch: int
+    training_s: float = Field(validation_alias="training_time")
+    throughput_per_s: Number = None
+    unit: str
+    samples: Number = _known_as("samples", "tokens", "images")
+    steps: Number = None  # optimizer steps
+    data_wait_s: Number = None
+    copy_s: Number = None
+    compute_s: Number = None
+    optimizer_s: Number = None
+    other_s: Number = None
+    exposed_comm_s: Number = None
+    no_sync_pass_s: Number = None  # the probe's pass without communication
+    peak_mib: Number = _known_as("peak_memory_mib")
+    train_loss: Number = None
+    val_loss: Number = _known_as("validation_loss", "val_loss")
+    train_accuracy: Number = None
+    val_accuracy: Number = _known_as("validation_accuracy", "val_accuracy")
+    perplexity: Number = _known_as("validation_perplexity", "val_perplexity")
+    bleu: Number = _known_as("bleu", "val_bleu")
+    host: str | None = None
+
+
+def read_rank_epoch(path: Path) -> RankEpoch:
+    """Return one rank's record of one epoch; raises UserError when the file is none."""
+    return parse_rank_epoch(read_json(path), path)
+
+
+def parse_rank_epoch(record: dict, path: Path) -> RankEpoch:
+    """Return the record of a file that was read already.
+
+    Rank and epoch are the file's own, else its name's; raises UserError when the two differ,
+    when neither says, or when the file is no such record.
+    """
+    if not is_rank_record(record):
+        raise UserError(f"{path}: not a rank's record: no training_time with a rate beside it")
+    training_s = to_number(record.get("training_time"))
+    if training_s is None or training_s < 0:
+        raise UserError(f"{path} cannot be used: training_time is no number of seconds")
+    rank, epoch = _identify(record, path)
+    counted = next(name for name in _UNITS if f"{name}_per_sec" in record)
+    return RankEpoch.parse(
+        record,
+        path=path,
+        rank=rank,
+        epoch=epoch,
+        throughput_per_s=record[f"{counted}_per_sec"],
+        unit=_UNITS[counted],
+        no_sync_pass_s=section(record, "probe").get("no_sync_pass_s"),
+        host=pick_text(record, "host") or pick_text(record, "hostname"),
+    )
+
+
+def _identify(record: dict, path: Path) -> tuple[int, int]:
+    match = _RANK_NAME.fullmatch(path.name)
+    by_name = (int(match[1]), int(match[2])) if match else (None, None)
+    found = []
+    for key, name in zip(("rank", "epoch"), by_name, strict=True):
+        own = whole_number(record, key, path)
+        if own is not None and name is not None and own != name:
+            raise UserError(f"{path} cannot be used: its name says {key} {name}, it says {own}")
+        if own is None and name is None:
+            raise UserError(
+                f"{path} cannot be used: neither it nor its name says the {key}; "
+                "name it rank<r>_results_epoch<e>.json"
+            )
+        found.append(name if own is None else own)
+    return found[0], found[1]
+
+
+def read_rank_epochs(folder: Path) -> tuple[list[RankEpoch], list[str]]:
+    """Return a results folder's rank records by epoch and rank, and why others cannot be used."""
+    records, problems = [], []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if _RANK_NAME.fullmatch(path.name) and path.is_file():
+            try:
+                records.append(read_rank_epoch(path))
+            except UserError as error:
+                problems.append(str(error))
+    return sorted(records, key=lambda record: (record.epoch, record.rank)), problems
+
+
+class MetricsEpoch(_Record):
+    """One epoch of a metrics file; `epoch` counts from 1. Throughput is global."""
+
+    epoch: int
+    unit: str | None = None
+    throughput_per_s: Number = None
+    samples: Number = None
+    epoch_s: Number = _known_as(
+        "epoch_wall_time_sec", "epoch_time_sec", "epoch_time", "wall_time_sec",
+        "train_time_per_epoch",
+    )  # fmt: skip
+    train_s: Number = _known_as(
+        "train_time_slowest_rank_sec", "train_time_sec", "training_time", "train_time_per_epoch"
+    )
+    train_loss: Number = _known_as("train_loss_avg_global", "train_loss", "train_loss_per_epoch")
+    val_loss: Number = _known_as(
+        "val_loss_avg_global", "val_loss", "validation_loss", "val_loss_per_epoch"
+    )
+    train_accuracy: Number = _known_as("train_accuracy_global", "train_accuracy")
+    val_accuracy: Number = _known_as("val_accuracy_global", "val_accuracy", "validation_accuracy")
+    perplexity: Number = _known_as("val_perplexity_global", "val_perplexity", "perplexity")
+    bleu: Number = _known_as("val_bleu_global", "val_bleu", "bleu")
+    step_s: Number = _known_as("step_time_mean_sec")  # of rank 0; a pass where steps are passes
+    step_p50_s: Number = _known_as("step_time_p50_sec")
+    step_p95_s: Number = _known_as("step_time_p95_sec")
+    step_wait_s: Number = _known_as("dataload_time_mean_sec")
+    steps: Number = None
+    micro_steps: Number = None
+    optimizer_steps: Number = None
+    record: dict = Field(default_factory=dict, repr=False)
+
+    @property
+    def optimizer_step_s(self) -> float | None:
+        """Mean seconds of an optimizer step; some files count passes as steps."""
+        if self.step_s is None:
+            return None
+        counts_passes = self.micro_steps and self.optimizer_steps and self.steps == self.micro_steps
+        return self.step_s * (self.micro_steps / self.optimizer_steps if counts_passes else 1)
+
+
+@dataclass(frozen=True)
+class TrainingMetrics:
+    """A run's metrics file. `world_size` is the number of processes, never of visible GPUs.
+
+    `completed` is None when the file does not say. `dropped` has a reason for each entry of
+    `epochs` that cannot be used; `notes` what to know of the others.
+    """
+
+    path: Path
+    schema_version: str
+    record: dict = field(repr=False)
+    epochs: list[MetricsEpoch]
+    dropped: list[str]
+    notes: list[str]
+    world_size: int | None
+    unit: str | None
+    total_wall_s: float | None
+    mean_throughput_per_s: float | None
+    best_val_loss: float | None
+    completed: bool | None
+    run_id: str | None
+    gpu_name: str | None
+
+    @property
+    def warmup_epochs(self) -> int:
+        """How many first epochs its own means leave out; the run contract's 1 when it is silent."""
+        told = pick(section(self.record, "summary"), "warmup_epochs_excluded")
+        return 1 if told is None else int(told)
+
+    @property
+    def nodes(self) -> int | None:
+        """The nodes that the run had, None when the file does not say."""
+        nodes = section(self.record, "host").get("nodes")
+        if isinstance(nodes, list) and nodes:
+            return len(set(map(str, nodes)))
+        told = str(section(self.record, "scheduler").get("nnodes"))
+        return int(told) if told.isascii() and told.isdigit() and 0 < int(told) < 10**6 else None
+
+
+def read_training_metrics(path: Path) -> TrainingMetrics:
+    """Return a run's metrics; raises UserError when the file is none or cannot be read."""
+    return parse_training_metrics(read_json(path), path)
+
+
+def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
+    """Return the metrics of a file that was read already; see read_training_metrics."""
+    if not is_training_metrics(record):
+        raise UserError(f"{path}: not a training_metrics.json: no list of epochs in it")
+    dropped, notes = [], []
+    if isinstance(record.get("epochs"), list):
+        schema, epochs = "2.0", _read_entries(record["epochs"], dropped)
+    else:
+        schema, epochs = "1", _read_lists(record, notes)
+    units = {epoch.unit for epoch in epochs if epoch.unit}
+    summary, completion = section(record, "summary"), section(record, "completion")
+    completed = summary.get("completed")
+    if not isinstance(completed, bool):
+        completed = pick_text(completion, "timestamp_utc") is not None if completion else None
+    return TrainingMetrics(
+        path=path,
+        schema_version=pick_text(record, "schema_version") or schema,
+        record=record,
+        epochs=epochs,
+        dropped=dropped,
+        notes=notes,
+        world_size=_find_world_size(record, notes),
+        unit=units.pop() if len(units) == 1 else None,
+        total_wall_s=pick(summary, *_TOTALS) or pick(record, *_TOTALS),
+        mean_throughput_per_s=pick(summary, *_MEAN_RATES) or pick(record, *_MEAN_RATES),
+        best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss"),
+        completed=completed,
+        run_id=pick_text(record, "run_id"),
+        gpu_name=pick_text(section(record, "hardware"), "gpu_name"),
+    )
+
+
+def _read_entries(entries: list, dropped: list[str]) -> list[MetricsEpoch]:
+    found: dict[int, dict] = {}
+    for at, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict):
+            dropped.append(f"entry {at} of epochs is no object")
+            continue
+        epoch = pick(entry, "epoch_idx", "epoch")
+        epoch = at if epoch is None else epoch
+        if epoch != int(epoch) or epoch < 0:
+            dropped.append(f"entry {at} of epochs has the number {epoch}")
+        elif epoch in found:
+            dropped.append(f"epoch {epoch} stands there twice: the first counts")
+        else:
+            found[int(epoch)] = entry
+    shift = 1 if 0 in found else 0  # some count from 0
+    return [_read_entry(number + shift, found[number]) for number in sorted(found)]
+
+
+def _read_entry(epoch: int, entry: dict) -> MetricsEpoch:
+    known = {"epoch": epoch, "record": entry}
+    for name, unit in _UNITS.items():
+        rate = pick(entry, *(name + suffix for suffix in _RATE_SUFFIXES))
+        if rate is not None:
+            samples = pick(entry, f"{name}_processed_global", f"{name}_processed")
+            known |= {"throughput_per_s": rate, "unit": unit, "samples": samples}
+            break
+    return MetricsEpoch.parse(entry, **known)
+
+
+def _read_lists(record: dict, notes: list[str]) -> list[MetricsEpoch]:
+    lists = {key: record[key] for key in _LISTS if isinstance(record.get(key), list)}
+    lengths = {key: len(values) for key, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        words = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        notes.append(f"its lists differ in length: {words}")
+    if "train_throughput" in lists:
+        notes.append(
+            "train_throughput is taken as tokens/s of all processes: schema 1 says neither"
+        )
+    unit = "tokens/s" if "train_throughput" in lists else None
+    epochs = []
+    for at in range(max(lengths.values(), default=0)):
+        entry = {key: values[at] for key, values in lists.items() if at < len(values)}
+        rate = entry.get("train_throughput")
+        known = {"unit": unit, "throughput_per_s": rate, "record": entry}
+        epochs.append(MetricsEpoch.parse(entry, epoch=at + 1, **known))
+    return epochs
+
+
+def _find_world_size(record: dict, notes: list[str]) -> int | None:
+    """Return the number of processes: as it stands there, else from the batch sizes."""
+    config = section(record, "training_config")
+    places = (section(record, "hardware"), record, config)
+    found = next((n for place in places if (n := _whole(place.get("world_size")))), None)
+    tested = record.get("gpus_tested")
+    if found is None and isinstance(tested, list) and len(tested) == 1:
+        found = _whole(tested[0])
+    names = ("micro_batch_size_per_gpu", "grad_accum_steps", "global_batch_size")
+    micro, accumulated, whole = (to_number(config.get(name)) for name in names)
+    if not (micro and accumulated and whole) or whole % (micro * accumulated):
+        return found
+    by_batch = int(whole // (micro * accumulated))
+    if found is None:
+        notes.append(f"world_size {by_batch} is derived from the batch sizes")
+    elif found != by_batch:
+        notes.append(f"world_size is {found}, but its batch sizes give {by_batch}")
+    return by_batch if found is None else found
+
+
+def _whole(value: object) -> int | None:
+    number = to_number(value)
+    return int(number) if number is not None and number >= 1 and number == int(number) else None
+
+
+def describe_settings(metrics: TrainingMetrics) -> dict:
+    """Return what run.json would hold of a metrics file, as far as it can be told.
+
+    The number format alone is the precision: `fp16_torch_amp` and `fp16_deepspeed` are both
+    fp16, and differ in the implementation (`zero_stage`, the rest of the word).
+    """
+    config, env = section(metrics.record, "training_config"), section(metrics.record, "env")
+    precision, _, by = (pick_text(config, "precision") or "").partition("_")
+    how = {"zero_stage": config.get("zero_stage"), "mixed precision by": by or None}
+    same = (
+        "scaling", "model_size", "seq_len", "strategy", "grad_accum_steps", "global_batch_size",
+        "optimizer", "epochs",
+    )  # fmt: skip
+    dataset = {"name": config.get("dataset_name"), **section(config, "dataset_subset_sizes")}
+    found = {
+        **{name: config.get(name) for name in same},
+        "model": config.get("model_name"),
+        "precision": precision or None,
+        "implementation": ", ".join(f"{n} {v}" for n, v in how.items() if v is not None) or None,
+        "batch_size_per_gpu": config.get("micro_batch_size_per_gpu"),
+        "gpu_name": section(metrics.record, "hardware").get("gpu_name"),
+        "git_commit": metrics.record.get("git_commit"),
+        "versions": {"torch": env["torch_version"]} if "torch_version" in env else {},
+        "dataset": {name: value for name, value in dataset.items() if value is not None},
+    }
+    return {name: value for name, value in found.items() if value is not None}

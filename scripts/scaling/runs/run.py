@@ -1,0 +1,309 @@
+"""One run: what its folders, records and logs say of it. Each of its files is read once."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from common.errors import UserError
+from scaling.read import contract
+from scaling.read.causes import Cause, State
+from scaling.read.counts import LineCounts
+from scaling.read.cpu_log import CpuLog, read_cpu_log
+from scaling.read.gpu_log import GpuLog, read_gpu_log
+from scaling.read.job_log import Attempt, JobLog, read_job_log
+from scaling.read.outcome import judge
+from scaling.read.sacct import SacctJob
+from scaling.runs.records import (
+    RankEpoch,
+    TrainingMetrics,
+    pick_text,
+    read_rank_epochs,
+    read_training_metrics,
+    section,
+)
+
+DEFAULT_WARMUP_EPOCHS = 1  # the run contract's, for a run without run.json
+
+
+@dataclass(eq=False)  # two runs are the same only when they are one object: ids may repeat
+class Run:
+    """One attempt of one job, or (id "") a job script that was never submitted.
+
+    `nodes` and `gpus_per_node` come from run.json, else the job's name, else the folder's;
+    None when none of them says. `settings` is run.json, None when there is none or it
+    cannot be read; `problems` names each record without which no figure of the run can be
+    trusted, `lost_records` those that only their own figures miss. Logs and records are read
+    when they are first asked for, and kept.
+    """
+
+    folder: Path  # the job's, with its script and log
+    id: str
+    job_name: str | None = None
+    script: Path | None = None
+    log_path: Path | None = None
+    restarts: int = 0  # of the job, so far
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    workload: str | None = None
+    start: datetime | None = None
+    settings: dict | None = None
+    problems: list[str] = field(default_factory=list)
+    lost_records: list[str] = field(default_factory=list)  # of metrics and rank files
+    state: State = State.NEVER_STARTED
+    reason: str = ""
+    cause: Cause | None = None
+    home: Path | None = None  # where its other files are, when not in `folder`
+    is_alone: bool = False  # no other run has files in `folder`
+    elapsed_s: int | None = None  # of the job, by job_end.json
+    exit_status: int | None = None  # likewise; None while there is no job_end.json
+    accounting: SacctJob | None = None  # what sacct said of the job
+    results_dir: Path | None = None
+
+    def __post_init__(self):
+        if self.results_dir is None:
+            self.results_dir = (self.home or self.folder) / "results" / self.id
+
+    @property
+    def name(self) -> str:
+        """What tables call it: the job id."""
+        return self.id
+
+    @property
+    def job(self) -> int:
+        return contract.split_id(self.id)[0]
+
+    @property
+    def restart(self) -> int:
+        return contract.split_id(self.id)[1]
+
+    @property
+    def gpus(self) -> int | None:
+        """The number of GPUs in all: nodes x GPUs per node, else run.json's world size."""
+        if self.nodes and self.gpus_per_node:
+            return self.nodes * self.gpus_per_node
+        world_size = (self.settings or {}).get("world_size")
+        return world_size if isinstance(world_size, int) else None
+
+    @property
+    def unit(self) -> str | None:
+        """What its throughput counts: run.json's word, else its metrics', else its log's."""
+        told = pick_text(self.settings or {}, "unit")
+        if told is None and self.metrics is not None:
+            told = self.metrics.unit
+        if told is None and self.attempt is not None and self.attempt.last is not None:
+            told = self.attempt.last.unit
+        return told
+
+    @property
+    def warmup_epochs(self) -> int:
+        """How many first epochs means leave out: run.json's word, else the contract's."""
+        warmup = (self.settings or {}).get("warmup_epochs")
+        return warmup if isinstance(warmup, int) else DEFAULT_WARMUP_EPOCHS
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its numbers may stand in a table: complete, and every record readable."""
+        return self.state is State.COMPLETE and not self.problems
+
+    @property
+    def account(self) -> str:
+        """How it stands in words, for the row that has no better run."""
+        if not self.id:
+            return self.reason
+        return f"job {self.id}: " + "; ".join([self.reason, *self.problems])
+
+    # What outcome.judge() asks, besides the log and the exit status:
+
+    @property
+    def run_complete(self) -> bool:
+        return (self.results_dir / "RUN_COMPLETE.txt").exists()
+
+    @property
+    def has_record(self) -> bool:
+        """Whether a training of this project started."""
+        return self.run_complete or (self.results_dir / "run.json").exists()
+
+    @property
+    def wants_requeue(self) -> bool:
+        return (self.results_dir / "REQUEUE").exists()
+
+    @property
+    def requeued_as(self) -> str | None:
+        return f"{self.job}.{self.restarts}" if self.restart < self.restarts else None
+
+    @property
+    def last_written_s(self) -> float | None:
+        """When the run last wrote anything, in seconds since 1970; None when it never did."""
+        paths = [*self.gpu_log_paths.values(), *self.cpu_log_paths.values(), self.results_dir]
+        times_s = []
+        for path in [*paths, self.log_path] if self.log_path else paths:
+            with suppress(OSError):
+                times_s.append(path.stat().st_mtime)
+        return max(times_s, default=None)
+
+    @cached_property
+    def log(self) -> JobLog | None:
+        """The Slurm log, None when there is none or (see `problems`) it cannot be read."""
+        log = self._try(read_job_log, self.log_path) if self.log_path else None
+        if log is not None and log.is_mixed:
+            self._note(
+                f"{self.log_path}: several processes print epoch lines that differ, without a "
+                "label: which are the job's is unknown"
+            )
+        return log
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """This run's part of the log, which all restarts of a job share; None when unknown."""
+        attempts = self.log.attempts if self.log else []
+        if self.restart < self.restarts:  # a forerunner: what comes after it must be there
+            return attempts[self.restart] if self.restart < len(attempts) - 1 else None
+        # A restart that has printed nothing yet must not be given its forerunner's epochs.
+        if not attempts or (self.restart >= len(attempts) and not self.run_complete):
+            return None
+        return attempts[-1]
+
+    @cached_property
+    def metrics(self) -> TrainingMetrics | None:
+        """Its training_metrics.json; None without one, or (see `lost_records`) a good one."""
+        path = self.results_dir / "training_metrics.json"
+        try:
+            return read_training_metrics(path) if path.is_file() else None
+        except UserError as error:
+            self.lost_records.append(str(error))
+            return None
+
+    @cached_property
+    def rank_epochs(self) -> list[RankEpoch]:
+        """Its rank files by epoch and rank; `lost_records` names those that cannot be used."""
+        records, problems = read_rank_epochs(self.results_dir)
+        self.lost_records += problems
+        return records
+
+    @cached_property
+    def gpu_log_paths(self) -> dict[int, Path]:
+        """Node number -> nvidia-smi CSV."""
+        return self._find_node_files("gpu_memory")
+
+    @cached_property
+    def cpu_log_paths(self) -> dict[int, Path]:
+        """Node number -> psrecord log."""
+        return self._find_node_files("cpu_memory")
+
+    def _find_node_files(self, kind: str) -> dict[int, Path]:
+        """Return the run's own logs; of the only run of a folder also those that name no run."""
+        home = self.home or self.folder
+        found = contract.find_node_files(home / kind / self.id, kind)
+        for place in (home / kind, home) if self.is_alone else ():
+            found = found or contract.find_node_files(place, kind)
+        return found
+
+    @cached_property
+    def gpu_logs(self) -> dict[int, GpuLog]:
+        """Node number -> its GPU log, of the job's own GPUs, with samples.
+
+        On a node that jobs share, run.json's UUIDs say which are its own. A log that cannot be
+        read stands there without GPUs, and its `problem` says why.
+        """
+        own = (self.settings or {}).get("gpu_uuids")
+        logs = {}
+        for node, path in self.gpu_log_paths.items():
+            try:
+                log = read_gpu_log(path, samples=True)
+                logs[node] = log.keep_gpus(own if isinstance(own, list) else [])
+            except UserError as error:
+                logs[node] = GpuLog(path, (), LineCounts(), str(error))
+        return logs
+
+    @cached_property
+    def cpu_logs(self) -> dict[int, CpuLog]:
+        """Node number -> its psrecord log, with samples; `problem` says why one is unusable."""
+        logs = {}
+        for node, path in self.cpu_log_paths.items():
+            try:
+                logs[node] = read_cpu_log(path, samples=True)
+            except UserError as error:
+                logs[node] = CpuLog(path, LineCounts(), None, None, 0.0, None, str(error))
+        return logs
+
+    def find_host(self, rank: int) -> str | None:
+        """Return the host that a rank ran on: run.json's hosts are in the order of their ranks."""
+        hosts = (self.settings or {}).get("hosts")
+        if not isinstance(hosts, list) or not self.gpus_per_node:
+            return None
+        node = rank // self.gpus_per_node
+        return str(hosts[node]) if node < len(hosts) else None
+
+    def _try(self, read: Callable, path: Path):
+        """Return read(path), None with a line in `problems` when the file cannot be used."""
+        try:
+            return read(path)
+        except UserError as error:
+            self._note(str(error))
+            return None
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+def read_run(
+    folder: Path,
+    run_id: str,
+    log: tuple[str | None, Path | None] = (None, None),
+    restarts: int = 0,
+    now_s: float | None = None,
+    home: Path | None = None,
+    accounting: SacctJob | None = None,
+    is_alone: bool = False,
+    parsed_log: JobLog | None = None,
+) -> Run:
+    """Return the run of that id in a job's folder, with its state judged.
+
+    log: (job name, path) of its Slurm log; parsed_log: that log, when it was read already.
+    accounting: what sacct said of the job. A record that cannot be read is named in `problems`.
+    """
+    name, log_path = log
+    restarts = max(restarts, contract.split_id(run_id)[1])
+    run = Run(
+        folder, run_id, name, log_path=log_path, restarts=restarts, home=home, is_alone=is_alone
+    )
+    if parsed_log is not None:
+        run.log = parsed_log
+    take_settings(run, _read_record(run, "run.json"))
+    end = _read_record(run, "job_end.json") or {}
+    run.exit_status = _whole_number(run, end, "exit_status", "job_end.json")
+    run.elapsed_s = _whole_number(run, end, "elapsed_s", "job_end.json")
+    run.accounting = accounting if run.restart == run.restarts else None
+    verdict = judge(run, now_s)
+    run.state, run.reason, run.cause = verdict.state, verdict.reason, verdict.cause
+    return run
+
+
+def take_settings(run: Run, settings: dict | None) -> None:
+    """Take over what run.json says of a run: its scale, workload and start."""
+    run.settings = settings
+    known = settings or {}
+    run.job_name = run.job_name or pick_text(section(known, "slurm"), "job_name")
+    run.workload = pick_text(known, "workload") or contract.workload_of_path(run.folder)
+    run.start = contract.utc_time(known, "start_utc")
+    by_record = tuple(
+        _whole_number(run, known, key, "run.json", least=1) for key in ("nodes", "gpus_per_node")
+    )
+    if not all(by_record):
+        by_name = contract.scale_of_job_name(run.job_name)
+        by_record = by_name or contract.scale_of_path(run.folder)
+    run.nodes, run.gpus_per_node = by_record
+
+
+def _read_record(run: Run, name: str) -> dict | None:
+    path = run.results_dir / name
+    return run._try(contract.read_json, path) if path.exists() else None
+
+
+def _whole_number(run: Run, record: dict, key: str, name: str, least: int = 0) -> int | None:
+    path = run.results_dir / name
+    return run._try(lambda path: contract.whole_number(record, key, path, least), path)
