@@ -17,23 +17,33 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
-from scaling.runs.find import find_runs
-from scaling.runs.workloads import DEFAULT_WORKLOAD
-from scaling.tables.check import Verdict, check_tables, count_verdicts, format_checked, to_records
-from scaling.tables.readme import build_report
+from scaling.arguments import add_study_arguments, make_parser
 
 
 def main() -> int:
     arguments = parse_arguments()
+    from scaling.runs import find_runs
+    from scaling.tables import (
+        Verdict,
+        check_tables,
+        count_verdicts,
+        format_checked,
+        list_checked,
+        make_readme_tables,
+    )
+
     try:
-        report = build_report(arguments.folder, arguments.job, workload=arguments.workload)
-        checked = check_tables(arguments.tables, report, find_runs(arguments.folder))
+        runs = find_runs(arguments.folder)
+        tables = make_readme_tables(
+            runs, arguments.workload, arguments.job, source=str(arguments.folder)
+        )
+        checked = check_tables(arguments.tables, tables, runs)
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     counts = count_verdicts(checked)
     if arguments.json:
-        document = {"counts": counts, "cells": to_records(checked, arguments.show)}
+        document = {"counts": counts, "cells": list_checked(checked, arguments.show)}
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         print(format_checked(checked, arguments.show), end="")
@@ -41,21 +51,17 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser(__doc__)
+    text = "the filled-in copy of experiments/TABLES.md"
+    parser.add_argument("tables", metavar="TABLES.md", type=Path, help=text)
+    add_study_arguments(
+        parser,
+        ("folder", "workload", "job"),
+        workload="the workload whose tables they are (default: tinyimagenet)",
+        job="the Slurm job that you took a row from, if not the latest; may be repeated",
     )
-    add = parser.add_argument
-    add(
-        "tables", metavar="TABLES.md", type=Path, help="the filled-in copy of experiments/TABLES.md"
-    )
-    text = "the folder with the job files and their logs (default: experiments)"
-    add("folder", metavar="FOLDER", nargs="?", type=Path, default=Path("experiments"), help=text)
-    text = "the workload whose tables they are (default: tinyimagenet)"
-    add("--workload", metavar="W", default=DEFAULT_WORKLOAD, help=text)
-    text = "the Slurm job that you took a row from, if not the latest; may be repeated"
-    add("--job", metavar="ID", action="append", default=[], help=text)
-    add("--show", action="store_true", help="print the answers, too")
-    add("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--show", action="store_true", help="print the answers, too")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
     return parser.parse_args()
 
 

@@ -1,10 +1,52 @@
-"""Reads filled tables, for the tests of them."""
+"""Reads filled tables and calls the commands that print them, for the tests of both."""
 
+import importlib
+import io
 import re
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 from run_folders import write_run
-from scaling.tables.readme import Row, build_report
+from scaling.runs import Run, find_runs
+from scaling.tables import Cell, make_readme_tables
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of one of the README's tables; `note`: on the row as a whole."""
+
+    cells: dict[str, Cell]
+    run: Run | None
+    source: str
+
+    @property
+    def note(self) -> str | None:
+        return self.cells["config"].note
+
+
+def fill(root: Path, workload: str = "tinyimagenet", **options: object) -> list:
+    """The README's tables of the runs below a folder."""
+    return make_readme_tables(find_runs(root), workload, **options)
+
+
+def rows(root: Path, **options: object) -> dict[str, Row]:
+    return {
+        shown.config: Row(cells, shown.run, source)
+        for table in fill(root, **options)
+        for cells, shown, source in zip(table.rows, table.shown, table.sources, strict=True)
+    }
+
+
+def cell(row: Row, name: str) -> tuple[str, str | None]:
+    return row.cells[name].text, row.cells[name].note
+
+
+def notes(row: Row) -> set[str]:
+    return {cell.note for name, cell in row.cells.items() if cell.note and name != "config"}
 
 
 def parse_markdown(text: str) -> list[list[str]]:
@@ -13,16 +55,16 @@ def parse_markdown(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def rows(root: Path, **options: object) -> dict[str, Row]:
-    return {r.config: r for t in build_report(root, **options).tables for r in t.rows}
-
-
-def cell(row: Row, name: str) -> tuple[str, str | None]:
-    return row.cells[name].text, row.cells[name].note
-
-
-def notes(row: Row) -> set[str]:
-    return {cell.note for cell in row.cells.values() if cell.note}
+def call(command: str, *arguments: object) -> SimpleNamespace:
+    """Call a command in this process; returncode, stdout and stderr as of a process."""
+    module, out, err = importlib.import_module(command), io.StringIO(), io.StringIO()
+    argv = [f"{command}.py", *map(str, arguments)]
+    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = module.main()
+        except SystemExit as exit:
+            status = exit.code
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def write_seven_scales(root: Path) -> Path:

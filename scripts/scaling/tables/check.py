@@ -1,32 +1,40 @@
 """Compare the tables that somebody filled in with what the logs hold, cell by cell."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from fractions import Fraction
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 
-from common.console import shorten
+from common.console import printable, shorten
 from common.errors import UserError
-from scaling.read.numbers import round_half_even, to_fraction
-from scaling.runs.find import Run, order_in_time
-from scaling.tables.cell_sources import describe_source
-from scaling.tables.cells import Cell
-from scaling.tables.csv_numbers import count_places
-from scaling.tables.filled_in import FilledTable, is_empty, parse_cell, read_filled_tables, simplify
-from scaling.tables.table_parts import Report, Row, Table
+from common.rounding import round_half_even, to_decimal
+from scaling.read.text import read_lines
+from scaling.runs.find import order_in_time
+from scaling.runs.run import Run
+from scaling.tables.numbers import count_places, is_rounding_of, parse_number
+from scaling.tables.readme import RATIOS, ReadmeTable, Shown
+from scaling.tables.table import Cell
 
-# Of the baseline's row: its ratios to itself, which the blank table holds.
-_GIVEN = ("throughput_scaling", "memory_avg_scaling", "efficiency_pct")
+_EMPTY = ("", "—", "–", "-", "--", "---", "n/a", "na", "none", "?", "…", "...", "tbd", "x")
+_NOTE = re.compile(r"\s*\[\^?\w{1,3}\]\s*$")  # a footnote's mark
+_RULE = re.compile(r"[\s|:-]+")
+_EPOCH = re.compile(r"\s*\(epoch \d+\)", re.IGNORECASE)
+_MIB = re.compile(r"\s*Mi?B$", re.IGNORECASE)  # nvidia-smi's MiB are often called MB
+_GIB = re.compile(r"\s*(GiB|GB)$", re.IGNORECASE)
 
 
-class Verdict(StrEnum):
+class Verdict(str, Enum):  # noqa: UP042 - StrEnum is newer than Python 3.10
     RIGHT = "right"
     ROUNDED = "rounded differently but right"
     WRONG = "wrong"
     NOT_FILLED = "not filled"
     NOTHING = "nothing to fill in"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -43,204 +51,312 @@ class Checked:
     answer: str
 
 
-def check_tables(path: Path, report: Report, runs: Sequence[Run] = ()) -> list[Checked]:
-    """Return a verdict a cell, in the file's order.
+def check_tables(
+    path: Path, tables: Sequence[ReadmeTable], runs: Sequence[Run] = ()
+) -> list[Checked]:
+    """Return a verdict on each cell, in the file's order.
 
-    runs: all there are, so that a value of another run at the same scale is told as such.
-
-    Raises UserError when the file has no table of the report's, or a row or column that
-    the report has not.
+    runs: all there are, so that a value of another run at the same scale is called that.
+    Raises UserError when the file has none of these tables, or a row or column that they lack.
     """
-    found = read_filled_tables(path)
+    baseline = tables[0].shown[0]
     checked = []
-    for filled in found:
-        table = _find_table(filled, report)
-        if table is None:
-            raise UserError(
-                f"{path}: the table {shorten(filled.heading, 60)!r} is none of: "
-                + ", ".join(repr(table.title) for table in report.tables)
-            )
-        rows = {simplify(row.config): row for row in table.rows}
+    for filled in read_filled_tables(path):
+        table = _find_table(path, filled, tables)
+        places = {_simplify(shown.config): at for at, shown in enumerate(table.shown)}
         columns = _match_columns(path, filled, table)
         for line, cells in filled.rows:
-            row = rows.get(simplify(cells[filled.headers[0]]))
-            if row is None:
+            name = cells[filled.headers[0]]
+            at = places.get(_simplify(name))
+            if at is None:
                 raise UserError(
-                    f"{path}, line {line}: no row {shorten(cells[filled.headers[0]], 60)!r} in "
-                    f"{table.title!r}; its rows are {', '.join(repr(r.config) for r in table.rows)}"
+                    f"{path}, line {line}: no row {shorten(name, 60)!r} in {table.title!r}; "
+                    f"its rows are {', '.join(repr(shown.config) for shown in table.shown)}"
                 )
-            checked += [
-                _check_cell(column, header, line, cells[header], row, table, report, runs)
-                for header, column in columns.items()
-            ]
+            for header, column in columns.items():
+                cell, shown = table.rows[at][column], table.shown[at]
+                found = _check_cell(cells[header], cell, column, shown, baseline, runs)
+                answer = f"{cell.text} ({cell.note})" if cell.value is None else cell.text
+                checked.append(
+                    Checked(table.title, shown.config, header, line, cells[header], *found, answer)
+                )
     return checked
 
 
-def _find_table(filled: FilledTable, report: Report) -> Table | None:
+def _find_table(path: Path, filled: "FilledTable", tables: Sequence[ReadmeTable]) -> ReadmeTable:
     """Return the table that a heading names; else the one whose rows are the same."""
-    for table in report.tables:
-        if simplify(table.title) == simplify(filled.heading):
+    for table in tables:
+        if _simplify(table.title) == _simplify(filled.heading):
             return table
-    names = {simplify(cells[filled.headers[0]]) for _, cells in filled.rows}
-    same = (t for t in report.tables if names <= {simplify(row.config) for row in t.rows})
-    return next(same, None) if names else None
+    names = {_simplify(cells[filled.headers[0]]) for _, cells in filled.rows}
+    for table in tables:
+        if names and names <= {_simplify(shown.config) for shown in table.shown}:
+            return table
+    raise UserError(
+        f"{path}: the table {shorten(filled.heading, 60)!r} is none of: "
+        + ", ".join(repr(table.title) for table in tables)
+    )
 
 
-def _match_columns(path: Path, filled: FilledTable, table: Table) -> dict[str, str]:
-    known = {simplify(header): name for name, header in table.headers.items()}
-    unknown = [header for header in filled.headers[1:] if simplify(header) not in known]
-    if unknown:
-        raise UserError(
-            f"{path}: no column {shorten(unknown[0], 60)!r} in {table.title!r}; its columns are "
-            f"{', '.join(table.headers.values())}"
-        )
-    return {header: known[simplify(header)] for header in filled.headers[1:]}
+def _match_columns(path: Path, filled: "FilledTable", table: ReadmeTable) -> dict[str, str]:
+    names = {_simplify(header): name for name, header in list(table.headers.items())[1:]}
+    for header in filled.headers[1:]:
+        if _simplify(header) not in names:
+            raise UserError(
+                f"{path}: no column {shorten(header, 60)!r} in {table.title!r}; its columns are "
+                f"{', '.join(list(table.headers.values())[1:])}"
+            )
+    return {header: names[_simplify(header)] for header in filled.headers[1:]}
+
+
+# ---- One cell --------------------------------------------------------------------------------
 
 
 def _check_cell(
-    column: str,
-    header: str,
-    line: int,
-    written: str,
-    row: Row,
-    table: Table,
-    report: Report,
-    runs: Sequence[Run],
-) -> Checked:
-    cell = row.cells[column]
-    verdict, why = judge(written, cell, column, row)
+    written: str, cell: Cell, column: str, shown: Shown, baseline: Shown, runs: Sequence[Run]
+) -> tuple[Verdict, str]:
+    verdict, why = judge(written, cell, column, shown)
     if verdict is Verdict.WRONG and not why:
-        why = find_other_run(written, column, row, runs) or ""
+        why = _find_other_run(written, column, shown, runs) or ""
     if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
-        source = describe_source(column, row, report.tables[0].rows[0])
+        source = describe_source(column, shown, baseline)
         why = "; ".join(filter(None, [why, f"see {source}"]))
-    name = f"{cell.text} ({cell.note})" if cell.value is None and cell.note else cell.text
-    return Checked(table.title, row.config, header, line, written, verdict, why, name)
+    return verdict, why
 
 
-def judge(written: str, cell: Cell, column: str, row: Row) -> tuple[Verdict, str]:
+def judge(written: str, cell: Cell, column: str, shown: Shown) -> tuple[Verdict, str]:
     """Return the verdict on what was written, and a hint that does not name the answer."""
+    is_empty = written.lower() in _EMPTY
     if cell.value is None:
-        if is_empty(written):
+        if is_empty:
             return Verdict.NOTHING, cell.note or ""
-        if (row.nodes, row.gpus_per_node) == (1, 1) and column in _GIVEN:
+        if (shown.nodes, shown.gpus_per_node) == (1, 1) and column in RATIOS:
             return Verdict.NOTHING, f"the blank table has it; {cell.note}"
         return Verdict.WRONG, f"the logs give no value: {cell.note}"
-    if is_empty(written):
+    if is_empty:
         return Verdict.NOT_FILLED, ""
-    exact = to_fraction(cell.value)
-    if exact is None:  # nan in the log
+    exact = to_decimal(cell.value)
+    if not exact.is_finite():  # nan in the log
         same = written.lower() == cell.text.lower()
         return (Verdict.RIGHT if same else Verdict.WRONG), ""
-    verdicts = [_judge_number(own, written, cell, column, row) for own in parse_cell(written)]
+    verdicts = [
+        _judge_number(number, exact, written, cell, column, shown) for number in parse_cell(written)
+    ]
     good = [found for found in verdicts if found[0] is not Verdict.WRONG]
     return (good or verdicts or [(Verdict.WRONG, "not a number")])[0]
 
 
 def _judge_number(
-    own: Fraction, written: str, cell: Cell, column: str, row: Row
+    number: Decimal, exact: Decimal, written: str, cell: Cell, column: str, shown: Shown
 ) -> tuple[Verdict, str]:
-    exact = to_fraction(cell.value)
-    if own >= 1000 and own.denominator == 1:  # a comma in it parts thousands
+    if number >= 1000 and number == number.to_integral_value():  # a comma in it parts thousands
         written = written.replace(",", "")
-    if written == cell.text or own == exact or own == _rounded(exact, cell.text):
+    as_printed = Decimal(round_half_even(exact, count_places(cell.text)))
+    if written == cell.text or number in (exact, as_printed):
         return Verdict.RIGHT, ""
-    if why := _explain_rounding(own, exact, written, column, row):
+    if why := _explain_rounding(number, exact, written, column, shown):
         return Verdict.ROUNDED, why
-    return Verdict.WRONG, _find_slip(own, exact, written, column, row)
-
-
-def _rounded(exact: Fraction, text: str) -> Fraction:
-    return Fraction(round_half_even(exact, count_places(text)))
-
-
-def is_rounding_of(own: Fraction, exact: Fraction, places: int) -> bool:
-    """Whether own is exact with so many decimals, ties either way."""
-    return abs(own - exact) <= Fraction(1, 2 * 10**places)
+    return Verdict.WRONG, _find_slip(number, exact, written, column, shown)
 
 
 def _explain_rounding(
-    own: Fraction, exact: Fraction, written: str, column: str, row: Row
+    number: Decimal, exact: Decimal, written: str, column: str, shown: Shown
 ) -> str | None:
     """Say how the two differ when they mean the same; None when they do not."""
     places = count_places(written)
     if "gib" in written.lower() or "gb" in written.lower():
-        return "in GiB" if abs(own - exact) <= Fraction(1024, 2 * 10**places) else None
-    if is_rounding_of(own, exact, places):
+        return "in GiB" if is_rounding_of(number / 1024, exact / 1024, places) else None
+    if is_rounding_of(number, exact, places):
         return f"with {places} decimal{'' if places == 1 else 's'}"
     if column.endswith("accuracy_pct") and "%" not in written and places > 2:
-        return "as a fraction of 1" if is_rounding_of(own * 100, exact, places - 2) else None
-    if column == "efficiency_pct" and row.run and row.run.gpus:
+        return "as a fraction of 1" if is_rounding_of(number * 100, exact, places - 2) else None
+    if column == "efficiency_pct" and shown.run and shown.run.gpus:
         for scaling_places in (2, 1, 3):  # made from the scaling as it is printed
-            scaling = Fraction(round_half_even(exact * row.run.gpus / 100, scaling_places))
-            if is_rounding_of(own, scaling * 100 / row.run.gpus, places):
+            scaling = Decimal(round_half_even(exact * shown.run.gpus / 100, scaling_places))
+            if is_rounding_of(number, scaling * 100 / shown.run.gpus, places):
                 return "made from the rounded scaling"
     return None
 
 
-def _find_slip(own: Fraction, exact: Fraction, written: str, column: str, row: Row) -> str:
+def _find_slip(number: Decimal, exact: Decimal, written: str, column: str, shown: Shown) -> str:
     """Name a usual mistake that explains a wrong number, or nothing."""
     places = count_places(written)
-    if 0 < abs(exact) - abs(own) < Fraction(1, 10**places):
+    if 0 < abs(exact) - abs(number) < Decimal(1).scaleb(-places):
         return "cut off, not rounded"
-    if column.endswith("efficiency_pct") and is_rounding_of(own, exact / 100, places):
+    if column == "efficiency_pct" and is_rounding_of(number, exact / 100, places):
         return "this column is in percent"
-    attempt = row.run.attempt if row.run else None
+    attempt = shown.run.attempt if shown.run else None
     if attempt is None or attempt.last is None:
         return ""
     for epoch in reversed(attempt.epochs):
-        value = getattr(epoch, column, None)
-        if epoch is not attempt.last and value is not None and to_fraction(value) == own:
+        if epoch is not attempt.last and epoch.get(column) == number:
             return f"that is epoch {epoch.epoch}'s, not the last one's"
-        other = getattr(epoch, column.replace("train_", "val_"), None)
-        if column.startswith("train_") and other is not None and to_fraction(other) == own:
+        if column.startswith("train_") and epoch.get(column.replace("train_", "val_")) == number:
             return "that is the validation's, not the training's"
     return ""
 
 
-def find_other_run(written: str, column: str, row: Row, runs: Sequence[Run]) -> str | None:
+def _find_other_run(written: str, column: str, shown: Shown, runs: Sequence[Run]) -> str | None:
     """Name the other complete run at this scale whose last epoch has that value."""
     meant = parse_cell(written)
-    for run in reversed(order_in_time([run for run in runs if run.is_usable])):
-        last = run.attempt.last if run.attempt and run is not row.run else None
-        value = getattr(last, column, None) if last else None
-        at_scale = (run.nodes, run.gpus_per_node) == (row.nodes, row.gpus_per_node)
-        is_shown = row.run is not None and run.id == row.run.id
-        if at_scale and not is_shown and value is not None and to_fraction(value) in meant:
+    scale = shown.nodes, shown.gpus_per_node
+    others = [
+        run
+        for run in runs
+        if run.is_usable
+        and (run.nodes, run.gpus_per_node) == scale
+        and (shown.run is None or run.id != shown.run.id)
+    ]
+    for run in reversed(order_in_time(others)):
+        last = run.attempt.last if run.attempt else None
+        if last is not None and last.get(column) in meant:
             return f"that is job {run.id}'s; take it with --job {run.id}"
     return None
 
 
-def count_verdicts(checked: list[Checked]) -> dict[Verdict, int]:
+# ---- Where a value stands --------------------------------------------------------------------
+
+
+def describe_source(column: str, shown: Shown, baseline: Shown | None) -> str:
+    """Say in which file and line the value of a cell is, or those that it is computed from."""
+    if shown.run is None:
+        return shown.reason or "there is no run"
+    here = _find_line(RATIOS.get(column, column), shown.run)
+    if column not in RATIOS:
+        return here
+    if baseline is None or baseline.run is None:
+        return f"{here}, over the 1-GPU run's, which is missing"
+    over = f"{here}, over {_find_line(RATIOS[column], baseline.run)}"
+    return f"{over}, over the GPUs in all, times 100" if column == "efficiency_pct" else over
+
+
+def _find_line(column: str, run: Run) -> str:
+    if column.startswith("gpu0_"):
+        log = run.gpu_logs.get(0)
+        # On a shared node the job's lowest GPU may be another than 0.
+        index = log.gpus[0].index if log and log.gpus else 0
+        return _find_memory_line(run, "gpu_memory_log", f" - GPU {index}", run.gpu_log_paths)
+    if column.startswith("cpu_"):
+        return _find_memory_line(run, "cpu_memory_log", "", run.cpu_log_paths)
+    last = run.attempt.last if run.attempt else None
+    if run.log_path is None or last is None:
+        return f"job {run.id} has no epoch line"
+    return f"{run.log_path}, line {last.line_number}"
+
+
+def _find_memory_line(run: Run, name: str, end: str, paths: dict[int, Path]) -> str:
+    """Name the line that the job printed, else the log that it was computed from."""
+    printed = run.log.memory_lines if run.log else {}
+    for node in ("", "_node0"):
+        if number := printed.get(f"{name}{node}{end}"):
+            return f"{run.log_path}, line {number}"
+    return f"{paths[0]}" if 0 in paths else f"job {run.id} has no {name}"
+
+
+# ---- The file --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A Markdown table: the heading above it, and (line number, header -> cell) of each row."""
+
+    heading: str
+    headers: list[str]
+    rows: list[tuple[int, dict[str, str]]]
+
+
+def read_filled_tables(path: Path) -> list[FilledTable]:
+    """Return every table of a Markdown file whose first column is `Config`.
+
+    Raises UserError when there is none, and for a row with too few or too many cells.
+    """
+    tables: list[FilledTable] = []
+    heading, headers = "", None
+    for number, (line, _) in enumerate(read_lines(Path(path)), start=1):
+        if line.startswith("#"):
+            heading, headers = line.lstrip("# ").strip(), None
+        elif "|" not in line:
+            headers = None
+        elif headers is None:
+            headers = _split(line)
+            if _simplify(headers[0]) == "config":
+                tables.append(FilledTable(heading, headers, []))
+        elif tables and headers is tables[-1].headers and not _RULE.fullmatch(line):
+            cells = _split(line)
+            if len(cells) != len(headers):
+                raise UserError(
+                    f"{path}, line {number}: {len(cells)} cells under {len(headers)} headers; "
+                    "count its | characters"
+                )
+            tables[-1].rows.append((number, dict(zip(headers, cells, strict=True))))
+    if not tables:
+        raise UserError(
+            f"{path}: no table whose first column is Config; fill in a copy of "
+            "experiments/TABLES.md"
+        )
+    return tables
+
+
+def _split(line: str) -> list[str]:
+    text = line.strip().removeprefix("|")
+    text = text[:-1] if text.endswith("|") and not text.endswith("\\|") else text
+    return [_strip(cell) for cell in re.split(r"(?<!\\)\|", text)]
+
+
+def _strip(cell: str) -> str:
+    return _NOTE.sub("", cell.strip().strip("*`_ ")).strip("*`_ ")
+
+
+def _simplify(header: str) -> str:
+    """Return a header or a row's name without case, spaces and the number of the epoch."""
+    return " ".join(_EPOCH.sub("", header).lower().replace("x", "×").split())
+
+
+def parse_cell(cell: str) -> list[Decimal]:
+    """Return the numbers that somebody may have meant, GiB as MiB; none when it is none.
+
+    A comma may part thousands or be the decimal one: `5,149` is both.
+    """
+    text = _MIB.sub("", _GIB.sub("", cell))
+    values = [parse_number(text), parse_number(text, decimal_comma=True) if "," in text else None]
+    factor = 1024 if _GIB.search(cell) else 1
+    return list(dict.fromkeys(value * factor for value in values if value is not None))
+
+
+# ---- What is printed -------------------------------------------------------------------------
+
+
+def count_verdicts(checked: Sequence[Checked]) -> dict[Verdict, int]:
     counts = Counter(cell.verdict for cell in checked)
     return {verdict: counts[verdict] for verdict in Verdict}
 
 
-def format_checked(checked: list[Checked], show: bool = False) -> str:
-    """Return a line a cell under its row, and the counts; answers only with `show`."""
-    lines, row = [], None
+def format_checked(checked: Sequence[Checked], show: bool = False) -> str:
+    """Return one line per cell under its row, and the counts; answers only with `show`."""
+    lines, row = [], (None, None)
     width = max(len(cell.header) for cell in checked)
     for cell in checked:
+        if cell.table != row[0]:
+            lines += [*([""] if lines else []), cell.table]
         if (cell.table, cell.config) != row:
-            if row is None or row[0] != cell.table:
-                lines += [*([""] if lines else []), cell.table]
             row = (cell.table, cell.config)
             lines.append(f"  {cell.config}")
         text = f"    {cell.header.ljust(width)}  {cell.verdict}"
         if cell.verdict not in (Verdict.NOT_FILLED, Verdict.NOTHING):
             text += f" ({shorten(cell.written, 40)})"
         text += f": {cell.why}" if cell.why else ""
-        lines.append(shorten_line(text + (f" -> {cell.answer}" if show else "")))
+        lines.append(_shorten_line(text + (f" -> {cell.answer}" if show else "")))
     counts = ", ".join(f"{n} {verdict}" for verdict, n in count_verdicts(checked).items())
     return "\n".join([*lines, "", counts]) + "\n"
 
 
-def shorten_line(text: str) -> str:
+def _shorten_line(text: str) -> str:
+    """Return the line with its indent and columns, printable, at most 400 characters of it."""
     indent = len(text) - len(text.lstrip())
-    return " " * indent + "".join(c for c in text.strip() if c.isprintable())[:400]
+    return " " * indent + printable(text)[:400]
 
 
-def to_records(checked: list[Checked], show: bool = False) -> list[dict]:
-    """Return a record a cell; `answer` only with `show`."""
+def list_checked(checked: Sequence[Checked], show: bool = False) -> list[dict]:
+    """Return one record per cell; `answer` only with `show`."""
     hidden = () if show else ("answer",)
     return [{k: v for k, v in vars(cell).items() if k not in hidden} for cell in checked]

@@ -4,18 +4,26 @@ Training time is the mean over ranks, throughput the sum over ranks; both are th
 standard deviation over epochs, the first epoch left out.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from common.errors import UserError
+from common.rounding import round_half_even
 from scaling.read import contract
-from scaling.read.metrics_json import read_training_metrics
-from scaling.read.rank_json import RankEpoch, read_rank_files
-from scaling.runs.comparing import list_differences
-from scaling.runs.measured import describe_settings
+from scaling.runs.alike import list_differences
+from scaling.runs.ratios import divide
+from scaling.runs.records import (
+    RankEpoch,
+    describe_settings,
+    read_rank_epochs,
+    read_training_metrics,
+)
 from scaling.runs.spread import Spread, over_epochs
-from scaling.runs.study import divide
+from scaling.runs.study import WORK_TOLERANCE
+from scaling.runs.workloads import NOUNS
+from scaling.tables.table import MISSING
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,8 @@ class DeviceSet:
     """One run: seconds of an epoch and global throughput, over the epochs after the first.
 
     batch_size: of all devices together, None when no file says it. per_rank: each rank's own
-    seconds and throughput. notes: what to know of it.
+    seconds and throughput. samples: of an epoch, all ranks; None when a file does not say.
+    notes: what to know of it.
     """
 
     folder: Path
@@ -36,7 +45,7 @@ class DeviceSet:
     per_rank_throughput: tuple[Spread, ...]
     notes: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
-    samples: float | None = None  # of an epoch, all ranks; None when a file does not say
+    samples: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,14 +57,20 @@ class Comparison:
     differences: tuple[str, ...] = ()
 
     @property
-    def time_speedup(self):
-        """Single's training time / multi's, exact."""
+    def time_speedup(self) -> float:
+        """Single's training time / multi's."""
         return divide(self.single.training_s.mean, self.multi.training_s.mean)
 
     @property
-    def throughput_speedup(self):
-        """Multi's throughput / single's, exact."""
+    def throughput_speedup(self) -> float:
+        """Multi's throughput / single's."""
         return divide(self.multi.throughput.mean, self.single.throughput.mean)
+
+    @property
+    def work(self) -> float | None:
+        """How much more samples an epoch several devices trained on, as a fraction."""
+        ratio = divide(self.multi.samples, self.single.samples)
+        return ratio and ratio - 1
 
 
 def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
@@ -80,65 +95,49 @@ def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
         raise UserError(
             f"{single_dir} counts {single.unit} and {multi_dir} {multi.unit}: not one workload"
         )
-    return Comparison(single, multi, tuple(_list_differences(single, multi)))
-
-
-def compare_work(comparison: Comparison) -> float | None:
-    """Return how much more samples an epoch several devices trained on, as a fraction."""
-    single, multi = comparison.single.samples, comparison.multi.samples
-    return multi / single - 1 if single and multi else None
-
-
-def _list_differences(single: DeviceSet, multi: DeviceSet) -> list[str]:
-    """Compare the settings of two run.json; a metrics file knows too little to be set against."""
-    if single.settings.get("unit") is None or multi.settings.get("unit") is None:
-        return []
-    return list_differences(multi.settings, single.settings)
+    # A metrics file knows too little to be set against the settings of a run.json.
+    known = None not in (single.settings.get("unit"), multi.settings.get("unit"))
+    differences = list_differences(multi.settings, single.settings) if known else ()
+    return Comparison(single, multi, tuple(differences))
 
 
 def read_devices(folder: Path) -> DeviceSet:
     """Return the figures of one run's rank files; see compare_devices."""
     home = _find_results(folder)
-    files = read_rank_files(home)
-    if files.problems:
-        raise UserError(files.problems[0])
+    records, problems = read_rank_epochs(home)
+    if problems:
+        raise UserError(problems[0])
     settings, notes = _read_settings(home)
-    world_size = _check_complete(home, files.records, settings)
-    units = {record.unit for record in files.records}
+    world_size = _check_complete(home, records, settings)
+    units = {record.unit for record in records}
     if len(units) > 1:
-        raise UserError(f"{home}: its rank files count different things: {_join(units)}")
+        listed = ", ".join(sorted(units))
+        raise UserError(f"{home}: its rank files count different things: {listed}")
     (unit,) = units
     if (settings.get("unit"), unit) == ("img/s", "samples/s"):
         unit = "img/s"  # images are samples
-    by_epoch = _group(files.records)
-    steady = dict(list(by_epoch.items())[1:])
-    if not steady:
-        steady = by_epoch
+    columns = ["epoch", "rank", "training_s", "throughput_per_s", "samples"]
+    frame = pd.DataFrame([[getattr(each, name) for name in columns] for each in records],
+                         columns=columns)  # fmt: skip
+    steady = frame[frame["epoch"] > 0]
+    if steady.empty:
+        steady = frame
         notes.append(f"{home}: no steady state: its one epoch stands here, and is warm-up")
+    by_epoch, by_rank = steady.groupby("epoch"), steady.groupby("rank")
+    counts = steady[steady["epoch"] == steady["epoch"].min()]["samples"]
     return DeviceSet(
         folder,
         world_size,
         _find_batch_size(settings, world_size),
         unit,
-        over_epochs([_mean([r.training_s for r in ranks]) for ranks in steady.values()]),
-        over_epochs([sum(_rate(r) for r in ranks) for ranks in steady.values()]),
-        tuple(
-            over_epochs([ranks[rank].training_s for ranks in steady.values()])
-            for rank in range(world_size)
-        ),
-        tuple(
-            over_epochs([_rate(ranks[rank]) for ranks in steady.values()])
-            for rank in range(world_size)
-        ),
+        over_epochs(by_epoch["training_s"].mean().tolist()),
+        over_epochs(by_epoch["throughput_per_s"].sum().tolist()),
+        tuple(over_epochs(values.tolist()) for _, values in by_rank["training_s"]),
+        tuple(over_epochs(values.tolist()) for _, values in by_rank["throughput_per_s"]),
         tuple(notes),
         settings,
-        _count_samples(next(iter(steady.values()))),
+        None if counts.isna().any() else float(counts.sum()),
     )
-
-
-def _count_samples(ranks: list[RankEpoch]) -> float | None:
-    counts = [rank.samples for rank in ranks]
-    return None if None in counts else sum(counts)
 
 
 def _find_results(folder: Path) -> Path:
@@ -192,21 +191,73 @@ def _find_batch_size(settings: dict, world_size: int) -> int | None:
     return micro * world_size if isinstance(micro, int) else None
 
 
-def _group(records: list[RankEpoch]) -> dict[int, list[RankEpoch]]:
-    """Return epoch -> its records in the order of their ranks (read_rank_files sorts them)."""
-    by_epoch: dict[int, list[RankEpoch]] = defaultdict(list)
-    for record in records:
-        by_epoch[record.epoch].append(record)
-    return by_epoch
+# ---- As text ---------------------------------------------------------------------------------
 
 
-def _mean(values: list[float]) -> float:
-    return over_epochs(values).mean
+def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str:
+    """Return the comparison as text, and what its figures are.
+
+    Runs whose settings differ have no speedup, and what differs is named; allow_unlike divides
+    them all the same.
+    """
+    single, multi = comparison.single, comparison.multi
+    unlike = "; ".join(comparison.differences)
+    ratios = [
+        MISSING if unlike and not allow_unlike else f"{round_half_even(ratio, 2)}x"
+        for ratio in (comparison.time_speedup, comparison.throughput_speedup)
+    ]
+    lines = [
+        *_format_devices("Single Device", single),
+        *_format_devices("Multi-Device", multi),
+        "Speedup:",
+        f"  Training Time Speedup: {ratios[0]}",
+        f"  Throughput Speedup: {ratios[1]}",
+        "",
+        "Training time: mean over ranks; throughput: sum over ranks. Mean ± sample standard",
+        "deviation (ddof 1) over the epochs after the first: "
+        f"{single.training_s.n} and {multi.training_s.n}.",
+        *_compare_batches(single, multi),
+        *_compare_work(comparison),
+        *([f"Note: the runs are not alike: {unlike}"] if unlike else []),
+        *(f"Note: {note}" for note in (*single.notes, *multi.notes)),
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _rate(record: RankEpoch):
-    return over_epochs([record.throughput_per_s]).mean  # exact, so that sums are
+def _format_devices(name: str, devices: DeviceSet) -> list[str]:
+    batch = "unknown" if devices.batch_size is None else devices.batch_size
+    counted = "Images" if devices.unit == "img/s" else NOUNS.get(devices.unit, "samples")
+    return [
+        f"{name} (world_size={devices.world_size}, batch_size={batch}):",
+        f"  Training Time: {_format_spread(devices.training_s)} seconds",
+        f"  {counted.capitalize()}/Second: {_format_spread(devices.throughput)}",
+    ]
 
 
-def _join(units: set) -> str:
-    return ", ".join(sorted(str(unit) for unit in units))
+def _format_spread(spread: Spread) -> str:
+    if spread.half_width is None:
+        return f"{round_half_even(spread.mean, 2)} (one epoch: no deviation)"
+    return f"{round_half_even(spread.mean, 2)} ± {round_half_even(spread.half_width, 2)}"
+
+
+def _compare_work(comparison: Comparison) -> list[str]:
+    """Say so when an epoch was not the same work: its times are then no speedup."""
+    work = comparison.work
+    if work is None or abs(work) <= WORK_TOLERANCE:
+        return []
+    pct = round_half_even(work * 100, 1)
+    return [
+        f"Note: an epoch of the several had {pct} % more samples (or tokens) than the single's: "
+        "the training times are no measure of the same work."
+    ]
+
+
+def _compare_batches(single: DeviceSet, multi: DeviceSet) -> list[str]:
+    """Say what the batch means for the speedup; nothing when it is not known."""
+    if single.batch_size is None or multi.batch_size is None:
+        return []
+    if multi.batch_size == single.batch_size * multi.world_size:
+        return []
+    if multi.batch_size == single.batch_size:
+        return ["Note: the global batch is the same (strong scaling): each device has less to do."]
+    return ["Note: neither the batch of a device nor that of all is the same in the two runs."]

@@ -10,19 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from filled_tables import write_seven_scales
+from filled_tables import call, fill, write_seven_scales
 from run_folders import out_text, put, write_run
-from scaling.tables.check import Verdict, check_tables
-from scaling.tables.filled_in import parse_cell, read_filled_tables
-from scaling.tables.readme import build_report
-from scaling.tables.table_text import to_markdown
+from scaling.tables.check import Verdict, check_tables, parse_cell, read_filled_tables
+from scaling.tables.table import to_markdown
 
 REPO = Path(__file__).resolve().parents[3]
 
 
-def check(*options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPO / "scripts/check_tables.py", *options]
-    return subprocess.run([str(each) for each in command], capture_output=True, text=True)
+def check(*options: object):
+    return call("check_tables", *options)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +29,13 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(runs):
-    return build_report(runs)
+    return fill(runs)
 
 
 def fill_one(report, tmp_path: Path, header: str, written: str, config: str = "2 GPUs, 1 Node"):
     """The verdict on one cell of the first table that is filled in, all others being empty."""
-    table = report.tables[0]
-    headers = list(table.headers.values())
+    table = report[0]
+    headers = list(table.headers.values())[1:]
     cells = [written if name == header else "" for name in headers]
     lines = [f"## {table.title}", "| Config | " + " | ".join(headers) + " |"]
     lines += ["|---" * (len(headers) + 1) + "|", f"| {config} | " + " | ".join(cells) + " |"]
@@ -60,7 +57,7 @@ def test_the_blank_tables_are_not_filled(runs, report):
 
 def test_the_blank_tables_without_any_run(tmp_path):
     write_run(tmp_path, 1, 2, "11")
-    cells = check_tables(REPO / "experiments/TABLES.md", build_report(tmp_path))
+    cells = check_tables(REPO / "experiments/TABLES.md", fill(tmp_path))
     baseline = [cell for cell in cells if "baseline" in cell.config]
     assert {cell.verdict for cell in baseline} == {Verdict.NOTHING}
 
@@ -121,11 +118,11 @@ def test_efficiency_made_from_the_rounded_scaling(tmp_path):
     write_run(tmp_path, 1, 1, "11", throughput=704.9)
     write_run(tmp_path, 1, 8, "12", throughput=5399.5)  # 7.65995 x, 95.749 %
     eight = fill_one(
-        build_report(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.75", "8 GPUs, 1 Node"
+        fill(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.75", "8 GPUs, 1 Node"
     )
     assert eight.verdict is Verdict.ROUNDED
     scaled = fill_one(
-        build_report(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.8", "8 GPUs, 1 Node"
+        fill(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.8", "8 GPUs, 1 Node"
     )
     assert scaled.verdict is Verdict.ROUNDED and scaled.why == "made from the rounded scaling"
 
@@ -136,7 +133,7 @@ def test_another_epoch_is_named(tmp_path):
         "Epoch [2/3] LR: 0.001000 | Loss (train, val): 5.333",
     )
     write_run(tmp_path, 1, 2, "12", out=out)
-    cell = fill_one(build_report(tmp_path), tmp_path, "Train Loss (Epoch 3)", "5.333")
+    cell = fill_one(fill(tmp_path), tmp_path, "Train Loss (Epoch 3)", "5.333")
     assert "that is epoch 2's, not the last one's" in cell.why
 
 
@@ -153,7 +150,7 @@ def test_memory_is_named_by_the_line_that_the_job_printed(tmp_path):
     line = "[gpu_memory_log - GPU 0] Peak = 26532 MiB, Avg = 24266.00 MiB, Mode = 22000 MiB"
     write_run(tmp_path, 1, 2, "12", out=out_text() + line + "\n")
     log = tmp_path / "multi_gpu/2_gpus/log/ddp_2g1n_12.out"
-    assert fill_one(build_report(tmp_path), tmp_path, "GPU 0 Peak (MiB)", "1").why == (
+    assert fill_one(fill(tmp_path), tmp_path, "GPU 0 Peak (MiB)", "1").why == (
         f"see {log}, line 8"
     )
 
@@ -162,7 +159,7 @@ def test_a_number_where_the_logs_have_none_is_wrong(tmp_path):
     folder = write_run(tmp_path, 1, 2, "12")
     for path in (folder / "gpu_memory/12").iterdir():
         path.unlink()
-    report = build_report(tmp_path)
+    report = fill(tmp_path)
     cell = fill_one(report, tmp_path, "GPU 0 Peak (MiB)", "26532")
     assert cell.verdict is Verdict.WRONG and "the logs give no value" in cell.why
     assert fill_one(report, tmp_path, "GPU 0 Peak (MiB)", "—").verdict is Verdict.NOTHING
@@ -174,7 +171,8 @@ def test_a_number_where_the_logs_have_none_is_wrong(tmp_path):
 def test_answers_are_printed_only_when_asked(runs, report, tmp_path):
     text = to_markdown(report).replace("1388.6", "7").replace("24508.00", "")
     path = put(tmp_path / "t.md", text)
-    done = check(path, runs)
+    command = [sys.executable, REPO / "scripts/check_tables.py", path, runs]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
     assert "1388.6" not in done.stdout and "24508.00" not in done.stdout
     assert "wrong (7): see " in done.stdout
@@ -244,7 +242,7 @@ def test_a_value_of_another_run_names_its_job(tmp_path):
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_any_text_in_a_cell_has_a_verdict(report, tmp_path_factory, text):
     written = text.replace("|", " ").replace("\n", " ")
-    table = f"## {report.tables[0].title}\n| Config | Throughput (img/s) |\n|---|---|\n"
+    table = f"## {report[0].title}\n| Config | Throughput (img/s) |\n|---|---|\n"
     path = tmp_path_factory.mktemp("cell") / "t.md"
     path.write_text(f"{table}| 2 GPUs, 1 Node | {written} |\n", encoding="utf-8")
     try:

@@ -1,27 +1,22 @@
 """What a scale costs: GPU-hours, energy from power samples, money; the memory of every GPU."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from filled_tables import parse_markdown
+from filled_tables import call, fill, parse_markdown, rows
 from metrics_files import write_timed_run
 from run_folders import GPU_HEADER, gpu_row, put, write_run
-from scaling.runs.find import find_runs
-from scaling.runs.frames import make_gpu_samples_frame
-from scaling.runs.samples import read_samples
-from scaling.runs.study import read_study
-from scaling.runs.summary import summarise_job
-from scaling.tables.cell_sources import describe_source
-from scaling.tables.cost import make_cost, measure_energy_j
-from scaling.tables.memory_table import make_memory_grid
-from scaling.tables.readme import build_report
+from scaling.runs import find_runs, make_samples, make_study
+from scaling.tables import make_cost, make_memory_table
+from scaling.tables.check import describe_source
+from scaling.tables.cost import measure_energy_j
 
-REPO = Path(__file__).resolve().parents[3]
+
+def read(folder: Path):
+    return make_study(find_runs(folder))
 
 
 def power_log(
@@ -47,7 +42,7 @@ def one_gpu(tmp_path):
 
 
 def test_gpu_hours_money_and_energy(one_gpu):
-    (row,) = make_cost(read_study(one_gpu), price=2.5, currency="EUR").rows
+    (row,) = make_cost(read(one_gpu), price=2.5, currency="EUR").rows
     assert row["gpu_hours"].text == "0.100"  # 360 s
     assert row["money"].text == "0.25"
     assert row["samples_per_gpu_hour"].text == "3000000"  # 300,000 in a tenth of an hour
@@ -57,8 +52,8 @@ def test_gpu_hours_money_and_energy(one_gpu):
 
 
 def test_without_a_price_there_is_no_money(one_gpu):
-    assert "money" not in make_cost(read_study(one_gpu)).headers
-    assert make_cost(read_study(one_gpu), 0.0).rows[0]["money"].text == "0.00"
+    assert "money" not in make_cost(read(one_gpu)).headers
+    assert make_cost(read(one_gpu), 0.0).rows[0]["money"].text == "0.00"
 
 
 def test_energy_is_that_of_all_gpus_of_all_nodes(tmp_path):
@@ -68,7 +63,7 @@ def test_energy_is_that_of_all_gpus_of_all_nodes(tmp_path):
         power_log(folder, "12", rows, node)
     (run,) = find_runs(tmp_path)
     assert measure_energy_j(run) == pytest.approx(4 * 36000)
-    assert make_cost(read_study(tmp_path)).rows[0]["gpu_hours"].text == "0.400"
+    assert make_cost(read(tmp_path)).rows[0]["gpu_hours"].text == "0.400"
 
 
 @pytest.mark.parametrize(
@@ -86,14 +81,14 @@ def test_energy_that_is_not_known_says_why(one_gpu, rows, words):
     (run,) = find_runs(one_gpu)
     with pytest.raises(UserError, match=words):
         measure_energy_j(run)
-    (row,) = make_cost(read_study(one_gpu)).rows
+    (row,) = make_cost(read(one_gpu)).rows
     assert row["energy_j_per_sample"].text == "—" and words in row["energy_j_per_sample"].note
 
 
 def test_costs_of_repeats_are_means(tmp_path):
     for run_id, wall_s in (("11", "360.0"), ("12", "720.0")):
         write_timed_run(tmp_path, 1, 1, run_id, wall_s)
-    (row,) = make_cost(read_study(tmp_path)).rows
+    (row,) = make_cost(read(tmp_path)).rows
     assert row["gpu_hours"].text == "0.150" and row["config"].note == "mean of 2 runs"
 
 
@@ -101,15 +96,15 @@ def test_energy_of_the_latest_runs_alone(tmp_path):
     for run_id, watts in (("11", 900.0), ("12", 100.0)):
         folder = write_timed_run(tmp_path, 1, 1, run_id, "360.0")
         power_log(folder, run_id, [(s, 0, watts) for s in MINUTES])
-    every, latest = (make_cost(read_study(tmp_path), energy_runs=n) for n in (None, 1))
-    assert every.rows[0]["energy_kwh"].value * 3_600_000 == 180_000
-    assert latest.rows[0]["energy_kwh"].value * 3_600_000 == 36_000
+    every, latest = (make_cost(read(tmp_path), energy_runs=n) for n in (None, 1))
+    assert every.rows[0]["energy_kwh"].value * 3_600_000 == pytest.approx(180_000)
+    assert latest.rows[0]["energy_kwh"].value * 3_600_000 == pytest.approx(36_000)
     assert "Energy is of the latest 1 run of a scale." in latest.definitions
 
 
 def test_a_bare_log_has_no_samples_and_says_so(tmp_path):
     write_run(tmp_path, 1, 1, "11", record={}, exit_status=None)
-    (row,) = make_cost(read_study(tmp_path)).rows
+    (row,) = make_cost(read(tmp_path)).rows
     assert row["gpu_hours"].text == "0.0259"  # 93.1 s of the log
     assert row["samples_per_gpu_hour"].note == "how many were trained on is not recorded"
 
@@ -120,7 +115,7 @@ def test_a_bare_log_has_no_samples_and_says_so(tmp_path):
 def test_memory_of_every_gpu_of_every_node(tmp_path):
     write_run(tmp_path, 1, 1, "11", used_mib=[20000] * 10 + [26532] * 10)
     write_run(tmp_path, 2, 2, "12", used_mib=[24000] * 20)
-    rows = make_memory_grid(build_report(tmp_path)).rows
+    rows = make_memory_table(fill(tmp_path)).rows
     shown = [[row[name].text for name in ("config", "node", "gpu", "peak_mib")] for row in rows]
     assert shown == [
         ["1 GPU, 1 Node (baseline)", "0", "0", "26532"],
@@ -135,20 +130,18 @@ def test_memory_of_every_gpu_of_every_node(tmp_path):
 def test_memory_of_a_node_without_a_log_is_a_reason(tmp_path):
     folder = write_run(tmp_path, 2, 2, "12")
     (folder / "gpu_memory/12/gpu_memory_log_node1.csv").unlink()
-    row = make_memory_grid(build_report(tmp_path)).rows[-1]
+    row = make_memory_table(fill(tmp_path)).rows[-1]
     assert row["peak_mib"].text == "—" and "no GPU log of node 1 of job 12" in row["peak_mib"].note
 
 
 def test_the_command_prints_it(tmp_path):
     write_run(tmp_path, 1, 2, "11")
-    command = [sys.executable, REPO / "scripts/fill_tables.py", tmp_path]
-    done = subprocess.run([*command, "--memory"], capture_output=True, text=True)
+    done = call("fill_tables", tmp_path, "--memory")
     assert (done.returncode, done.stderr) == (0, "")
     assert [row[2] for row in parse_markdown(done.stdout)] == ["GPU", "0", "1"]
-    done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True)
-    assert [row["gpu"] for row in json.loads(done.stdout)["gpu_memory"]] == [0, 1]
-    page = subprocess.run([*command, "--format", "html"], capture_output=True, text=True).stdout
-    assert page.count("<table>") == 3 and "Multi-GPU Scaling (1 Node)" in page
+    done = call("fill_tables", tmp_path, "--format", "json")
+    memory = json.loads(done.stdout)["tables"][2]
+    assert [row["gpu"] for row in memory["rows"]] == [0, 1]
 
 
 # ---- A node that jobs share -------------------------------------------------------------------
@@ -170,27 +163,27 @@ def shared_node(tmp_path):
 
 
 def test_of_a_shared_node_only_the_jobs_gpus_count(shared_node):
-    folder, _, log = shared_node
+    folder, _, _ = shared_node
     (run,) = find_runs(folder)
-    row = next(r for t in build_report(folder).tables for r in t.rows if r.run)
+    row = rows(folder)["2 GPUs, 1 Node"]
     assert row.cells["gpu0_peak_mib"].text == "3000"  # GPU 2 is the job's lowest
-    rows = make_memory_grid(build_report(folder)).rows
-    assert [(r["gpu"].text, r["peak_mib"].text) for r in rows] == [("2", "3000"), ("3", "4000")]
+    memory = make_memory_table(fill(folder)).rows
+    assert [(r["gpu"].text, r["peak_mib"].text) for r in memory] == [("2", "3000"), ("3", "4000")]
     assert measure_energy_j(run) == pytest.approx(2 * 60 * 251.3)
-    assert set(read_samples(run).gpus["gpu"]) == {2, 3}
-    assert set(make_gpu_samples_frame([run])["gpu"]) == {2, 3}
-    (words,) = (words for path, words in read_samples(run).files if path == log)
-    assert words == "53 lines: 26 kept; ignored: 1 header, 26 a GPU that is not the job's"
-    lines = list(summarise_job(run.folder, "12", run.log_path, 0, 60))
+    assert set(make_samples(run)["gpu"].dropna()) == {2, 3}
+    words = "53 lines: 26 kept; ignored: 1 header, 26 a GPU that is not the job's"
+    assert run.gpu_logs[0].counts.describe() == words
+
+
+def test_the_line_of_a_shared_nodes_memory_is_that_of_the_jobs_lowest_gpu(shared_node):
+    (run,) = find_runs(shared_node[0])
+    printed = [f"[gpu_memory_log - GPU {gpu}] Peak = {gpu} MiB" for gpu in (2, 3)]
     with run.log_path.open("a") as file:
-        print(*lines, sep="\n", file=file)
-    source = describe_source("gpu0_peak_mib", row, None)
-    line = int(source.removeprefix(f"{run.log_path}, line "))
-    assert run.log_path.read_text().splitlines()[line - 1].startswith("[gpu_memory_log - GPU 2]")
-    assert [line[:24] for line in lines[:2]] == [
-        "[gpu_memory_log - GPU 2]",
-        "[gpu_memory_log - GPU 3]",
-    ]
+        print(*printed, sep="\n", file=file)
+    table, *_ = fill(shared_node[0])
+    shown = next(shown for shown in table.shown if shown.run)
+    line = int(describe_source("gpu0_peak_mib", shown, None).removeprefix(f"{run.log_path}, line "))
+    assert run.log_path.read_text().splitlines()[line - 1] == printed[0]
 
 
 @pytest.mark.parametrize("uuids", [None, [], [None, None], ["GPU-8", "GPU-9"], "GPU-2", 7, [[]]])
@@ -198,7 +191,7 @@ def test_of_a_shared_node_nothing_is_guessed(shared_node, uuids):
     folder, path, _ = shared_node
     path.write_text(json.dumps(json.loads(path.read_text()) | {"gpu_uuids": uuids}))
     (run,) = find_runs(folder)
-    row = next(r for t in build_report(folder).tables for r in t.rows if r.run)
-    assert "which are its own is not known" in row.cells["gpu0_peak_mib"].note
+    note = rows(folder)["2 GPUs, 1 Node"].cells["gpu0_peak_mib"].note
+    assert "which are its own is unknown" in note
     with pytest.raises(UserError, match="show 4 of 2 GPUs"):
         measure_energy_j(run)

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.files import write_whole
-from filled_tables import cell, notes, parse_markdown, rows, write_seven_scales
+from filled_tables import call, cell, fill, notes, parse_markdown, rows, write_seven_scales
 from run_folders import out_text, put, scale_folder, write_run
-from scaling.tables.readme import build_report
-from scaling.tables.table_text import escape_csv, escape_markdown, to_csv, to_json, to_markdown
+from scaling.tables.table import escape_csv, escape_markdown, to_csv, to_json, to_markdown
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -43,14 +42,14 @@ def experiments(tmp_path: Path) -> Path:
 
 
 def test_both_tables_hold_exactly_the_rows_and_columns_of_the_readme(experiments):
-    table = parse_markdown(to_markdown(build_report(experiments)))
+    table = parse_markdown(to_markdown(fill(experiments)))
     assert table[0] == MULTI_GPU_HEADER
     assert table[5] == MULTI_NODE_HEADER
     assert [row[0] for row in table[1:5] + table[6:]] == CONFIGS
 
 
 def test_the_values(experiments):
-    table = parse_markdown(to_markdown(build_report(experiments)))
+    table = parse_markdown(to_markdown(fill(experiments)))
     loss = ["5.149", "2.16%"]
     baseline = [*loss, "704.9", "26532", "24266.00", "22000", "1.0×", "1.0×", "100.0", "4019.0"]
     assert table[1][1:] == table[6][1:] == baseline
@@ -63,14 +62,14 @@ def test_the_values(experiments):
 
 
 def test_nothing_missing_no_note(experiments):
-    text = to_markdown(build_report(experiments))
+    text = to_markdown(fill(experiments))
     assert "—" not in text
     assert "Notes" not in text
     assert "Not in these tables" not in text
 
 
 def test_the_definition_and_the_source_of_each_row_stand_below(experiments):
-    text = to_markdown(build_report(experiments))
+    text = to_markdown(fill(experiments))
     definition = (
         "samples of all ranks / seconds of the slowest rank, "
         "training part of the epoch only, last epoch"
@@ -91,21 +90,21 @@ def test_only_job_files_print_tables_of_reasons(tmp_path):
     table = rows(tmp_path)
     assert list(table) == CONFIGS
     for row in table.values():
-        assert {text.text for text in row.cells.values()} == {"—"}
-        assert all(cell.note.startswith("no run yet: cd ") for cell in row.cells.values())
+        cells = [cell for name, cell in row.cells.items() if name != "config"]
+        assert {cell.text for cell in cells} == {"—"}
+        assert all(cell.note.startswith("no run yet: cd ") for cell in cells)
     assert notes(table["8 GPUs, 1 Node"]) == {
         f"no run yet: cd {tmp_path}/multi_gpu/8_gpus && sbatch multi_gpu.slurm"
     }
-    assert "Train Loss (Epoch 3)" in to_markdown(build_report(tmp_path))
+    assert "Train Loss (Epoch 3)" in to_markdown(fill(tmp_path))
 
 
 def test_the_number_of_epochs_is_that_of_the_runs(tmp_path):
     write_run(tmp_path, 1, 1, "11", out=out_text(5, 5), epochs=5)
     write_run(tmp_path, 1, 2, "12", out=out_text(3, 3), epochs=3)
-    report = build_report(tmp_path)
-    assert "| Train Loss (Epoch 5) |" in to_markdown(report)
+    assert "| Train Loss (Epoch 5) |" in to_markdown(fill(tmp_path))
     two = rows(tmp_path)["2 GPUs, 1 Node"]
-    assert two.notes == ("this run has 3 epochs: its values are of epoch 3",)
+    assert two.note == "this run has 3 epochs: its values are of epoch 3"
     assert cell(two, "throughput_scaling") == (
         "—",
         "not compared with job 11: epochs 3, baseline 5",
@@ -130,7 +129,7 @@ def test_the_latest_complete_run_counts_and_a_later_one_is_named(tmp_path):
     write_run(tmp_path, 1, 2, "14", complete=False, exit_status=None, out=out_text(1))
     row = rows(tmp_path)["2 GPUs, 1 Node"]
     assert (row.run.id, cell(row, "throughput_per_s")) == ("13", ("2.0", None))
-    text = to_markdown(build_report(tmp_path))
+    text = to_markdown(fill(tmp_path))
     assert "ddp_2g1n_13.out; later and not shown: job 14: running, epoch 1 of 3 done\n" in text
 
 
@@ -146,7 +145,7 @@ def test_a_scale_without_a_complete_run_keeps_its_row_with_the_reason(tmp_path):
     assert notes(table["4 GPUs, 1 Node"]) == {
         "job 13: failed: [rank 1 on node2] error: cannot decode n01443537_0.JPEG"
     }
-    text = to_markdown(build_report(tmp_path))
+    text = to_markdown(fill(tmp_path))
     assert "] job 13: failed: [rank 1 on node2] error: cannot decode n01443537_0.JPEG\n" in text
 
 
@@ -184,7 +183,7 @@ def test_a_named_job_that_no_row_can_show_is_refused(tmp_path, jobs, message):
     write_run(tmp_path, 1, 3, "12")
     write_run(tmp_path, 1, 1, "15")
     with pytest.raises(UserError, match=message):
-        build_report(tmp_path, jobs)
+        fill(tmp_path, jobs=jobs)
 
 
 def test_other_workloads_and_scales_have_no_row(tmp_path):
@@ -194,11 +193,12 @@ def test_other_workloads_and_scales_have_no_row(tmp_path):
     scale_folder(tmp_path / "translation", 1, 4)
     tokens = out_text().replace("img/s", "tokens/s")
     write_run(tmp_path / "old", 1, 8, "14", out=tokens, record={}, exit_status=None)
-    report = build_report(tmp_path)
-    assert report.left_out == ["job 12 (1 nodes × 3 GPUs has no row): complete"]
+    left_out = "not in these tables: job 12 (1 nodes × 3 GPUs has no row): complete"
+    assert [table.remarks for table in fill(tmp_path)] == [(), [left_out]]
     table = rows(tmp_path)
     for config, folder in [("2 GPUs, 1 Node", "2_gpus"), ("4 GPUs, 1 Node", "4_gpus")]:
-        expected = f"no run yet: cd {tmp_path}/multi_gpu/{folder} && sbatch multi_gpu.slurm"
+        script = f"multi_gpu/{folder}/multi_gpu.slurm"
+        expected = f"no run yet, and no job file {script}: write it with python render.py"
         assert notes(table[config]) == {expected}
     assert table["8 GPUs, 1 Node"].run is None
 
@@ -209,15 +209,15 @@ def test_a_run_whose_record_cannot_be_read_gives_way_to_an_earlier_one(tmp_path)
     path = put(folder / "results/13/run.json", "{")
     row = rows(tmp_path)["2 GPUs, 1 Node"]
     assert row.run.id == "12"
-    assert row.later.startswith(f"job 13: complete; {path} cannot be read: ")
+    assert f"; later and not shown: job 13: complete; {path} cannot be read: " in row.source
 
 
 def test_a_rank_record_that_cannot_be_read_is_a_note_on_the_row(tmp_path):
     folder = write_run(tmp_path, 1, 2, "12")
     path = put(folder / "results/12/rank1_results_epoch2.json", "")
     row = rows(tmp_path)["2 GPUs, 1 Node"]
-    assert row.notes == (f"{path} cannot be read: it is empty",)
-    assert "| 2 GPUs, 1 Node [" in to_markdown(build_report(tmp_path))
+    assert row.note == f"{path} cannot be read: it is empty"
+    assert "| 2 GPUs, 1 Node [" in to_markdown(fill(tmp_path))
 
 
 # ---- Formats -------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def test_text_from_a_log_is_not_obeyed_by_markdown(hostile):
-    text = to_markdown(build_report(hostile))
+    text = to_markdown(fill(hostile))
     (note,) = {line for line in text.splitlines() if "error:" in line and "- [1]" in line}
     assert note == (
         "- [1] job 11: failed: error: &lt;script&gt;alert(1)&lt;/script&gt; \\`rm\\` a\\|b "
@@ -252,43 +252,39 @@ def test_escaped_text_stays_one_cell_of_one_line(text):
 
 
 def test_csv_is_one_tidy_table_with_numbers_and_reasons(experiments):
-    records = list(csv.DictReader(io.StringIO(to_csv(build_report(experiments)))))
+    records = list(csv.DictReader(io.StringIO(to_csv(fill(experiments)))))
     assert [record["table"] for record in records] == ["multi_gpu"] * 4 + ["multi_node"] * 4
     assert [record["config"] for record in records] == CONFIGS
     assert records[1]["throughput_per_s"] == "1388.6"
     assert float(records[1]["throughput_scaling"]) == pytest.approx(1388.6 / 704.9)
-    assert (records[1]["job_id"], records[1]["reason"]) == ("12", "")
+    assert (records[1]["job_id"], records[1]["notes"]) == ("12", "")
+    assert records[1]["log"].endswith("ddp_2g1n_12.out")
 
 
 def test_csv_gives_a_gap_its_reason_and_no_formula(hostile):
-    records = list(csv.DictReader(io.StringIO(to_csv(build_report(hostile)))))
+    records = list(csv.DictReader(io.StringIO(to_csv(fill(hostile)))))
     assert records[0]["throughput_per_s"] == ""
-    assert records[0]["reason"].startswith("job 11: failed: error: <script>")
+    assert "cpu_peak_mib: job 11: failed: error: <script>" in records[0]["notes"]
     assert escape_csv('=HYPERLINK("x")') == '\'=HYPERLINK("x")'
 
 
 def test_json_carries_numbers_as_numbers(experiments):
-    document = json.loads(to_json(build_report(experiments)))
-    assert document["epochs"] == 3
-    row = document["rows"][1]
+    table = json.loads(to_json(fill(experiments)))["tables"][0]
+    assert (table["table"], table["epochs"]) == ("multi_gpu", 3)
+    row = table["rows"][1]
     assert (row["throughput_per_s"], row["gpu0_peak_mib"], row["gpus_per_node"]) == (
         1388.6,
         24508,
         2,
     )
     assert row["efficiency_pct"] == pytest.approx(1388.6 / 704.9 / 2 * 100)
-    assert (row["reason"], row["reasons"], row["epoch"]) == (None, {}, 3)
+    assert (row["notes"], row["epoch"], row["job_id"]) == ({}, 3, "12")
 
 
 # ---- The command ---------------------------------------------------------------------------
 
 
-def fill_tables(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPO / "scripts/fill_tables.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, encoding="utf-8")
-
-
-def assert_one_line_error(done: subprocess.CompletedProcess, words: str) -> None:
+def assert_one_line_error(done, words: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
@@ -296,31 +292,66 @@ def assert_one_line_error(done: subprocess.CompletedProcess, words: str) -> None
 
 
 def test_command_reads_experiments_here_by_default(experiments):
-    done = fill_tables(cwd=experiments.parent)
+    command = [sys.executable, REPO / "scripts/fill_tables.py"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=experiments.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(parse_markdown(done.stdout)) == 10
 
 
 def test_command_writes_a_file_whole(experiments, tmp_path):
     target = put(tmp_path / "out/tables.csv", "old")
-    done = fill_tables(experiments, "--format", "csv", "-o", target)
+    done = call("fill_tables", experiments, "--format", "csv", "-o", target)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert target.read_text().startswith("table,config,")
     assert [path.name for path in target.parent.iterdir()] == ["tables.csv"]
 
 
 def test_command_names_a_fix_and_leaves_the_file_alone(tmp_path):
-    (tmp_path / "experiments").mkdir()
+    folder = tmp_path / "experiments"
+    folder.mkdir()
     target = put(tmp_path / "tables.md", "old")
-    assert_one_line_error(fill_tables("-o", target, cwd=tmp_path), "python render.py")
-    assert_one_line_error(fill_tables("nowhere", "-o", target, cwd=tmp_path), "no such folder")
+    assert_one_line_error(call("fill_tables", folder, "-o", target), "python render.py")
+    assert_one_line_error(call("fill_tables", tmp_path / "no", "-o", target), "no such folder")
     assert target.read_text() == "old"
 
 
 def test_command_refuses_a_path_that_cannot_be_written(experiments, tmp_path):
-    assert_one_line_error(fill_tables(experiments, "-o", tmp_path), "it is a folder")
+    done = call("fill_tables", experiments, "-o", tmp_path)
+    assert_one_line_error(done, "it is a folder")
     gone = tmp_path / "no/such/folder/tables.md"
-    assert_one_line_error(fill_tables(experiments, "-o", gone), "No such file or directory")
+    assert_one_line_error(call("fill_tables", experiments, "-o", gone), "No such file or directory")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--summary"], ["--fixed-work"], ["--cost", "--price", "2"], ["--from-csv", "t.csv"]],
+)
+def test_options_of_tables_that_moved_name_the_command(options):
+    done = call("fill_tables", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"python scripts/scaling_tables.py {options[0]}" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_unlike_runs_are_divided_only_when_asked(tmp_path):
+    write_run(tmp_path, 1, 1, "11", throughput=704.9)
+    write_run(tmp_path, 1, 2, "12", throughput=1388.6, precision="bf16")
+    assert "1.97×" not in call("fill_tables", tmp_path).stdout
+    allowed = call("fill_tables", tmp_path, "--allow-unlike").stdout
+    assert "1.97× [" in allowed
+    assert "unlike, and compared (--allow-unlike) with job 11: precision bf16" in allowed
+
+
+def test_every_format_holds_both_tables(experiments):
+    text = {
+        name: call("fill_tables", experiments, "--format", name).stdout
+        for name in ("md", "markdown", "csv", "json", "html", "text")
+    }
+    assert all("12.77" in text[name] for name in ("md", "html", "text"))
+    assert text["md"] == text["markdown"]
+    names = [table["table"] for table in json.loads(text["json"])["tables"]]
+    assert names == ["multi_gpu", "multi_node", "gpu_memory"]
+    assert text["html"].count("<table>") == 3
 
 
 def test_a_write_that_fails_midway_leaves_the_old_file_and_no_other(tmp_path):

@@ -1,8 +1,6 @@
-"""fill_tables.py --from-csv: the fixed-work table of a paper's numbers, or of typed ones."""
+"""scaling_tables.py --from-csv: the fixed-work table of a paper's numbers, or of typed ones."""
 
-import subprocess
-import sys
-from fractions import Fraction
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,24 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from filled_tables import parse_markdown, write_seven_scales
+from filled_tables import call, parse_markdown, write_seven_scales
 from run_folders import put
-from scaling.tables.csv_columns import find_columns
-from scaling.tables.csv_grid import make_csv_grid
-from scaling.tables.csv_numbers import parse_number, parse_seconds
-from scaling.tables.csv_table import read_csv_table
+from scaling.tables import make_csv_table, read_csv_table
+from scaling.tables.from_csv import find_columns
+from scaling.tables.numbers import parse_number, parse_seconds
 
-REPO = Path(__file__).resolve().parents[3]
 PLAIN = "gpus,tokens/s\n1,29600.05\n2,57289.31\n4,100791.44\n"
 
 
-def fill(*options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPO / "scripts/fill_tables.py", *options]
-    return subprocess.run([str(each) for each in command], capture_output=True, text=True)
+def from_csv(*options: object):
+    return call("scaling_tables", "--from-csv", *options)
 
 
 def read(tmp_path: Path, text: str, **options: object):
-    return make_csv_grid(read_csv_table(put(tmp_path / "t.csv", text), **options))
+    return make_csv_table(read_csv_table(put(tmp_path / "t.csv", text), **options))
 
 
 def column(table, name: str) -> list[str]:
@@ -40,13 +35,14 @@ def column(table, name: str) -> list[str]:
         ("29600.05", "29600.05"), ("29,600.05", "29600.05"), ("1,234,567", "1234567"),
         ("1.94x", "1.94"), ("1.94 ×", "1.94"), ("97 %", "97"), ("97%", "97"), ("29.6k", "29600"),
         ("1.2 M", "1200000"), ("29600 tokens/s", "29600"), ("100 ± 3", "100"), ("1e3", "1000"),
+        ("4 GPUs", "4"), ("2 GCDs", "2"), ("1 GPU", "1"), ("2 G", "2000000000"),
         ("29 600", "29600"), ("29'600.5", "29600.5"), ("**3.41**", "3.41"), ("-1", "-1"),
         ("1/2", None), ("2x4", None), ("", None), ("OOM", None), ("1.2.3", None),
         ("12,34", None), ("nan", None), ("1-2", None),
     ],
 )  # fmt: skip
 def test_numbers_as_people_type_them(text, value):
-    assert parse_number(text) == (None if value is None else Fraction(value))
+    assert parse_number(text) == (None if value is None else Decimal(value))
 
 
 @pytest.mark.parametrize(
@@ -54,18 +50,18 @@ def test_numbers_as_people_type_them(text, value):
     [("29600,05", "29600.05"), ("29.600,05", "29600.05"), ("29.600", "29600"), ("1,5", "1.5")],
 )
 def test_decimal_commas(text, value):
-    assert parse_number(text, decimal_comma=True) == Fraction(value)
+    assert parse_number(text, decimal_comma=True) == Decimal(value)
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("00:16:57", 1017), ("1-00:00:10", 86410), ("1:30", 90), ("0:00:01.5", Fraction(3, 2)),
+    [("00:16:57", 1017), ("1-00:00:10", 86410), ("1:30", 90), ("0:00:01.5", Decimal("1.5")),
      ("17", 17), ("16.5 min", 990), ("2 h", 7200), ("5 apples", None),
-     ("8m42s", 522), ("1h 2m 3.5s", Fraction(7447, 2)), ("16 min 57 sec", 1017), ("2m", 120),
+     ("8m42s", 522), ("1h 2m 3.5s", Decimal("3723.5")), ("16 min 57 sec", 1017), ("2m", 120),
      ("1-02:03", None), ("a:b", None)],
 )  # fmt: skip
 def test_times_as_people_type_them(text, seconds):
-    assert parse_seconds(text, Fraction(1)) == seconds
+    assert parse_seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -204,18 +200,18 @@ def test_a_missing_measure_is_a_reason(tmp_path):
     ],
 )
 def test_bad_files_are_one_line(tmp_path, text, words):
-    done = fill("--from-csv", put(tmp_path / "t.csv", text))
+    done = from_csv(put(tmp_path / "t.csv", text))
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1 and words in done.stderr
 
 
 def test_the_command_takes_names(tmp_path):
     path = put(tmp_path / "t.csv", "a,b,c\n1,29600.05,1017.61\n4,100791.44,296.10\n")
-    done = fill("--from-csv", path, "--gpus", "a", "--throughput", "b")
+    done = from_csv(path, "--gpus", "a", "--throughput", "b")
     assert parse_markdown(done.stdout)[2][2] == "3.41"
-    done = fill("--from-csv", path, "--gpus", "a", "--time", "c")
+    done = from_csv(path, "--gpus", "a", "--time", "c")
     assert parse_markdown(done.stdout)[2][2] == "3.44"
-    assert fill("--from-csv", path, "--gpus", "z", "--time", "c").stderr.startswith(
+    assert from_csv(path, "--gpus", "z", "--time", "c").stderr.startswith(
         f"error: {path}: no column 'z' for --gpus; its columns are a, b, c"
     )
 
@@ -225,7 +221,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     path.write_text("gpus,img/s\n" + text, encoding="utf-8", errors="replace")
     try:
-        make_csv_grid(read_csv_table(path))
+        make_csv_table(read_csv_table(path))
     except UserError as error:
         assert str(path) in str(error)
 
@@ -233,17 +229,17 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
 @given(st.text(max_size=30))
 def test_any_cell_is_a_number_or_none(text):
     for comma in (False, True):
-        assert isinstance(parse_number(text, comma), Fraction | None)
-        assert isinstance(parse_seconds(text, Fraction(1), comma), Fraction | None | int)
+        assert isinstance(parse_number(text, comma), Decimal | None)
+        assert isinstance(parse_seconds(text, 1, comma), Decimal | None)
 
 
 def test_our_own_csv_is_read_back(tmp_path):
     path = tmp_path / "own.csv"
     runs = write_seven_scales(tmp_path / "runs")
-    assert fill(runs, "--format", "csv", "-o", path).returncode == 0
+    assert call("fill_tables", runs, "--format", "csv", "-o", path).returncode == 0
     # The baseline stands in both of its tables.
-    assert "Choose one with --where table=multi_gpu" in fill("--from-csv", path).stderr
-    done = fill("--from-csv", path, "--where", "table=multi_gpu")
+    assert "Choose one with --where table=multi_gpu" in from_csv(path).stderr
+    done = from_csv(path, "--where", "table=multi_gpu")
     assert [row[1:3] for row in parse_markdown(done.stdout)[1:]] == [
         ["704.90", "1.00"], ["1388.60", "1.97"], ["2750.00", "3.90"], ["5399.50", "7.66"],
     ]  # fmt: skip

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from filled_tables import parse_markdown
+from filled_tables import call, parse_markdown
 from metrics_files import metrics, put_json, write_gpt2_files
 from run_folders import put
-from scaling.runs.measured import measure_metrics_file
+from scaling.runs import make_metrics_study
 
 REPO = Path(__file__).resolve().parents[3]
 
 
-def generate(*options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPO / "scripts/generate_scaling_table.py", *options]
-    return subprocess.run([str(each) for each in command], capture_output=True, text=True)
+def generate(*options: object):
+    return call("generate_scaling_table", *options)
 
 
-def cells(done: subprocess.CompletedProcess) -> list[list[str]]:
+def cells(done) -> list[list[str]]:
     assert (done.returncode, done.stderr) == (0, "")
     return [[cell.split(" [")[0] for cell in row] for row in parse_markdown(done.stdout)]
 
@@ -136,7 +135,8 @@ def test_step_time_of_passes_that_accumulate(tmp_path):
     for epoch in record["epochs"]:
         steps = {"steps": 400, "micro_steps": 400, "optimizer_steps": 100}
         epoch.update(step_time_mean_sec=0.05, **steps)
-    assert measure_metrics_file(put_json(tmp_path / "1.json", record)).step_s == pytest.approx(0.2)
+    study = make_metrics_study([(1, put_json(tmp_path / "1.json", record))])
+    assert study.runs["step_s"][0] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,13 @@ def test_a_file_that_is_none_is_one_line(tmp_path, text, words):
     done = generate("--gpu1", put(tmp_path / "1.json", text))
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1 and "1.json" in done.stderr and words in done.stderr
+
+
+def test_it_is_another_name_of_scaling_tables(files):
+    command = [sys.executable, REPO / "scripts/generate_scaling_table.py", *named(files)]
+    done = subprocess.run(list(map(str, command)), capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == call("scaling_tables", *named(files)).stdout
 
 
 def test_no_file_at_all_is_refused():

@@ -3,29 +3,22 @@
 import json
 import subprocess
 import sys
-from fractions import Fraction
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from filled_tables import cell, notes, parse_markdown, rows
+from filled_tables import call, cell, fill, notes, parse_markdown, rows
 from run_folders import out_text, write_run
-from scaling.read.numbers import LoggedNumber
-from scaling.runs.comparing import check_expected
-from scaling.tables.cells import Cell
-from scaling.tables.readme import Site, build_report
-from scaling.tables.table_text import to_csv, to_json, to_markdown
+from scaling.tables import Cell, Site
+from scaling.tables.readme import check_expected
+from scaling.tables.table import to_csv, to_json, to_markdown
 from submit_command import REPO, render_short
 
 EIGHT = "8 GPUs, 1 Node"
 REASON = "the cluster cannot run it: 4 GPUs a node"
 SITE = Site(cannot_run={"multi_gpu/8_gpus": REASON})
-
-
-def fill(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "scripts/fill_tables.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
 
 
 # ---- Scales that the cluster cannot run ------------------------------------------------------
@@ -34,16 +27,16 @@ def fill(*arguments: object) -> subprocess.CompletedProcess:
 def test_a_scale_that_the_cluster_cannot_run_keeps_a_labelled_row(tmp_path):
     write_run(tmp_path, 1, 1, "11")
     row = rows(tmp_path, site=SITE)[EIGHT]
-    assert (row.run, row.notes, notes(row)) == (None, (REASON,), {REASON})
-    text = to_markdown(build_report(tmp_path, site=SITE))
+    assert (row.run, row.note, notes(row)) == (None, REASON, {REASON})
+    text = to_markdown(fill(tmp_path, site=SITE))
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {EIGHT} "))
     mark = line.split("|")[1].strip().removeprefix(EIGHT).strip()
     assert f"- {mark} {REASON}\n" in text
     assert f"- {EIGHT}: no run: this cluster cannot run it\n" in text
     assert "8_gpus && sbatch" not in text
-    record = json.loads(to_json(build_report(tmp_path, site=SITE)))["rows"][3]
-    assert (record["reason"], record["reasons"]["config"]) == (REASON, REASON)
-    assert REASON in to_csv(build_report(tmp_path, site=SITE))
+    record = json.loads(to_json(fill(tmp_path, site=SITE)))["tables"][0]["rows"][3]
+    assert (record["notes"]["train_loss"], record["notes"]["config"]) == (REASON, REASON)
+    assert REASON in to_csv(fill(tmp_path, site=SITE))
 
 
 def test_a_run_weighs_more_than_what_the_profile_says(tmp_path):
@@ -67,7 +60,7 @@ def test_command_takes_the_reason_from_the_profile_of_the_scripts(tmp_path):
     command = [sys.executable, "render.py", "--cluster", "raven", "--to", tmp_path]
     command += ["--only", "ddp_[124]g1n"]  # what fits a node of four GPUs
     subprocess.run(command, cwd=REPO, check=True, capture_output=True)
-    done = fill(tmp_path)
+    done = call("fill_tables", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     words = "] the cluster cannot run it: gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster"
     assert words in done.stdout
@@ -79,7 +72,7 @@ def test_command_goes_on_without_a_profile_that_can_be_read(tmp_path):
     jobs = render_short(tmp_path / "jobs")
     script = jobs / "baseline/baseline.slurm"
     script.write_text(script.read_text().replace("tests/profiles/short.toml", "gone"))
-    done = fill(jobs)
+    done = call("fill_tables", jobs)
     assert done.returncode == 0
     assert done.stderr.startswith('warning: no cluster "gone" in templates/clusters; ')
     assert done.stderr.endswith("; rows are not set against a profile\n")
@@ -100,7 +93,7 @@ def test_command_goes_on_without_a_profile_that_can_be_read(tmp_path):
     ],
 )
 def test_a_throughput_outside_of_what_is_expected_names_both_numbers(measured, words):
-    value = LoggedNumber(measured)
+    value = Decimal(measured)
     expected = {"throughput": 1000.0, "tolerance_pct": 20, "source": "site benchmark, 2026-03"}
     note = check_expected(Cell(value, measured), expected, "img/s").note
     if words is None:
@@ -112,7 +105,7 @@ def test_a_throughput_outside_of_what_is_expected_names_both_numbers(measured, w
 
 def test_expected_numbers_are_shown_as_the_profile_has_them():
     expected = {"throughput": 1000000.25, "tolerance_pct": 2.5}
-    note = check_expected(Cell(LoggedNumber("1.0"), "1.0"), expected, "tokens/s").note
+    note = check_expected(Cell(Decimal("1.0"), "1.0"), expected, "tokens/s").note
     assert "below the 1000000.25 tokens/s that the cluster's profile expects (± 2.5 %)" in note
 
 
@@ -125,7 +118,7 @@ def test_the_note_stands_beside_the_run_and_the_ratio_stays(tmp_path):
         "1000.0",
         "1000.0 img/s is 28.6 % below the 1400 img/s that the cluster's profile expects (± 10 %)",
     )
-    assert row.cells["throughput_per_s"].value == Fraction(1000)
+    assert row.cells["throughput_per_s"].value == Decimal(1000)
     assert cell(row, "throughput_scaling") == ("1.42×", None)
 
 
@@ -155,7 +148,7 @@ def gpt2(tmp_path: Path) -> Path:
 
 
 def test_tables_of_a_language_model_are_in_its_own_words(gpt2):
-    done = fill(gpt2, "--workload", "gpt2")
+    done = call("fill_tables", gpt2, "--workload", "gpt2")
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.split("## ")[1:]
     table = parse_markdown(first)
@@ -173,10 +166,10 @@ def test_tables_of_a_language_model_are_in_its_own_words(gpt2):
 
 
 def test_the_workload_stands_in_json_and_csv(gpt2):
-    report = build_report(gpt2, workload="gpt2")
-    document = json.loads(to_json(report))
-    assert (document["workload"], document["throughput_unit"]) == ("gpt2", "tokens/s")
-    assert document["rows"][0]["train_perplexity"] == 31.5
+    report = fill(gpt2, workload="gpt2")
+    table = json.loads(to_json(report))["tables"][0]
+    assert (table["workload"], table["throughput_unit"]) == ("gpt2", "tokens/s")
+    assert table["rows"][0]["train_perplexity"] == 31.5
     assert to_csv(report).splitlines()[0].count("train_perplexity") == 1
 
 
@@ -187,21 +180,21 @@ def test_other_workloads_do_not_mix(gpt2):
     with pytest.raises(
         UserError, match="no run of workload spiral; there are those of: gpt2, tinyimagenet"
     ):
-        build_report(gpt2, workload="spiral")
+        fill(gpt2, workload="spiral")
 
 
 def test_bleu_stands_where_accuracy_has_no_meaning(tmp_path):
     out = out_of("tokens/s", "BLEU (val): 12.5")
     write_run(tmp_path / "translation", 1, 1, "31", out=out, workload="translation")
-    report = build_report(tmp_path, workload="translation")
+    report = fill(tmp_path, workload="translation")
     assert "| Val BLEU (Epoch 3) |" in to_markdown(report)
-    assert cell(report.tables[0].rows[0], "val_bleu") == ("12.5", None)
-    assert [table.name for table in report.tables] == ["multi_gpu"]  # no job on several nodes
+    assert report[0].rows[0]["val_bleu"].text == "12.5"
+    assert [table.name for table in report] == ["multi_gpu"]  # no job on several nodes
 
 
 def test_a_score_or_unit_that_the_line_does_not_hold_is_named(tmp_path):
     write_run(tmp_path / "gpt2", 1, 1, "31", workload="gpt2")  # img/s, accuracies
-    row = build_report(tmp_path, workload="gpt2").tables[0].rows[0]
+    row = rows(tmp_path, workload="gpt2")["1 GPU, 1 Node (baseline)"]
     assert cell(row, "train_perplexity") == ("—", "the epoch line holds no perplexity")
     assert cell(row, "throughput_per_s") == ("—", "logged as 704.9 img/s, not in tokens/s")
 
@@ -209,5 +202,5 @@ def test_a_score_or_unit_that_the_line_does_not_hold_is_named(tmp_path):
 def test_a_workload_of_ones_own_is_judged_by_its_lines(tmp_path):
     out = out_of("samples/s", "Perplexity (train, val): 2.5, 3.5")
     write_run(tmp_path / "mine", 1, 1, "31", out=out, workload="mine")
-    text = to_markdown(build_report(tmp_path, workload="mine"))
+    text = to_markdown(fill(tmp_path, workload="mine"))
     assert "| Train Perplexity (Epoch 3) | Throughput (samples/s) |" in text

@@ -8,8 +8,7 @@ import pytest
 
 from common.errors import UserError
 from run_folders import put
-from scaling.tables.devices import compare_devices
-from scaling.tables.devices_text import format_comparison
+from scaling.tables import compare_devices, format_comparison
 
 # Seconds and tokens/s of the epochs; the first is left out.
 SINGLE = ([60.0, 43.0, 47.46], [2000.0, 2700.0, 2991.34])

@@ -1,7 +1,8 @@
 """Numbers as people type them into tables: 29,600.05 or 29600,05, 1.94x, 97 %, 00:16:57."""
 
 import re
-from fractions import Fraction
+from collections.abc import Iterable
+from decimal import Decimal
 
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
@@ -12,36 +13,33 @@ _PARTS = re.compile(
     r"(?:(\d{1,5}) ?h(?:ours?|rs?)?)? ?(?:(\d{1,5}) ?m(?:in(?:ute)?s?)?)?"
     r" ?(?:(\d{1,5}(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
 )
-_TYPED = re.compile(r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*([kKMG]?)(\s*[A-Za-z%×/][^0-9]*)?")
-_SIZES = {"k": 1000, "m": 1000**2, "g": 1000**3}
+# The G of GPU and GCD is no giga.
+_TYPED = re.compile(
+    r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)(\s*[A-Za-z%×/][^0-9]*)?"
+)
+_SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
+_SPREAD = re.compile(r"\s*(?:±|\+/-|\+-).*$")
 # Seconds in one of a unit that a header or a cell names.
 TIME_UNITS_S = {
-    "ms": Fraction(1, 1000), "msec": Fraction(1, 1000), "milliseconds": Fraction(1, 1000),
-    "s": Fraction(1), "sec": Fraction(1), "secs": Fraction(1), "second": Fraction(1),
-    "seconds": Fraction(1), "m": Fraction(60), "min": Fraction(60), "mins": Fraction(60),
-    "minutes": Fraction(60), "h": Fraction(3600), "hr": Fraction(3600), "hrs": Fraction(3600),
-    "hours": Fraction(3600), "d": Fraction(86400), "days": Fraction(86400),
+    "ms": Decimal("0.001"), "msec": Decimal("0.001"), "milliseconds": Decimal("0.001"),
+    "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "mins": 60,
+    "minutes": 60, "h": 3600, "hr": 3600, "hrs": 3600, "hours": 3600, "d": 86400, "days": 86400,
 }  # fmt: skip
-_SPREAD = re.compile(r"\s*(?:±|\+/-|\+-).*$")
 
 
-def has_decimal_comma(cells: list[str]) -> bool:
+def has_decimal_comma(cells: Iterable[str]) -> bool:
     """Whether a comma must be a decimal one somewhere: `29600,05`, `1,5`, but not `29,600`."""
-    return any(
-        _COMMA.fullmatch(text) and not _GROUPED.fullmatch(text)
-        for cell in cells
-        if (text := _strip(cell))
-    )
+    stripped = map(_strip, cells)
+    return any(_COMMA.fullmatch(cell) and not _GROUPED.fullmatch(cell) for cell in stripped)
 
 
-def parse_number(cell: str, decimal_comma: bool = False) -> Fraction | None:
+def parse_number(cell: str, decimal_comma: bool = False) -> Decimal | None:
     """Return the exact value of a typed number, None for anything else.
 
-    What is behind ± is left out, and so is a unit (`29.6k tokens/s` is 29600). A percent sign
-    does not divide: `97 %` is 97.
+    What is behind ± is left out, and so is a unit (`29.6k tokens/s` is 29600, `4 GPUs` is 4).
+    A percent sign does not divide: `97 %` is 97.
     """
-    text = _strip(cell)
-    match = _TYPED.fullmatch(text)
+    match = _TYPED.fullmatch(_strip(cell))
     if match is None:
         return None
     digits, size, rest = match[1].strip(), match[2], match[3] or ""
@@ -52,39 +50,43 @@ def parse_number(cell: str, decimal_comma: bool = False) -> Fraction | None:
             digits = digits.replace(".", "").replace(",", ".")
     elif _GROUPED.fullmatch(digits):
         digits = digits.replace(",", "")
-    if not _POINT.fullmatch(digits):
-        return None
-    return Fraction(digits) * _SIZES.get(size.lower(), 1)
+    return Decimal(digits) * _SIZES[size.lower()] if _POINT.fullmatch(digits) else None
 
 
-def parse_seconds(cell: str, unit_s: Fraction, decimal_comma: bool = False) -> Fraction | None:
+def parse_seconds(
+    cell: str, unit_s: Decimal | int = 1, decimal_comma: bool = False
+) -> Decimal | None:
     """Return a time in s: a number of the column's unit, h:mm:ss, d-hh:mm:ss or 1h 2m 3s."""
-    parts = _PARTS.fullmatch(cell.strip())
+    cell = cell.strip()
+    parts = _PARTS.fullmatch(cell)
     if parts and sum(part is not None for part in parts.groups()) > 1:
-        hours, minutes, seconds = (Fraction(part or 0) for part in parts.groups())
+        hours, minutes, seconds = (Decimal(part or 0) for part in parts.groups())
         return hours * 3600 + minutes * 60 + seconds
-    clock = _CLOCK.fullmatch(cell.strip())
+    clock = _CLOCK.fullmatch(cell)
     if clock is None:
-        unit = re.search(r"[\d.]\s*([A-Za-z]+)\.?$", cell.strip())
+        unit = re.search(r"[\d.]\s*([A-Za-z]+)\.?$", cell)
         if unit is not None:  # `16.9 min`: the cell's own unit counts
             if unit[1].lower() not in TIME_UNITS_S:
                 return None
-            unit_s, cell = TIME_UNITS_S[unit[1].lower()], cell.strip()[: -len(unit[1])].rstrip(". ")
+            unit_s, cell = TIME_UNITS_S[unit[1].lower()], cell[: unit.start(1)].rstrip(". ")
         number = parse_number(cell, decimal_comma)
         return None if number is None else number * unit_s
     days, first, second, third = clock.groups()
-    if third is None:
-        if days is not None:
-            return None  # 1-02:03 is no time that can be told
-        return Fraction(int(first) * 60 + int(second))
-    hours = int(first) + (int(days) * 24 if days else 0)
-    return hours * 3600 + int(second) * 60 + Fraction(third)
+    if third is None:  # 1-02:03 is no time that can be told
+        return None if days is not None else Decimal(int(first) * 60 + int(second))
+    hours = int(first) + 24 * int(days or 0)
+    return hours * 3600 + int(second) * 60 + Decimal(third)
 
 
 def count_places(cell: str) -> int:
     """Return the decimals that a number is printed with: 2 for `1.94x`."""
     match = re.search(r"\d[.,](\d+)\D*$", _strip(cell))
     return len(match[1]) if match else 0
+
+
+def is_rounding_of(number: Decimal, exact: Decimal, places: int) -> bool:
+    """Whether a number is `exact` with so many decimals, ties either way, or as a binary float."""
+    return abs(number - exact) <= Decimal(5).scaleb(-places - 1) + abs(exact) * Decimal("1e-12")
 
 
 def _strip(cell: str) -> str:

@@ -1,0 +1,159 @@
+#!/usr/bin/env python
+"""Print the tables that average over runs and epochs: summary, fixed work, cost.
+
+    python scripts/scaling_tables.py                     the summary: runs, speedups, bands
+    python scripts/scaling_tables.py --fixed-work        throughput, wall time, speedup by scale
+    python scripts/scaling_tables.py --cost --price 2    GPU-hours, energy, money
+    python scripts/scaling_tables.py --from-csv FILE     the fixed-work table of anybody's numbers
+    python scripts/scaling_tables.py --gpu1 a.json --gpu4 b.json      the same of metrics files
+
+All complete runs of a scale are averaged, warm-up left out, and each table says how. Metrics files
+are training_metrics.json of this project or of others (schema 1 or 2); what a file says of its
+world_size must agree with its option.
+"""
+
+import argparse
+from pathlib import Path
+
+from common.console import put_out, run_command
+from scaling.arguments import add_output_arguments, add_study_arguments, make_parser
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64)  # GPUs of the options --gpu1 to --gpu64
+# Option -> the tables that it belongs to: none is passed over in silence.
+BELONGS = {
+    "basis": ("fixed_work", "from_csv"),
+    "price": ("cost",),
+    "currency": ("cost",),
+    "cluster": ("summary",),
+    "allow_unlike": ("summary", "fixed_work", "cost"),
+    "gpus": ("from_csv",),
+    "throughput": ("from_csv",),
+    "time": ("from_csv",),
+    "where": ("from_csv",),
+}
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    return put_out(lambda: make_text(arguments), arguments.output)
+
+
+def make_text(arguments: argparse.Namespace) -> str:
+    """Return the tables in the format that was asked for; UserError says why it cannot."""
+    from scaling.tables import FORMATS, make_cost, make_csv_table, make_fixed_work, read_csv_table
+
+    write = FORMATS[arguments.format or "md"]
+    if arguments.from_csv:
+        given = {"gpus": arguments.gpus, "throughput": arguments.throughput, "time": arguments.time}
+        table = read_csv_table(arguments.from_csv, given, arguments.basis, arguments.where)
+        return write([make_csv_table(table)])
+    study = make_study_of(arguments)
+    if arguments.summary:
+        return write_summary(study, arguments)
+    tables = []
+    if arguments.fixed_work:
+        tables.append(make_fixed_work(study, arguments.basis or "throughput"))
+    if arguments.cost:
+        tables.append(make_cost(study, arguments.price, arguments.currency))
+    return write(tables)
+
+
+def make_study_of(arguments: argparse.Namespace):
+    """Return the Study of the named metrics files, else of the runs below the folder."""
+    from scaling.runs import find_runs, make_metrics_study, make_study
+
+    if arguments.files:
+        return make_metrics_study(arguments.files, arguments.allow_unlike)
+    runs = find_runs(arguments.folder)
+    return make_study(
+        runs, arguments.workload, arguments.allow_unlike, source=str(arguments.folder)
+    )
+
+
+def write_summary(study, arguments: argparse.Namespace) -> str:
+    from scaling.tables import FORMATS, format_summary, make_summary_tables, text_to_html
+
+    form = arguments.format or "text"
+    if form in ("csv", "json"):
+        return FORMATS[form](make_summary_tables(study))
+    text = format_summary(study, arguments.cluster)
+    if form == "html":
+        return text_to_html(text, "Benchmark results")
+    # Four backticks: a name in a log cannot end the block, since a line there is never only these.
+    return text if form == "text" else f"````\n{text}````\n"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add_study_arguments(parser)
+    which = parser.add_argument_group("which table")
+    text = "runs, speedups and bands as text (the default for a folder)"
+    which.add_argument("--summary", action="store_true", help=text)
+    text = "throughput, wall time, speedup and efficiency (the default for metrics files)"
+    which.add_argument("--fixed-work", action="store_true", help=text)
+    text = "GPU-hours, samples for them, energy; may stand beside --fixed-work"
+    which.add_argument("--cost", action="store_true", help=text)
+    text = "the fixed-work table of a CSV with a column of GPUs and one of throughput or time"
+    which.add_argument("--from-csv", metavar="FILE", type=Path, help=text)
+    for gpus in COUNTS:
+        text = "the metrics file of a run on so many GPUs; may be repeated"
+        text = text if gpus == 1 else argparse.SUPPRESS  # one line stands for all
+        which.add_argument(
+            f"--gpu{gpus}", metavar="FILE", type=Path, action="append", default=[], help=text
+        )
+    how = parser.add_argument_group("what they are made from")
+    text = "speedup from throughput or from wall time (default: throughput)"
+    how.add_argument("--basis", choices=("throughput", "walltime"), help=text)
+    how.add_argument("--price", metavar="X", type=parse_price, help="of one GPU-hour, for --cost")
+    how.add_argument("--currency", metavar="NAME", default="", help="what --price is counted in")
+    text = "the cluster's name in the summary (default: what the runs recorded)"
+    how.add_argument("--cluster", metavar="NAME", help=text)
+    for role in ("gpus", "throughput", "time"):
+        text = f"the CSV's column of {role} (default: guessed from the names)"
+        how.add_argument(f"--{role}", metavar="COL", help=text)
+    text = "use only the CSV's rows that have this value; may be repeated"
+    how.add_argument(
+        "--where", metavar="COL=VALUE", type=parse_pair, action="append", default=[], help=text
+    )
+    add_output_arguments(parser, None, told="text for the summary, else md")
+    arguments = parser.parse_args()
+    arguments.files = [(n, path) for n in COUNTS for path in getattr(arguments, f"gpu{n}")]
+    check_choice(parser, arguments)
+    return arguments
+
+
+def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Settle which tables are asked for; end in one line where options do not fit together."""
+    if arguments.from_csv and arguments.files:
+        parser.error("--from-csv and --gpu1 name different files: give one of them")
+    chosen = ["--summary"] * arguments.summary + ["--from-csv"] * bool(arguments.from_csv)
+    chosen += ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
+    if len(chosen) > 1:
+        parser.error(f"{' and '.join(chosen)} are different tables: ask for one")
+    if not chosen:
+        setattr(arguments, "fixed_work" if arguments.files else "summary", True)
+    for option, tables in BELONGS.items():
+        if getattr(arguments, option) and not any(getattr(arguments, table) for table in tables):
+            names = " or ".join(f"--{table.replace('_', '-')}" for table in tables)
+            parser.error(f"--{option.replace('_', '-')} is for {names}")
+
+
+def parse_price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no price: a number of 0 or more, as in 2.50")
+    return price
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COL=VALUE, as in model=resnet50")
+    return name.strip(), value.strip()
+
+
+if __name__ == "__main__":
+    run_command(main)
