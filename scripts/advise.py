@@ -17,38 +17,70 @@ import argparse
 from pathlib import Path
 
 from common.console import put_out, run_command
-from scaling.runs.workloads import DEFAULT_WORKLOAD
+from common.errors import UserError
+from scaling.arguments import add_output_arguments, add_study_arguments, make_parser
 
 
 def main() -> int:
     arguments = parse_arguments()
-    from scaling.advise.text import make_text  # numpy: not for --help
-
     return put_out(lambda: make_text(arguments), arguments.output)
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def make_text(arguments: argparse.Namespace) -> str:
+    from scaling.advise import list_advice  # pandas: not for --help
+    from scaling.tables.table import FORMATS
+
+    study = read_study(arguments)
+    if arguments.predict:
+        tables = [predict(arguments, study)]
+    else:
+        tables = list_advice(study, arguments.target, arguments.epochs, arguments.at)
+    return FORMATS[arguments.format](tables)
+
+
+def read_study(arguments: argparse.Namespace):
+    """Return the study of the runs or of the CSV; None where the prediction needs none."""
+    if arguments.from_csv:
+        from scaling.tables.from_csv import read_csv_table
+
+        return read_csv_table(arguments.from_csv).study
+    from scaling.runs import find_runs, make_study
+
+    try:
+        runs = find_runs(arguments.folder)
+        return make_study(runs, arguments.workload, arguments.allow_unlike, str(arguments.folder))
+    except UserError:
+        if arguments.predict and arguments.step_ms:
+            return None
+        raise
+
+
+def predict(arguments: argparse.Namespace, study):
+    from scaling.advise import Link, Machine, find_step_s, make_prediction
+
+    step_s = arguments.step_ms / 1000 if arguments.step_ms else find_step_s(study)
+    inside, between = (
+        Link(bandwidth * 1e9, latency / 1e6)
+        for bandwidth, latency in zip(arguments.bandwidth, arguments.latency, strict=True)
     )
+    machine = Machine(arguments.gpus_per_node, inside, between)
+    return make_prediction(study, step_s, arguments.gradient_mb * 1e6, machine)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add_study_arguments(parser)
     add = parser.add_argument
-    text = "the folder with the job files and their logs (default: experiments)"
-    add("folder", metavar="FOLDER", nargs="?", type=Path, default=Path("experiments"), help=text)
-    text = "the workload whose runs are read (default: tinyimagenet)"
-    add("--workload", metavar="W", default=DEFAULT_WORKLOAD, help=text)
-    add("--from-csv", metavar="FILE", type=Path, help="read a CSV, as fill_tables.py --from-csv")
+    add("--from-csv", metavar="FILE", type=Path, help="read a CSV, as scaling_tables.py --from-csv")
     text = "the efficiency that a scale must be above (default: 75)"
     add("--target", metavar="PCT", type=parse_pct, default=75.0, help=text)
     text = "expected time and GPU-hours for so many epochs (default: those of the runs)"
     add("--epochs", metavar="N", type=parse_count, help=text)
     add("--at", metavar="GPUS", type=parse_count, help="a number of GPUs to ask the law about")
-    add("--allow-unlike", action="store_true", help="divide runs whose settings differ, too")
-    add("--format", choices=("md", "markdown", "csv", "json", "html"), default="md")
-    text = "write to FILE, whole or not at all, instead of printing"
-    add("-o", "--output", metavar="FILE", type=Path, help=text)
+    add_output_arguments(parser)
     model = parser.add_argument_group("prediction without the machine")
     model.add_argument("--predict", action="store_true", help="from one GPU to 4,096")
-    text = "MB (10^6 bytes) of gradients a step: 4 x millions of parameters in fp32"
+    text = "MB (10^6 bytes) of gradients per step: 4 x millions of parameters in fp32"
     model.add_argument("--gradient-mb", metavar="MB", type=parse_positive, help=text)
     text = "milliseconds of a step on one GPU (default: as measured)"
     model.add_argument("--step-ms", metavar="MS", type=parse_positive, help=text)
@@ -56,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     model.add_argument("--gpus-per-node", metavar="N", type=parse_count, default=4, help=text)
     text = "GB/s of a GPU inside a node and between nodes, one way: IN,BETWEEN"
     model.add_argument("--bandwidth", metavar="GBS", type=parse_two, help=text)
-    text = "microseconds a message, likewise (default: 5,15)"
+    text = "microseconds per message, likewise (default: 5,15)"
     model.add_argument("--latency", metavar="US", type=parse_two, default=(5.0, 15.0), help=text)
     arguments = parser.parse_args()
     if arguments.predict and not (arguments.gradient_mb and arguments.bandwidth):

@@ -16,37 +16,48 @@ import argparse
 from pathlib import Path
 
 from common.console import put_out, run_command
-from scaling.diagnose.text import FORMATS, make_text
-from scaling.runs.workloads import DEFAULT_WORKLOAD
+from scaling.arguments import (
+    DEFAULT_FOLDER,
+    add_output_arguments,
+    add_study_arguments,
+    make_parser,
+)
 
 
 def main() -> int:
     arguments = parse_arguments()
-    folders = arguments.run or [Path("experiments")]
-    return put_out(
-        lambda: make_text(
-            folders, arguments.workload, arguments.job, arguments.allow_unlike, arguments.format
-        ),
-        arguments.output,
-    )
+    return put_out(lambda: make_text(arguments), arguments.output)
+
+
+def make_text(arguments: argparse.Namespace) -> str:
+    from scaling.diagnose import RULE, diagnose  # pandas: not for --help
+    from scaling.runs import find_runs, make_study, read_workdir
+    from scaling.tables.table import FORMATS
+
+    folders, runs = arguments.run or [DEFAULT_FOLDER], []
+    workdirs = list(map(read_workdir, folders))
+    for folder, run in zip(folders, workdirs, strict=True):
+        runs += find_runs(folder) if run is None else [run]
+    workload, named = arguments.workload, {run and run.workload for run in workdirs}
+    if len(named) == 1 and None not in named:
+        (workload,) = named  # named one by one, so no need to name it too
+    source = ", ".join(map(str, folders))
+    study = make_study(runs, workload, arguments.allow_unlike, source)
+    findings = diagnose(study, arguments.job)
+    if arguments.format == "text":
+        return "\n".join(finding.text() for finding in findings) + f"\n{RULE}\n"
+    return FORMATS[arguments.format]([finding.table() for finding in findings])
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = make_parser(__doc__)
     text = "a folder with job files and their logs, or a --workdir (default: experiments)"
-    add("run", metavar="RUN", nargs="*", type=Path, help=text)
-    text = "the workload whose runs are read (default: tinyimagenet)"
-    add("--workload", metavar="W", default=DEFAULT_WORKLOAD, help=text)
+    parser.add_argument("run", metavar="RUN", nargs="*", type=Path, help=text)
     text = "only this run; may be repeated (default: the mean over each scale's runs)"
-    add("--job", metavar="ID", action="append", default=[], help=text)
-    add("--allow-unlike", action="store_true", help="compare runs whose settings differ, too")
-    add("--format", choices=FORMATS, default="text", help="default: text")
-    add("--json", dest="format", action="store_const", const="json", help="as --format json")
-    text = "write to FILE, whole or not at all, instead of printing"
-    add("-o", "--output", metavar="FILE", type=Path, help=text)
+    add_study_arguments(parser, ["workload", "job", "allow-unlike"], job=text)
+    add_output_arguments(parser, "text", ("text", "md", "csv", "json", "html"))
+    text = "as --format json"
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help=text)
     return parser.parse_args()
 
 

@@ -1,62 +1,76 @@
 """How many GPUs are worth asking for: what was measured, and what a fitted law adds."""
 
-from dataclasses import dataclass
-from fractions import Fraction
+import pandas as pd
 
 from common.errors import UserError
-from scaling.advise.laws import Fit, check_reach, find_peak, fit_laws, list_extrapolated
-from scaling.read.numbers import round_half_even
-from scaling.runs.study import Scale, Study, count
-from scaling.tables.cells import Cell, missing
-from scaling.tables.fixed_work import (
-    compute_efficiency,
-    define_throughput,
-    explain_no_ratio,
-    list_remarks,
-)
-from scaling.tables.grid import ROUNDING, Grid, say, show
+from common.rounding import round_half_even
+from scaling.advise.laws import FARTHEST, Fit, check_reach, find_peak, fit_laws
+from scaling.runs import Study
+from scaling.runs.study import count
+from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
 
 DEFAULT_TARGET_PCT = 75.0
 
 
-@dataclass(frozen=True)
-class Advice:
-    """The largest scale above a target efficiency (None: no comparable scale), in words."""
+def list_advice(
+    study: Study,
+    target_pct: float = DEFAULT_TARGET_PCT,
+    epochs: int | None = None,
+    asked: int | None = None,
+) -> list[Table]:
+    """Return the advice, a plan, and from four scales on the scaling laws.
 
-    scale: Scale | None
-    text: str
+    epochs: of the plan; those of the baseline's run by default. asked: a number of GPUs to ask the
+    law about. Raises UserError when the law cannot be asked: under four scales, or too far.
+    """
+    scale, text = find_largest_worth(study, target_pct)
+    remarks, laws = (), []
+    try:
+        laws = make_laws(study, asked)
+    except UserError as error:
+        if asked is not None:
+            raise
+        remarks = (f"No scaling law: {error}.",)
+    row = {"advice": say(text), "gpus": say("—" if scale is None else int(scale.gpus))}
+    headers = {"advice": "Advice", "gpus": "GPUs"}
+    tables = [Table("advice", "How many GPUs", headers, [row], (), remarks)]
+    measured = study.runs.loc[study.baseline.latest, "epochs"]
+    epochs = epochs or (0 if pd.isna(measured) else int(measured))
+    return [*tables, *([make_plan(study, epochs)] if epochs else []), *laws]
 
 
-def advise(study: Study, target_pct: float = DEFAULT_TARGET_PCT) -> Advice:
-    """Return the largest measured scale whose throughput efficiency is above the target."""
-    known = [
-        (scale, efficiency * 100)
-        for scale in study.scales
-        if study.is_compared(scale)
-        and (efficiency := compute_efficiency(study, scale, "throughput")) is not None
-    ]
-    above = [(scale, pct) for scale, pct in known if pct > target_pct]
-    if not above:
-        return Advice(None, "no scale can be compared with the baseline: see the notes")
-    scale, pct = max(above, key=lambda found: (found[0].gpus, found[1]))
+def find_largest_worth(study: Study, target_pct: float) -> tuple[pd.Series | None, str]:
+    """Return the largest measured scale whose throughput efficiency is above the target.
+
+    A row of study.scales, None when none can be compared with the baseline; and the advice.
+    """
+    known = study.scales.dropna(subset="efficiency_pct")
+    above = known[known["efficiency_pct"] > target_pct]
+    if above.empty:
+        return None, "no scale can be compared with the baseline: see the notes"
+    scale = above.sort_values(["gpus", "efficiency_pct"]).iloc[-1]
     text = (
         f"{scale.label} is the largest measured scale above {target_pct:g} % efficiency "
-        f"({round_half_even(pct, 1)} %)."
+        f"({round_half_even(scale.efficiency_pct, 1)} %)."
     )
-    if scale is study.baseline:
+    if scale.config == study.baseline.config:
         text += " Nothing larger keeps the target."
-    beyond = [(other, low) for other, low in known if other.gpus > scale.gpus]
-    if beyond:
-        text += f" {beyond[0][0].label} has {round_half_even(beyond[0][1], 1)} %."
+    larger, smaller = known[known["gpus"] > scale.gpus], known[known["gpus"] < scale.gpus]
+    if len(larger):
+        beyond = larger.iloc[0]
+        text += f" {beyond.label} has {round_half_even(beyond.efficiency_pct, 1)} %."
     elif len(known) > 1:
         text += " It is also the largest that was measured: a larger one may do as well."
-    dips = [other.label for other, low in known if other.gpus < scale.gpus and low <= target_pct]
-    if dips:
-        text += f" Below the target, though smaller: {', '.join(dips)}."
-    return Advice(scale, text)
+    dips = smaller[smaller["efficiency_pct"] <= target_pct]
+    if len(dips):
+        text += f" Below the target, though smaller: {', '.join(dips['label'])}."
+    return scale, text
 
 
-def make_plan(study: Study, epochs: int) -> Grid:
+# ---- The plan -----------------------------------------------------------------------------------
+
+
+def make_plan(study: Study, epochs: int) -> Table:
     """Return expected time and GPU-hours for a number of epochs at each measured scale."""
     headers = {
         "config": "Configuration",
@@ -67,30 +81,28 @@ def make_plan(study: Study, epochs: int) -> Grid:
         "expected": "Expected time",
         "gpu_hours": "GPU-hours",
     }
+    how_many = count(epochs, "epoch")
     definitions = (
-        f"For {count(epochs, 'epoch')}, training and validation: the warm-up as it was measured, "
-        "then the mean epoch after it; ± is that mean's. Queue and start of the job come on top.",
-        f"Efficiency: by throughput, over {study.base_name}. {define_throughput(study)}",
+        f"For {how_many}, training and validation: the warm-up as it was measured, then the mean "
+        "epoch after it; ± is that mean's. Queue time and the start of the job are not included.",
+        f"Efficiency: by throughput, over {study.base_name}. {study.define_throughput()}",
         ROUNDING,
     )
-    rows = [_make_row(study, scale, epochs) for scale in study.scales]
-    title = f"Expected for {count(epochs, 'epoch')}"
-    return Grid("plan", title, headers, rows, definitions, list_remarks(study))
+    rows = [_make_plan_row(study, scale, epochs) for scale in study.scales.itertuples()]
+    title = f"Expected for {how_many}"
+    return Table("plan", title, headers, rows, definitions, tuple(study.list_remarks()))
 
 
-def _make_row(study: Study, scale: Scale, epochs: int) -> dict[str, Cell]:
-    efficiency = compute_efficiency(study, scale, "throughput")
-    if not study.is_compared(scale):
-        efficiency = None
+def _make_plan_row(study: Study, scale, epochs: int) -> dict[str, Cell]:
     why = "its epochs' wall times are not recorded"
-    epoch_s, note = find_epoch_s(scale)
-    expected_s = expect_s(scale, epochs)
-    hours = None if expected_s is None else expected_s * scale.gpus / 3600
-    ratio_why = explain_no_ratio(study, scale, "throughput")
+    epoch_s, note = find_epoch_s(study, scale)
+    expected_s = estimate_s(study, scale, epochs)
+    hours = None if expected_s is None else expected_s * int(scale.gpus) / 3600
+    pct = None if pd.isna(scale.efficiency_pct) else scale.efficiency_pct
     return {
         "config": say(scale.label),
-        "gpus": say(scale.gpus),
-        "efficiency_pct": show(efficiency and efficiency * 100, 1, why=ratio_why),
+        "gpus": say(int(scale.gpus)),
+        "efficiency_pct": show(pct, 1, why=study.explain_no_ratio(scale)),
         "epoch_s": show(epoch_s, 2, note, why=why),
         "expected_s": show(expected_s, 0, why=why),
         "expected": missing(why) if expected_s is None else say(format_duration(expected_s)),
@@ -98,30 +110,29 @@ def _make_row(study: Study, scale: Scale, epochs: int) -> dict[str, Cell]:
     }
 
 
-def expect_s(scale: Scale, epochs: int) -> Fraction | None:
+def estimate_s(study: Study, scale, epochs: int) -> float | None:
     """Return the expected seconds of so many epochs; None when no epoch's time is known."""
-    steady, _ = find_epoch_s(scale)
-    warmup = scale.latest.first_epochs_s
-    if steady is None or not all(warmup) or (scale.latest.epochs or 0) <= len(warmup):
-        return None if steady is None else epochs * steady
-    first = [Fraction(repr(float(seconds))) for seconds in warmup[:epochs]]
-    return sum(first, Fraction(0)) + (epochs - len(first)) * steady
+    steady_s, _ = find_epoch_s(study, scale)
+    own = study.epochs[study.epochs["run"] == scale.latest]
+    warmup_s = own.loc[own["is_warmup"], "epoch_s"]
+    if steady_s is None or own["is_warmup"].all() or not (warmup_s > 0).all():
+        return None if steady_s is None else epochs * steady_s
+    warmup_s = warmup_s.iloc[:epochs]
+    return float(warmup_s.sum()) + (epochs - len(warmup_s)) * steady_s
 
 
-def find_epoch_s(scale: Scale) -> tuple[Fraction | None, str | None]:
+def find_epoch_s(study: Study, scale) -> tuple[float | None, str | None]:
     """Return the mean seconds of an epoch and what they are; of a bare log, wall time / epochs."""
-    if scale.epoch_s is not None:
-        steady = (scale.latest.epochs or 0) > len(scale.latest.first_epochs_s)
-        unsteady = None if steady else "no steady state: only warm-up epochs"
-        return scale.epoch_s.mean, "; ".join(
-            filter(None, [scale.epoch_s.describe(), unsteady])
-        ) or None
-    if scale.wall_s is not None and scale.latest.epochs:
-        return scale.wall_s.mean / scale.latest.epochs, "wall time / epochs, warm-up included"
+    run = study.runs.loc[scale.latest]
+    if spread := study.spread(scale, "epoch"):
+        unsteady = None if run.is_steady else "no steady state: only warm-up epochs"
+        return spread.mean, "; ".join(filter(None, [spread.describe(), unsteady])) or None
+    if scale.wall_s > 0 and run.epochs > 0:
+        return scale.wall_s / run.epochs, "wall time / epochs, warm-up included"
     return None, None
 
 
-def format_duration(seconds: Fraction | float) -> str:
+def format_duration(seconds: float) -> str:
     """Return 45 s, 12 min 5 s, 3 h 20 min or 2 d 4 h."""
     whole = round(seconds)
     for size, unit, small, small_unit in (
@@ -132,48 +143,32 @@ def format_duration(seconds: Fraction | float) -> str:
     return f"{whole} s"
 
 
+# ---- The laws -----------------------------------------------------------------------------------
+
+
 def list_points(study: Study) -> list[tuple[int, float]]:
-    """Return (GPUs, mean throughput) of the comparable scales; one point a number of GPUs.
+    """Return (GPUs, mean throughput) of the comparable scales; one point per number of GPUs.
 
     Where the same number of GPUs was run on fewer and on more nodes, the fewer count.
     """
-    points: dict[int, float] = {}
-    for scale in study.scales:
-        if study.is_compared(scale) and scale.throughput is not None:
-            points.setdefault(scale.gpus, float(scale.throughput.mean))
-    return sorted(points.items())
+    known = study.scales[study.scales["is_compared"]].dropna(subset="throughput_per_s")
+    known = known.drop_duplicates("gpus")  # smallest first, then by nodes
+    return list(zip(known["gpus"].astype(int), known["throughput_per_s"], strict=True))
 
 
-def make_laws(study: Study, asked: int | None = None) -> list[Grid]:
+def make_laws(study: Study, asked: int | None = None) -> list[Table]:
     """Return the fits, and the better law beside what was measured and up to 8 times beyond.
 
     asked: a further number of GPUs. Raises UserError under four points, or beyond 8 times.
     """
     points = list_points(study)
     fits = fit_laws(points)
-    largest = points[-1][0]
     if asked is not None:
-        check_reach(asked, largest)
+        check_reach(asked, points[-1][0])
     return [_make_fits(study, fits), _make_curve(study, fits[0], points, asked)]
 
 
-def _make_fits(study: Study, fits: list[Fit]) -> Grid:
-    rows = []
-    for place, fit in enumerate(fits):
-        named = zip(fit.law.parameters, fit.values[1:], fit.intervals[1:], strict=True)
-        cells = {
-            name: Cell(value, f"{value:.4g} ({low:.3g} to {high:.3g})")
-            for name, value, (low, high) in named
-        }
-        rows.append({
-            "law": say(fit.law.name + (" (the better)" if place == 0 else "")),
-            "x1": Cell(fit.values[0], f"{fit.values[0]:.6g} ({fit.intervals[0][0]:.5g} to "
-                       f"{fit.intervals[0][1]:.5g})"),
-            "s": cells["s"],
-            "k": cells.get("k", missing("this law has no such parameter")),
-            "error_pct": show(fit.error_pct, 2),
-            "loo_pct": show(fit.loo_pct, 2),
-        })  # fmt: skip
+def _make_fits(study: Study, fits: list[Fit]) -> Table:
     headers = {
         "law": "Law",
         "x1": f"X1 ({study.unit or 'per s'}), 95 %",
@@ -182,37 +177,35 @@ def _make_fits(study: Study, fits: list[Fit]) -> Grid:
         "error_pct": "Fit error (%)",
         "loo_pct": "Leave-one-out error (%)",
     }
+    rows = []
+    for place, fit in enumerate(fits):
+        cells = {"k": missing("this law has no such parameter")}
+        names = ("x1", *fit.law.parameters)
+        for name, value, (low, high) in zip(names, fit.values, fit.intervals, strict=True):
+            digits, interval_digits = (6, 5) if name == "x1" else (4, 3)
+            interval = f"({low:.{interval_digits}g} to {high:.{interval_digits}g})"
+            cells[name] = Cell(value, f"{value:.{digits}g} {interval}")
+        rows.append({
+            "law": say(fit.law.name + (" (the better)" if place == 0 else "")),
+            **cells,
+            "error_pct": show(fit.error_pct, 2),
+            "loo_pct": show(fit.loo_pct, 2),
+        })  # fmt: skip
     definitions = (
         "Amdahl: X1 p / (1 + s (p - 1)). Gustafson: X1 (p - s (p - 1)). USL: X1 p / (1 + s (p - 1) "
         "+ k p (p - 1)). s: serial part; k: cost of each pair of GPUs.",
         "The better law predicts each point best from the others (leave-one-out, root mean square "
         "in log throughput); USL, with one parameter more, must win by 10 %.",
-        f"Intervals: Student t with {fits[0].points} points less the parameters; they end at 0 "
+        f"Intervals: Student t with {fits[0].points} points minus the parameters; they end at 0 "
         "and 1, where the law does.",
     )
     peak = find_peak(fits[0])
-    shown = f"USL's throughput is highest at {peak:.0f} GPUs" if peak else None
-    return Grid("laws", "Scaling laws", headers, rows, definitions, (shown,) if shown else ())
+    remarks = (f"USL's throughput is highest at {peak:.0f} GPUs",) if peak else ()
+    return Table("laws", "Scaling laws", headers, rows, definitions, remarks)
 
 
-def _make_curve(study: Study, fit: Fit, points: list, asked: int | None) -> Grid:
-    measured, largest = dict(points), points[-1][0]
-    extra = {*list_extrapolated(largest), *([asked] if asked else [])}
-    rows = []
-    for gpus in sorted({*measured, *extra}):
-        value, (low, high) = fit.predict(gpus), fit.predict_interval(gpus)
-        pct = value / fit.values[0] / gpus * 100
-        is_beyond = gpus > largest
-        rows.append({
-            "gpus": say(gpus),
-            "measured": show(measured.get(gpus), 1, why="not measured"),
-            "law": show(value, 1),
-            "interval": say(f"{low:.1f} to {high:.1f}"),
-            "efficiency_pct": show(pct, 1),
-            "kind": say("EXTRAPOLATED" if is_beyond else
-                        "measured" if gpus in measured else "interpolated"),
-        })  # fmt: skip
-    unit = study.unit or "per s"
+def _make_curve(study: Study, fit: Fit, points: list, asked: int | None) -> Table:
+    unit, measured, largest = study.unit or "per s", dict(points), points[-1][0]
     headers = {
         "gpus": "GPUs",
         "measured": f"Measured ({unit})",
@@ -221,19 +214,22 @@ def _make_curve(study: Study, fit: Fit, points: list, asked: int | None) -> Grid
         "efficiency_pct": "Efficiency over X1 (%)",
         "kind": "Kind",
     }
-    definition = (
-        f"EXTRAPOLATED rows are beyond the {largest} GPUs that were measured, at most 8 times; a "
-        "slower link or a full network there is in no law."
+    beyond = [largest * 2**n for n in range(1, 20) if 2**n <= FARTHEST]
+    rows = []
+    for gpus in sorted({*measured, *beyond, *([asked] if asked else [])}):
+        value, (low, high) = fit.predict(gpus), fit.predict_interval(gpus)
+        kind = "measured" if gpus in measured else "interpolated"
+        rows.append({
+            "gpus": say(gpus),
+            "measured": show(measured.get(gpus), 1, why="not measured"),
+            "law": show(value, 1),
+            "interval": say(f"{low:.1f} to {high:.1f}"),
+            "efficiency_pct": show(value / fit.values[0] / gpus * 100, 1),
+            "kind": say("EXTRAPOLATED" if gpus > largest else kind),
+        })  # fmt: skip
+    definitions = (
+        f"EXTRAPOLATED rows are beyond the {largest} GPUs that were measured, at most "
+        f"{FARTHEST} times; no law knows of a slower link or a full network there.",
+        study.define_throughput(),
     )
-    definitions = (definition, define_throughput(study))
-    return Grid("curve", f"{fit.law.name}, the better law", headers, rows, definitions)
-
-
-def try_laws(study: Study, asked: int | None = None) -> tuple[list[Grid], str | None]:
-    """Return the laws' tables, or none and the reason; a number asked for must be possible."""
-    try:
-        return make_laws(study, asked), None
-    except UserError as error:
-        if asked is not None:
-            raise
-        return [], str(error)
+    return Table("curve", f"{fit.law.name}, the better law", headers, rows, definitions)

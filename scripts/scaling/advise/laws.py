@@ -1,10 +1,11 @@
 """Fit scaling laws to measured throughput: Amdahl, Gustafson, Universal Scalability.
 
-X(p) is the throughput of p GPUs, X1 that of one (fitted, too: it was measured no better than the
-others). Amdahl (1967): X1 p / (1 + s (p - 1)). Gustafson (1988): X1 (p - s (p - 1)). Gunther's USL
-(1993): X1 p / (1 + s (p - 1) + k p (p - 1)), where k is what each pair of GPUs costs.
+X(p) is the throughput of p GPUs, X1 that of one (fitted as well: it was measured no better than
+the others). Amdahl (1967): X1 p / (1 + s (p - 1)). Gustafson (1988): X1 (p - s (p - 1)). Gunther's
+USL (1993): X1 p / (1 + s (p - 1) + k p (p - 1)), where k is what each pair of GPUs costs.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ class Law:
     parameters: tuple[str, ...]
     shape: Callable[..., np.ndarray]
 
+    def log_throughput(self, p: np.ndarray | float, log_x1: float, *parameters: float):
+        return log_x1 + np.log(np.maximum(self.shape(p, *parameters), 1e-12))
+
 
 LAWS = (
     Law("Amdahl", ("s",), lambda p, s: p / (1 + s * (p - 1))),
@@ -39,33 +43,35 @@ class Fit:
     """A law's fit. intervals: 95 %, Student t with points - parameters degrees of freedom.
 
     error_pct: root mean square of the residuals in log throughput; loo_pct: of predicting each
-    point from the others.
+    point from the others (leave-one-out).
     """
 
     law: Law
     values: tuple[float, ...]  # X1, then law.parameters
     intervals: tuple[tuple[float, float], ...]
-    covariance: np.ndarray
+    covariance: np.ndarray  # of log X1 and the parameters
     points: int
     error_pct: float
     loo_pct: float
 
+    @property
+    def _at(self) -> np.ndarray:
+        return np.array([np.log(self.values[0]), *self.values[1:]])
+
     def predict(self, gpus: float) -> float:
         """Return the throughput at a number of GPUs."""
-        return float(np.exp(_log_throughput(self.law)(float(gpus), *_as_log(self.values))))
+        return float(np.exp(self.law.log_throughput(float(gpus), *self._at)))
 
     def predict_interval(self, gpus: float) -> tuple[float, float]:
         """Return the 95 % interval of the law's value there, by the delta method."""
-        at = np.array(_as_log(self.values))
-        function = _log_throughput(self.law)
+        from scipy.optimize import approx_fprime
+
+        at = self._at
         steps = np.maximum(np.abs(at) * 1e-6, 1e-9)
-        slope = np.array([
-            (function(float(gpus), *(at + step)) - function(float(gpus), *at)) / step.sum()
-            for step in np.diag(steps)
-        ])  # fmt: skip
-        spread = np.sqrt(max(0.0, float(slope @ self.covariance @ slope)))
+        slope = approx_fprime(at, lambda at: self.law.log_throughput(float(gpus), *at), steps)
+        deviation = np.sqrt(max(0.0, float(slope @ self.covariance @ slope)))
         # No further than a million times: beyond that, the data say nothing.
-        half = min(quantile_t(max(1, self.points - len(at))) * spread, np.log(1e6))
+        half = min(quantile_t(max(1, self.points - len(at))) * deviation, np.log(1e6))
         middle = self.predict(gpus)
         return middle * float(np.exp(-half)), middle * float(np.exp(half))
 
@@ -89,72 +95,55 @@ def fit_laws(points: Sequence[tuple[int, float]]) -> list[Fit]:
     return sorted(fits, key=lambda fit: fit.loo_pct / (PARSIMONY if len(fit.values) > 2 else 1.0))
 
 
-def _log_throughput(law: Law) -> Callable[..., np.ndarray]:
-    return lambda p, log_x1, *rest: log_x1 + np.log(np.maximum(law.shape(p, *rest), 1e-12))
-
-
-def _as_log(values: Sequence[float]) -> list[float]:
-    return [float(np.log(values[0])), *values[1:]]
-
-
 def _fit(law: Law, p: np.ndarray, x: np.ndarray) -> Fit:
     at, covariance = _solve(law, p, x)
-    residuals = np.log(x) - _log_throughput(law)(p, *at)
     half = quantile_t(max(1, len(p) - len(at))) * np.sqrt(np.maximum(np.diag(covariance), 0))
-    intervals = [(float(np.exp(at[0] - half[0])), float(np.exp(at[0] + half[0])))]
-    highest = [1.0] * (len(at) - 1)
-    intervals += [
-        (max(0.0, float(v - h)), min(top, float(v + h)))
-        for v, h, top in zip(at[1:], half[1:], highest, strict=True)
-    ]
+    low, high = at - half, at + half
+    intervals = [(float(np.exp(low[0])), float(np.exp(high[0])))]
+    intervals += zip(np.maximum(low[1:], 0.0), np.minimum(high[1:], 1.0), strict=True)
     return Fit(
         law,
         (float(np.exp(at[0])), *map(float, at[1:])),
         tuple(intervals),
         covariance,
         len(p),
-        _rms_pct(residuals),
-        _leave_one_out_pct(law, p, x),
+        _rms_pct(np.log(x) - law.log_throughput(p, *at)),
+        _rms_pct(_leave_one_out(law, p, x)),
     )
 
 
 def _solve(law: Law, p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return parameters (the first a logarithm) and their covariance from the residuals.
 
-    s and k are at least 0: no law here gets faster than ideal.
+    s and k are from 0 to 1: no law here gets faster than ideal, and s near 1 makes Gustafson's X
+    negative for many GPUs.
     """
-    from scipy.optimize import least_squares  # slow to import
+    from scipy.optimize import OptimizeWarning, curve_fit  # slow to import
 
-    function = _log_throughput(law)
     n = len(law.parameters)
     start = [float(np.log(x[0] / p[0])), *(0.02, 0.0005)[:n]]
-    # s near 1 and p large make Gustafson's X negative; 1 itself is no gain at all.
     bounds = ([-np.inf, *[0.0] * n], [np.inf, *[1.0] * n])
-    found = least_squares(
-        lambda at: np.log(x) - function(p, *at), start, bounds=bounds, x_scale="jac", xtol=1e-14,
-        ftol=1e-14, gtol=1e-14,
-    )  # fmt: skip
-    degrees = max(1, len(p) - len(found.x))
-    inverse = np.linalg.pinv(found.jac.T @ found.jac)
-    return found.x, inverse * (2 * found.cost / degrees)
+    with warnings.catch_warnings():
+        # Leave-one-out may leave as many points as parameters: no covariance, and none is asked.
+        warnings.simplefilter("ignore", OptimizeWarning)
+        return curve_fit(
+            law.log_throughput, p, np.log(x), start, bounds=bounds, x_scale="jac", xtol=1e-14,
+            ftol=1e-14, gtol=1e-14,
+        )  # fmt: skip
 
 
-def _leave_one_out_pct(law: Law, p: np.ndarray, x: np.ndarray) -> float:
+def _leave_one_out(law: Law, p: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return by how much each point is missed, in logarithms, when predicted from the others."""
     misses = []
     for out in range(len(p)):
         keep = np.arange(len(p)) != out
         at, _ = _solve(law, p[keep], x[keep])
-        misses.append(np.log(x[out]) - float(_log_throughput(law)(p[out], *at)))
-    return _rms_pct(np.array(misses))
+        misses.append(np.log(x[out]) - law.log_throughput(p[out], *at))
+    return np.array(misses)
 
 
 def _rms_pct(logs: np.ndarray) -> float:
     return float(np.sqrt(np.mean(logs**2)) * 100)
-
-
-def list_extrapolated(largest: int) -> list[int]:
-    """Return the doublings of the largest measured number of GPUs, up to 8 times."""
-    return [largest * factor for factor in (2, 4, 8) if factor <= FARTHEST]
 
 
 def check_reach(gpus: int, largest: int) -> None:

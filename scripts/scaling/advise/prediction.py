@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from common.errors import UserError
-from scaling.advise.advice import list_points
-from scaling.runs.study import Study
-from scaling.tables.grid import Grid, say, show
+from scaling.runs import Study
+from scaling.tables.table import Table, say, show
 
-BACKWARD_SHARE = 2 / 3  # of a step: two of its three matrix products a layer
+BACKWARD_SHARE = 2 / 3  # of a step: two of the three matrix products of each layer
 SCALES = tuple(2**power for power in range(13))  # 1 to 4,096
 
 
 @dataclass(frozen=True)
 class Link:
-    """One direction of a GPU's link: bytes/s and s a message."""
+    """One direction of a GPU's link: bytes/s, and seconds per message."""
 
     bandwidth: float
     latency_s: float
@@ -57,7 +56,7 @@ def predict_efficiency(step_s: float, comm_s: float, hidden_s: float = 0.0) -> f
 
 def make_prediction(
     study: Study | None, step_s: float, gradient_bytes: float, machine: Machine
-) -> Grid:
+) -> Table:
     """Return predicted efficiencies from 1 to 4,096 GPUs, beside what `study` measured.
 
     Raises UserError for a step time, size or link that is not above 0.
@@ -68,7 +67,7 @@ def make_prediction(
         raise UserError(
             "step time, gradient bytes and bandwidth must be above 0, latency not below"
         )
-    measured = _measure_efficiency(study) if study else {}
+    measured = _list_measured(study) if study else {}
     rows = []
     for gpus in sorted({*SCALES, *measured}):
         link = machine.link(gpus)
@@ -96,14 +95,15 @@ def make_prediction(
     }
     title = "Predicted efficiency (weak scaling, alpha-beta model)"
     definitions = _define(step_s, gradient_bytes, machine)
-    return Grid("prediction", title, headers, rows, definitions)
+    return Table("prediction", title, headers, rows, definitions)
 
 
-def _measure_efficiency(study: Study) -> dict[int, float]:
-    points = list_points(study)
-    if not points or points[0][0] != 1:
-        return {}  # the model's 100 % is one GPU
-    return {gpus: rate / points[0][1] / gpus * 100 for gpus, rate in points}
+def _list_measured(study: Study) -> dict[int, float]:
+    """Return GPUs -> measured efficiency in %; none unless the baseline is one GPU."""
+    if study.baseline.gpus != 1:
+        return {}
+    known = study.scales.dropna(subset="efficiency_pct").drop_duplicates("gpus")
+    return dict(zip(known["gpus"].astype(int), known["efficiency_pct"], strict=True))
 
 
 def _define(step_s: float, gradient_bytes: float, machine: Machine) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def _define(step_s: float, gradient_bytes: float, machine: Machine) -> tuple[str
         "Ring: 2 (p - 1) (latency + bytes / p / bandwidth). Tree: 2 log2 p latency + 2 bytes / "
         "bandwidth. Efficiency: step / (step + communication that is not hidden); at most the "
         "backward pass, 2/3 of a step, hides any.",
-        "Not in it: data loading, stragglers, other jobs on the network, a smaller batch a GPU.",
+        "Not in it: data loading, stragglers, other jobs on the network, a smaller batch per GPU.",
     )
 
 
@@ -128,13 +128,14 @@ def find_step_s(study: Study) -> float:
     From the metrics file, else batch / throughput where both count samples. Raises UserError
     when neither is there.
     """
-    one = next((scale for scale in study.scales if scale.gpus == 1), None)
-    if one is None:
+    one = study.scales[study.scales["gpus"] == 1]
+    if one.empty:
         raise UserError("no run on one GPU to take the step time from; give it as --step-ms X")
-    run = one.latest
-    if run.step_s:
-        return run.step_s
-    batch = (run.settings or {}).get("global_batch_size")
-    if isinstance(batch, int) and batch > 0 and run.throughput and run.unit != "tokens/s":
-        return float(batch / run.throughput.mean)
-    raise UserError(f"job {run.name} does not say how long a step took; give it as --step-ms X")
+    latest = one["latest"].iloc[0]
+    run, batch = study.runs.loc[latest], study.settings(latest).get("global_batch_size")
+    if run.step_s > 0:
+        return float(run.step_s)
+    counts_samples = study.noun != "tokens" and run.throughput_per_s > 0
+    if isinstance(batch, int) and batch > 0 and counts_samples:
+        return float(batch / run.throughput_per_s)
+    raise UserError(f"job {run['name']} does not say how long a step took; give it as --step-ms X")

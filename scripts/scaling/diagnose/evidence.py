@@ -1,0 +1,259 @@
+"""What a run's logs and settings show besides: throttled or idle GPUs, sockets, busy CPUs."""
+
+import pandas as pd
+
+from scaling.diagnose.loss import LABELS
+from scaling.diagnose.steps import StepBreakdown
+from scaling.read.job_log import Transport
+from scaling.runs import Run
+from scaling.runs.frames import GPU_LOG
+
+# Bits of clocks_throttle_reasons.active (clocks_event_reasons.active from driver 535 on) that mean
+# a slower clock than was asked for. Idle (0x1) and settings (0x2, 0x10, 0x100) do not.
+# Source: NVML API Reference Guide, NvmlClocksEventReasons.
+SLOWING = {
+    0x4: "software power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+IDLE = 0x1
+GPU, UNKNOWN_GPU = ["node", "gpu"], -1
+MEDIAN = (0.5, "lower")  # arguments of quantile: a value that was logged
+LEAST_SHARE = 0.1  # of the samples under load; fewer are a short moment
+SLOW_CLOCK = 0.9  # of the median clock of all GPUs
+SHORT_COMPUTE_S = 0.010  # a step that computes less is dominated by its overheads
+HIGH_OVERHEAD = 0.25  # of a step
+LOW_LOAD_PCT, LITTLE_WAITING = 50.0, 0.25
+LEAST_INTERVAL_S = 1.0  # loggers that sample more often cost something
+UNEVEN = 1.5  # times the median step: one step in 20 takes as long, or longer
+MONITORS = {"--profile": "the profiler", "--checkpoint-every": "checkpoints"}
+
+
+def list_evidence(
+    run: Run, samples: pd.DataFrame, step: StepBreakdown | None
+) -> tuple[list[str], list[str]]:
+    """Return what the run's logs show, and what is not in them with how to get it.
+
+    samples: of the run, as in the samples frame. step: None when it is not known.
+    """
+    samples = find_load(samples)
+    seen, gaps = [describe_throttling(samples), describe_clocks(samples)], []
+    if (run.settings or {}).get("device") != "cpu":
+        gaps.append(_find_gpu_gap(run, samples))
+        if (run.nodes or 1) > 1:
+            text, gap = _judge_transport(run)
+            seen.append(text)
+            gaps.append(gap)
+    if step is not None:
+        seen.append(describe_small_batch(step, samples))
+    seen.append(describe_uneven_steps(run))
+    for node, log in run.cpu_logs.items():
+        if log.interval_s is not None and log.interval_s < LEAST_INTERVAL_S:
+            seen.append(
+                f"Monitoring: psrecord sampled node{node} every {float(log.interval_s):g} s, and "
+                "each sample reads every process of the node; the job files sample every 5 s"
+            )
+    return list(filter(None, seen)), list(filter(None, gaps))
+
+
+# ---- GPUs ---------------------------------------------------------------------------------------
+
+
+def find_load(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return nvidia-smi's samples with what each says of its GPU.
+
+    is_busy: under load, which is every sample that is not 0 % busy. is_slowed: busy, at a
+    throttled clock. load_pct: 0 when idle; NaN before the first busy sample and after the last.
+    """
+    samples = samples[samples["source"] == GPU_LOG]
+    used_pct, mask = samples["utilization_pct"], samples["throttle_mask"].fillna(0).astype(int)
+    is_busy = (used_pct > 0) | (used_pct.isna() & (mask != IDLE))
+    samples = samples.assign(
+        gpu=samples["gpu"].fillna(UNKNOWN_GPU).astype(int),
+        is_busy=is_busy,
+        is_slowed=is_busy & (mask & sum(SLOWING) > 0),
+        load_pct=used_pct.where(is_busy, 0.0),
+    )
+    gpus = samples.groupby(GPU)["is_busy"]
+    n_busy, is_last = gpus.cumsum(), gpus.cumsum() == gpus.transform("sum")
+    is_between = is_busy | ((n_busy > 0) & ~is_last)
+    return samples.assign(load_pct=samples["load_pct"].where(is_between))
+
+
+def describe_throttling(samples: pd.DataFrame) -> str | None:
+    """Return a sentence on the GPUs that were slowed down; samples as of `find_load`."""
+    busy = samples[samples["is_busy"]]
+    gpus = busy.groupby(GPU)["is_slowed"].agg(["sum", "size", "mean"])
+    gpus = gpus[(gpus["sum"] > 1) & (gpus["mean"] >= LEAST_SHARE)]
+    if gpus.empty:
+        return None
+    worst = busy.set_index(GPU).loc[[gpus["mean"].idxmax()]]
+    slowed = worst[worst["is_slowed"]]
+    counts = {name: int((slowed["throttle_mask"].astype(int) & bit > 0).sum())
+              for bit, name in SLOWING.items()}  # fmt: skip
+    reasons = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    text = (
+        f"Throttling: {_name_gpu(worst.index[0])} was slowed down in {len(slowed)} of {len(worst)} "
+        f"samples under load ({', '.join(f'{name} {counts[name]}' for name in reasons)})"
+    )
+    clocks_mhz = worst.groupby("is_slowed")["sm_clock_mhz"].quantile(*MEDIAN)
+    then_mhz, usual_mhz = clocks_mhz.reindex([True, False])
+    if then_mhz > 0:
+        text += f"; SM clock {then_mhz:.0f} MHz then"
+        text += f", {usual_mhz:.0f} MHz otherwise" if usual_mhz > 0 else ""
+    n_gpus = samples.groupby(GPU).ngroups
+    return text + (f"; {len(gpus)} of {n_gpus} GPUs were" if len(gpus) > 1 else "")
+
+
+def describe_clocks(samples: pd.DataFrame) -> str | None:
+    """Return a sentence on a GPU whose clock is lower than the other GPUs'."""
+    busy = samples[samples["is_busy"]]
+    clocks_mhz = busy.groupby(GPU)["sm_clock_mhz"].quantile(*MEDIAN).dropna()
+    if not clocks_mhz.min() < SLOW_CLOCK * clocks_mhz.median():
+        return None
+    return (
+        f"Clocks: {_name_gpu(clocks_mhz.idxmin())} runs at {clocks_mhz.min():.0f} MHz under load, "
+        f"the median of {len(clocks_mhz)} GPUs is {clocks_mhz.median():.0f} MHz"
+    )
+
+
+def _name_gpu(node_and_gpu: tuple[int, int]) -> str:
+    node, gpu = node_and_gpu
+    return f"GPU {'?' if gpu == UNKNOWN_GPU else gpu} of node{node}"
+
+
+def _find_gpu_gap(run: Run, samples: pd.DataFrame) -> str | None:
+    problem = next((log.problem for log in run.gpu_logs.values() if log.problem), None)
+    if problem is None and samples.empty:
+        problem = (
+            "no GPU log, so neither throttling nor idle GPUs can be seen: start nvidia-smi beside "
+            "the training, as the job files do"
+        )
+    elif problem is None and samples["throttle_mask"].isna().all():
+        problem = (
+            "its GPU log does not show throttling: add clocks_throttle_reasons.active to "
+            "--query-gpu (amd-smi has no such column)"
+        )
+    return problem and f"job {run.id}: {problem}"
+
+
+# ---- The network --------------------------------------------------------------------------------
+
+
+def _judge_transport(run: Run) -> tuple[str | None, str | None]:
+    """Return a sentence when NCCL uses sockets, and one when the log does not say what it uses."""
+    if run.log is None:
+        why = "its Slurm log cannot be read" if run.log_path else "no Slurm log"
+        return None, f"job {run.id}: {why}, so NCCL's transport is not known"
+    found = run.log.transport
+    if found.is_socket:
+        return describe_sockets(found), None
+    if found.channels or found.networks:
+        return None, None
+    if found.says_anything:
+        gap = "NCCL_DEBUG is on, but names no network: add NCCL_DEBUG_SUBSYS=ALL"
+    else:
+        gap = (
+            "how NCCL talks between the nodes is not in its log: export NCCL_DEBUG=INFO in the job "
+            "file"
+        )
+    return None, f"job {run.id}: {gap}"
+
+
+def describe_sockets(found: Transport) -> str:
+    """Return a sentence on NCCL talking through TCP sockets, with what to look at."""
+    over = f" over {', '.join(sorted(found.interfaces))}" if found.interfaces else ""
+    many = f" ({found.channels['Socket']} channels)" if found.channels else ""
+    if found.ib_disabled:
+        why = "NCCL_IB_DISABLE=1 is set; without it NCCL would try InfiniBand"
+    elif any(name.startswith("ib") for name in found.interfaces) or found.ib_devices:
+        why = "there is InfiniBand, so look for libibverbs and /dev/infiniband in the job"
+    elif found.no_ib:
+        why = "it found no InfiniBand device; ask the site whether the nodes have one"
+    else:
+        why = "InfiniBand, or the site's NCCL plugin, would be faster"
+    return f"Socket transport: NCCL talks through TCP sockets between the nodes{over}{many}: {why}"
+
+
+# ---- The batch, the steps and the loaders -------------------------------------------------------
+
+
+def describe_small_batch(step: StepBreakdown, samples: pd.DataFrame) -> str | None:
+    """Return the signs that a step has too little to compute, whatever it is compared with."""
+    signs = []
+    if step.compute_s < SHORT_COMPUTE_S:
+        signs.append(
+            f"each step has {1e3 * step.compute_s:.2f} ms of forward and backward for "
+            f"{step.samples:.0f} samples per GPU"
+        )
+    overhead_s = step.optimizer_s + step.host_overhead_s
+    if overhead_s >= HIGH_OVERHEAD * step.step_s:
+        share = 100 * overhead_s / step.step_s
+        signs.append(f"{share:.0f} % of each step is the optimizer and Python between the steps")
+    waiting_s = step.data_s + step.communication_s + step.imbalance_s
+    busy_pct = samples.groupby(GPU)["load_pct"].mean().mean()
+    if busy_pct < LOW_LOAD_PCT and waiting_s < LITTLE_WAITING * step.step_s:
+        signs.append(
+            f"the GPUs are busy {busy_pct:.0f} % of the time, though only "
+            f"{100 * waiting_s / step.step_s:.0f} % of each step waits for data and other ranks"
+        )
+    if not signs:
+        return None
+    return f"{LABELS['batch']}, signs of it (no proof): {'; '.join(signs)}"
+
+
+def describe_uneven_steps(run: Run) -> str | None:
+    """Return how much longer rank 0's late steps take: lateness in turns, or a few long stalls."""
+    epochs = run.metrics.epochs if run.metrics else []
+    steady = epochs[run.warmup_epochs :] or epochs
+    pairs = [(epoch.step_p50_s, epoch.step_p95_s) for epoch in steady]
+    times = pd.DataFrame(pairs, columns=["usual_s", "late_s"], dtype=float).dropna().mean()
+    if not 0 < UNEVEN * times.usual_s <= times.late_s:
+        return None
+    return (
+        f"Uneven steps: half of rank 0's take up to {1e3 * times.usual_s:.1f} ms, one in 20 takes "
+        f"{1e3 * times.late_s:.1f} ms or more"
+    )
+
+
+def describe_cpu_use(run: Run) -> str | None:
+    """Return how many of its CPUs the run used, for whoever wants more loader workers."""
+    slurm = (run.settings or {}).get("slurm")
+    cpus = slurm.get("cpus_per_task") if isinstance(slurm, dict) else None
+    use = {node: log.mean_cpu_pct for node, log in run.cpu_logs.items() if log.mean_cpu_pct}
+    if not use or not str(cpus or "").isdigit():
+        return None
+    node = max(use, key=use.get)
+    used = float(use[node]) / 100
+    text = f"node{node} used {used:.1f} of its {cpus} CPUs"
+    if used > 0.8 * int(cpus):
+        return f"{text}: more loaders will not help, ask for more --cpus-per-task"
+    return f"{text}: more --num-workers may help, unless the files come slowly"
+
+
+_BY_INPUT = {
+    "jpeg": "decode the images once (--input cache)",
+    "cache": "keep the decoded cache on a local disk or in memory, or the images on the GPU "
+    "(--input device)",
+}
+
+
+def advise_on_data(run: Run) -> str:
+    """Return what to do about waiting for data, by how the run read them."""
+    source = (run.settings or {}).get("input")
+    use = None if source == "device" else describe_cpu_use(run)
+    usual = "more --num-workers and --cpus-per-task, or data that need no decoding"
+    return "; ".join(filter(None, [_BY_INPUT.get(str(source)), use])) or usual
+
+
+def list_monitors(run: Run) -> list[str]:
+    """Return what the run was told to do between its steps."""
+    argv = (run.settings or {}).get("argv")
+    found = []
+    for word in argv if isinstance(argv, list) else ():
+        name, _, value = str(word).replace("_", "-").partition("=")
+        if name in MONITORS and value != "0":
+            found.append(f"{MONITORS[name]} ({name})")
+    return found

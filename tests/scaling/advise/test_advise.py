@@ -1,0 +1,216 @@
+"""advise.py: what is worth asking for, a plan, and the prediction from one GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import advise
+from common.errors import UserError
+from metrics_files import write_timed_run
+from run_folders import put, write_run
+from scaling.advise.advice import (
+    estimate_s,
+    find_largest_worth,
+    format_duration,
+    list_points,
+    make_laws,
+    make_plan,
+)
+from scaling.advise.prediction import (
+    Link,
+    Machine,
+    find_step_s,
+    make_prediction,
+    predict_efficiency,
+    predict_ring_s,
+    predict_tree_s,
+)
+from scaling.runs import find_runs, make_study
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts/advise.py"
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Efficiencies 100, 95, 80, 60 %: epochs of 100 s at one GPU."""
+    for n, (gpus, rate, wall_s) in enumerate(
+        [(1, 100.0, "300"), (2, 190.0, "150"), (4, 320.0, "90"), (8, 480.0, "60")]
+    ):
+        rates = (1.0, rate, rate)
+        write_timed_run(tmp_path, 1, gpus, str(11 + n), wall_s, rates=rates)
+    return make_study(find_runs(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("target", "gpus"), [(75, 4), (80, 2), (79.9, 4), (59, 8), (96, 1), (50, 8)]
+)
+def test_the_largest_scale_above_the_target(study, target, gpus):
+    assert find_largest_worth(study, target)[0].gpus == gpus
+
+
+def test_of_equal_gpus_the_better_shape_is_advised(tmp_path):
+    for n, (nodes, gpus, rate) in enumerate([(1, 1, 100.0), (1, 4, 376.0), (2, 2, 352.0)]):
+        write_timed_run(tmp_path, nodes, gpus, str(11 + n), "90", rates=(1.0, rate, rate))
+    study = make_study(find_runs(tmp_path))
+    assert find_largest_worth(study, 75)[0].label == "4 GPUs (1 node)"
+
+
+def test_advice_in_words(study):
+    assert find_largest_worth(study, 75)[1] == (
+        "4 GPUs (1 node) is the largest measured scale above 75 % efficiency (80.0 %). "
+        "8 GPUs (1 node) has 60.0 %."
+    )
+    assert "Nothing larger keeps the target" in find_largest_worth(study, 99)[1]
+    assert "the largest that was measured" in find_largest_worth(study, 50)[1]
+
+
+def test_time_and_gpu_hours_for_epochs(study):
+    rows = make_plan(study, 90).rows
+    assert [row["expected_s"].text for row in rows] == ["9000", "4500", "2700", "1800"]
+    assert [row["gpu_hours"].text for row in rows] == ["2.50", "2.50", "3.00", "4.00"]
+    assert rows[0]["expected"].text == "2 h 30 min"
+
+
+def test_the_warm_up_is_counted_as_it_was(tmp_path):
+    folder = write_timed_run(tmp_path, 1, 1, "11", "300")
+    path = folder / "results/11/training_metrics.json"
+    record = json.loads(path.read_text())
+    for epoch, seconds in zip(record["epochs"], (150.0, 80.0, 70.0), strict=True):
+        epoch["epoch_wall_time_sec"] = seconds
+    path.write_text(json.dumps(record))
+    study = make_study(find_runs(tmp_path))
+    assert estimate_s(study, study.baseline, 10) == 150 + 9 * 75
+    assert estimate_s(study, study.baseline, 1) == 150
+
+
+def test_a_bare_log_gives_wall_time_by_epochs(tmp_path):
+    write_run(tmp_path, 1, 1, "11")
+    row = make_plan(make_study(find_runs(tmp_path)), 30).rows[0]
+    assert row["expected_s"].text == "931"
+    assert row["epoch_s"].note == "wall time / epochs, warm-up included"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(45, "45 s"), (725, "12 min 5 s"), (12000, "3 h 20 min"), (187200, "2 d 4 h"), (0, "0 s")],
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_extrapolation_is_marked(study):
+    fits, curve = make_laws(study)
+    assert len(fits.rows) == 3
+    kinds = {row["gpus"].text: row["kind"].text for row in curve.rows}
+    assert kinds == {
+        "1": "measured", "2": "measured", "4": "measured", "8": "measured",
+        "16": "EXTRAPOLATED", "32": "EXTRAPOLATED", "64": "EXTRAPOLATED",
+    }  # fmt: skip
+    assert make_laws(study, 6)[1].rows[3]["kind"].text == "interpolated"
+
+
+def test_unlike_scales_make_no_point(tmp_path):
+    write_timed_run(tmp_path, 1, 1, "11", "100")
+    write_timed_run(tmp_path, 1, 2, "12", "100", precision="bf16")
+    assert [gpus for gpus, _ in list_points(make_study(find_runs(tmp_path)))] == [1]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process: run(argument, …) -> (status, stdout, stderr)."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["advise.py", *map(str, args)])
+        try:
+            status = advise.main()
+        except SystemExit as error:  # of argparse
+            status = error.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command(tmp_path, study, run):
+    command = [sys.executable, SCRIPT, tmp_path, "--epochs=90", "--at=64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 GPUs (1 node) is the largest measured scale" in done.stdout
+    assert "Amdahl" in done.stdout and "EXTRAPOLATED" in done.stdout
+    status, out, err = run(tmp_path, "--at", 65)
+    assert (status, out) == (1, "")
+    assert "ask for 64 or fewer" in err and len(err.splitlines()) == 1
+
+
+def test_the_command_says_why_there_is_no_law(tmp_path, run):
+    path = put(tmp_path / "t.csv", "gpus,img/s\n1,100\n2,190\n")
+    assert "No scaling law: 2 scales measured" in run("--from-csv", path)[1]
+    status, _, err = run("--from-csv", path, "--at", 4)
+    assert status == 1 and "2 scales measured" in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--target", "0"], ["--target", "100"], ["--epochs", "0"], ["--at", "1.5"], ["--predict"],
+     ["--predict", "--gradient-mb", "1", "--bandwidth", "0"],
+     ["--predict", "--gradient-mb", "1", "--bandwidth", "a,b"],
+     ["--predict", "--gradient-mb", "inf", "--bandwidth", "1"]],
+)  # fmt: skip
+def test_arguments_that_make_no_sense_are_refused(run, options):
+    status, out, _ = run(*options)
+    assert (status, out) == (2, "")
+
+
+# ---- Prediction -----------------------------------------------------------------------------
+
+LINK = Link(10e9, 1e-5)  # 10 GB/s, 10 us
+MACHINE = Machine(4, Link(100e9, 0.0), LINK)
+
+
+def test_ring_and_tree_by_hand():
+    # 8 ranks, 100 MB: ring 14 x (10 us + 12.5 MB / 10 GB/s), tree 6 x 10 us + 200 MB / 10 GB/s.
+    assert predict_ring_s(8, 100e6, LINK) == pytest.approx(14 * (1e-5 + 1.25e-3))
+    assert predict_tree_s(8, 100e6, LINK) == pytest.approx(6e-5 + 0.02)
+    assert predict_ring_s(1, 100e6, LINK) == predict_tree_s(1, 100e6, LINK) == 0
+
+
+def test_efficiency_by_hand():
+    assert predict_efficiency(0.1, 0.025) == pytest.approx(0.8)
+    assert predict_efficiency(0.1, 0.025, hidden_s=0.02) == pytest.approx(0.1 / 0.105)
+    assert predict_efficiency(0.1, 0.025, hidden_s=0.05) == 1
+
+
+def test_the_table_goes_to_4096_beside_what_was_measured(study):
+    table = make_prediction(study, 0.1, 100e6, MACHINE)
+    rows = {row["gpus"].value: row for row in table.rows}
+    assert sorted(rows) == [2**n for n in range(13)]
+    assert rows[1]["ring_none_pct"].text == "100.0"
+    assert rows[8]["ring_ms"].text == "17.640"
+    assert rows[8]["ring_none_pct"].text == "85.0"  # 100 / 117.64
+    assert [rows[n]["measured_pct"].text for n in (1, 2, 4, 8, 16)] == [
+        "100.0", "95.0", "80.0", "60.0", "—",
+    ]  # fmt: skip
+    assert rows[4]["ring_ms"].text == "1.500"  # 6 x 25 MB / 100 GB/s, inside the node
+    ring = [float(rows[2**n]["ring_none_pct"].value) for n in range(13)]
+    assert ring == sorted(ring, reverse=True)
+
+
+def test_the_step_is_taken_from_the_one_gpu(study, tmp_path):
+    assert find_step_s(study) == 0.5  # the metrics file's
+    write_run(tmp_path / "bare", 1, 1, "11", throughput=256.0)
+    assert find_step_s(make_study(find_runs(tmp_path / "bare"))) == 2.0  # 512 images / 256 img/s
+    write_timed_run(tmp_path / "two", 1, 2, "11", "100")
+    with pytest.raises(UserError, match="--step-ms X"):
+        find_step_s(make_study(find_runs(tmp_path / "two")))
+
+
+def test_prediction_needs_no_run_when_the_step_is_given(tmp_path, run):
+    (tmp_path / "none").mkdir()
+    options = ["--predict", "--gradient-mb", 95.6, "--bandwidth", "150,12.5"]
+    status, out, err = run(tmp_path / "none", *options, "--step-ms", 300)
+    assert (status, err) == (0, "")
+    assert "| 4096" in out
+    status, _, err = run(tmp_path / "none", *options)
+    assert status == 1 and len(err.splitlines()) == 1
