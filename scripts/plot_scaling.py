@@ -19,6 +19,7 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
+from scaling.arguments import DEFAULT_FOLDER, make_parser
 
 SINGLE, MULTI, DEVICE_OUT = Path("workdir_single"), Path("workdir_2gpu"), Path("submit_figures")
 
@@ -39,9 +40,8 @@ def main() -> int:
 
 def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Print the comparison of one device with several, and draw its two charts."""
-    from scaling.plots.charts import list_device_charts, save_charts
-    from scaling.tables.devices import compare_devices
-    from scaling.tables.devices_text import format_comparison
+    from scaling.plots import list_device_charts, save_charts
+    from scaling.tables import compare_devices, format_comparison
 
     comparison = compare_devices(arguments.single, arguments.multi)
     charts = list_device_charts(comparison)
@@ -52,15 +52,13 @@ def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
 
 def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Draw each workload's study; with several, each into a folder of its name."""
-    from scaling.plots.charts import MAIN, list_charts, list_run_charts, save_charts
-    from scaling.plots.load import load_metrics, load_studies
+    from scaling.plots import MAIN, list_charts, list_left_out, list_run_charts, save_charts
+    from scaling.runs import find_runs, make_metrics_studies, make_studies
 
     files = [path for path in arguments.paths if path.is_file()]
-    if files and len(files) < len(arguments.paths):
-        raise UserError("name one folder, or training_metrics.json files, not both")
-    if len(arguments.paths) > 1 and not files:
-        raise UserError("name one folder, or several training_metrics.json files")
-    studies = load_metrics(files) if files else load_studies(arguments.paths[0])
+    if len(arguments.paths) > 1 and len(files) < len(arguments.paths):
+        raise UserError("name one folder, or one or several training_metrics.json files")
+    studies = make_metrics_studies(files) if files else make_studies(find_runs(arguments.paths[0]))
     if arguments.workload:
         studies = [study for study in studies if study.workload == arguments.workload]
     if not studies:
@@ -74,7 +72,7 @@ def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
         for found in (charts, list_run_charts(study) if arguments.all_figures else ()):
             written, missing = save_charts(found, folder, arguments.format)
             paths, left_out = paths + written, left_out + missing
-        left_out += study.skipped
+        left_out += list_left_out(study)
     return paths, left_out
 
 
@@ -84,9 +82,7 @@ def name_folder(workload: str) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     text = (
         "the folder with the job files and their logs (default: experiments), or "
@@ -111,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
             parser.error("--single and --multi go with --out and --format alone")
         arguments.single = arguments.single or SINGLE
         arguments.multi = arguments.multi or MULTI
-    arguments.paths = arguments.paths or [Path("experiments")]
+    arguments.paths = arguments.paths or [DEFAULT_FOLDER]
     return arguments
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write one HTML page on all runs below a folder: verdict, tables, plots, and a page a run.
+"""Write one HTML page on all runs below a folder: verdict, tables, charts, and a page for each run.
 
     python scripts/report.py                        experiments/ -> report.html
     python scripts/report.py experiments --watch 60      again every minute; the page reloads itself
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
+from scaling.arguments import add_study_arguments, make_parser
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 LEAST_WATCH_S = 5
 
 
@@ -34,12 +34,13 @@ def write_page(arguments: argparse.Namespace) -> None:
     """Write the page whole or not at all, and say where."""
     from common.files import write_whole
     from fill_tables import describe_site
-    from scaling.report.page import make_page  # matplotlib and pandas: not for --help
+    from scaling.report import make_page  # matplotlib and pandas: not for --help
+    from scaling.runs import find_runs
 
     began = time.monotonic()
     text = make_page(
-        arguments.folder,
-        TEMPLATES,
+        find_runs(arguments.folder),
+        str(arguments.folder),
         lambda workload: describe_site(arguments.folder, workload),
         arguments.watch,
     )
@@ -62,12 +63,9 @@ def watch(arguments: argparse.Namespace) -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
+    add_study_arguments(parser, ["folder"])
     add = parser.add_argument
-    text = "the folder with the job files and their logs (default: experiments)"
-    add("folder", metavar="EXPERIMENTS", nargs="?", type=Path, default="experiments", help=text)
     text = "the page (default: report.html); it is replaced whole or not at all"
     add("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)
     text = f"write it again every S seconds ({LEAST_WATCH_S} or more); the page reloads itself"

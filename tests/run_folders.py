@@ -76,7 +76,6 @@ def settings(nodes: int, gpus_per_node: int, run_id: str, **changed: object) -> 
         "optimizer": "SGD",
         "num_workers": 4,
         "input": "cache",
-        "naive": False,
         "cuda_graph": False,
         "precision": "fp16",
         "strategy": "ddp",

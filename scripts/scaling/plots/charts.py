@@ -1,23 +1,20 @@
 """All charts: which there are, why one cannot be drawn, and writing them as PNG, SVG or PDF."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from scaling.plots import devices, steps, timelines
-from scaling.plots import scaling_charts as scaling
-from scaling.plots import training_charts as training
-from scaling.plots.data import Study
+from scaling.plots import scaling_charts, timelines, training_charts
 from scaling.plots.style import HEIGHT_IN, STYLE, WIDTH_IN, show_rate
-from scaling.runs.samples import read_samples
+from scaling.runs import Run, Study
 from scaling.tables.devices import Comparison
 
 DPI = 300
-FORMATS = ("png", "svg", "pdf")
 MAIN = ("speedup_chart", "efficiency_chart", "throughput_chart")
 
 
@@ -38,64 +35,94 @@ class Chart:
 
 def list_charts(study: Study) -> list[Chart]:
     """Return every chart of a study, those that it has no data for with the reason."""
-    compared = scaling.list_compared(study)
-    alone = None if compared else "no two runs with equal settings at different numbers of GPUs"
-    no_loss = None if training.has_loss(study) else "no run holds a loss"
-    score = training.find_score(study)
+    configs, compared = scaling_charts.list_configs(study), scaling_charts.list_compared(study)
+    epochs, score = training_charts.list_latest_epochs(study), training_charts.find_score(study)
+    steps = training_charts.break_down(study)
+    no_rate = "no run says its throughput" if configs.empty else None
+    alone = no_rate
+    if compared.empty:
+        alone = alone or "no two runs with equal settings at different numbers of GPUs"
+    no_loss = None if epochs["val_loss"].notna().any() else "no run holds a loss"
     no_score = None if score else "no run holds an accuracy, perplexity or BLEU"
-    no_time = None if training.has_times(study) else "no run says how long its epochs took"
-    no_steps = None if steps.list_breakdowns(study) else (
-        "no run says where its steps' time went (rank files or training_metrics.json)"
-    )  # fmt: skip
-    name = score.title if score else "Score"
-    means = _describe_means(study)
-    base = f"Baseline: {scaling.name_baseline(study)}. " if compared else ""
+    no_time = None if epochs["minutes"].notna().any() else "no run says how long its epochs took"
+    no_steps = "no run says where its steps' time went (rank files or training_metrics.json)"
+    base = "" if alone else f"Baseline: {scaling_charts.name_baseline(study)}. "
+    means = "Throughput is the mean over the epochs after the warm-up."
+    if not configs["is_steady"].all():
+        means += " Hollow marks: runs of one epoch, which have no steady state."
     latest = "The latest complete run of each configuration."
-    ran = _describe_efficiencies(study) if compared else ""
+    ratios = "; ".join(
+        f"{row.title}: {row.speedup:.2f} times, {row.efficiency_pct:.1f} %"
+        for row in compared.itertuples()
+    )
+    rates = "; ".join(
+        f"{row.title}: {show_rate(row.throughput_per_s)} {study.unit}"
+        for row in configs.itertuples()
+    )
+    scoring = score.axis if score else "Score"
     table = (
-        ("speedup_chart", "Speedup", base + means, ran, scaling.draw_speedup, alone),
-        ("efficiency_chart", "Parallel efficiency", f"{base}{means} The dotted line is "
-         f"{scaling.GOOD_EFFICIENCY_PCT} %.", ran, scaling.draw_efficiency, alone),
-        ("throughput_chart", "Throughput", f"{means} Bars: {_describe_spread(study)}.",
-         _describe_throughputs(study), scaling.draw_throughput, None),
+        ("speedup_chart", "Speedup", base + means, ratios, scaling_charts.draw_speedup, alone),
+        ("efficiency_chart", "Parallel efficiency",
+         f"{base}{means} The dotted line is {scaling_charts.GOOD_PCT} %.", ratios,
+         scaling_charts.draw_efficiency, alone),
+        ("throughput_chart", "Throughput",
+         f"{means} Bars: {_describe_spread(configs['throughput_kind'])}.", rates,
+         scaling_charts.draw_throughput, no_rate),
         ("strong_weak_efficiency", "Efficiency in weak and strong scaling",
          f"{base}Full lines: weak scaling (fixed batch per GPU); dashed: strong scaling (fixed "
-         "global batch).", ran, scaling.draw_modes, alone),
-        ("loss_by_epoch", "Loss by epoch", latest, "", training.draw_loss_by_epoch, no_loss),
-        ("loss_by_time", "Loss by time", latest, "", training.draw_loss_by_time,
-         no_loss or no_time),
-        ("score_by_epoch", f"{name} by epoch", latest, "", training.draw_score_by_epoch, no_score),
-        ("score_by_time", f"{name} by time", latest, "", training.draw_score_by_time,
-         no_score or no_time),
+         "global batch).", ratios, scaling_charts.draw_modes, alone),
+        ("loss_by_epoch", "Loss by epoch", latest, "",
+         partial(training_charts.draw_loss, x="epoch"), no_loss),
+        ("loss_by_time", "Loss by time", latest, "",
+         partial(training_charts.draw_loss, x="minutes"), no_loss or no_time),
+        ("score_by_epoch", f"{scoring} by epoch", latest, "",
+         partial(training_charts.draw_score, x="epoch"), no_score),
+        ("score_by_time", f"{scoring} by time", latest, "",
+         partial(training_charts.draw_score, x="minutes"), no_score or no_time),
         ("step_breakdown", "Where the training time goes",
          f"{latest} Means over ranks and epochs after the warm-up (of a metrics file: rank 0's).",
-         _describe_steps(study), steps.draw_breakdown, no_steps),
+         _describe_steps(steps), training_charts.draw_breakdown,
+         no_steps if steps.empty else None),
     )  # fmt: skip
     return [
-        Chart(name, title, caption, alt or f"{title}: {caption}", _bind(draw, study), reason)
+        Chart(name, title, caption, alt or f"{title}: {caption}", partial(draw, study), reason)
         for name, title, caption, alt, draw, reason in table
     ]
 
 
-def list_run_charts(study: Study) -> Iterable[Chart]:
-    """Yield the timelines of the latest run of each configuration."""
-    for config in study.configs:
-        source = config.latest
-        if source.run is None:
+def _describe_spread(kinds) -> str:
+    """Say what the error bars of configurations are: of repeats, of one run's epochs, or both."""
+    repeats = set(kinds == "repeats")
+    if repeats == {True}:
+        return "95 % interval over repeats (Student t)"
+    if repeats == {False}:
+        return "standard deviation over the epochs of the one run"
+    return "95 % interval over repeats, with one run its epochs' deviation"
+
+
+def _describe_steps(steps) -> str:
+    shares = training_charts.share_out(steps)
+    return "; ".join(
+        f"{title}: " + ", ".join(f"{part} {pct:.0f} %" for part, pct in row.items() if pct > 0)
+        for title, (_, row) in zip(steps["title"], shares.iterrows(), strict=True)
+    )
+
+
+def list_run_charts(study: Study) -> Iterator[Chart]:
+    """Yield the timelines of the latest run of each configuration that is known by its folder."""
+    by_run = dict(tuple(study.samples.groupby("run")))
+    for row in scaling_charts.list_configs(study).itertuples():
+        run = study.sources[row.latest]
+        if not isinstance(run, Run):
             continue
-        samples = read_samples(source.run)
-        title = f"job {source.id}, {study.label(config)}"
-        for name, found in (
-            ("gpu_timeline", timelines.list_gpu_timelines(samples)),
-            ("cpu_timeline", timelines.list_cpu_timelines(samples)),
-        ):
-            if found:
-                note = " ".join(dict.fromkeys(each.note for each in found if each.note))
-                draw = _bind(timelines.draw_timelines, found)
-                yield Chart(f"{name}_{source.id}", title, note, title, draw)
-            else:
-                reason = f"job {source.id} has no such log"
-                yield Chart(f"{name}_{source.id}", title, reason=reason)
+        title = f"job {run.id}, {row.title}"
+        for kind, source in (("gpu", "nvidia-smi"), ("cpu", "psrecord")):
+            samples = by_run.get(row.latest, study.samples.iloc[:0])
+            found = timelines.list_timelines(samples, source)
+            note = " ".join(dict.fromkeys(each.note for each in found if each.note))
+            draw = partial(timelines.draw_timelines, found)
+            reason = None if found else f"job {run.id} has no such log"
+            yield Chart(f"{kind}_timeline_{run.id}", title, note, title, draw, reason)
 
 
 def list_device_charts(comparison: Comparison) -> list[Chart]:
@@ -105,9 +132,9 @@ def list_device_charts(comparison: Comparison) -> list[Chart]:
         spread += " A run of one epoch has no steady state, and no error bar."
     return [
         Chart("training_time_comparison", "Training time", spread, spread,
-              _bind(devices.draw_training_time, comparison)),
+              partial(scaling_charts.draw_device_times, comparison)),
         Chart("tokens_per_second_comparison", "Throughput", spread, spread,
-              _bind(devices.draw_throughput, comparison)),
+              partial(scaling_charts.draw_device_rates, comparison)),
     ]  # fmt: skip
 
 
@@ -154,50 +181,3 @@ def _save(figure: Figure, chart: Chart, path: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-def _bind(function: Callable, argument: object) -> Callable[[], Figure]:
-    return lambda: function(argument)
-
-
-def _describe_means(study: Study) -> str:
-    text = "Throughput is the mean over the epochs after the warm-up."
-    if not all(config.is_steady for config in study.configs):
-        text += " Hollow marks: runs of one epoch, which have no steady state."
-    return text
-
-
-def _describe_spread(study: Study) -> str:
-    repeats = {len(config.sources) > 1 for config in study.configs}
-    return {
-        (False,): "standard deviation over the epochs of the one run",
-        (True,): "95 % interval over repeats (Student t)",
-    }.get(tuple(repeats), "95 % interval over repeats, with one run its epochs' deviation")
-
-
-def _describe_efficiencies(study: Study) -> str:
-    found = [
-        f"{study.label(config)}: {series.speedup(config):.2f} times, "
-        f"{series.efficiency_pct(config):.1f} %"
-        for series in scaling.list_compared(study)
-        for config in series.configs
-    ]
-    return "; ".join(found)
-
-
-def _describe_throughputs(study: Study) -> str:
-    return "; ".join(
-        f"{study.label(config)}: {show_rate(config.throughput_per_s)} {study.unit}"
-        for config in study.configs
-    )
-
-
-def _describe_steps(study: Study) -> str:
-    return "; ".join(
-        f"{study.label(config)}: "
-        + ", ".join(
-            f"{part} {100 * seconds / sum(found.parts_s.values()):.0f} %"
-            for part, seconds in found.parts_s.items()
-        )
-        for config, found in steps.list_breakdowns(study)
-    )

@@ -1,209 +1,213 @@
-"""Charts over the scales: speedup, efficiency, throughput, strong against weak."""
+"""Charts over the scales: speedup, efficiency, throughput; and one device against several."""
 
 from collections.abc import Callable
-from math import log2, nan
+from dataclasses import dataclass
+from math import log2
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from scaling.plots.data import Config, Series, Study
 from scaling.plots.style import (
+    BAR_IN,
+    COLORS,
     LEAST_PT,
     MARKERS,
     MUTED,
-    WIDTH_IN,
     add_legend,
     annotate_points,
+    label_bars,
     new_figure,
     pick_colors,
     settle_texts,
+    shorten_label,
     show_rate,
 )
+from scaling.runs import Study
+from scaling.runs.ratios import GOOD_NODES_PCT
+from scaling.runs.study import sort_naturally
+from scaling.tables.devices import Comparison
 
-GOOD_EFFICIENCY_PCT = 75
-BAR_IN = 0.34  # height of a bar and its gap
-Line = tuple[str, Series, list[Config]]  # a line of a chart: its name and points
+GOOD_PCT = GOOD_NODES_PCT  # the charts have one line: what is worth asking for at any scale
+MOST_VALUES, MOST_NAMES = 5, 6  # of device bars: more would lie on each other
 
 
-def list_compared(study: Study) -> list[Series]:
-    """Return the series that have something to compare: two numbers of GPUs at least."""
-    return [s for s in study.series if len({config.gpus for config in s.configs}) > 1]
+def list_configs(study: Study) -> pd.DataFrame:
+    """Return the configurations whose throughput is known, with `title`, their full name.
+
+    The series with most of them comes first, series of one size by their names.
+    """
+    configs = study.configs.dropna(subset="throughput_per_s")
+    sizes = configs.groupby("series")["config"].transform("size")
+    order = sorted(
+        configs.index, key=lambda at: (-sizes[at], sort_naturally(configs["series_name"][at]))
+    )
+    configs = configs.loc[order]
+    named = configs["short_label"] + " (" + configs["series_name"] + ")"
+    return configs.assign(title=named.where(configs["series_name"] != "", configs["short_label"]))
+
+
+def list_compared(study: Study) -> pd.DataFrame:
+    """Return those of series that have something to compare: two numbers of GPUs at least."""
+    configs = list_configs(study)
+    return configs[configs.groupby("series")["gpus"].transform("nunique") > 1]
+
+
+def list_left_out(study: Study) -> list[str]:
+    """Return a line for each run that is in no chart, with the reason."""
+    unknown = study.runs[study.runs["throughput_per_s"].isna()]["name"]
+    return [
+        *study.left_out, *(f"job {name}: not every epoch has a throughput" for name in unknown)
+    ]  # fmt: skip
 
 
 def name_baseline(study: Study) -> str:
     """Return `1 GPU`, or the smallest scale where there is none; several when series differ."""
-    return " / ".join(dict.fromkeys(s.baseline.label for s in list_compared(study)))
+    firsts = list_compared(study).drop_duplicates("series")
+    return " / ".join(firsts["short_label"].unique())
 
 
-def _list_lines(study: Study, series: list[Series]) -> list[Line]:
+@dataclass(frozen=True)
+class Line:
+    """A series' configurations on one node or across nodes, the baseline first in both."""
+
+    name: str
+    mode: str | None
+    points: pd.DataFrame
+
+
+def list_lines(configs: pd.DataFrame) -> list[Line]:
     """Return a line for each series and shape: on one node, and across nodes."""
     lines = []
-    for each in series:
-        base = each.baseline
-        shapes: dict[str, list[Config]] = {"one node": [], "across nodes": []}
-        for config in each.configs:
-            across = (config.nodes or 1) > 1
-            shapes["across nodes" if across else "one node"].append(config)
-        for shape, configs in shapes.items():
-            if not configs or (configs == [base] and len(each.configs) > 1):
-                continue
-            points = configs if base in configs else [base, *configs]
-            named = each.name and len(series) > 1
-            name = f"{each.name}, {shape}" if named else shape.capitalize()
-            lines.append((name, each, points))
+    for _, series in configs.groupby("series", sort=False):
+        base = series.iloc[:1]
+        name, mode = base["series_name"].iloc[0], base["mode"].iloc[0]
+        is_across = series["nodes"].fillna(1) > 1
+        for shape, points in (("one node", ~is_across), ("across nodes", is_across)):
+            points = series[points]
+            if not points.index.isin(base.index).any() and len(points):
+                points = pd.concat([base, points])
+            if len(points) > 1 or len(points) == len(series):
+                title = f"{name}, {shape}" if name else shape.capitalize()
+                lines.append(Line(title, mode, points))
     return lines
 
 
 def draw_speedup(study: Study) -> Figure:
     """Draw throughput over the baseline's against GPUs, with the ideal line."""
-    figure = new_figure()
-    axes = figure.subplots()
-    lines = _list_lines(study, list_compared(study))
-    counts = _list_counts(lines)
-    bases = {series.baseline.gpus for _, series, _ in lines}
-    for base in sorted(bases):
-        label = "Ideal" if base == min(bases) else None
-        _draw_ideal(axes, [base, counts[-1]], [1, counts[-1] / base], label)
-    _plot_lines(axes, lines, lambda series, config: series.speedup(config), "{:.2f}×".format)
-    _finish(axes, counts, f"Speedup over {name_baseline(study)} (×)")
-    return figure
+    configs, axes = list_compared(study), new_figure().subplots()
+    most = configs["gpus"].max()
+    for number, base in enumerate(sorted(configs.drop_duplicates("series")["gpus"].unique())):
+        _draw_ideal(axes, [base, most], [1, most / base], None if number else "Ideal")
+    _plot_lines(axes, list_lines(configs), "speedup", "{:.2f}×".format)
+    return _finish(axes, configs, f"Speedup over {name_baseline(study)} (×)")
 
 
 def draw_throughput(study: Study) -> Figure:
     """Draw throughput against GPUs for every series, with what ideal scaling would give."""
-    figure = new_figure()
-    axes = figure.subplots()
-    lines = _list_lines(study, list(study.series))
-    counts = _list_counts(lines)
-    if len(study.series) == 1 and len(counts) > 1:
-        base = study.series[0].baseline
-        ideal = [base.throughput_per_s * count / base.gpus for count in (base.gpus, counts[-1])]
-        _draw_ideal(axes, [base.gpus, counts[-1]], ideal)
-    _plot_lines(axes, lines, lambda _, config: config.throughput_per_s, show_rate, spread=True)
-    _finish(axes, counts, f"Throughput ({study.unit})")
-    return figure
+    configs, axes = list_configs(study), new_figure().subplots()
+    if configs["series"].nunique() == 1 < configs["gpus"].nunique():
+        base, most = configs.iloc[0], configs["gpus"].max()
+        ideal = [base.throughput_per_s, base.throughput_per_s * most / base.gpus]
+        _draw_ideal(axes, [base.gpus, most], ideal)
+    _plot_lines(axes, list_lines(configs), "throughput_per_s", show_rate, with_spread=True)
+    return _finish(axes, configs, f"Throughput ({study.unit})")
 
 
 def _draw_ideal(axes: Axes, gpus: list, values: list, label: str | None = "Ideal") -> None:
     axes.plot(gpus, values, color=MUTED, linestyle="--", linewidth=1.4, label=label)
 
 
-def _finish(axes: Axes, counts: list[int], ylabel: str) -> None:
-    _scale_both(axes, counts)
-    axes.set_xlabel("GPUs")
+def _finish(axes: Axes, configs: pd.DataFrame, ylabel: str) -> Figure:
+    """Put both axes on a log scale, so that ideal scaling is a straight line; name them."""
+    _scale_gpus(axes, configs)
+    low, high = axes.dataLim.ymin, axes.dataLim.ymax
+    if low <= 0 or high / low < 3:  # one scale: show it from 0
+        axes.set_ylim(0, 1.25 * high)
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: show_rate(value))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.12, y=0.12)
     axes.set_ylabel(ylabel)
     add_legend(axes.figure, axes)
     settle_texts(axes.figure)
+    return axes.figure
 
 
 def draw_modes(study: Study) -> Figure:
     """Draw efficiency against GPUs: weak scaling as full lines, strong scaling as dashed ones."""
-    figure = new_figure()
-    axes = figure.subplots()
-    lines = _list_lines(study, list_compared(study))
-    _plot_lines(
-        axes, lines, lambda series, config: series.efficiency_pct(config), "{:.0f} %".format
-    )
+    configs, axes = list_compared(study), new_figure().subplots()
+    _plot_lines(axes, list_lines(configs), "efficiency_pct", "{:.0f} %".format)
     axes.axhline(100, color=MUTED, linestyle="--", linewidth=1.4, label="Ideal")
     _mark_good(axes.axhline)
-    counts = _list_counts(lines)
-    _scale_gpus(axes, counts)
-    axes.set_ylim(0, max(112, *(1.1 * e for e in _list_efficiencies(lines))))
-    axes.set_xlabel("GPUs")
+    _scale_gpus(axes, configs)
+    axes.set_ylim(0, max(112, 1.1 * configs["efficiency_pct"].max()))
     axes.set_ylabel("Parallel efficiency (%)")
-    add_legend(figure, axes, most_inside=0)
-    settle_texts(figure)
-    return figure
+    add_legend(axes.figure, axes, most_inside=0)
+    settle_texts(axes.figure)
+    return axes.figure
 
 
 def draw_efficiency(study: Study) -> Figure:
-    """Draw parallel efficiency as bars, one a configuration, with the line that is called good."""
-    compared = list_compared(study)
-    bars = [(series, config) for series in compared for config in series.configs]
-    figure = new_figure(height_in=1.5 + BAR_IN * len(bars))
-    axes = figure.subplots()
-    colors = dict(zip((s.name for s in compared), pick_colors(len(compared)), strict=True))
-    heights = [series.efficiency_pct(config) for series, config in bars]
-    axes.barh(range(len(bars)), heights, height=0.72, color=[colors[s.name] for s, _ in bars])
+    """Draw parallel efficiency as bars, with the line of what is called good."""
+    configs = list_compared(study)
+    figure = new_figure(height_in=1.5 + BAR_IN * len(configs))
+    axes, heights = figure.subplots(), configs["efficiency_pct"].to_list()
+    codes, series = pd.factorize(configs["series"])
+    colors = pick_colors(len(series))
+    axes.barh(range(len(heights)), heights, height=0.72, color=[colors[code] for code in codes])
     for at, height in enumerate(heights):
         axes.annotate(
             f"{height:.1f}", (height, at), xytext=(4, 0), textcoords="offset points", va="center",
             fontsize=LEAST_PT,
         )  # fmt: skip
     _mark_good(axes.axvline)
-    name = study.label if len(compared) > 1 else lambda config: config.label
-    label_bars(axes, [name(config) for _, config in bars])
+    label_bars(axes, configs["title" if len(series) > 1 else "short_label"].to_list())
     axes.set_xlim(0, max(122, 1.2 * max(heights)))
     axes.set_xlabel("Parallel efficiency (%)")
     add_legend(figure, axes, most_inside=0)
     return figure
 
 
-def label_bars(axes: Axes, names: list[str]) -> None:
-    """Name horizontal bars, the first one on top; the names leave the bars half of the width."""
-    most = int(36 * (axes.figure.get_figwidth() / WIDTH_IN) ** 2)
-    axes.set_yticks(range(len(names)), [shorten_label(name, most) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-
-
-def shorten_label(name: str, most: int = 36) -> str:
-    """Return a name of at most `most` characters: its beginning and its end tell most."""
-    head = most * 2 // 3
-    return (
-        name if len(name) <= most else f"{name[:head].rstrip()}…{name[head + 1 - most :].lstrip()}"
-    )
-
-
-def _mark_good(draw_line) -> None:
-    label = f"{GOOD_EFFICIENCY_PCT} %"
-    draw_line(GOOD_EFFICIENCY_PCT, color="#000000", linestyle=":", linewidth=1.6, label=label)
-
-
-def _list_counts(lines: list[Line]) -> list[int]:
-    return sorted({config.gpus for _, _, configs in lines for config in configs})
-
-
-def _list_efficiencies(lines: list[Line]) -> list[float]:
-    return [series.efficiency_pct(c) for _, series, configs in lines for c in configs]
+def _mark_good(draw_line: Callable) -> None:
+    draw_line(GOOD_PCT, color="#000000", linestyle=":", linewidth=1.6, label=f"{GOOD_PCT} %")
 
 
 def _plot_lines(
-    axes: Axes, lines: list[Line], measure, form: Callable, spread: bool = False
+    axes: Axes, lines: list[Line], column: str, form: Callable, with_spread: bool = False
 ) -> None:
+    """Plot a column of each line's points against GPUs, hollow where there is no steady state."""
     colors = pick_colors(len(lines))
-    for number, (name, series, configs) in enumerate(lines):
+    for number, line in enumerate(lines):
         color, marker = colors[number], MARKERS[number % len(MARKERS)]
-        x, y = [config.gpus for config in configs], [measure(series, c) for c in configs]
-        style = "--" if series.mode == "strong" else "-"
-        axes.plot(x, y, color=color, marker=marker, linestyle=style, label=shorten_label(name))
-        # Hollow: a run without an epoch after the warm-up has no steady state.
-        for config, at, value in zip(configs, x, y, strict=True):
-            if not config.is_steady:
-                axes.plot([at], [value], color=color, marker=marker, markerfacecolor="white")
-        if spread:
-            halves = [nan if c.spread_per_s is None else c.spread_per_s for c in configs]
+        points, style = line.points, "--" if line.mode == "strong" else "-"
+        x, y = points["gpus"], points[column]
+        axes.plot(x, y, color=color, marker=marker, linestyle=style, label=shorten_label(line.name))
+        hollow = points[~points["is_steady"].astype(bool)]
+        axes.plot(hollow["gpus"], hollow[column], color=color, marker=marker, linestyle="none",
+                  markerfacecolor="white")  # fmt: skip
+        if with_spread:
             axes.errorbar(
-                x, y, yerr=halves, fmt="none", color=color, ecolor=color, capsize=4, linewidth=1.4
-            )
-        is_base = series.baseline
-        points = [
-            (at, value, form(value))
-            for config, at, value in zip(configs, x, y, strict=True)
-            if config is not is_base or (spread and number == 0)
-        ]
+                x, y, yerr=points["throughput_half"], fmt="none", color=color,
+                ecolor=color, capsize=4, linewidth=1.4,
+            )  # fmt: skip
+        is_named = with_spread and number == 0  # the baseline's value is 1 or 100 elsewhere
+        texts = [(at, value, form(value)) for at, value in zip(x, y, strict=True)]
         if len(lines) <= len(MARKERS):
-            annotate_points(axes, points, color)
+            annotate_points(axes, texts if is_named else texts[1:], color)
 
 
-def _scale_gpus(axes: Axes, counts: list[int]) -> None:
+def _scale_gpus(axes: Axes, configs: pd.DataFrame) -> None:
     """Put GPUs on a log2 axis whose ticks are scales that were measured and do not collide."""
+    counts = sorted(configs["gpus"].unique())
     axes.set_xscale("log", base=2)
+    axes.set_xlabel("GPUs")
     ticks: list[int] = []
     room = max(log2(counts[-1] / counts[0]), 1) / 9  # about nine numbers fit side by side
-    powers = [count for count in counts if count & (count - 1) == 0]
-    for count in sorted(counts, key=lambda c: (c not in powers, c)):
+    for count in sorted(counts, key=lambda count: (count & (count - 1) != 0, count)):
         if all(abs(log2(count / tick)) >= room for tick in ticks):
             ticks.append(count)
     axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
@@ -213,15 +217,54 @@ def _scale_gpus(axes: Axes, counts: list[int]) -> None:
         axes.set_xlim(counts[0] / 2, counts[0] * 2)
 
 
-def _scale_both(axes: Axes, counts: list[int]) -> None:
-    """Put both axes on a log scale, so that ideal scaling is a straight line."""
-    _scale_gpus(axes, counts)
-    low, high = axes.dataLim.ymin, axes.dataLim.ymax
-    if low <= 0 or high / low < 3:  # one scale: show it from 0
-        axes.set_ylim(0, 1.25 * high)
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: show_rate(value))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.12, y=0.12)
+# ---- One device against several ----------------------------------------------------------------
+
+
+def list_time_bars(comparison: Comparison) -> pd.DataFrame:
+    """Return the training time of each GPU of the several, then of the single one (s)."""
+    several = {f"GPU {rank}": spread for rank, spread in enumerate(comparison.multi.per_rank_s)}
+    return _make_bars({**several, "Single GPU": comparison.single.training_s})
+
+
+def list_rate_bars(comparison: Comparison) -> pd.DataFrame:
+    """Return the throughput of the several together, then of the single one."""
+    several = f"{comparison.multi.world_size} GPUs (sum)"
+    single = comparison.single.throughput
+    return _make_bars({several: comparison.multi.throughput, "Single GPU": single})
+
+
+def _make_bars(spreads: dict) -> pd.DataFrame:
+    """Return rows of name, mean over epochs and sample standard deviation (nan: one epoch)."""
+    rows = [(name, float(each.mean), each.half_width) for name, each in spreads.items()]
+    return pd.DataFrame(rows, columns=["name", "mean", "std"]).astype({"std": float})
+
+
+def draw_device_times(comparison: Comparison) -> Figure:
+    """Draw the seconds of an epoch's training part as bars with their deviation."""
+    return _draw_bars(list_time_bars(comparison), "{:,.2f} s", "Training time per epoch (s)")
+
+
+def draw_device_rates(comparison: Comparison) -> Figure:
+    """Draw the throughput of the several together beside the single one's."""
+    unit = comparison.single.unit
+    return _draw_bars(list_rate_bars(comparison), "{:,.1f}", f"Throughput ({unit})")
+
+
+def _draw_bars(bars: pd.DataFrame, form: str, ylabel: str) -> Figure:
+    axes, last = new_figure().subplots(), len(bars) - 1
+    tops = bars["mean"] + bars["std"].fillna(0)
+    axes.bar(bars.index, bars["mean"], width=0.62, color=[COLORS[0]] * last + [COLORS[1]])
+    axes.errorbar(bars.index, bars["mean"], yerr=bars["std"], fmt="none", ecolor="#000000",
+                  capsize=6, linewidth=1.6)  # fmt: skip
+    for at in bars.index if len(bars) <= MOST_VALUES else ():
+        axes.annotate(
+            form.format(bars["mean"][at]), (at, tops[at]), xytext=(0, 5),
+            textcoords="offset points", ha="center", fontsize=LEAST_PT,
+        )  # fmt: skip
+    step = -(-len(bars) // MOST_NAMES)
+    ticks = [*range(0, last + 1 - step, step), last]  # the single one is always named
+    axes.set_xticks(ticks, bars["name"][ticks])
+    axes.set_ylim(0, 1.15 * tops.max())
+    axes.set_ylabel(ylabel)
+    axes.grid(visible=False, axis="x")
+    return axes.figure

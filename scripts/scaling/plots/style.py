@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display on a cluster
 from matplotlib.figure import Figure
 from matplotlib.path import Path
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; colour-blind readers
@@ -17,6 +18,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MUTED = "#666666"
 WIDTH_IN, HEIGHT_IN = 7.0, 4.6
 LEAST_PT = 12  # a figure at half its width still has 6 pt
+BAR_IN = 0.34  # height of a bar and its gap
+MOST_POINTS = 400  # of a line; longer series are thinned
 STYLE = {
     "figure.figsize": (WIDTH_IN, HEIGHT_IN),
     "font.size": 13,
@@ -52,8 +55,53 @@ def pick_colors(count: int) -> list:
     """Return a colour for each of `count` lines: Okabe-Ito, else a walk through viridis."""
     if count <= len(COLORS):
         return list(COLORS[:count])
-    # Viridis ends in a yellow that white paper swallows; stop before it.
-    return [colormaps["viridis"](0.92 * i / (count - 1)) for i in range(count)]
+    return [viridis(i / (count - 1)) for i in range(count)]
+
+
+def viridis(share: float) -> tuple:
+    """Return viridis' colour at 0 to 1, without its last yellow, which white paper swallows."""
+    return colormaps["viridis"](0.92 * share)
+
+
+def thin(xs: Sequence[float], ys: Sequence[float], most: int = MOST_POINTS) -> tuple[list, list]:
+    """Return at most about `most` points that keep every peak, without those that are missing.
+
+    Of each stretch of equally many points the least and the greatest are kept, in their order,
+    with the first and the last point of all.
+    """
+    x, y = np.asarray(xs, float), np.asarray(ys, float)
+    is_there = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[is_there], y[is_there]
+    if len(x) > most:
+        size = -(-2 * len(x) // most)
+        starts = np.arange(0, len(x), size)
+        stretches = np.pad(y, (0, len(starts) * size - len(y)), mode="edge").reshape(-1, size)
+        low, high = stretches.argmin(axis=1) + starts, stretches.argmax(axis=1) + starts
+        kept = np.unique(np.concatenate([[0], low, high, [len(x) - 1]]))
+        x, y = x[kept], y[kept]
+    return x.tolist(), y.tolist()
+
+
+def show_rate(value: float) -> str:
+    """Return a number with four digits that count and no exponent: 57,290 or 704.9 or 0.5."""
+    text = f"{value:.4g}"
+    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text
+
+
+def shorten_label(name: str, most: int = 36) -> str:
+    """Return a name of at most `most` characters: its beginning and its end tell most."""
+    if len(name) <= most:
+        return name
+    head = most * 2 // 3
+    return f"{name[:head].rstrip()}…{name[head + 1 - most :].lstrip()}"
+
+
+def label_bars(axes: Axes, names: list[str]) -> None:
+    """Name horizontal bars, the first one on top; the names leave the bars half of the width."""
+    most = int(36 * (axes.figure.get_figwidth() / WIDTH_IN) ** 2)
+    axes.set_yticks(range(len(names)), [shorten_label(name, most) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
 
 
 def add_legend(figure: Figure, axes: Axes, most_inside: int = 4) -> None:
@@ -70,18 +118,19 @@ def add_legend(figure: Figure, axes: Axes, most_inside: int = 4) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
+_OPTIONAL = "_optional"  # the label of a text that may go; the underscore keeps it out of legends
+_PLACES = ((7, -5), (-7, 7), (0, 9), (7, -17), (-7, -19), (0, -20), (7, 7))  # points from the mark
+
+
 def annotate_points(
     axes: Axes, points: Sequence[tuple[float, float, str]], color: object = "black"
 ) -> None:
     """Write a text beside each point (x, y, text); settle_texts() drops those without room."""
     for x, y, text in points:
         axes.annotate(
-            text, (x, y), color=color, textcoords="offset points", xytext=(7, -5), label=_OPTIONAL
+            text, (x, y), color=color, textcoords="offset points", xytext=_PLACES[0],
+            ha="left", label=_OPTIONAL,
         )  # fmt: skip
-
-
-_OPTIONAL = "_optional"  # the label of a text that may go; the underscore keeps it out of legends
-_PLACES = ((7, -5), (-7, 7), (0, 9), (7, -17), (-7, -19), (0, -20), (7, 7))
 
 
 def settle_texts(figure: Figure) -> None:
@@ -95,40 +144,40 @@ def settle_texts(figure: Figure) -> None:
     figure.set_layout_engine("none")  # settled: what follows moves nothing else
     for axes in figure.axes:
         legend = axes.get_legend()
-        taken = [legend.get_window_extent(renderer)] if legend else []
-        taken += [text.get_window_extent(renderer) for text in axes.texts if _is_fixed(text)]
+        optional = [text for text in axes.texts if text.get_label() == _OPTIONAL]
+        fixed = [legend] if legend else []
+        fixed += [text for text in axes.texts if text not in optional]
+        taken = [each.get_window_extent(renderer) for each in fixed]
         lines = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
         bounds = axes.get_window_extent(renderer)
-        for text in [text for text in axes.texts if not _is_fixed(text)]:
-            box = _find_place(text, taken, bounds, renderer, lines)
-            box = box or _find_place(text, taken, bounds, renderer, [])
-            if box is None:
+        for text in optional:
+            places = _list_places(text, renderer, figure.dpi / 72)
+            places = [each for each in places if _has_room(each[2], taken, bounds)]
+            is_clear = (place for place in places if not _is_crossed(place[2], lines))
+            place = next(is_clear, places[0] if places else None)
+            if place is None:
                 text.remove()
             else:
-                taken.append(box)
+                text.set_position(place[0])
+                text.set_horizontalalignment(place[1])
+                taken.append(place[2])
 
 
-def _is_fixed(text: Text) -> bool:
-    return text.get_label() != _OPTIONAL or not isinstance(text, Annotation)
-
-
-def _find_place(
-    text: Annotation, taken: list[Bbox], bounds: Bbox, renderer, lines: list[Path]
-) -> Bbox | None:
-    """Put the text at the first of _PLACES where it fits; return its box, None when at none."""
+def _list_places(text: Annotation, renderer, dots: float) -> list[tuple[tuple, str, Bbox]]:
+    """Return (offset, alignment, box) of a text that stands at _PLACES[0], at each of _PLACES."""
+    box, (x, y), places = text.get_window_extent(renderer), _PLACES[0], []
     for dx, dy in _PLACES:
-        text.set_position((dx, dy))
-        text.set_horizontalalignment("left" if dx > 0 else "right" if dx < 0 else "center")
-        box = text.get_window_extent(renderer)
-        is_inside = bounds.x0 <= box.x0 and box.x1 <= bounds.x1
-        is_inside = is_inside and bounds.y0 <= box.y0 and box.y1 <= bounds.y1
-        is_free = not any(box.overlaps(other) for other in taken)
-        if is_inside and is_free and not any(p.intersects_bbox(box, filled=False) for p in lines):
-            return box
-    return None
+        align, back = ("left", 0) if dx > 0 else ("right", 1) if dx < 0 else ("center", 0.5)
+        moved = box.translated((dx - x) * dots - back * box.width, (dy - y) * dots)
+        places.append(((dx, dy), align, moved))
+    return places
 
 
-def show_rate(value: float) -> str:
-    """Return a number with four digits that count and no exponent: 57,290 or 704.9 or 0.5."""
-    text = f"{value:.4g}"
-    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text
+def _has_room(box: Bbox, taken: list[Bbox], bounds: Bbox) -> bool:
+    is_inside = bounds.x0 <= box.x0 and box.x1 <= bounds.x1
+    is_inside = is_inside and bounds.y0 <= box.y0 and box.y1 <= bounds.y1
+    return is_inside and not any(box.overlaps(other) for other in taken)
+
+
+def _is_crossed(box: Bbox, lines: list[Path]) -> bool:
+    return any(line.intersects_bbox(box, filled=False) for line in lines)

@@ -2,21 +2,39 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scaling.plots.style import MARKERS, MUTED, add_legend, new_figure, pick_colors
-from scaling.plots.training_charts import thin
-from scaling.runs.samples import Samples
+from scaling.plots.style import (
+    MARKERS,
+    MOST_POINTS,
+    MUTED,
+    add_legend,
+    new_figure,
+    pick_colors,
+    thin,
+)
 
 MOST_LINES = 8  # more GPUs are drawn as their range and median
+# Source of the samples -> what its figures show: title, unit, column, factor.
+FIGURES = {
+    "nvidia-smi": (
+        ("GPU memory in use", "GiB", "used_mib", 1 / 1024),
+        ("GPU utilisation", "%", "utilization_pct", 1.0),
+    ),
+    "psrecord": (
+        ("CPU load of the training's processes", "%, 100 per core", "cpu_pct", 1.0),
+        ("Resident memory (shared pages count once per process)", "GiB", "rss_mib", 1 / 1024),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One figure over time: a line a GPU or node, each (minutes, values).
+    """One figure over time: a line for each GPU or node, as (minutes, values).
 
-    With more than MOST_LINES of them: `Greatest`, `Median` and `Least` of each round. `note`
+    With more than MOST_LINES of them: `Greatest`, `Median` and `Least` of each second. `note`
     says how the lines were made.
     """
 
@@ -26,71 +44,48 @@ class Timeline:
     note: str = ""
 
 
-def list_gpu_timelines(samples: Samples, most_points: int = 400) -> list[Timeline]:
-    """Return GPU memory (GiB) and utilisation (%); those without a sample are left out."""
-    frame = samples.gpus
-    nodes = frame["node"].nunique()
-    names = [
-        f"Node {node}, GPU {gpu}" if nodes > 1 else f"GPU {gpu}"
-        for node, gpu in zip(frame["node"], frame["gpu"], strict=True)
-    ]
-    return _list(frame.assign(name=names), (
-        ("GPU memory in use", "GiB", "used_mib", 1 / 1024),
-        ("GPU utilisation", "%", "utilization_pct", 1.0),
-    ), "GPUs", most_points)  # fmt: skip
+def list_timelines(
+    samples: pd.DataFrame, source: str, most_points: int = MOST_POINTS
+) -> list[Timeline]:
+    """Return the timelines of one run's samples (the frame of runs/) from one of FIGURES' sources.
 
-
-def list_cpu_timelines(samples: Samples, most_points: int = 400) -> list[Timeline]:
-    """Return CPU load (%, 100 a core) and resident memory (GiB) of each node's processes."""
-    frame = samples.cpus
-    return _list(frame.assign(name=[f"Node {node}" for node in frame["node"]]), (
-        ("CPU load of the training's processes", "%, 100 a core", "cpu_pct", 1.0),
-        ("Resident memory (shared pages count once a process)", "GiB", "rss_mib", 1 / 1024),
-    ), "nodes", most_points)  # fmt: skip
-
-
-def _list(frame: pd.DataFrame, figures: tuple, what: str, most_points: int) -> list[Timeline]:
-    found = []
-    for title, unit, column, factor in figures:
-        values = frame[["name", "elapsed_s", column]].dropna() if column in frame else frame[:0]
-        if len(values):
-            values = values.assign(value=values[column].astype(float) * factor)
-            lines, note = _make_lines(values, what, most_points)
-            found.append(Timeline(title, unit, lines, note))
+    Figures without a sample are left out. most_points: of a line; a longer one is thinned.
+    """
+    samples = samples[samples["source"] == source]
+    has_gpus, nodes = source == "nvidia-smi", samples["node"].nunique()
+    seconds, found = samples["elapsed_s"].to_numpy(), []
+    for title, unit, column, factor in FIGURES[source]:
+        values, lines = factor * samples[column].to_numpy(), {}
+        is_there = ~(np.isnan(seconds) | np.isnan(values))
+        for key, at in samples.groupby(["node", "gpu"], sort=False, dropna=False).indices.items():
+            at = at[is_there[at]]
+            if len(at):
+                name = f"GPU {key[1]}" if has_gpus else f"Node {key[0]}"
+                name = f"Node {key[0]}, {name}" if has_gpus and nodes > 1 else name
+                lines[name] = (seconds[at], values[at])
+        if lines:
+            what = "GPUs" if has_gpus else "nodes"
+            found.append(Timeline(title, unit, *_thin_lines(lines, what, most_points)))
     return found
 
 
-def _make_lines(values: pd.DataFrame, what: str, most_points: int) -> tuple[dict, str]:
-    count = values["name"].nunique()
+def _thin_lines(lines: dict[str, tuple], what: str, most_points: int) -> tuple[dict, str]:
+    """Return the lines in minutes, with a note on how they were made from (seconds, values)."""
+    count, note = len(lines), ""
+    is_thinned = sum(len(xs) for xs, _ in lines.values()) > most_points * count
     if count > MOST_LINES:
-        rounds = values["elapsed_s"].round()
-        by_round = values["value"].groupby(rounds)
-        parts = {
-            "Greatest": by_round.max(), "Median": by_round.median(), "Least": by_round.min()
-        }  # fmt: skip
-        lines = {
-            name: _thin(part.index.to_list(), part.to_list(), most_points)
-            for name, part in parts.items()
-        }
+        xs, ys = (np.concatenate(parts) for parts in zip(*lines.values(), strict=True))
+        second = pd.Series(ys).groupby(xs.round())
+        parts = {"Greatest": second.max(), "Median": second.median(), "Least": second.min()}
+        lines = {name: (part.index.to_numpy(), part.to_numpy()) for name, part in parts.items()}
         note = f"{count} {what}: the greatest, median and least of each second with a sample."
-    else:
-        groups = values.groupby("name", sort=False)
-        lines = {
-            str(name): _thin(part["elapsed_s"].to_list(), part["value"].to_list(), most_points)
-            for name, part in groups
-        }
-        note = ""
-    if len(values) > most_points * max(count, 1):
+    if is_thinned:
         note += (
-            f" Thinned to about {most_points} points a line: of each stretch of samples the "
+            f" Thinned to about {most_points} points per line: of each stretch of samples the "
             "least and the greatest are drawn, so no peak is lost."
         )
-    return lines, note.strip()
-
-
-def _thin(seconds: list[float], values: list[float], most: int) -> tuple[list, list]:
-    xs, ys = thin(seconds, values, most)
-    return [x / 60 for x in xs], ys
+    thinned = {name: thin(xs / 60, ys, most_points) for name, (xs, ys) in lines.items()}
+    return thinned, note.strip()
 
 
 def draw_timelines(timelines: list[Timeline]) -> Figure:

@@ -1,167 +1,75 @@
-"""Charts of the training itself: loss and score against epochs and against time, all scales."""
+"""Charts of the training itself: loss and score by epoch and time, and where a step's time goes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from scaling.plots.data import Config, Source, Study
-from scaling.plots.scaling_charts import shorten_label
-from scaling.plots.style import COLORS, MARKERS, MUTED, add_legend, new_figure
-
-MOST_POINTS = 400  # of a line; more are thinned to the least and greatest of each stretch
-
-
-@dataclass(frozen=True)
-class Score:
-    """A column of the epochs frame that says how good the model is: its name and unit."""
-
-    column: str
-    title: str
-    factor: float = 1.0
-
-
-SCORES = (
-    Score("val_accuracy", "Validation accuracy (%)", 100.0),
-    Score("perplexity", "Validation perplexity"),
-    Score("bleu", "BLEU (validation)"),
+from scaling.plots.scaling_charts import list_configs
+from scaling.plots.style import (
+    BAR_IN,
+    COLORS,
+    LEAST_PT,
+    MARKERS,
+    MUTED,
+    add_legend,
+    label_bars,
+    new_figure,
+    shorten_label,
+    thin,
+    viridis,
 )
+from scaling.runs import Study
+from scaling.runs.workloads import SCORES, Score
+
+X_TITLES = {"epoch": "Epoch", "minutes": "Time since the first epoch (min)"}
+MOST_MARKED = 12  # epochs of a line that has its marks
+# Part of a training step -> colour. Greys are for what is not told apart further.
+PARTS = {
+    "waiting for data": "#D55E00",
+    "copy": "#E69F00",
+    "compute": "#0072B2",
+    "exposed communication": "#CC79A7",
+    "optimizer": "#009E73",
+    "rest": MUTED,
+    "all but waiting": "#56B4E9",
+}
+
+
+def list_latest_epochs(study: Study) -> pd.DataFrame:
+    """Return the epochs of each configuration's latest run, with its `title` and `gpus`.
+
+    `minutes` is when an epoch ended: the sum of whole epochs, else of their training parts.
+    """
+    configs = list_configs(study)[["config", "title", "gpus", "latest"]]
+    epochs = configs.merge(study.epochs, left_on="latest", right_on="run")
+    by_run = epochs.groupby("config")
+    whole_s = epochs["epoch_s"].where(by_run["epoch_s"].transform("count") > 0, epochs["train_s"])
+    # One epoch without its time leaves those after it without theirs.
+    is_known = whole_s.notna().groupby(epochs["config"]).cummin()
+    minutes = whole_s.groupby(epochs["config"]).cumsum() / 60
+    return epochs.assign(minutes=minutes.where(is_known))
 
 
 def find_score(study: Study) -> Score | None:
-    """Return the first score that any run of the study holds."""
-    for score in SCORES:
-        if any(_has(config.latest, score.column) for config in study.configs):
-            return score
-    return None
+    """Return the first score of the validation that any of these runs holds."""
+    epochs = list_latest_epochs(study)
+    return next((score for score in SCORES if epochs[score.column].notna().any()), None)
 
 
-def has_loss(study: Study) -> bool:
-    return any(_has(config.latest, "val_loss") for config in study.configs)
+def draw_loss(study: Study, x: str) -> Figure:
+    """Draw training (dashed) and validation loss of each configuration's latest run.
 
-
-def has_times(study: Study) -> bool:
-    """Whether any run's epochs have their seconds: a log alone does not say them."""
-    return any(_has(c.latest, "epoch_s") or _has(c.latest, "train_s") for c in study.configs)
-
-
-def _has(source: Source, column: str) -> bool:
-    return column in source.epochs and bool(source.epochs[column].notna().any())
-
-
-def draw_loss_by_epoch(study: Study) -> Figure:
-    """Draw training (dashed) and validation loss of the latest run of each configuration."""
-    return _draw(study, _draw_losses, list_epochs, "Epoch", "Loss")
-
-
-def draw_loss_by_time(study: Study) -> Figure:
-    """Draw the same losses against the minutes since the first epoch began."""
-    return _draw(study, _draw_losses, list_minutes, "Time since the first epoch (min)", "Loss")
-
-
-def draw_score_by_epoch(study: Study) -> Figure:
-    """Draw the validation score of the latest run of each configuration."""
-    score = find_score(study)
-    return _draw(study, _score_drawer(score), list_epochs, "Epoch", score.title)
-
-
-def draw_score_by_time(study: Study) -> Figure:
-    """Draw the same score against the minutes since the first epoch began."""
-    score, title = find_score(study), "Time since the first epoch (min)"
-    return _draw(study, _score_drawer(score), list_minutes, title, score.title)
-
-
-def list_epochs(source: Source) -> pd.Series:
-    return source.epochs["epoch"].astype(float)
-
-
-def list_minutes(source: Source) -> pd.Series:
-    """Return the minutes at which each epoch ended: whole epochs, else their training parts."""
-    column = "epoch_s" if _has(source, "epoch_s") else "train_s"
-    if column not in source.epochs:
-        return pd.Series(float("nan"), index=source.epochs.index)
-    return source.epochs[column].astype(float).cumsum(skipna=False) / 60
-
-
-def thin(xs: Sequence[float], ys: Sequence[float], most: int = MOST_POINTS):
-    """Return at most about `most` points that keep every peak: two a stretch, least and greatest.
-
-    Each stretch has the same number of points; its least and its greatest are kept, in their
-    order, with the first and last point of all.
+    x: a key of X_TITLES.
     """
-    points = [(x, y) for x, y in zip(xs, ys, strict=True) if x == x and y == y]
-    if len(points) <= most:
-        return [list(each) for each in zip(*points, strict=True)] or [[], []]
-    size = -(-2 * len(points) // most)
-    kept = [points[0]]
-    for start in range(0, len(points), size):
-        stretch = points[start : start + size]
-        low, high = min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])
-        kept += sorted({low, high})
-    kept.append(points[-1])
-    return [list(each) for each in zip(*dict.fromkeys(kept), strict=True)]
 
-
-def _draw(
-    study: Study,
-    draw_line: Callable,
-    list_x: Callable[[Source], pd.Series],
-    x_title: str,
-    y_title: str,
-) -> Figure:
-    figure = new_figure()
-    axes = figure.subplots()
-    configs = study.configs
-    many = len(configs) > len(COLORS)
-    for number, (config, color) in enumerate(zip(configs, _color(configs), strict=True)):
-        label = None if many else shorten_label(study.label(config))
-        draw_line(axes, config.latest, list_x(config.latest), color, number, label)
-    if draw_line is _draw_losses:
-        axes.plot([], [], color=MUTED, linestyle="--", linewidth=1.4, label="Training")
-        axes.plot([], [], color=MUTED, label="Validation")
-    axes.set_xlabel(x_title)
-    axes.set_ylabel(y_title)
-    if many:
-        _add_colorbar(figure, axes, configs)
-        if draw_line is _draw_losses:
-            axes.legend()
-    else:
-        add_legend(figure, axes, most_inside=0)
-    if list_x is list_epochs:
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
-
-
-def _color(configs: list[Config]) -> list:
-    if len(configs) <= len(COLORS):
-        return list(COLORS[: len(configs)])
-    counts = [config.gpus for config in configs]
-    norm = LogNorm(min(counts), max(max(counts), min(counts) + 1))
-    return [matplotlib.colormaps["viridis"](0.92 * float(norm(count))) for count in counts]
-
-
-def _add_colorbar(figure: Figure, axes: Axes, configs: list[Config]) -> None:
-    """Say what the colours of many lines mean: the number of GPUs."""
-    counts = sorted({config.gpus for config in configs})
-    norm = LogNorm(counts[0], max(counts[-1], counts[0] + 1))
-    colors = [matplotlib.colormaps["viridis"](0.92 * i / 255) for i in range(256)]
-    scale = matplotlib.cm.ScalarMappable(norm, matplotlib.colors.ListedColormap(colors))
-    bar = figure.colorbar(scale, ax=axes, label="GPUs")
-    powers = [count for count in counts if count & (count - 1) == 0] or [counts[0], counts[-1]]
-    bar.set_ticks(powers, labels=[str(count) for count in powers])
-    bar.minorticks_off()
-
-
-def _draw_losses(axes: Axes, source: Source, x: pd.Series, color, number: int, label) -> None:
-    marker = MARKERS[number % len(MARKERS)] if len(x) <= 12 else None
-    for column, style in (("train_loss", "--"), ("val_loss", "-")):
-        if _has(source, column):
+    def draw_run(axes: Axes, epochs: pd.DataFrame, color, marker, label: str | None) -> None:
+        for column, style in (("train_loss", "--"), ("val_loss", "-")):
+            xs, ys = thin(epochs[x], epochs[column])
             is_main = column == "val_loss"
-            xs, ys = thin(x.astype(float), source.epochs[column].astype(float))
             axes.plot(
                 xs, ys, style, color=color, markersize=5, linewidth=2 if is_main else 1.2,
                 # Of one epoch there is no line: a hollow mark stands for the training's.
@@ -169,13 +77,125 @@ def _draw_losses(axes: Axes, source: Source, x: pd.Series, color, number: int, l
                 markerfacecolor=color if is_main else "white", label=label if is_main else None,
             )  # fmt: skip
 
+    return _draw_runs(study, draw_run, x, "Loss", ("Training", "Validation"))
 
-def _score_drawer(score: Score) -> Callable:
-    def draw(axes: Axes, source: Source, x: pd.Series, color, number: int, label) -> None:
-        if _has(source, score.column):
-            marker = MARKERS[number % len(MARKERS)] if len(x) <= 12 else None
-            ys = source.epochs[score.column].astype(float) * score.factor
-            xs, ys = thin(x.astype(float), ys)
+
+def draw_score(study: Study, x: str) -> Figure:
+    """Draw the validation score of each configuration's latest run. x: a key of X_TITLES."""
+    score = find_score(study)
+
+    def draw_run(axes: Axes, epochs: pd.DataFrame, color, marker, label: str | None) -> None:
+        if epochs[score.column].notna().any():
+            xs, ys = thin(epochs[x], score.factor * epochs[score.column])
             axes.plot(xs, ys, color=color, marker=marker, markersize=5, label=label)
 
-    return draw
+    return _draw_runs(study, draw_run, x, score.axis)
+
+
+def _draw_runs(
+    study: Study, draw_run: Callable, x: str, y_title: str, styles: tuple[str, ...] = ()
+) -> Figure:
+    """Draw a line for each run; styles: what dashed and full lines are, if that needs a key."""
+    figure, epochs = new_figure(), list_latest_epochs(study)
+    axes = figure.subplots()
+    gpus = epochs.groupby("config")["gpus"].first()
+    has_bar = len(gpus) > len(COLORS)
+    norm = LogNorm(gpus.min(), max(gpus.max(), gpus.min() + 1))
+    for number, (config, rows) in enumerate(epochs.groupby("config", sort=False)):
+        color = viridis(float(norm(gpus[config]))) if has_bar else COLORS[number]
+        marker = MARKERS[number % len(MARKERS)] if len(rows) <= MOST_MARKED else None
+        label = None if has_bar else shorten_label(rows["title"].iloc[0])
+        draw_run(axes, rows, color, marker, label)
+    for name, style in zip(styles, ("--", "-"), strict=False):
+        axes.plot([], [], style, color=MUTED, linewidth=1.4 if style == "--" else 2, label=name)
+    axes.set_xlabel(X_TITLES[x])
+    axes.set_ylabel(y_title)
+    if x == "epoch":
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if not has_bar:
+        add_legend(figure, axes, most_inside=0)
+        return figure
+    colors = ListedColormap([viridis(at / 255) for at in range(256)])
+    bar = figure.colorbar(ScalarMappable(norm, colors), ax=axes, label="GPUs")
+    counts = sorted(gpus.unique())
+    ticks = [count for count in counts if count & (count - 1) == 0] or [counts[0], counts[-1]]
+    bar.set_ticks(ticks, labels=[str(count) for count in ticks])
+    bar.minorticks_off()
+    if styles:
+        axes.legend()
+    return figure
+
+
+# ---- Where the training time goes --------------------------------------------------------------
+
+
+def break_down(study: Study) -> pd.DataFrame:
+    """Return the seconds of an epoch's training part in PARTS and in all (`total_s`).
+
+    One row for each configuration whose latest run says it, with its `title`; means over ranks
+    and epochs after the warm-up. Without rank files, rank 0's wait of the metrics file.
+    """
+    steps = pd.concat([_from_ranks(study.rank_epochs), _from_metrics(study.epochs)])
+    steps = steps[~steps.index.duplicated()].fillna(0.0)  # rank files know more
+    rows = list_configs(study)[["config", "title", "latest"]]
+    return rows.merge(steps, left_on="latest", right_index=True)
+
+
+def _from_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
+    names = ["training_s", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "exposed_comm_s"]
+    mean = _keep_steady(ranks).groupby("run")[names].mean()
+    mean = mean[(mean["training_s"] > 0) & mean["data_wait_s"].notna() & mean["compute_s"].notna()]
+    mean = mean.fillna(0.0)
+    exposed = mean[["exposed_comm_s", "compute_s"]].min(axis=1)
+    parts = pd.DataFrame({
+        "waiting for data": mean["data_wait_s"],
+        "copy": mean["copy_s"],
+        "compute": mean["compute_s"] - exposed,  # the all-reduce happens inside of backward
+        "exposed communication": exposed,
+        "optimizer": mean["optimizer_s"],
+    })  # fmt: skip
+    rest = (mean["training_s"] - parts.sum(axis=1)).clip(lower=0)
+    return parts.assign(rest=rest, total_s=mean["training_s"])
+
+
+def _from_metrics(epochs: pd.DataFrame) -> pd.DataFrame:
+    mean = _keep_steady(epochs).groupby("run")[["step_s", "step_wait_s", "train_s"]].mean()
+    mean = mean[(mean["step_s"] > 0) & (mean["step_wait_s"] >= 0)]
+    total_s = mean["train_s"].fillna(mean["step_s"])
+    waiting_s = (mean["step_wait_s"] / mean["step_s"]).clip(upper=1) * total_s
+    parts = {"waiting for data": waiting_s, "all but waiting": total_s - waiting_s}
+    return pd.DataFrame({**parts, "total_s": total_s})
+
+
+def _keep_steady(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the epochs after the warm-up; of a run that has no other, the warm-up's."""
+    is_steady = ~frame["is_warmup"].astype(bool)
+    return frame[is_steady | ~is_steady.groupby(frame["run"]).transform("any")]
+
+
+def share_out(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the percent of each of PARTS in the rows of break_down."""
+    parts = steps[[part for part in PARTS if part in steps]]
+    return parts.div(parts.sum(axis=1), axis=0) * 100
+
+
+def draw_breakdown(study: Study) -> Figure:
+    """Draw the shares of the training time as stacked bars, the seconds per epoch beside them."""
+    steps = break_down(study)
+    shares, count = share_out(steps), len(steps)
+    figure = new_figure(height_in=1.6 + BAR_IN * count)
+    axes, left = figure.subplots(), pd.Series(0.0, shares.index)
+    for part in shares:
+        if shares[part].any():
+            axes.barh(range(count), shares[part], left=left, height=0.72, color=PARTS[part],
+                      label=part)  # fmt: skip
+        left += shares[part]
+    for at, total_s in enumerate(steps["total_s"]):
+        axes.text(101, at, f"{total_s:,.3g} s", va="center", fontsize=LEAST_PT)
+    label_bars(axes, steps["title"].to_list())
+    axes.set_xlim(0, 130)
+    axes.set_xticks(range(0, 101, 50))
+    axes.set_xlabel("Training time (%)")
+    axes.text(101, -0.75, "epoch", va="bottom", fontsize=LEAST_PT)
+    add_legend(figure, axes, most_inside=0)
+    return figure

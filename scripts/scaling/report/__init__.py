@@ -1,1 +1,5 @@
-"""The HTML report."""
+"""The report: the verdict, every table and chart, and a page for each run."""
+
+from scaling.report.page import list_study_tables, make_page
+
+__all__ = ["list_study_tables", "make_page"]

@@ -1,14 +1,20 @@
 """The report's first words: what scales how far, and what stands in the way of knowing it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scaling.plots.data import Config, Series, Study
-from scaling.plots.scaling_charts import GOOD_EFFICIENCY_PCT, list_compared
-from scaling.read.state import State
-from scaling.runs.comparing import name_band
-from scaling.runs.find import Run
+import pandas as pd
+
+from scaling.diagnose import NAMED_POINTS, Finding
+from scaling.plots.scaling_charts import (
+    GOOD_PCT,
+    list_compared,
+    list_configs,
+    list_left_out,
+)
+from scaling.runs import Run, State, Study
+from scaling.runs.ratios import name_band
 
 MOST_SERIES = 6  # with a sentence of their own
 
@@ -22,90 +28,109 @@ class Sentence:
 
 
 def state_verdict(
-    studies: list[Study], runs: list[Run], losses: Sequence[str] = ()
+    studies: Sequence[Study], runs: Sequence[Run], losses: Iterable[str] = ()
 ) -> list[Sentence]:
-    """Return the verdict on each workload, to what efficiency is lost, then on the runs."""
+    """Return the verdict on each workload, what costs it efficiency, then what became of the runs.
+
+    losses: of state_loss.
+    """
     found = [sentence for study in studies for sentence in _judge_study(study)]
-    found += [Sentence("note", text) for text in losses]
-    return found + _count_runs(runs) + _warn(studies)
+    notes = [*losses, *_count_runs(runs), *(text for study in studies for text in _warn(study))]
+    return found + [Sentence("note", text) for text in notes]
 
 
 def _judge_study(study: Study) -> list[Sentence]:
     compared = list_compared(study)
-    if not compared:
-        scales = ", ".join(dict.fromkeys(config.label for config in study.configs))
+    if compared.empty:
+        scales = ", ".join(list_configs(study)["short_label"].unique()) or "no known throughput"
         return [Sentence("note", (
             f"{study.workload}: nothing to compare yet. A speedup needs two runs with equal "
             f"settings at different numbers of GPUs; there are complete runs at {scales}."
         ))]  # fmt: skip
-    found = [_judge_series(study, series) for series in compared[:MOST_SERIES]]
-    if len(compared) > MOST_SERIES:
-        text = f"{study.workload}: {len(compared) - MOST_SERIES} more series are in the tables."
+    series = [rows for _, rows in compared.groupby("series", sort=False)]
+    found = [_judge_series(study, rows) for rows in series[:MOST_SERIES]]
+    if len(series) > MOST_SERIES:
+        text = f"{study.workload}: {len(series) - MOST_SERIES} more series are in the tables."
         found.append(Sentence("note", text))
     return found
 
 
-def _judge_series(study: Study, series: Series) -> Sentence:
-    name = f"{study.workload} ({series.name})" if series.name else study.workload
-    rest = [c for c in series.configs if c.gpus > series.baseline.gpus]
-    worth = [c for c in rest if series.efficiency_pct(c) > GOOD_EFFICIENCY_PCT]
-    largest = max(rest, key=lambda c: (c.gpus, c.throughput_per_s))
-    if not worth:
-        best = max(rest, key=series.speedup)
+def _judge_series(study: Study, series: pd.DataFrame) -> Sentence:
+    """Say up to how many GPUs a series is worth asking for, and what the next ones give."""
+    base = series.iloc[0]
+    name = f"{study.workload} ({base.series_name})" if base.series_name else study.workload
+    rest = series[series["gpus"] > base.gpus].sort_values(["gpus", "throughput_per_s"])
+    worth = rest[rest["efficiency_pct"] > GOOD_PCT]
+    if worth.empty:
+        best = rest.loc[rest["speedup"].idxmax()]
         return Sentence("poor", (
-            f"{name}: no scale beyond {series.baseline.label} is above {GOOD_EFFICIENCY_PCT} % "
-            f"efficiency. The fastest, {best.label}, is {_say(series, best)}."
+            f"{name}: no scale beyond {base.short_label} is above {GOOD_PCT} % efficiency. The "
+            f"fastest, {best.short_label}, is {_compare(best, base)}."
         ))  # fmt: skip
-    chosen = max(worth, key=lambda c: (c.gpus, c.throughput_per_s))
-    kind = name_band(series.efficiency_pct(chosen), chosen.nodes)
-    text = f"{name}: ask for up to {chosen.label}, {_say(series, chosen)}."
-    if chosen.gpus == largest.gpus:
+    chosen = worth.iloc[-1]
+    kind = name_band(chosen.efficiency_pct, chosen.nodes)
+    text = f"{name}: ask for up to {chosen.short_label}, {_compare(chosen, base)}."
+    beyond = series[series["gpus"] > chosen.gpus]
+    if beyond.empty:
         return Sentence(kind, f"{text} That is the largest scale measured: the limit lies beyond.")
-    beyond = min((c for c in rest if c.gpus > chosen.gpus), key=lambda c: c.gpus)
-    return Sentence(
-        kind,
-        f"{text} Beyond, {beyond.label} is {_say(series, beyond)}, not above "
-        f"{GOOD_EFFICIENCY_PCT} %.",
-    )
+    next_one = beyond.loc[beyond["gpus"].idxmin()]
+    return Sentence(kind, (
+        f"{text} Beyond, {next_one.short_label} is {_compare(next_one, base)}, not above "
+        f"{GOOD_PCT} %."
+    ))  # fmt: skip
 
 
-def _say(series: Series, config: Config) -> str:
-    base = series.baseline
+def _compare(config: pd.Series, base: pd.Series) -> str:
     return (
-        f"{series.speedup(config):.2f} times as fast as {base.label} "
-        f"({series.efficiency_pct(config):.1f} % efficient)"
+        f"{config.speedup:.2f} times as fast as {base.short_label} "
+        f"({config.efficiency_pct:.1f} % efficient)"
     )
 
 
-def _count_runs(runs: list[Run]) -> list[Sentence]:
+def _count_runs(runs: Sequence[Run]) -> list[str]:
     started = [run for run in runs if run.id]
     if not started:
-        return [Sentence("note", "No run has been started yet.")]
+        return ["No run has been started yet."]
     counts = Counter(run.state for run in started)
-    words = [f"{counts[state]} {state}" for state in State if counts[state]]
-    text = f"{len(started)} run{'s' if len(started) != 1 else ''}: {', '.join(words)}."
-    bad = [state for state in counts if state not in (State.COMPLETE, State.RUNNING)]
+    states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    text = f"{len(started)} run{'s' if len(started) != 1 else ''}: {states}."
+    bad = [run for run in started if run.state not in (State.COMPLETE, State.RUNNING)]
     if bad:
-        last = [run for run in started if run.state in bad][-1]
-        text += f" The last that did not end well: {last.account}."
-    return [Sentence("note", text)]
+        text += f" The last that did not end well: {bad[-1].account}."
+    return [text]
 
 
-def _warn(studies: list[Study]) -> list[Sentence]:
-    found = []
-    for study in studies:
-        if len(study.series) > 1:
-            found.append(Sentence("note", (
-                f"{study.workload}: the runs have {len(study.series)} different settings; only "
-                "runs with equal settings are compared. What differs is listed below."
-            )))  # fmt: skip
-        single = [c for c in study.configs if len(c.sources) == 1]
-        if single:
-            found.append(Sentence("note", (
-                f"{study.workload}: {len(single)} of {len(study.configs)} configurations were run "
-                "once only; a second run would show how far the figures vary."
-            )))  # fmt: skip
-        found += [
-            Sentence("note", f"{study.workload}: left out: {each}.") for each in study.skipped
-        ]
-    return found
+def _warn(study: Study) -> list[str]:
+    configs, found = study.configs, []
+    series, single = configs["series"].nunique(), (configs["n_runs"] == 1).sum()
+    if series > 1:
+        found.append(
+            f"{study.workload}: the runs have {series} different settings; only runs with equal "
+            "settings are compared. What differs is listed below."
+        )
+    if single:
+        found.append(
+            f"{study.workload}: {single} of {len(configs)} configurations were run once only; a "
+            "second run would show how far the figures vary."
+        )
+    return found + [f"{study.workload}: left out: {each}." for each in list_left_out(study)]
+
+
+def state_loss(workload: str, findings: Sequence[Finding]) -> str | None:
+    """Return the verdict's sentence on the scale that loses most, None when little is lost."""
+    compared = [finding for finding in findings if finding.base is not None]
+    worst = min(compared, key=lambda finding: finding.efficiency_pct, default=None)
+    if worst is None or 100 - worst.efficiency_pct < NAMED_POINTS:
+        return None
+    where = f"{workload}: {worst.label} loses {100 - worst.efficiency_pct:.1f} points of efficiency"
+    seen = "".join(f" Seen: {text}." for text in worst.seen)
+    if worst.loss is None:
+        return f"{where}. To what is not recorded{_name(worst.gaps)}.{seen}"
+    if not worst.causes:
+        return f"{where}, and no cause stands out. {worst.rest}{seen}"
+    more = ", ".join(f"{cause.name} {cause.points:.1f}" for cause in worst.named[1:])
+    return f"{where}. {worst.causes[0][0]}" + (f" Then {more}." if more else "") + seen
+
+
+def _name(gaps: Sequence[str]) -> str:
+    return f": {gaps[0]}" if gaps else ""

@@ -7,83 +7,54 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import plot_scaling
 from common.errors import UserError
-from run_folders import cpu_log, gpu_csv, gpu_row, put, write_run
-from scaling.plots.charts import draw, list_charts, list_run_charts, save_charts
-from scaling.plots.data import Source, Study
-from scaling.plots.devices import list_rate_bars, list_time_bars
-from scaling.plots.load import load_metrics, load_studies
-from scaling.plots.scaling_charts import list_compared, shorten_label
-from scaling.plots.series import part_series
-from scaling.plots.steps import break_down
-from scaling.plots.style import HEIGHT_IN, LEAST_PT, WIDTH_IN, show_rate
-from scaling.plots.timelines import list_gpu_timelines
-from scaling.plots.training_charts import list_minutes, thin
-from scaling.read.gpu_log import read_gpu_log
-from scaling.report.figures import SIZE_IN
-from scaling.runs.find import find_runs
-from scaling.runs.ordinary_logs import read_ordinary_cpu_log, read_ordinary_gpu_log
-from scaling.runs.samples import read_samples
-from scaling.tables.devices import compare_devices
-from study_folders import gpu_rounds, make_metrics, write_study, write_study_run
+from diagnosis_runs import rank, write_known_run
+from made_studies import make_rates_study, make_run, make_study
+from opened_files import count_opens
+from run_folders import gpu_csv, put, write_run
+from scaling.plots import Chart, draw, list_charts, list_left_out, list_run_charts, save_charts
+from scaling.plots.scaling_charts import (
+    list_compared,
+    list_configs,
+    list_rate_bars,
+    list_time_bars,
+)
+from scaling.plots.style import HEIGHT_IN, LEAST_PT, WIDTH_IN, shorten_label, show_rate, thin
+from scaling.plots.timelines import list_timelines
+from scaling.plots.training_charts import break_down, list_latest_epochs
+from scaling.report.svg import SIZE_IN
+from scaling.runs import find_runs, make_metrics_studies, make_samples, make_studies
+from scaling.tables import compare_devices
+from study_folders import SCALES, make_metrics, write_study, write_study_run
 
 REPO = Path(__file__).resolve().parents[3]
-
-
-# ---- Configurations made by hand -------------------------------------------------------------
-
-
-def make_source(gpus: int, rates: list[float], nodes: int = 1, run_id: str = "1", **settings):
-    count = len(rates)
-    epochs = pd.DataFrame({
-        "epoch": range(1, count + 1), "throughput_per_s": rates, "unit": "img/s",
-        "epoch_s": [60.0] * count, "train_s": [55.0] * count,
-        "train_loss": [5.0 - 0.1 * n for n in range(count)],
-        "val_loss": [5.2 - 0.1 * n for n in range(count)],
-        "val_accuracy": [0.01 * n for n in range(count)],
-        "is_warmup": [n == 0 for n in range(count)],
-    })  # fmt: skip
-    ranks = pd.DataFrame({
-        "rank": [0], "training_s": [55.0], "data_wait_s": [5.0], "copy_s": [1.0],
-        "compute_s": [40.0], "optimizer_s": [4.0], "exposed_comm_s": [8.0], "is_warmup": [False],
-    })  # fmt: skip
-    known = {"batch_size_per_gpu": 512, "global_batch_size": 512 * gpus, "scaling": "weak"}
-    return Source(
-        "home", run_id, "tinyimagenet", nodes, gpus // nodes, gpus, {**known, **settings},
-        epochs, ranks,
-    )  # fmt: skip
-
-
-def make_study(sources: list[Source]) -> Study:
-    return Study("tinyimagenet", "img/s", tuple(part_series(sources)))
-
-
+PAPER_IN = (WIDTH_IN, HEIGHT_IN)
 STUDIES = {
-    "one configuration": lambda: [make_source(1, [700.0, 704.9, 705.0])],
-    "one epoch": lambda: [make_source(1, [700.0]), make_source(2, [1300.0])],
+    "one configuration": lambda: [make_run(1, [700.0, 704.9, 705.0])],
+    "one epoch": lambda: [make_run(1, [700.0]), make_run(2, [1300.0])],
     "seven scales": lambda: [
-        make_source(gpus, [600.0 * gpus, 690.0 * gpus, 700.0 * gpus], nodes)
+        make_run(gpus, [600.0 * gpus, 690.0 * gpus, 700.0 * gpus], nodes)
         for gpus, nodes in ((1, 1), (2, 1), (4, 1), (8, 1), (4, 2), (8, 4), (16, 8))
     ],
-    "64 scales": lambda: [make_source(n, [600.0 * n, 700.0 * n**0.95]) for n in range(1, 65)],
+    "64 scales": lambda: [make_run(n, [600.0 * n, 700.0 * n**0.95]) for n in range(1, 65)],
     "8 scales of 8 batches": lambda: [
-        make_source(2**k, [600.0, 700.0 * 2**k * 0.97**k * b], batch_size_per_gpu=32 * b)
+        make_run(2**k, [600.0, 700.0 * 2**k * 0.97**k * b], batch_size_per_gpu=32 * b)
         for k in range(8)
         for b in range(1, 9)
     ],
     "64 settings": lambda: [
-        make_source(4, [600.0, 700.0 + b], batch_size_per_gpu=b, model=f"a_model_named_{b}")
+        make_run(4, [600.0, 700.0 + b], batch_size_per_gpu=b, model=f"a_model_named_{b}")
         for b in range(64)
     ],
     "32 settings of long names": lambda: [
-        make_source(n, [600.0, 700.0 + b], strategy=f"fully sharded with offload {b}" * 2)
+        make_run(n, [600.0, 700.0 + b], strategy=f"fully sharded with offload {b}" * 2)
         for b in range(32)
         for n in (1, 8)
     ],
@@ -107,14 +78,11 @@ def list_texts(figure: Figure) -> list[tuple[str, object]]:
     return [(text.get_text(), text.get_window_extent(renderer)) for text in shown]
 
 
-PAPER_IN = (WIDTH_IN, HEIGHT_IN)
-
-
 @pytest.mark.parametrize(
     ("name", "size_in"),
     [
-        *((name, PAPER_IN) for name in STUDIES),
-        *((name, SIZE_IN) for name in ("seven scales", "8 scales of 8 batches", "64 settings")),
+        *((name, PAPER_IN) for name in STUDIES if name != "64 settings"),
+        *((name, SIZE_IN) for name in ("seven scales", "64 settings")),
     ],
 )
 def test_no_text_lies_on_another_or_is_cut(name, size_in):
@@ -129,62 +97,46 @@ def test_no_text_lies_on_another_or_is_cut(name, size_in):
             inside = page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1
             inside = inside and page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1
             assert inside, f"{chart.name}: {text!r} is cut"
-        for (one, a), (other, b) in combinations(texts, 2):
-            assert not a.shrunk(0.98, 0.9).overlaps(b), f"{chart.name}: {one!r} on {other!r}"
+        texts = [(text, box.shrunk(0.98, 0.9), box) for text, box in texts]
+        for (one, a, _), (other, _, b) in combinations(texts, 2):
+            assert not a.overlaps(b), f"{chart.name}: {one!r} on {other!r}"
         sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text()]
         assert min(sizes) >= LEAST_PT, chart.name
+        if name == "one epoch" and chart.name == "loss_by_epoch":
+            lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+            assert len(lines) == 4 and all(line.get_marker() != "None" for line in lines)
         drawn += 1
     assert drawn >= 5
 
 
-# ---- Which runs are compared, and their numbers ------------------------------------------------
+# ---- What a chart shows of a study -------------------------------------------------------------
 
 
-def test_repeats_give_their_mean_and_students_interval():
-    # Means 100, 104, 108: s = 4, t(0.975, 2) = 4.302653, so 4.302653 x 4 / sqrt(3) = 9.936551.
-    sources = [make_source(1, [50.0, rate], run_id=str(rate)) for rate in (100.0, 104.0, 108.0)]
-    (config,) = make_study(sources).configs
-    assert config.throughput_per_s == 104.0
-    assert config.spread_per_s == pytest.approx(9.936551, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("rates", "mean", "spread", "is_steady"),
-    [
-        ([50.0, 100.0, 104.0], 102.0, 2.828427, True),  # the warm-up is left out
-        ([50.0, 100.0], 100.0, None, True),
-        ([50.0], 50.0, None, False),  # one epoch: no steady state
-    ],
-)
-def test_one_run_shows_its_epochs_spread(rates, mean, spread, is_steady):
-    (config,) = make_study([make_source(1, rates)]).configs
-    assert (config.throughput_per_s, config.is_steady) == (mean, is_steady)
-    assert config.spread_per_s == (None if spread is None else pytest.approx(spread, abs=1e-6))
-
-
-def test_known_speedups_and_efficiencies():
-    rates = {1: 29600.05, 2: 57289.31, 4: 100791.44}
-    study = make_study([make_source(n, [rate, rate]) for n, rate in rates.items()])
-    (series,) = study.series
-    assert [f"{series.speedup(c):.2f}" for c in series.configs] == ["1.00", "1.94", "3.41"]
-    found = [f"{series.efficiency_pct(c) / 100:.2f}" for c in series.configs]
-    assert found == ["1.00", "0.97", "0.85"]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"precision": "bf16"}, {"strategy": "fsdp"}, {"batch_size_per_gpu": 256}, {"epochs": 9},
-        {"gpu_name": "H200"}, {"trainer_sha256": "beef"}, {"versions": {"torch": "2.14"}},
-        {"model": "resnet18"}, {"seq_len": 1024}, {"model_size": "n_layer=12"},
-    ],
-)  # fmt: skip
-def test_unlike_runs_are_never_on_one_line(changed):
-    study = make_study([make_source(1, [1.0, 1.0]), make_source(2, [2.0, 2.0], **changed)])
-    assert len(study.series) == 2 and list_compared(study) == []
+def test_series_that_cannot_be_compared_have_a_throughput_and_no_speedup():
+    study = make_study([make_run(1, [1.0, 1.0]), make_run(2, [2.0, 2.0], precision="bf16")])
+    assert list_configs(study)["title"].to_list() == ["2 GPUs (bf16)", "1 GPU (fp16)"]
+    assert list_compared(study).empty
     by_name = {chart.name: chart for chart in list_charts(study)}
     assert "equal settings" in by_name["speedup_chart"].reason
     assert by_name["throughput_chart"].reason is None
+
+
+def test_strong_scaling_is_a_line_of_its_own():
+    def strong(gpus: int):
+        batch = {"global_batch_size": 512, "batch_size_per_gpu": 512 // gpus}
+        return make_run(gpus, [100.0 * gpus, 100.0 * gpus], scaling="strong", **batch)
+
+    configs = list_compared(make_study([strong(1), strong(4), make_run(1, [1.0, 1.0])]))
+    assert configs["mode"].to_list() == ["strong", "strong"]
+    assert configs["gpus"].to_list() == [1, 4]
+
+
+def test_larger_series_come_first_and_batches_in_the_order_of_numbers():
+    batches = (64, 512, 128, 1024)
+    runs = [make_run(1, [1.0], batch_size_per_gpu=b) for b in batches]
+    study = make_study([*runs, make_run(2, [2.0], batch_size_per_gpu=512)])
+    names = list_configs(study)["series_name"].unique()
+    assert [name.split()[-1] for name in names] == ["512", "64", "128", "1024"]
 
 
 @pytest.mark.parametrize(
@@ -194,88 +146,78 @@ def test_unlike_runs_are_never_on_one_line(changed):
 )  # fmt: skip
 def test_rates_have_no_exponent(value, text):
     assert show_rate(value) == text
-    study = make_study([make_source(n, [value * n] * 2) for n in (1, 4)])
+
+
+def test_axis_of_rates_has_no_exponent():
+    study = make_rates_study({1: 1e6, 4: 4e6})
     figure = draw(next(c for c in list_charts(study) if c.name == "throughput_chart"))
     assert not [shown for shown, _ in list_texts(figure) if "e+" in shown]
 
 
-def test_both_losses_of_a_run_of_one_epoch_are_seen():
-    study = make_study([make_source(1, [700.0]), make_source(2, [1300.0])])
-    figure = draw(next(c for c in list_charts(study) if c.name == "loss_by_epoch"))
-    lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
-    assert len(lines) == 4 and all(line.get_marker() != "None" for line in lines)
+def test_minutes_are_sums_of_whole_epochs():
+    study = make_study([make_run(1, [1.0] * 3), make_run(2, [2.0] * 3)])
+    assert list_latest_epochs(study)["minutes"].to_list() == [1.0, 2.0, 3.0] * 2
+    study.epochs.loc[1, "epoch_s"] = float("nan")  # what follows is not known either
+    assert list_latest_epochs(study)["minutes"].isna().to_list() == [False, True, True] + 3 * [
+        False
+    ]
 
 
-@pytest.mark.parametrize("changed", [{"git_commit": "abc"}, {"seed": 7}, {"argv": ["x"]}])
-def test_what_need_not_agree_keeps_runs_together(changed):
-    study = make_study([make_source(1, [1.0, 1.0]), make_source(2, [2.0, 2.0], **changed)])
-    assert len(study.series) == 1
-
-
-def test_strong_scaling_compares_the_global_batch():
-    def strong(gpus: int) -> Source:
-        batch = {"scaling": "strong", "global_batch_size": 512, "batch_size_per_gpu": 512 // gpus}
-        return make_source(gpus, [100.0 * gpus, 100.0 * gpus], **batch)
-
-    study = make_study([strong(1), strong(4), make_source(1, [1.0, 1.0])])
-    assert sorted((s.mode, len(s.configs)) for s in study.series) == [("strong", 2), ("weak", 1)]
-
-
-def test_names_that_were_cut_to_the_same_stay_apart():
-    long = "a strategy with a very long name, number "
-    study = make_study([make_source(1, [1.0], strategy=f"{long}{n}") for n in range(3)])
-    assert len({series.name for series in study.series}) == 3
-
-
-def test_series_of_batches_are_in_the_order_of_numbers():
-    batches = (64, 512, 128, 1024)
-    study = make_study([make_source(1, [1.0], batch_size_per_gpu=b) for b in batches])
-    assert [s.name.split()[-1] for s in study.series] == ["64", "128", "512", "1024"]
+def test_breakdown_takes_exposed_communication_out_of_compute(tmp_path):
+    # 40 steps: 5 s of data, 1 copying, 40 computing of which 8 communicate, 4 optimizing, 5 other.
+    parts = {"data": 0.125, "copy": 0.025, "own": 0.8, "comm": 0.2, "optimizer": 0.1}
+    write_known_run(tmp_path, 1, 2, "7", [rank(**parts, other=0.125)] * 2)
+    (study,) = make_studies(find_runs(tmp_path))
+    (found,) = break_down(study).to_dict("records")
+    assert found["title"] == "2 GPUs" and found["total_s"] == pytest.approx(55.0)
+    shares = {"waiting for data": 5.0, "copy": 1.0, "compute": 32.0, "exposed communication": 8.0,
+              "optimizer": 4.0, "rest": 5.0}  # fmt: skip
+    assert {name: found[name] for name in shares} == pytest.approx(shares)
 
 
 # ---- From files --------------------------------------------------------------------------------
 
 
 def test_all_charts_from_run_folders(tmp_path):
-    (study,) = load_studies(write_study(tmp_path, scales=((1, 1), (1, 2), (2, 2))))
+    (study,) = make_studies(find_runs(write_study(tmp_path, scales=((1, 1), (1, 2), (2, 2)))))
     assert [c.reason for c in list_charts(study)] == [None] * 9
-    (series,) = study.series
-    assert [config.label for config in series.configs] == ["1 GPU", "2 GPUs", "4 GPUs, 2 nodes"]
+    configs = list_compared(study)
+    assert configs["title"].to_list() == ["1 GPU", "2 GPUs", "4 GPUs, 2 nodes"]
     # 700 x 2 / 1.035 / 700 / 2
-    assert series.efficiency_pct(series.configs[1]) == pytest.approx(100 / 1.035)
+    assert configs["efficiency_pct"].iloc[1] == pytest.approx(100 / 1.035)
+
+
+def write_metrics(folder: Path, gpus: int, rates: list[float], **config: object) -> Path:
+    record = make_metrics(str(gpus), 1, gpus, rates, [5.0] * len(rates))
+    record["training_config"] |= config
+    return put(folder / f"{gpus}/training_metrics.json", json.dumps(record))
 
 
 def test_charts_from_metrics_files_alone(tmp_path):
-    files = []
-    for gpus in (1, 2, 4):
-        rates = [300.0 * gpus, 700.0 * gpus * 0.9, 700.0 * gpus * 0.9]
-        record = make_metrics(str(gpus), 1, gpus, rates, [5.0, 4.0, 3.0])
-        files.append(put(tmp_path / f"{gpus}/training_metrics.json", json.dumps(record)))
-    (study,) = load_metrics(files)
-    assert [c.gpus for c in study.series[0].configs] == [1, 2, 4]  # not gpu_count_visible, 8
+    files = [write_metrics(tmp_path, n, [300.0 * n, 630.0 * n, 630.0 * n]) for n in (1, 2, 4)]
+    (study,) = make_metrics_studies(files)
+    assert list_configs(study)["gpus"].to_list() == [1, 2, 4]  # not gpu_count_visible, 8
     assert [c.reason for c in list_charts(study)] == [None] * 9
-    breakdown = break_down(study.configs[0].latest)
-    assert breakdown.scope == "rank 0"
-    assert breakdown.parts_s["waiting for data"] / breakdown.total_s == pytest.approx(0.03 / 0.4)
+    steps = break_down(study).iloc[0]
+    assert steps["waiting for data"] / steps["total_s"] == pytest.approx(0.03 / 0.4)
+    assert list(list_run_charts(study)) == []
 
 
 def test_metrics_of_others_with_one_global_batch_are_strong_scaling(tmp_path):
-    files = []
-    for gpus in (1, 2, 4):
-        record = make_metrics(str(gpus), 1, gpus, [600.0 * gpus] * 3, [5.0, 4.0, 3.0])
-        record["training_config"] |= {
-            "global_batch_size": 512, "micro_batch_size_per_gpu": 512 // gpus,
-        }  # fmt: skip
-        files.append(put(tmp_path / f"{gpus}.json", json.dumps(record)))
-    (study,) = load_metrics(files)
-    (series,) = study.series
-    assert len(series.configs) == 3
+    files = [
+        write_metrics(
+            tmp_path, n, [600.0 * n] * 3, global_batch_size=512, micro_batch_size_per_gpu=512 // n
+        )
+        for n in (1, 2, 4)
+    ]
+    (study,) = make_metrics_studies(files)
+    assert list_compared(study)["mode"].to_list() == ["strong"] * 3
 
 
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"epochs": [{"epoch": 1}], "summary": {}}, "on how many GPUs"),
+        ({"epochs": [{"epoch": 1}], "summary": {}}, "name its number of GPUs"),
         ({"hello": 1}, "not a training_metrics.json"),
         ({"epochs": [{"epoch": 1}], "hardware": {"world_size": 2}}, "no epoch in it has a thr"),
     ],
@@ -283,38 +225,36 @@ def test_metrics_of_others_with_one_global_batch_are_strong_scaling(tmp_path):
 def test_metrics_file_that_cannot_be_used_is_named(tmp_path, record, words):
     path = put(tmp_path / "training_metrics.json", json.dumps(record))
     with pytest.raises(UserError, match=words) as raised:
-        load_metrics([path])
+        make_metrics_studies([path])
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("rate", [0, -5.0, 1e300])
+def test_run_with_an_epoch_without_a_throughput_is_named_and_not_drawn(tmp_path, rate):
+    good = write_metrics(tmp_path, 1, [100.0, 200.0, 200.0])
+    bad = write_metrics(tmp_path, 2, [100.0, 200.0, 200.0])
+    record = json.loads(bad.read_text())
+    record["epochs"][2]["samples_per_sec_global"] = rate
+    put(bad, json.dumps(record))
+    (study,) = make_metrics_studies([good, bad])
+    assert list_configs(study)["gpus"].to_list() == [1]
+    assert list_left_out(study) == [f"job {bad}: not every epoch has a throughput"]
 
 
 def test_incomplete_and_failed_runs_are_not_drawn(tmp_path):
     write_study_run(tmp_path, 1, 1, "1")
     write_run(tmp_path, 1, 2, "2", complete=False, exit_status=1, out="RuntimeError: no\n")
-    (study,) = load_studies(tmp_path)
-    assert [config.gpus for config in study.configs] == [1]
+    (study,) = make_studies(find_runs(tmp_path))
+    assert list_configs(study)["gpus"].to_list() == [1]
 
 
 def test_run_with_logs_alone_is_drawn_with_settings_unknown(tmp_path):
     for gpus, rate in ((1, 700.0), (2, 1300.0)):
         write_run(tmp_path, 1, gpus, str(gpus), record={}, exit_status=None, throughput=rate)
-    (study,) = load_studies(tmp_path)
-    (series,) = list_compared(study)
-    assert series.speedup(series.configs[1]) == pytest.approx(1300 / 700)
+    (study,) = make_studies(find_runs(tmp_path))
+    assert list_compared(study)["speedup"].iloc[1] == pytest.approx(1300 / 700)
     reasons = {c.name: c.reason for c in list_charts(study) if c.reason}
     assert set(reasons) == {"loss_by_time", "score_by_time", "step_breakdown"}
-
-
-def test_breakdown_takes_exposed_communication_out_of_compute():
-    found = break_down(make_source(2, [1.0, 1.0]))
-    assert found.parts_s == pytest.approx({
-        "waiting for data": 5.0, "copy": 1.0, "compute": 32.0, "exposed communication": 8.0,
-        "optimizer": 4.0, "rest": 5.0,
-    })  # fmt: skip
-    assert sum(found.parts_s.values()) == pytest.approx(found.total_s) == 55.0
-
-
-def test_minutes_are_sums_of_whole_epochs():
-    assert list(list_minutes(make_source(1, [1.0] * 3))) == [1.0, 2.0, 3.0]
 
 
 # ---- Samples and thinning ----------------------------------------------------------------------
@@ -331,95 +271,46 @@ def test_thinning_loses_no_peak_and_no_end(values, most):
 
 
 def test_missing_samples_are_gaps_and_not_zeros():
-    assert thin([0.0, 1.0, 2.0], [5.0, float("nan"), 7.0]) == [[0.0, 2.0], [5.0, 7.0]]
-    assert thin([], []) == [[], []]
-
-
-def test_fast_and_careful_reading_of_a_gpu_log_agree(tmp_path):
-    folder = write_study_run(tmp_path, 1, 4, "7")
-    (run,) = find_runs(tmp_path)
-    fast = read_samples(run)
-    log = folder / "gpu_memory/7/gpu_memory_log.csv"
-    assert read_ordinary_gpu_log(log) is not None
-    cpu = folder / "cpu_memory/7/cpu_memory_log.txt"
-    assert read_ordinary_cpu_log(cpu) is not None
-    log.write_text(log.read_text().replace("memory.used [MiB]", '"memory.used [MiB]"', 1))
-    cpu.write_text(cpu.read_text().replace("\n", "\r\n"))
-    assert read_ordinary_gpu_log(log) is read_ordinary_cpu_log(cpu) is None
-    (run,) = find_runs(tmp_path)
-    careful = read_samples(run)
-    pd.testing.assert_frame_equal(fast.cpus, careful.cpus, check_dtype=False)
-    assert fast.files == careful.files
-    columns = list(fast.gpus)
-    pd.testing.assert_frame_equal(fast.gpus, careful.gpus[columns], check_dtype=False)
-
-
-ORDINARY = gpu_rounds(2, 3)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        ORDINARY[:-1],
-        ORDINARY + gpu_row(99, 0, "[N/A]") + "\n",
-        ORDINARY + ORDINARY,
-        ORDINARY + gpu_row(99, 0, 7) + ", 8\n",
-        ORDINARY + gpu_row(99, 0, -5) + "\n",
-        ORDINARY + gpu_row(0, 0, 7) + "\n",
-        ORDINARY.replace("memory.used [MiB]", "memory.used [KiB]"),
-        ORDINARY.replace("\n", "\r\n"),
-        ORDINARY + "\0\n",
-        ORDINARY.replace(", 0, Tesla", ", , Tesla"),
-        "",
-        "\n",
-        ORDINARY.splitlines()[0] + "\n",
-    ],
-)
-def test_what_is_not_ordinary_goes_the_careful_way(tmp_path, text):
-    path = tmp_path / "log.csv"
-    path.write_bytes(text.encode())
-    assert read_ordinary_gpu_log(path) is None
-
-
-CPU = cpu_log([100.0, 200.0, 300.0])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "\n", CPU[:-1], CPU.splitlines()[0] + "\n", CPU + "1 2 3\n", CPU + "1 2 3 4\n",
-        CPU + "x 2 3 4\n", CPU + "99 nan 3 4\n", CPU + "99 -1 3 4\n", CPU + "99 1 3 4 5\n",
-        CPU + "# again\n", CPU.replace("Real", "Rael"), CPU + CPU, CPU + "\n",
-    ],
-)  # fmt: skip
-def test_what_is_not_an_ordinary_cpu_log_goes_the_careful_way(tmp_path, text):
-    assert read_ordinary_cpu_log(put(tmp_path / "log.txt", text)) is None
-
-
-def test_ordinary_log_counts_like_the_careful_reader(tmp_path):
-    path = put(tmp_path / "log.csv", ORDINARY)
-    log = read_gpu_log(path)
-    assert (log.kept, log.ignored) == (len(read_ordinary_gpu_log(path)), {"header": 1})
+    assert thin([0.0, 1.0, 2.0], [5.0, float("nan"), 7.0]) == ([0.0, 2.0], [5.0, 7.0])
+    assert thin([], []) == ([], [])
 
 
 def test_many_gpus_are_drawn_as_range_and_median(tmp_path):
-    folder = write_study_run(tmp_path, 8, 2, "7", rounds=6)
+    write_study_run(tmp_path, 8, 2, "7", rounds=6)
     (run,) = find_runs(tmp_path)
-    memory, _ = list_gpu_timelines(read_samples(run))
+    memory, _ = list_timelines(make_samples(run), "nvidia-smi")
     assert list(memory.lines) == ["Greatest", "Median", "Least"]
     assert memory.lines["Greatest"][1][-1] == pytest.approx((26000 + 60 + 0) / 1024)
     assert memory.lines["Least"][1][-1] == pytest.approx(26000 / 1024)
-    assert "16 GPUs" in memory.note and folder.is_dir()
+    assert "16 GPUs" in memory.note
+
+
+def test_one_gpu_log_gives_its_lines(tmp_path):
+    folder = write_run(tmp_path, 1, 1, "7")
+    put(folder / "gpu_memory/7/gpu_memory_log.csv", gpu_csv({0: [1024, 2048], 3: [512, 512]}))
+    (run,) = find_runs(tmp_path)
+    memory, use = list_timelines(make_samples(run), "nvidia-smi")
+    assert memory.lines["GPU 0"] == ([0.0, 5 / 60], [1.0, 2.0])
+    assert memory.lines["GPU 3"][1] == [0.5, 0.5] and use.lines["GPU 0"][1] == [97.0, 97.0]
+
+
+def test_one_cpu_log_gives_its_lines(tmp_path):
+    write_run(tmp_path, 2, 1, "7", rss_mib=[1024.0, 2048.0, 512.0])
+    (run,) = find_runs(tmp_path)
+    cpu, memory = list_timelines(make_samples(run), "psrecord")
+    # The first CPU sample of psrecord is always 0 and says nothing.
+    assert cpu.lines["Node 1"] == ([5 / 60, 10 / 60], [190.0, 190.0])
+    assert memory.lines["Node 0"] == ([0.0, 5 / 60, 10 / 60], [1.0, 2.0, 0.5])
 
 
 # ---- One device against several ----------------------------------------------------------------
 
 
 def write_workdir(folder: Path, ranks: int, times: list[float], rate: float) -> Path:
-    for rank in range(ranks):
+    for number in range(ranks):
         for epoch, seconds in enumerate(times):
-            record = {"training_time": seconds + rank, "tokens_per_sec": rate + epoch}
-            put(folder / f"rank{rank}_results_epoch{epoch}.json", json.dumps(record))
+            record = {"training_time": seconds + number, "tokens_per_sec": rate + epoch}
+            put(folder / f"rank{number}_results_epoch{epoch}.json", json.dumps(record))
     return folder
 
 
@@ -427,83 +318,119 @@ def test_device_bars_leave_the_first_epoch_out(tmp_path):
     single = write_workdir(tmp_path / "workdir_single", 1, [99.0, 44.0, 46.0], 1000.0)
     multi = write_workdir(tmp_path / "workdir_2gpu", 2, [99.0, 23.0, 25.0], 900.0)
     devices = compare_devices(single, multi)
-    times = [(bar.name, bar.value, bar.spread) for bar in list_time_bars(devices)]
-    root2 = pytest.approx(2**0.5)
-    assert times == [("GPU 0", 24.0, root2), ("GPU 1", 25.0, root2), ("Single GPU", 45.0, root2)]
-    rates = [(bar.name, bar.value, bar.spread) for bar in list_rate_bars(devices)]
-    half = pytest.approx(0.5**0.5)
-    assert rates == [("2 GPUs (sum)", 1803.0, root2), ("Single GPU", 1001.5, half)]
+    times = list_time_bars(devices)
+    assert times["name"].to_list() == ["GPU 0", "GPU 1", "Single GPU"]
+    assert times["mean"].to_list() == [24.0, 25.0, 45.0]
+    assert times["std"].to_list() == pytest.approx([2**0.5] * 3)
+    rates = list_rate_bars(devices)
+    assert rates["name"].to_list() == ["2 GPUs (sum)", "Single GPU"]
+    assert rates["mean"].to_list() == [1803.0, 1001.5]
+    assert rates["std"].to_list() == pytest.approx([2**0.5, 0.5**0.5])
 
 
 @pytest.mark.parametrize(
     ("missing", "named"),
     [
-        (
-            "workdir_2gpu/rank1_results_epoch1.json",
-            "missing: workdir_2gpu/rank1_",
-        ),
-        (
-            "workdir_2gpu/rank0_results_epoch0.json",
-            "missing: workdir_2gpu/rank0_",
-        ),
+        ("workdir_2gpu/rank1_results_epoch1.json", "missing: workdir_2gpu/rank1_"),
+        ("workdir_2gpu/rank0_results_epoch0.json", "missing: workdir_2gpu/rank0_"),
         ("workdir_single", "workdir_single: no such folder"),
     ],
 )
-def test_missing_device_file_is_named(tmp_path, missing, named):
-    write_workdir(tmp_path / "workdir_single", 1, [9.0, 9.0], 1.0)
-    write_workdir(tmp_path / "workdir_2gpu", 2, [9.0, 9.0], 1.0)
-    path = tmp_path / missing
-    if path.is_dir():
-        path.rename(tmp_path / "elsewhere")
+def test_missing_device_file_is_named(command, missing, named):
+    write_workdir(Path("workdir_single"), 1, [9.0, 9.0], 1.0)
+    write_workdir(Path("workdir_2gpu"), 2, [9.0, 9.0], 1.0)
+    if Path(missing).is_dir():
+        Path(missing).rename("elsewhere")
     else:
-        path.unlink()
-    done = run_plots(cwd=tmp_path)
-    assert done.returncode == 1 and named in done.stderr and done.stderr.count("\n") == 1
-    assert not (tmp_path / "submit_figures").exists()
+        Path(missing).unlink()
+    status, _, errors = command()
+    assert status == 1 and named in errors and errors.count("\n") == 1
+    assert not Path("submit_figures").exists()
 
 
 # ---- The command -------------------------------------------------------------------------------
 
 
-def run_plots(*options: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPO / "scripts/plot_scaling.py"), *map(str, options)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs plot_scaling.py in an empty folder and this process: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["plot_scaling.py", *map(str, options)])
+        try:
+            status = plot_scaling.main()
+        except SystemExit as error:  # argparse
+            status = error.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
-def test_without_options_the_two_workdirs_are_drawn(tmp_path):
-    write_workdir(tmp_path / "workdir_single", 1, [9.0, 8.0, 8.5], 1000.0)
-    write_workdir(tmp_path / "workdir_2gpu", 2, [9.0, 4.0, 4.5], 1000.0)
-    done = run_plots(cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_without_options_the_two_workdirs_are_drawn(command):
+    write_workdir(Path("workdir_single"), 1, [9.0, 8.0, 8.5], 1000.0)
+    write_workdir(Path("workdir_2gpu"), 2, [9.0, 4.0, 4.5], 1000.0)
+    status, text, errors = command()
+    assert status == 0, errors
     names = ["training_time_comparison.png", "tokens_per_second_comparison.png"]
-    assert done.stdout.split()[-2:] == [f"submit_figures/{name}" for name in names]
-    assert "  Training Time Speedup: 1.74x" in done.stdout  # 8.25 s / (4.25 s + 5.25 s) x 2
+    assert text.split()[-2:] == [f"submit_figures/{name}" for name in names]
+    assert "  Training Time Speedup: 1.74x" in text  # 8.25 s / (4.25 s + 5.25 s) x 2
     for name in names:
-        assert read_dpi(tmp_path / "submit_figures" / name) == pytest.approx(300, abs=0.1)
+        assert read_dpi(Path("submit_figures") / name) == pytest.approx(300, abs=0.1)
 
 
 def read_dpi(path: Path) -> float:
-    """A PNG's pixels per metre from its pHYs chunk, as dots an inch."""
+    """A PNG's pixels per metre from its pHYs chunk, as dots per inch."""
     data = path.read_bytes()
     at = data.index(b"pHYs") + 4
     return struct.unpack(">I", data[at : at + 4])[0] * 0.0254
 
 
-def test_all_figures_in_three_formats(tmp_path):
+def test_all_figures_from_the_command_line(tmp_path):
     write_study(tmp_path / "experiments", scales=((1, 1), (1, 2)))
-    formats = ("--format", "png", "--format", "svg", "--format", "pdf")
-    done = run_plots("--all-figures", "figures", *formats, cwd=tmp_path)
+    script = [sys.executable, str(REPO / "scripts/plot_scaling.py")]
+    done = subprocess.run(
+        [*script, "--all-figures", "figures", "--format", "svg"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    names = {name.split(".")[0] for name in written}
-    assert names == {
+    names = {
         "speedup_chart", "efficiency_chart", "throughput_chart", "strong_weak_efficiency",
         "loss_by_epoch", "loss_by_time", "score_by_epoch", "score_by_time", "step_breakdown",
         "gpu_timeline_101", "cpu_timeline_101", "gpu_timeline_102", "cpu_timeline_102",
     }  # fmt: skip
-    assert len(written) == 3 * len(names)
-    assert (tmp_path / "figures/speedup_chart.pdf").read_bytes().startswith(b"%PDF")
-    assert "<svg" in (tmp_path / "figures/speedup_chart.svg").read_text()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{n}.svg" for n in names}
+    assert set(done.stdout.split()) == {f"figures/{name}.svg" for name in names}
+
+
+def test_a_chart_in_three_formats(tmp_path):
+    charts = [c for c in list_charts(make_rates_study({1: 1.0})) if c.name == "throughput_chart"]
+    png, svg, pdf = save_charts(charts, tmp_path, ("png", "svg", "pdf", "svg"))[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"throughput_chart.{suffix}" for suffix in ("png", "svg", "pdf")
+    )
+    assert png.read_bytes().startswith(b"\x89PNG") and pdf.read_bytes().startswith(b"%PDF")
+    assert "<svg" in svg.read_text()
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Charts are empty files: what is read and where it is written does not need the drawing."""
+
+    def save(figure: None, chart: Chart, path: Path) -> Path:
+        path.touch()
+        return path
+
+    monkeypatch.setattr("scaling.plots.charts.draw", lambda chart: None)
+    monkeypatch.setattr("scaling.plots.charts._save", save)
+
+
+def test_all_figures_open_each_file_of_the_study_once(command, whole_study, undrawn):
+    with count_opens(whole_study) as opened:
+        status, _, errors = command(whole_study, "--all-figures", "figures")
+    assert status == 0, errors
+    assert {name: count for name, count in opened.items() if count > 1} == {}
+    assert len([name for name in opened if "gpu_memory" in name]) == sum(n for n, _ in SCALES)
 
 
 @pytest.mark.parametrize(
@@ -516,48 +443,34 @@ def test_all_figures_in_three_formats(tmp_path):
         (("experiments", "--format", "gif"), 2, "invalid choice"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, options, status, words):
-    write_run(tmp_path / "experiments", 1, 1, "11")
-    done = run_plots(*options, cwd=tmp_path)
-    assert done.returncode == status and words in done.stderr.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["experiments"]
+def test_bad_input_is_one_line(command, options, status, words):
+    write_run(Path("experiments"), 1, 1, "11")
+    found, _, errors = command(*options)
+    assert found == status and words in errors.splitlines()[-1]
+    assert [path.name for path in Path().iterdir()] == ["experiments"]
 
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path):
     names = ["$\\frac{1}{0}$", "<script>x</script>", "\u202e%d {0}", "_hidden"]
     study = make_study([
-        make_source(n, [1.0 * n, 2.0 * n], strategy=name) for name in names for n in (1, 2)
+        make_run(n, [1.0 * n, 2.0 * n], strategy=name) for name in names for n in (1, 2)
     ])  # fmt: skip
-    paths, left_out = save_charts(list_charts(study), tmp_path, ("svg",))
-    assert len(paths) == 9 and left_out == []
+    charts = [c for c in list_charts(study) if c.name in ("throughput_chart", "step_breakdown")]
+    paths, left_out = save_charts(charts, tmp_path, ("svg",))
+    assert len(paths) == 2 and left_out == []
     for path in paths:
         assert "<script" not in path.read_text()
     assert "&lt;script&gt;" in (tmp_path / "throughput_chart.svg").read_text()
 
 
-def test_workload_of_any_name_is_one_folder_below_the_one_asked_for(tmp_path):
-    write_study_run(tmp_path / "experiments", 1, 1, "1", workload="../../../x/y")
-    write_study_run(tmp_path / "experiments", 1, 2, "2")
-    done = run_plots("--out", "a/b/c/d", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "experiments"]
-    folders = sorted(path.name for path in (tmp_path / "a/b/c/d").iterdir())
+def test_workload_of_any_name_is_one_folder_below_the_one_asked_for(command, undrawn):
+    write_study_run(Path("experiments"), 1, 1, "1", workload="../../../x/y")
+    write_study_run(Path("experiments"), 1, 2, "2")
+    status, _, errors = command("--out", "a/b/c/d")
+    assert status == 0, errors
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "experiments"]
+    folders = sorted(path.name for path in Path("a/b/c/d").iterdir())
     assert folders == ["_________x_y", "tinyimagenet"]
-
-
-@pytest.mark.parametrize("rate", [0, -5.0, 1e300])
-def test_epoch_without_a_throughput_is_not_drawn(tmp_path, rate):
-    record = make_metrics("1", 1, 2, [100.0, 200.0, 200.0, 200.0], [5.0] * 4)
-    record["epochs"][2]["samples_per_sec_global"] = rate
-    (study,) = load_metrics([put(tmp_path / "m.json", json.dumps(record))])
-    assert study.configs[0].throughput_per_s == 200.0
-    assert list(study.configs[0].latest.epochs["epoch"]) == [1, 2, 4]
-
-
-def test_no_run_chart_of_a_run_known_by_its_metrics(tmp_path):
-    record = make_metrics("1", 1, 1, [1.0, 2.0], [5.0, 4.0])
-    (study,) = load_metrics([put(tmp_path / "m.json", json.dumps(record))])
-    assert list(list_run_charts(study)) == []
 
 
 @pytest.mark.parametrize(
@@ -566,12 +479,3 @@ def test_no_run_chart_of_a_run_known_by_its_metrics(tmp_path):
 )
 def test_long_label_keeps_both_ends(name, most, short):
     assert shorten_label(name, most) == short
-
-
-def test_one_gpu_log_gives_its_lines(tmp_path):
-    folder = write_run(tmp_path, 1, 1, "7")
-    put(folder / "gpu_memory/7/gpu_memory_log.csv", gpu_csv({0: [1024, 2048], 3: [512, 512]}))
-    (run,) = find_runs(tmp_path)
-    memory, use = list_gpu_timelines(read_samples(run))
-    assert memory.lines["GPU 0"] == ([0.0, 5 / 60], [1.0, 2.0])
-    assert memory.lines["GPU 3"][1] == [0.5, 0.5] and use.lines["GPU 0"][1] == [97.0, 97.0]

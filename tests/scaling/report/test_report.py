@@ -1,5 +1,7 @@
 """The report page: its verdict, its tables and pages, and that no text of a log becomes markup."""
 
+import base64
+import hashlib
 import re
 import signal
 import subprocess
@@ -7,37 +9,26 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_plots import make_source, make_study
 
+import report as command
 from common.errors import UserError
-from run_folders import gpu_csv, gpu_row, out_text, put, write_run
+from hostile_runs import PAYLOADS
+from made_studies import make_rates_study
+from opened_files import count_opens
+from run_folders import gpu_row, out_text, put, write_run
+from scaling.plots.style import thin
 from scaling.plots.timelines import Timeline
-from scaling.report.differences import find_differences
-from scaling.report.page import make_page
-from scaling.report.runs import flatten, read_tail
-from scaling.report.svg import choose_ticks, draw_path, draw_svg
+from scaling.report import make_page
+from scaling.report.page import make_differences
+from scaling.report.run_page import flatten, list_excerpts, list_files
+from scaling.report.svg import choose_ticks, draw_path, draw_timeline
 from scaling.report.verdict import state_verdict
-from scaling.runs.find import find_runs
-from study_folders import write_study, write_study_run
+from scaling.runs import find_runs, make_studies
+from study_folders import SCALES, write_study_run
 
 REPO = Path(__file__).resolve().parents[3]
-TEMPLATES = REPO / "templates"
-
-PAYLOADS = [
-    "<script>window.hacked=1</script>",
-    "</pre></details><img src=x onerror=window.hacked=1>",
-    '"><svg onload=window.hacked=1>',
-    "' onmouseover='window.hacked=1",
-    "<a href=\"javascript:window.hacked=1\">look</a>",
-    "]]><![CDATA[<script>window.hacked=1</script>",
-    "--><script>window.hacked=1</script><!--",
-    "{{ 7 * 7 }}{% for x in range(9) %}x{% endfor %}{# gone #}",
-    "</title><style>*{display:none}</style>",
-    "<iframe srcdoc='<script>parent.hacked=1</script>'>",
-    "$\\frac{1}{0}$ &lt;b&gt; &#60;b&#62;",
-    "\x1b]8;;javascript:window.hacked=1\x07link\x1b]8;;\x07",
-]  # fmt: skip
 
 
 class Reader(HTMLParser):
@@ -67,41 +58,36 @@ class Reader(HTMLParser):
             self.texts.append(data)
 
 
-def read_html(text: str) -> Reader:
+@pytest.fixture(scope="module")
+def page(report) -> str:
+    return report.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def reader(page) -> Reader:
     reader = Reader()
-    reader.feed(text)
+    reader.feed(page)
     reader.close()
     return reader
 
 
-def write_hostile_run(root: Path) -> None:
-    """A failed run whose log, records and file names are all payloads."""
-    log = "\n".join([*PAYLOADS, f"RuntimeError: {PAYLOADS[0]}"]) + "\n"
-    traceback = f"Traceback (most recent call last):\n  x\nRuntimeError: {PAYLOADS[1]}\n"
-    write_run(
-        root, 1, 2, "66", out=log + traceback, complete=False, exit_status=1,
-        strategy=PAYLOADS[0], precision=PAYLOADS[2], gpu_name=PAYLOADS[3], model=PAYLOADS[4],
-        argv=PAYLOADS, hosts=[PAYLOADS[5]], **{PAYLOADS[6]: PAYLOADS[7]},
-    )  # fmt: skip
-    write_study_run(root, 1, 1, "67", workload=PAYLOADS[2], unit=PAYLOADS[0])
-    header_row = gpu_csv({0: [1000, 2000]}).splitlines()
-    folder = root / "multi_gpu/2_gpus/gpu_memory/66"
-    put(
-        folder / "gpu_memory_log.csv", "\n".join([header_row[0], *PAYLOADS, *header_row[1:]]) + "\n"
-    )
+def make(root: Path) -> str:
+    return make_page(find_runs(root), str(root))
 
 
-def test_verdict_comes_first_and_says_how_far_to_go(tmp_path):
-    write_study(tmp_path)
-    page = make_page(tmp_path, TEMPLATES)
-    first = re.search(r'<ul class="verdict">\s*<li class="(\w+)">(.*?)</li>', page, re.DOTALL)
-    assert first[1] == "good"
+# ---- The verdict ------------------------------------------------------------------------------
+
+
+def test_verdict_comes_first_and_says_how_far_to_go(page, whole_study):
+    assert page.index('id="verdict"') < page.index("<table")
+    runs = find_runs(whole_study)
+    first, *notes = state_verdict(make_studies(runs), runs)
+    assert first.kind == "good"
     assert (
         "ask for up to 16 GPUs, 8 nodes, 13.51 times as fast as 1 GPU (84.4 % efficient)"
-        in first[2]
+        in first.text
     )
-    assert page.index('id="verdict"') < page.index("<table")
-    assert "7 runs: 7 complete." in page
+    assert "7 runs: 7 complete." in [note.text for note in notes]
 
 
 @pytest.mark.parametrize(
@@ -117,48 +103,46 @@ def test_verdict_comes_first_and_says_how_far_to_go(tmp_path):
     ],
 )
 def test_verdict_on_a_series(rates, kind, words):
-    study = make_study([make_source(n, [rate / 2, rate, rate]) for n, rate in rates.items()])
-    (first, *_) = state_verdict([study], [])
+    (first, *_) = state_verdict([make_rates_study(rates)], [])
     assert (first.kind, words in first.text) == (kind, True), first.text
 
 
 def test_beyond_the_advised_scale_the_next_one_is_named():
-    rates = {1: 100, 2: 190, 4: 301, 8: 400}
-    study = make_study([make_source(n, [rate, rate]) for n, rate in rates.items()])
-    text = state_verdict([study], [])[0].text
+    text = state_verdict([make_rates_study({1: 100, 2: 190, 4: 301, 8: 400})], [])[0].text
     assert text.endswith(
         "Beyond, 8 GPUs is 4.00 times as fast as 1 GPU (50.0 % efficient), not above 75 %."
     )
 
 
-def test_failed_run_has_its_cause_hint_and_excerpt(tmp_path):
-    write_study_run(tmp_path, 1, 1, "11")
-    lines = [f"line {n}" for n in range(1, 60)]
-    log = "\n".join([*lines, "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"]) + "\n"
-    write_run(tmp_path, 1, 2, "12", out=log, complete=False, exit_status=1)
-    page = make_page(tmp_path, TEMPLATES)
-    assert "2 runs: 1 complete, 1 out of memory." in page
-    assert "Line 60 of its log, where the cause was read" in page
-    assert re.search(r"<b> +60</b> +RuntimeError: CUDA out of memory", page)
-    assert "To do: " in page
+# ---- The page ---------------------------------------------------------------------------------
 
 
-def test_page_is_whole_and_names_nothing_outside_of_itself(tmp_path):
-    write_study(tmp_path, scales=((1, 1), (1, 2)))
-    page = make_page(tmp_path, TEMPLATES)
-    reader = read_html(page)
+def test_page_is_whole_and_names_nothing_outside_of_itself(page, reader):
     assert {"link", "img", "iframe", "object", "embed", "form"} & set(reader.tags) == {"link"}
     links = [value for name, value in reader.attributes if name in ("href", "src", "xlink:href")]
-    assert links and all(value == "data:," or value.startswith("#") for value in links)
+    # The bar of a chart's many colours is a picture that stands in the page itself.
+    own = ("#", "data:,", "data:image/png;base64,")
+    assert links and all(value.startswith(own) for value in links)
     targets = {value[1:] for value in links if value.startswith("#")}
     assert targets <= set(reader.ids), targets - set(reader.ids)
     assert len(reader.ids) == len(set(reader.ids)), "an id stands there twice"
+    # SVG names its namespaces; nothing loads from there.
     assert not re.search(r"(?:src|href|url\()\W{0,2}https?:", page)
 
 
-def test_all_pictures_have_alternative_texts(tmp_path):
-    write_study(tmp_path, scales=((1, 1), (1, 2)))
-    page = make_page(tmp_path, TEMPLATES)
+def test_every_section_is_there(reader):
+    shown = "".join(reader.texts)
+    for title in (
+        "Verdict", "Multi-GPU Scaling (1 Node)", "Multi-Node Scaling (Fixed GPUs per Node)",
+        "Means over the epochs after the warm-up", "Where efficiency is lost", "More tables",
+        "How many GPUs", "Cost", "Charts", "What differs between the runs", "Runs", "Epochs",
+        "Timelines", "The last 9 lines of its log", "What was read, and what was dropped",
+        "Settings",
+    ):  # fmt: skip
+        assert title in shown, title
+
+
+def test_all_pictures_have_alternative_texts(page):
     pictures = re.findall(r"<svg [^>]*>", page)
     assert len(pictures) > 12
     for picture in pictures:
@@ -166,17 +150,8 @@ def test_all_pictures_have_alternative_texts(tmp_path):
         assert len(re.search(r'aria-label="([^"]*)"', picture)[1]) > 20
 
 
-@pytest.fixture(scope="module")
-def hostile_page(tmp_path_factory) -> str:
-    """All payloads at once: none may help another."""
-    root = tmp_path_factory.mktemp("hostile")
-    write_hostile_run(root)
-    return make_page(root, TEMPLATES)
-
-
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_hostile_text_stays_text(hostile_page, payload):
-    reader = read_html(hostile_page)
+def test_hostile_text_stays_text(reader, payload):
     assert reader.tags.count("script") == 1 and reader.tags.count("style") == 1
     assert {"img", "iframe", "object", "embed"} & set(reader.tags) == set()
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
@@ -186,50 +161,39 @@ def test_hostile_text_stays_text(hostile_page, payload):
         assert " ".join(payload.split()) in shown
 
 
-def test_policy_allows_the_one_script_by_its_hash(tmp_path):
-    import base64
-    import hashlib
-
-    write_study_run(tmp_path, 1, 1, "11")
-    page = make_page(tmp_path, TEMPLATES)
+def test_policy_allows_the_one_script_by_its_hash(page):
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
 
 
-def test_differences_name_what_must_agree(tmp_path):
+def test_runs_that_differ_are_told_apart_by_what_must_agree(tmp_path):
     write_study_run(tmp_path, 1, 1, "11")
     write_study_run(tmp_path, 1, 2, "12")
-    assert find_differences(find_runs(tmp_path)) is None
+    assert make_differences(find_runs(tmp_path)) is None
     write_study_run(tmp_path, 1, 2, "13", precision="bf16", git_commit="abc")
-    found = find_differences(find_runs(tmp_path))
-    assert found.columns == [("precision", True), ("git_commit", False)]
-    assert found.rows == [(["fp16", "not recorded"], "11, 12"), (["bf16", "abc"], "13")]
+    found = make_differences(find_runs(tmp_path))
+    assert list(found.headers.values()) == ["Runs", "precision *", "git_commit"]
+    assert [[cell.text for cell in row.values()] for row in found.rows] == [
+        ["11, 12", "fp16", "not recorded"], ["13", "bf16", "abc"],
+    ]  # fmt: skip
 
 
-def test_dropped_lines_are_counted_on_the_page(tmp_path):
-    folder = write_study_run(tmp_path, 1, 1, "11")
-    log = folder / "gpu_memory/11/gpu_memory_log.csv"
-    log.write_text(log.read_text() + gpu_row(900, 0, "[N/A]") + "\n" + "cut, in the mid")
-    page = make_page(tmp_path, TEMPLATES)
-    assert "43 lines: 40 kept; dropped: 1 no data, 1 " in page.replace("&#39;", "'")
-
-
-def test_nothing_to_report_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no job file"):
-        make_page(tmp_path, TEMPLATES)
+def test_nothing_to_report_is_one_line():
+    with pytest.raises(UserError, match="here: no job file"):
+        make_page([], "here")
 
 
 def test_folder_of_jobs_without_runs_still_makes_a_page(tmp_path):
     put(tmp_path / "baseline/baseline.slurm", "#!/bin/bash\n#SBATCH --job-name=ddp_1g1n\n")
-    page = make_page(tmp_path, TEMPLATES)
+    page = make(tmp_path)
     assert "No run has been started yet." in page and "no run yet: cd" in page
 
 
-def test_old_workshop_run_without_json_has_its_page(tmp_path):
+def test_old_workshop_run_without_json_has_its_page(tmp_path, undrawn):
     write_run(tmp_path, 1, 1, "7", out=out_text(), record={}, exit_status=None)
-    page = make_page(tmp_path, TEMPLATES)
+    page = make(tmp_path)
     assert "1 run: 1 complete." in page and "704.9" in page
 
 
@@ -238,15 +202,46 @@ def test_old_workshop_run_without_json_has_its_page(tmp_path):
                                   "cpu_memory/7/cpu_memory_log.txt", "log/ddp_1g1n_7.out",
                                   "results/7/training_metrics.json"])  # fmt: skip
 @pytest.mark.parametrize("data", [b"", b"\0\xff{\n" * 999])
-def test_broken_files_cost_their_own_part_only(tmp_path, name, data):
+def test_broken_files_cost_their_own_part_only(tmp_path, undrawn, name, data):
     folder = write_study_run(tmp_path, 1, 1, "7")
     write_study_run(tmp_path, 1, 2, "8")
     (folder / name).write_bytes(data)
-    page = make_page(tmp_path, TEMPLATES)
+    page = make(tmp_path)
     assert "job 7," in page and "job 8," in page
 
 
-# ---- Parts ------------------------------------------------------------------------------------
+# ---- A run's page -----------------------------------------------------------------------------
+
+
+def test_failed_run_has_its_cause_hint_and_excerpt(page, tmp_path):
+    assert "1 out of memory" in page and ". To do: " in page
+    lines = [f"line {n}" for n in range(1, 60)]
+    log = "\n".join([*lines, "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"]) + "\n"
+    write_run(tmp_path, 1, 2, "12", out=log, complete=False, exit_status=1)
+    (run,) = find_runs(tmp_path)
+    (where, around), (end, tail) = list_excerpts(run)
+    assert where == "Line 60 of its log, where the cause was read"
+    assert (60, log.splitlines()[-1]) in around and (59, "line 59") in around
+    assert end == "The last 30 lines of its log" and tail[0] == (31, "line 31")
+
+
+def test_a_long_line_of_a_log_is_cut(tmp_path):
+    write_run(tmp_path, 1, 1, "12", out="word " * 100, complete=False, exit_status=1)
+    (run,) = find_runs(tmp_path)
+    ((_, [(number, text)]),) = [each for each in list_excerpts(run) if "last" in each[0]]
+    assert number == 1 and len(text) == 240 and text.endswith("…")
+
+
+def test_dropped_lines_are_counted(tmp_path):
+    folder = write_study_run(tmp_path, 1, 1, "11")
+    log = folder / "gpu_memory/11/gpu_memory_log.csv"
+    log.write_text(log.read_text() + gpu_row(900, 0, "[N/A]") + "\n" + "cut, in the mid")
+    (run,) = find_runs(tmp_path)
+    files = dict(list_files(run))
+    # The row without memory has its power and clocks.
+    assert "43 lines: 41 kept; dropped: 1 cut: the last line has no end" in files[str(log)]
+    # Five epochs, and the three lines of totals.
+    assert files[str(run.log_path)].startswith("9 lines: 8 kept; ignored: 1 NCCL")
 
 
 @pytest.mark.parametrize(
@@ -268,16 +263,14 @@ def test_axis_ends_in_a_round_number(greatest, count, end, step):
     ],
 )
 def test_path_leaves_out_only_what_changes_nothing(points, path):
-    assert draw_path(points) == path
+    assert draw_path(*np.array(points, float).T) == path
 
 
 def test_peak_of_one_sample_reaches_the_picture():
     values = [10.0] * 5000
     values[3210] = 99.0
-    from scaling.plots.training_charts import thin
-
     xs, ys = thin([float(n) for n in range(5000)], values, 150)
-    svg = draw_svg(Timeline("GPU utilisation", "%", {"GPU 0": (xs, ys)}))
+    svg = draw_timeline(Timeline("GPU utilisation", "%", {"GPU 0": (xs, ys)}))
     top = min(float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", svg.split('class="line')[1]))
     assert len(xs) < 200 and top == pytest.approx(8 + 120 * 0.01, abs=0.3)
 
@@ -289,28 +282,34 @@ def test_settings_are_flat_and_short():
     assert len(found["e"]) == 300 and found["g"] == "{}"
 
 
-def test_tail_reads_the_end_of_a_large_log(tmp_path):
-    log = tmp_path / "big.out"
-    log.write_text("".join(f"line {n}\n" for n in range(200_000)))
-    assert [text for _, text in read_tail(log)] == [f"line {n}" for n in range(199_970, 200_000)]
-
-
 # ---- The command ------------------------------------------------------------------------------
 
 
-def run_report(*options: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPO / "scripts/report.py"), *map(str, options)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def run_report(tmp_path, monkeypatch, capsys):
+    """Runs report.py in an empty folder and this process: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, options)])
+        try:
+            status = command.main()
+        except SystemExit as error:  # argparse
+            status = error.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
-def test_command_writes_the_page_whole(tmp_path):
-    write_study_run(tmp_path / "experiments", 1, 1, "11")
-    (tmp_path / "tables").mkdir()
-    done = run_report("experiments", "--output", "tables/report.html", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"tables/report\.html: \d+\.\d MB, \d+\.\d s\n", done.stdout)
-    assert (tmp_path / "tables/report.html").read_text().endswith("</html>\n")
-    assert [path.name for path in (tmp_path / "tables").iterdir()] == ["report.html"]
+def test_command_opens_each_file_of_the_study_once(run_report, whole_study, undrawn):
+    with count_opens(whole_study) as opened:
+        status, text, errors = run_report(whole_study, "--output", "page.html")
+    assert status == 0, errors
+    assert re.fullmatch(r"page\.html: \d+\.\d MB, \d+\.\d s\n", text)
+    assert Path("page.html").read_text().endswith("</html>\n")
+    assert [path.name for path in Path().iterdir()] == ["page.html"]
+    assert {name: count for name, count in opened.items() if count > 1} == {}
+    assert len([name for name in opened if "gpu_memory" in name]) == sum(n for n, _ in SCALES)
 
 
 @pytest.mark.parametrize(
@@ -321,17 +320,17 @@ def test_command_writes_the_page_whole(tmp_path):
         (("experiments", "-o", "no/such/report.html"), 1, "cannot be written"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, options, status, words):
-    write_run(tmp_path / "experiments", 1, 1, "11")
-    done = run_report(*options, cwd=tmp_path)
-    assert done.returncode == status and words in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "report.html").exists()
+def test_bad_input_is_one_line(run_report, undrawn, options, status, words):
+    write_run(Path("experiments"), 1, 1, "11")
+    found, _, errors = run_report(*options)
+    assert found == status and words in errors.splitlines()[-1]
+    assert not Path("report.html").exists()
 
 
 def test_watch_writes_again_and_the_page_reloads_itself(tmp_path):
     write_study_run(tmp_path / "experiments", 1, 1, "11")
-    command = [sys.executable, str(REPO / "scripts/report.py"), "experiments", "--watch", "5"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    script = [sys.executable, str(REPO / "scripts/report.py"), "experiments", "--watch", "5"]
+    process = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         process.stdout.readline()
         first = (tmp_path / "report.html").read_text()

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from diagnosis_runs import rank, write_known_run
-from scaling.report.diagnosis import list_diagnoses, state_loss
-from scaling.report.page import make_page
-from scaling.runs.find import find_runs
-from scaling.runs.study import make_study_of_runs
+from scaling.diagnose import diagnose
+from scaling.report import make_page
+from scaling.report.verdict import state_loss
+from scaling.runs import find_runs, make_study
 
-TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
+pytestmark = pytest.mark.usefixtures("undrawn")
 BASE = rank()
 NCCL = (
     "n:1:1 [0] NCCL INFO NET/Socket : Using [0]ib0:10.0.0.1<0>\nn: NCCL INFO Using network Socket\n"
@@ -32,13 +32,12 @@ def read_verdict(page: str) -> list[str]:
 
 
 def state(root: Path) -> str | None:
-    study = make_study_of_runs(find_runs(root), "tinyimagenet")
-    return state_loss("tinyimagenet", list_diagnoses(study))
+    return state_loss("tinyimagenet", diagnose(make_study(find_runs(root))))
 
 
-def test_verdict_says_to_what_the_efficiency_is_lost(tmp_path):
+def test_page_says_to_what_the_efficiency_is_lost(tmp_path):
     write_study(tmp_path)
-    page = make_page(tmp_path, TEMPLATES)
+    page = make_page(find_runs(tmp_path), "here")
     first, second, *_ = read_verdict(page)
     assert "no scale beyond 1 GPU is above 75 % efficiency" in first
     assert second.startswith(
@@ -47,11 +46,6 @@ def test_verdict_says_to_what_the_efficiency_is_lost(tmp_path):
         "points lost."
     )
     assert "Seen: Socket transport: NCCL talks through TCP sockets" in second
-
-
-def test_every_scale_has_its_causes_and_the_worst_is_open(tmp_path):
-    write_study(tmp_path)
-    page = make_page(tmp_path, TEMPLATES)
     part = page[page.index("Where efficiency is lost") : page.index("More tables")]
     summaries = [unescape(text) for text in re.findall(r"<summary>(.*?)</summary>", part)]
     assert len(summaries) == 3 and summaries[0].startswith("Single GPU, by itself")
@@ -68,7 +62,7 @@ def test_every_scale_has_its_causes_and_the_worst_is_open(tmp_path):
     [
         ([rank(data=0.035)] * 2, {}, None),  # 1.5 points
         ([rank(own=0.45)] * 2, {}, "loses 36.0 points of efficiency, and no cause stands out"),
-        ([rank(comm=0.18)] * 2, {"probe": False}, "communication being in it"),
+        ([rank(comm=0.18)] * 2, {"probe": False}, "communication included"),
         ([rank(data=0.21)] * 2, {"precision": "bf16"}, None),  # not compared
     ],
 )
@@ -95,6 +89,6 @@ def test_hostile_hosts_and_transports_stay_text(tmp_path):
     bad = '"><img src=x onerror=alert(1)>'
     log = NCCL.replace("ib0", "ib<b>0")
     write_known_run(tmp_path, 2, 1, "11", [fast, slow], hosts=["a", bad], log=log)
-    page = make_page(tmp_path, TEMPLATES)
+    page = make_page(find_runs(tmp_path), "here")
     assert "<img" not in page and "ib<b>" not in page
     assert "rank 1 (&#34;&gt;&lt;img src=x onerror=alert(1)&gt;)" in page

@@ -7,14 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from test_report import write_hostile_run
 
-from run_folders import write_run
-from scaling.report.page import make_page
-from study_folders import write_study, write_study_run
-
-REPO = Path(__file__).resolve().parents[3]
-TEMPLATES = REPO / "templates"
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
@@ -34,21 +27,6 @@ def browser() -> Iterator:
         browser = driver.chromium.launch(executable_path=path, args=options)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
-    """A study with everything: seven scales, other settings, a failure, hostile texts."""
-    root = tmp_path_factory.mktemp("study")
-    write_study(root)
-    write_study_run(root, 1, 2, "201", precision="bf16", model="a_model_with_a_long_name" * 4)
-    write_study_run(root, 1, 8, "202", precision="bf16", rounds=300)
-    long = "word" * 200 + "\nRuntimeError: CUDA out of memory. Tried to allocate 2 GiB\n"
-    write_run(root, 1, 4, "203", out=long, complete=False, exit_status=1)
-    write_hostile_run(root)
-    path = root / "report.html"
-    path.write_text(make_page(root, TEMPLATES), encoding="utf-8")
-    return path
 
 
 class Visit:
@@ -210,7 +188,10 @@ def test_print_shows_open_runs_on_white(browser, report):
 
 def test_reload_keeps_what_was_open(browser, report, tmp_path):
     path = tmp_path / "watched.html"
-    path.write_text(make_page(report.parent, TEMPLATES, reload_s=60), encoding="utf-8")
+    # What --watch adds to the page: tests/scaling/report/test_report.py sees that it does.
+    head, rest = report.read_text(encoding="utf-8").split("<title>")
+    reload = '<meta http-equiv="refresh" content="60">'
+    path.write_text(f"{head}{reload}\n<title>{rest}", encoding="utf-8")
     with Visit(browser, path, DESK) as visit:
         visit.page.locator("details.run summary").nth(2).click()
         visit.page.reload()
