@@ -5,7 +5,7 @@
     preflight.py            in every rank: do they meet, is a sum right, how fast, over what
 
 Each writes what it saw to $RESULTS_DIR, after every step, so that a step that hangs or dies
-leaves the ones before it. Nothing is judged here: profiles/preflight_verdict.py does that.
+leaves the ones before it. Nothing is judged here: doctor/preflight_verdict.py does that.
 """
 
 import argparse
@@ -15,8 +15,7 @@ import socket
 import sys
 from pathlib import Path
 
-from training.preflight_group import look_at_group
-from training.preflight_node import look_at_node
+from training.preflight import look_at_group, look_at_node
 
 
 def main() -> int:

@@ -18,34 +18,35 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from training.images.arguments import parse_args
+
+if __name__ == "__main__":  # before PyTorch, which takes seconds to import: --help answers at once
+    ARGS = parse_args(__doc__)
+
 import torch
 import torch.distributed as dist
-import torchvision
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from training.arguments import TrainerParser, add_run_arguments
+from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
-from training.cuda_graph import graph_passes
+from training.device import choose_precision
 from training.epoch import EpochResult
-from training.errors import TrainingError
-from training.images.arguments import add_tinyimagenet_arguments, check_options
 from training.images.augment import AugmentedImages, PlainImages, normalize_pixels
 from training.images.batch_loader import BatchLoader
 from training.images.cached import DeviceImages
+from training.images.model import check_cuda_graph, graph_passes, share_buffers
 from training.images.pixel_cache import decode_once
 from training.images.tinyimagenet import load_splits
 from training.launch import launch
-from training.model_state import share_buffers
-from training.precision import choose_precision
 from training.record import check_workdir
 from training.run import TrainingRun
 
 
-def main() -> None:
-    args = parse_args()
+def main(args) -> None:
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
+    check_cuda_graph(args)
     train_set, val_set = load_data(args)
     plan = plan_batch(args, samples=len(train_set))
     args.precision = choose_precision(args.precision)
@@ -108,10 +109,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def build_model(args, plan, train_set, device: torch.device):
     """Build the model in its DDP wrapper, the optimizer, the schedule and the gradient scaler."""
+    import torchvision  # here: it takes as long to import as PyTorch itself
+
     torch.manual_seed(args.seed)  # the same initial weights on every rank
     model = torchvision.models.get_model(args.model, num_classes=len(train_set.classes))
-    layout = torch.contiguous_format if args.naive else torch.channels_last
-    model = model.to(device, memory_format=layout)  # channels last is what GPUs convolve fastest
+    # Channels last is the layout that GPUs convolve fastest.
+    model = model.to(device, memory_format=torch.channels_last)
     if args.compile:
         model.compile()
     if args.cuda_graph:  # one launch a pass: pays while the GPU waits for Python
@@ -121,10 +124,10 @@ def build_model(args, plan, train_set, device: torch.device):
     model = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=not args.naive,  # gradients live in the buckets: one copy less
+        gradient_as_bucket_view=True,  # gradients live in the buckets: one copy less
     )
     # fused: one pass over the weights instead of one for each operation of the step
-    options = {"weight_decay": args.weight_decay, "fused": not args.naive}
+    options = {"weight_decay": args.weight_decay, "fused": True}
     optimizer = torch.optim.SGD(model.parameters(), plan.lr, args.momentum, **options)
 
     def lr_factor(step: int) -> float:
@@ -173,7 +176,7 @@ def build_loaders(args, plan, train_set, val_set, device: torch.device):
     if args.input == "device":  # all images are on the GPU, and so are the batches
         train_set, val_set = DeviceImages(train_set, device), DeviceImages(val_set, device)
     # Pinned memory lets the copy of a batch to the GPU run behind the computing.
-    pin = device.type == "cuda" and args.input != "device" and not args.naive
+    pin = device.type == "cuda" and args.input != "device"
     train_loader = load(train_set, batch_sampler=batches, pin_memory=pin)
     return train_loader, sampler, load(val_set, batch_sampler=val_batches, pin_memory=pin)
 
@@ -199,9 +202,8 @@ def train_one_epoch(args, run, loader, model, optimizer, scheduler, scaler) -> t
             with nullcontext() if number == run.grad_accum_steps else model.no_sync():
                 loss, logits = forward_backward(args, run, model, scaler, images, labels)
             run.mark("compute")
+            # No .item() here: it would make the CPU wait for the GPU in every step.
             sums += count_batch(logits, labels, loss * len(labels))
-            if args.naive:
-                loss.item()  # here the CPU waits for the GPU; not so while the sums stay there
 
         scaler.step(optimizer)
         scaler.update()
@@ -277,7 +279,7 @@ def describe_run(args, plan, train_set, val_set) -> dict:
     return {
         "workload": "tinyimagenet",
         "unit": "img/s",
-        **{key: vars(args)[key] for key in ("model", "image_size", "input", "naive", "cuda_graph")},
+        **{key: vars(args)[key] for key in ("model", "image_size", "input", "cuda_graph")},
         "strategy": "ddp",
         "optimizer": "SGD",
         **plan.describe(args),
@@ -285,17 +287,5 @@ def describe_run(args, plan, train_set, val_set) -> dict:
     }
 
 
-# ---- Arguments -----------------------------------------------------------------------------
-
-
-def parse_args():
-    parser = TrainerParser(__doc__)
-    add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001, scaling="weak")
-    add_tinyimagenet_arguments(parser)
-    args = parser.parse_args()
-    check_options(args, parser, torchvision.models.list_models(module=torchvision.models))
-    return args
-
-
 if __name__ == "__main__":
-    launch(main)
+    launch(main, ARGS)

@@ -19,38 +19,44 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
+from training.gpt2.arguments import parse_args
+
+if __name__ == "__main__":  # before PyTorch, which takes seconds to import: --help answers at once
+    ARGS = parse_args(__doc__)
+
 import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
+from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
+from training.device import choose_precision
 from training.epoch import EpochResult
-from training.errors import TrainingError
-from training.gpt2.arguments import GLOBAL_BATCH, add_gpt2_arguments, check_options
-from training.gpt2.data import TokenSequences
+from training.gpt2.arguments import ZERO_STAGES
+from training.gpt2.data import TokenSequences, choose_vocab_size
 from training.gpt2.model import GPT2, check_size, count_parameters, split_decayed
 from training.gpt2.sharding import (
-    ZERO_STAGES,
+    check_strategy,
     compress_gradients,
     measure_state,
     no_sync,
     shard_model,
     shard_optimizer,
 )
-from training.gpt2.sharding_deepspeed import describe_deepspeed, start_deepspeed
+from training.gpt2.sharding_deepspeed import check_deepspeed, describe_deepspeed, start_deepspeed
 from training.gpt2.work import PassSampler, check_tokens, cosine_decay, plan_work
 from training.launch import launch
-from training.precision import choose_precision
 from training.record import check_workdir
 from training.run import TrainingRun
 
 
-def main() -> None:
-    args = parse_args()
+def main(args) -> None:
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
+    check_strategy(args)
+    check_deepspeed(args)
+    args.vocab_size = choose_vocab_size(args.vocab_size, args.train_data_path)
     train_set, val_set = load_data(args)
     plan = plan_batch(args, samples=len(train_set))
     work = plan_work(args, plan, sequences=len(train_set))
@@ -312,31 +318,5 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
     }
 
 
-# ---- Arguments -----------------------------------------------------------------------------
-
-
-def parse_args():
-    parser = TrainerParser(__doc__)
-    add_run_arguments(
-        parser, epochs=1, batch_size=4, lr=1e-4, scaling="strong", global_batch=str(GLOBAL_BATCH),
-        num_workers=0,
-    )  # fmt: skip
-    add_gpt2_arguments(parser)
-    add = parser.add_argument
-    add("--dropout", type=not_negative(float), default=0.0, help="share dropped (default: 0)")
-    add("--weight-decay", type=not_negative(float), default=0.1, help="of AdamW (default: 0.1)")
-    add("--beta2", type=positive(float), default=0.95, help="of AdamW (default: 0.95)")
-    add("--grad-clip", type=not_negative(float), default=1.0, help="norm; 0: off (default: 1)")
-    add(
-        "--lr-schedule",
-        choices=["cosine", "constant"],
-        default="cosine",
-        help="after the warm-up: down to a tenth at the last step, or as it is (default: cosine)",
-    )
-    args = parser.parse_args()
-    check_options(args, parser)
-    return args
-
-
 if __name__ == "__main__":
-    launch(main)
+    launch(main, ARGS)

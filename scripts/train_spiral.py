@@ -10,14 +10,17 @@ computes next to nothing, so the ranks spend it on talking, and more GPUs hardly
 model is worth scaling.
 """
 
-import argparse
 import math
 import os
-import re
 from contextlib import nullcontext
 from datetime import timedelta
 from itertools import islice, pairwise
 from pathlib import Path
+
+from training.spiral.arguments import parse_args
+
+if __name__ == "__main__":  # before PyTorch, which takes seconds to import: --help answers at once
+    ARGS = parse_args(__doc__)
 
 import torch
 import torch.distributed as dist
@@ -26,19 +29,17 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from training.arguments import TrainerParser, add_run_arguments, positive
+from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
+from training.device import choose_precision
 from training.epoch import EpochResult
-from training.errors import TrainingError
 from training.launch import launch
-from training.precision import choose_precision
 from training.record import check_workdir
 from training.run import TrainingRun
-from training.spiral import SpiralPoints, keep_batch, load_splits
+from training.spiral.data import SpiralPoints, keep_batch, load_splits
 
 
-def main() -> None:
-    args = parse_args()
+def main(args) -> None:
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
     train_set, val_set = load_data(args)
     plan = plan_batch(args, samples=len(train_set))
@@ -257,35 +258,5 @@ def describe_run(args, plan, train_set, val_set) -> dict:
     }
 
 
-# ---- Arguments -----------------------------------------------------------------------------
-
-
-def parse_args():
-    parser = TrainerParser(__doc__)
-    add_run_arguments(parser, epochs=50, batch_size=32, lr=0.01, scaling="weak")
-    add = parser.add_argument
-    add(
-        "--hidden-dims",
-        type=read_widths,
-        nargs="+",
-        default=[[64, 32, 16]],
-        metavar="N",
-        help="widths of the hidden layers, 64,32,16 or 64 32 16 (default: 64,32,16)",
-    )
-    add("--samples", type=positive(int), default=10_000, help="points in all (default: 10000)")
-    add("--arms", type=int, choices=[2, 3], default=3, help="spiral arms (default: 3)")
-    args = parser.parse_args()
-    args.hidden_dims = [width for widths in args.hidden_dims for width in widths]
-    args.num_workers = 0  # job scripts ask for some, but there is nothing to load
-    return args
-
-
-def read_widths(text: str) -> list[int]:
-    """Read `64,32` as [64, 32]."""
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise argparse.ArgumentTypeError(f"must be widths such as 64,32,16, not {text}")
-    return [int(width) for width in text.split(",")]
-
-
 if __name__ == "__main__":
-    launch(main)
+    launch(main, ARGS)

@@ -17,35 +17,34 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
+from training.translation.arguments import parse_args
+
+if __name__ == "__main__":  # before PyTorch, which takes seconds to import: --help answers at once
+    ARGS = parse_args(__doc__)
+
 import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
-from training.arguments import TrainerParser, add_run_arguments
+from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
+from training.device import choose_precision
 from training.epoch import EpochResult
-from training.errors import TrainingError
 from training.launch import launch
-from training.precision import choose_precision
 from training.ranks import start_ranks
 from training.record import check_workdir
 from training.run import TrainingRun
-from training.translation.arguments import (
-    add_translation_arguments,
-    check_translation_arguments,
-)
 from training.translation.batches import SimilarLengths, share_batch
 from training.translation.data import load_pairs
 from training.translation.model import Translator
 from training.translation.score import compute_bleu, count_bleu
 
 
-def main() -> None:
-    args = parse_args()
+def main(args) -> None:
     if args.world_size > 1 and "WORLD_SIZE" not in os.environ:
-        start_ranks(main, args.world_size)  # each of them comes by here again; does not return
+        start_ranks(main, args.world_size, args)  # each comes by here again; does not return
     # What can be wrong is looked at before the ranks meet, so that nobody waits for anybody.
     train_set, val_set = load_pairs(Path(args.data_dir), args.max_tokens)
     share_batch(args)
@@ -318,17 +317,5 @@ def describe_run(args, plan, train_set, val_set, model, untrained: list[float]) 
     }
 
 
-# ---- Arguments -----------------------------------------------------------------------------
-
-
-def parse_args():
-    parser = TrainerParser(__doc__)
-    add_run_arguments(parser, epochs=5, batch_size=64, lr=0.001, scaling="weak")
-    add_translation_arguments(parser)
-    args = parser.parse_args()
-    check_translation_arguments(parser, args)
-    return args
-
-
 if __name__ == "__main__":
-    launch(main)
+    launch(main, ARGS)

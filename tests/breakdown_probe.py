@@ -1,4 +1,4 @@
-"""Run by torchrun in test_breakdown.py: train small models with and without the probe.
+"""Run by two ranks in test_breakdown.py: train small models with and without the probe.
 
 breakdown_probe.py OUT_DIR: rank r writes OUT_DIR/<r>.pt, a dictionary with
   <model>_<True|False>   parameters, buffers and the next random number after four steps, the

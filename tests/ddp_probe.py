@@ -1,4 +1,4 @@
-"""Run by torchrun in test_ddp.py: train with train.py's own functions and save what came out.
+"""Run in test_ddp.py: train with train.py's own functions and save what came out.
 
 ddp_probe.py DATA_DIR OUT_DIR: each rank writes OUT_DIR/<world size>_<rank>.pt with
   gradients    after one backward pass in float64 over this rank's part of 8 fixed images
@@ -94,4 +94,5 @@ def main() -> None:
     dist.destroy_process_group()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import train_spiral
 from training.launch import launch
 from training.run import TrainingRun
-from training.spiral import SpiralPoints
+from training.spiral.data import SpiralPoints
 
 DEVICE_S = float(os.environ.get("DEVICE_S", 0))
 LATE_S = float(os.environ.get("LATE_S", 0))
@@ -57,7 +57,7 @@ def disturb(function):
     return disturbed
 
 
-def main() -> None:
+def main(args) -> None:
     rank, is_alone = int(os.environ.get("RANK", 0)), os.environ.get("WORLD_SIZE", "1") == "1"
     fault = "" if is_alone else os.environ.get("FAULT", "")
     passes_s = DEVICE_S + (LATE_S if fault == "rank" and rank == 1 else 0)
@@ -69,8 +69,8 @@ def main() -> None:
         TrainingRun.end_step = delay(TrainingRun.end_step, LATE_S)
     if fault == "stopped" and rank == 1:
         train_spiral.forward_backward = disturb(train_spiral.forward_backward)
-    train_spiral.main()
+    train_spiral.main(args)
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, train_spiral.parse_args())

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_train_gpt2.py: train_gpt2.py's main() again and again in one group.
+"""Run in test_train_gpt2.py: train_gpt2.py's main() again and again in one group.
 
 gpt2_probe.py DATA_DIR OUT_DIR: each run leaves its files in OUT_DIR/<world size>_<name>, with
 the last step's checkpoint, which holds whole states whatever the strategy. Besides, each rank
@@ -34,7 +34,7 @@ def set_arguments(out: Path, name: str, *options: str) -> Path:
 
 def train(out: Path, name: str, *options: str, every: int = 6) -> None:
     set_arguments(out, name, *options, f"--checkpoint-every={every}")
-    train_gpt2.main()
+    train_gpt2.main(train_gpt2.parse_args())
     dist.barrier()
 
 
@@ -55,7 +55,7 @@ def find_gradients(out: Path, strategy: str) -> tuple[dict, list]:
     """This rank's whole gradients of the first step in float64, and its sequences of each step."""
     set_arguments(out, "gradients", f"--strategy={strategy}")
     args = train_gpt2.parse_args()
-    args.precision = "fp32"  # no autocast
+    args.precision, args.vocab_size = "fp32", 2048  # no autocast
     train_set, val_set = train_gpt2.load_data(args)
     plan = plan_batch(args, len(train_set))
     work = plan_work(args, plan, len(train_set))
@@ -108,4 +108,5 @@ def main() -> None:
     destroy()
 
 
-main()
+if __name__ == "__main__":
+    main()

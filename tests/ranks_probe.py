@@ -1,15 +1,19 @@
-"""Run by test_ranks.py: ranks_probe.py WHAT starts two ranks that do what the function says."""
+"""Run by test_ranks.py: ranks_probe.py WHAT starts two ranks that do what the function says.
 
+They are forks here, not spawned: each would import PyTorch. test_train_translation.py spawns.
+"""
+
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import torch.distributed as dist
 
-from training.errors import TrainingError
+from training import TrainingError, ranks
 from training.launch import launch
-from training.ranks import start_ranks
 
 
 def meet() -> int:
@@ -55,8 +59,11 @@ def save_on_sigterm():
 
 
 def main():
-    what = globals()[sys.argv[1]]
-    start_ranks(what, 2)
+    ranks.multiprocessing = SimpleNamespace(
+        get_context=lambda _method: multiprocessing.get_context("fork"),
+        parent_process=multiprocessing.parent_process,
+    )
+    ranks.start_ranks(globals()[sys.argv[1]], 2)
 
 
 if __name__ == "__main__":

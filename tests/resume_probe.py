@@ -1,4 +1,4 @@
-"""Run by torchrun in test_resume.py: train with train.py's main(), cut it everywhere, go on.
+"""Run by two ranks in test_resume.py: train with train.py's main(), cut it everywhere, go on.
 
 resume_probe.py DATA_DIR OUT_DIR STEP…: trains undisturbed into OUT_DIR/uncut; then, for each
 STEP, is cut right after it into OUT_DIR/STEP/1 and goes on into OUT_DIR/STEP/2. The process
@@ -28,7 +28,7 @@ def call_main(data_dir: str, workdir: Path, checkpoints: Path, every: int) -> No
         *OPTIONS, f"--data-dir={data_dir}", f"--workdir={workdir}",
         f"--checkpoint-dir={checkpoints}", f"--checkpoint-every={every}",
     ]  # fmt: skip
-    train.main()
+    train.main(train.parse_args())
     dist.barrier()
 
 
@@ -62,4 +62,5 @@ def main() -> None:
     destroy()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,26 +1,22 @@
-"""Run by test_train_translation.py: what train_translation.py's own functions compute on 1, 2 and
-4 processes, and how its main() goes on after a cut. PyTorch is imported once, the ranks are forks.
+"""Run in test_train_translation.py: what train_translation.py's own functions compute on 1, 2 and
+4 processes, and how its main() goes on after a cut.
 
-translation_probe.py DATA_DIR OUT_DIR WORLD_SIZE…: each rank writes OUT_DIR/<world size>_<rank>.pt,
-in float64 and without dropout:
+translation_probe.py DATA_DIR OUT_DIR: each rank writes OUT_DIR/<world size>_<rank>.pt, in float64
+and without dropout:
   gradients, accumulated    after one step's passes over the same 32 pairs; in 1 and in 2 passes
   parameters                after an epoch of 4 steps
   train, val                this rank's sums of that epoch: loss, tokens; and those of BLEU
-translation_probe.py DATA_DIR OUT_DIR resume STEP…: two ranks, with dropout, train undisturbed
+translation_probe.py DATA_DIR OUT_DIR STEP…: the ranks, with dropout, train undisturbed
 into OUT_DIR/uncut and without the probe of communication into OUT_DIR/unprobed; then for each STEP
 they are cut right after it (OUT_DIR/STEP/1) and go on (OUT_DIR/STEP/2).
 """
 
-import os
-import socket
 import sys
 from contextlib import suppress
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-import torch._dynamo  # the optimizer would, in every fork
 import torch.distributed as dist
 
 import train_translation as trainer
@@ -31,7 +27,7 @@ from training.translation.batches import share_batch
 SMALL = ["--layers=1", "--width=32", "--heads=2", "--batch-size=32", "--warmup-steps=2"]
 
 
-load_pairs = trainer.load_pairs = cache(trainer.load_pairs)  # read once, before the forks
+load_pairs = trainer.load_pairs = cache(trainer.load_pairs)  # read once
 
 
 class Cut(Exception):
@@ -105,38 +101,13 @@ def with_sampler(prepared: tuple):
     return args, run, loader, sampler, learner
 
 
-def be_rank(rank: int, world_size: int, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_PORT": str(port)}
-    data_dir, out_dir, *rest = sys.argv[1:]
-    if rest[0] == "resume":
-        resume(data_dir, out_dir, rest[1:])
-    else:
-        compute(data_dir, out_dir)
-
-
-def fork_ranks(world_size: int) -> None:
-    os.environ["MASTER_ADDR"] = "127.0.0.1"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        get_context("fork").Process(target=be_rank, args=(rank, world_size, port))
-        for rank in range(world_size)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    assert [process.exitcode for process in ranks] == [0] * world_size
-
-
 def call_main(data_dir: str, workdir: Path, checkpoints: Path, every: int, *options: str) -> None:
     sys.argv[1:] = [
         *SMALL, "--n_epochs=2", "--limit-batches=4", "--dropout=0.3", "--grad-accum-steps=2",
         f"--data-dir={data_dir}", f"--workdir={workdir}", *options,
         f"--checkpoint-dir={checkpoints}", f"--checkpoint-every={every}",
     ]  # fmt: skip
-    trainer.main()
+    trainer.main(trainer.parse_args())
     dist.barrier()
 
 
@@ -171,7 +142,8 @@ def resume(data_dir: str, out_dir: str, steps: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork
-    load_pairs(Path(sys.argv[1]), 256)
-    for size in [2] if sys.argv[3] == "resume" else map(int, sys.argv[3:]):
-        fork_ranks(size)
+    data, out, *cuts = sys.argv[1:]
+    if cuts:
+        resume(data, out, cuts)
+    else:
+        compute(data, out)

@@ -8,7 +8,7 @@ from itertools import islice
 
 from torch.utils.data import BatchSampler, Sampler
 
-from training.errors import TrainingError
+from training import TrainingError
 
 
 @dataclass(frozen=True)

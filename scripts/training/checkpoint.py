@@ -1,16 +1,20 @@
-"""Save the training so that it can be cut off anywhere and go on as if it had not been."""
+"""Save the training so that an interrupted run resumes exactly; stop restarts that get nowhere."""
 
+import json
 import os
 import re
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from training.errors import TrainingError
-from training.files import say_why
+from common.files import explain_failed_write, write_json
+from training import TrainingError
+from training.gpt2.sharding import capture_optimizer, capture_sharded, is_sharded, restore_sharded
 
 KEPT = 2  # the newest ones; the older of them is there in case the newer one is damaged
+WITHOUT_PROGRESS = 3  # attempts that began at the same step are enough
 # Runs that differ in one of these cannot be the same run.
 SAME = (
     "workload", "model", "world_size", "batch_size_per_gpu", "grad_accum_steps", "seed", "epochs",
@@ -69,7 +73,8 @@ class Checkpoints:
                 old.unlink()
         except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch.save
             temporary.unlink(missing_ok=True)
-            raise TrainingError(say_why(path, error, "choose another --checkpoint-dir")) from None
+            why = explain_failed_write(path, error, "choose another --checkpoint-dir")
+            raise TrainingError(why) from None
         return path
 
     def list_files(self) -> list[Path]:
@@ -84,6 +89,65 @@ def check_incomplete(saved: dict, folder: Path, epochs: int) -> None:
         raise TrainingError(
             f"{folder} holds a training that is complete; choose another --checkpoint-dir"
         )
+
+
+# ---- What a checkpoint holds ----
+
+
+class ModelState:
+    """Everything of a training that learns; each part has a state_dict of its own.
+
+    A checkpoint holds whole states, whatever each rank has of them while it trains.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        scaler: torch.amp.GradScaler,
+    ):
+        self.model, self.optimizer, self.scheduler, self.scaler = (
+            model, optimizer, scheduler, scaler,
+        )  # fmt: skip
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without DistributedDataParallel around it: its names are those of one GPU."""
+        return getattr(self.model, "module", self.model)
+
+    def capture(self) -> dict:
+        """The states, to be written by rank 0; others may get {}. All ranks must call this."""
+        if is_sharded(self.model):
+            model, optimizer = capture_sharded(self.model, self.optimizer)
+        else:
+            model, optimizer = self.bare_model.state_dict(), capture_optimizer(self.optimizer)
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, saved: dict) -> None:
+        """Take over what capture() returned on rank 0, on every rank.
+
+        Raises TrainingError when it is of a model of another size.
+        """
+        try:
+            if is_sharded(self.model):
+                restore_sharded(self.model, self.optimizer, saved["model"], saved["optimizer"])
+            else:
+                self.bare_model.load_state_dict(saved["model"])
+                self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"the checkpoint does not fit this model ({reason}); choose another "
+                "--checkpoint-dir, or the same sizes"
+            ) from None
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.scaler.load_state_dict(saved["scaler"])
 
 
 def capture_rng(device: torch.device) -> dict:
@@ -105,3 +169,37 @@ def gather_on_main(value) -> list | None:
     gathered = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, gathered)
     return gathered
+
+
+# ---- A job that is restarted again and again must get somewhere each time ----
+
+
+def check_progress(folder: Path, step: int) -> None:
+    """Note in attempts.json that a restarted job begins after `step` steps.
+
+    Raises TrainingError when the last restarts all began there: whatever ended them will end the
+    next one, too.
+    """
+    if not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        return
+    path = folder / "attempts.json"
+    begun = json.loads(path.read_text())["begun_after_step"] if path.exists() else []
+    if begun[-WITHOUT_PROGRESS:] == [step] * WITHOUT_PROGRESS:
+        raise TrainingError(
+            f"{WITHOUT_PROGRESS} restarts began after step {step} and none got further; look at "
+            f"the log for what ended them, then remove {path} to try again"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"begun_after_step": [*begun, step]})
+
+
+def may_go_on(restarts: int, most: int) -> bool:
+    """Whether one more restart is allowed; says so when it is not."""
+    if restarts < most:
+        return True
+    print(
+        f"Saved, but not asking Slurm to go on: {restarts} restarts are --max-restarts; "
+        "raise it and requeue the job by hand",
+        flush=True,
+    )
+    return False

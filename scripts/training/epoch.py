@@ -1,6 +1,8 @@
-"""An epoch's result, and the one line that the log has for it."""
+"""An epoch as a person sees it: one line in the log, and before it a bar on a terminal."""
 
 import math
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -77,3 +79,21 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def show_progress(steps: Iterable, total: int, what: str, *, is_main: bool) -> Iterator:
+    """Pass on `steps`; on rank 0 with a terminal at stderr, draw a bar that goes when they end.
+
+    In a log file the epoch lines are the progress, and where rich is not installed, too.
+    """
+    if is_main and sys.stderr.isatty():
+        try:  # here: a job has no terminal, and need not load it
+            from rich.console import Console
+            from rich.progress import track
+        except ImportError:
+            pass
+        else:
+            console = Console(stderr=True)
+            yield from track(steps, what, total=total, console=console, transient=True)
+            return
+    yield from steps

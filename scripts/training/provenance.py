@@ -84,9 +84,10 @@ def read_gpu_uuid(device: torch.device) -> str | None:
 
 
 def hash_sources(trainer: Path) -> str:
-    """SHA-256 over the trainer and scripts/training/: equal hashes mean equal programs."""
-    digest = hashlib.sha256()
-    for path in [trainer, *sorted(Path(__file__).parent.rglob("*.py"))]:
+    """SHA-256 over the trainer, training/ and common/: equal hashes mean equal programs."""
+    digest, scripts = hashlib.sha256(), Path(__file__).parents[1]
+    modules = [path for name in ("training", "common") for path in (scripts / name).rglob("*.py")]
+    for path in [trainer, *sorted(modules)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 
 from torch import multiprocessing
 
-from training.errors import TrainingError
+from common.errors import UserError
 from training.launch import launch, report
 from training.signals import Stopped
 
@@ -20,8 +20,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent
 ECHO_S = 0.5  # how long a rank keeps an error to itself that may come from another's end
 
 
-def start_ranks(main: Callable[[], None], world_size: int) -> None:
-    """Run `main` in world_size processes, told who they are as torchrun would; then exit.
+def start_ranks(main: Callable[..., None], world_size: int, *args) -> None:
+    """Run main(*args) in world_size processes, told who they are as torchrun would; then exit.
 
     The first rank that fails says why, and the others are ended: one cause in the log. SIGUSR1
     and SIGTERM are passed on, so that the ranks can save; Ctrl-C ends all. The exit status is 0,
@@ -34,7 +34,7 @@ def start_ranks(main: Callable[[], None], world_size: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     first_failed, port = context.Value("i", -1), find_free_port()
     ranks = [
-        context.Process(target=run_rank, args=(main, rank, world_size, port, first_failed))
+        context.Process(target=run_rank, args=(main, args, rank, world_size, port, first_failed))
         for rank in range(world_size)
     ]
     for process in ranks:
@@ -93,7 +93,9 @@ def say_how_it_ended(rank: int, status: int) -> None:
     print(f"error: rank {rank} ended {how}", file=sys.stderr)
 
 
-def run_rank(main: Callable, rank: int, world_size: int, port: int, first_failed) -> None:
+def run_rank(
+    main: Callable, args: tuple, rank: int, world_size: int, port: int, first_failed
+) -> None:
     """Be one rank: what torchrun sets in the environment, then main. Runs in its own process."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -110,7 +112,7 @@ def run_rank(main: Callable, rank: int, world_size: int, port: int, first_failed
 
     def report_once() -> None:
         try:
-            main()
+            main(*args)
         except Stopped:
             raise
         except Exception as error:
@@ -120,7 +122,7 @@ def run_rank(main: Callable, rank: int, world_size: int, port: int, first_failed
                     first_failed.value = rank
             # What comes second is "connection closed by peer", or the same fault once more; and
             # what comes first may be the echo of a peer that was killed. start_ranks ends us then.
-            if not (is_first and isinstance(error, TrainingError)):
+            if not (is_first and isinstance(error, UserError)):
                 time.sleep(ECHO_S if is_first else 10 * ECHO_S)
             if is_first:
                 report(error)

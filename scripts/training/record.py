@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from common.files import write_json, write_whole
+from training import TrainingError
 from training.epoch import EpochResult, format_best, format_epoch_line
-from training.errors import TrainingError
-from training.files import write_json, write_text
 from training.metrics import describe_epoch, describe_run, quantity
 from training.provenance import (
     describe_device,
@@ -28,6 +28,7 @@ from training.provenance import (
 )
 from training.stopwatch import Stopwatch
 
+WRITE_ELSEWHERE = "choose another --workdir (in a job: RUN_DIR)"
 WARMUP_EPOCHS = 1  # recorded like the others, left out of means
 # How a rank's file calls a score.
 RANK_NAMES = {
@@ -84,7 +85,7 @@ class RunRecord:
         """Write run.json and print what is trained, in two lines (rank 0)."""
         if not self.is_main:
             return
-        write_json(self.workdir / "run.json", self.run)
+        write_json(self.workdir / "run.json", self.run, WRITE_ELSEWHERE)
         s, data, ranks = self.settings, self.settings["dataset"], self.run["world_size"]
         accumulated = f" x {s['grad_accum_steps']} passes" if s["grad_accum_steps"] > 1 else ""
         classes = f", {data['classes']} classes" if "classes" in data else ""
@@ -125,6 +126,7 @@ class RunRecord:
                 "peak_memory_mib": memory["peak_memory_mib_rank0"],
                 **self.rank_facts,
             },
+            WRITE_ELSEWHERE,
         )
         now = time.perf_counter()
         # The probe's time is no training and no validation: it belongs to no epoch.
@@ -149,12 +151,12 @@ class RunRecord:
         print(f"Total training time: {total_s:.1f} s", *format_best(self.results), sep="\n")
         sys.stdout.flush()
         self.write_metrics(done_utc=utc_now())
-        write_text(self.workdir / "RUN_COMPLETE.txt", utc_now() + "\n")
+        write_whole(self.workdir / "RUN_COMPLETE.txt", utc_now() + "\n", WRITE_ELSEWHERE)
 
     def write_metrics(self, done_utc: str | None) -> None:
         """Write training_metrics.json for the epochs so far."""
         metrics = describe_run(self.run, self.epochs, self.results, done_utc)
-        write_json(self.workdir / "training_metrics.json", metrics)
+        write_json(self.workdir / "training_metrics.json", metrics, WRITE_ELSEWHERE)
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps: the epochs done, and the seconds of the one begun."""

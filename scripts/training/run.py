@@ -14,21 +14,21 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from training.attempts import check_progress, may_go_on
+from common.files import write_whole
 from training.breakdown import measure_exposed_comm
 from training.checkpoint import (
     Checkpoints,
+    ModelState,
     capture_rng,
     check_incomplete,
+    check_progress,
     gather_on_main,
+    may_go_on,
     restore_rng,
 )
-from training.epoch import EpochResult
-from training.files import write_text
-from training.model_state import ModelState
+from training.epoch import EpochResult, show_progress
 from training.profiling import StepProfiler
-from training.progress import show_progress
-from training.record import RunRecord
+from training.record import WRITE_ELSEWHERE, RunRecord
 from training.signals import Stopped, StopRequest
 from training.stopwatch import Stopwatch
 from training.tracking import start_tracker
@@ -217,7 +217,8 @@ class TrainingRun:
         if number == signal.SIGUSR1 and self.is_main:
             restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
             if may_go_on(restarts, self.args.max_restarts):
-                write_text(self.args.workdir / "REQUEUE", f"step {self.total_steps}\n")
+                path = self.args.workdir / "REQUEUE"
+                write_whole(path, f"step {self.total_steps}\n", WRITE_ELSEWHERE)
         self.profiler.stop()
         self.tracker.end()
         dist.barrier()  # nobody leaves before the checkpoint is whole

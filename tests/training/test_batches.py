@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from training import TrainingError
 from training.batches import plan_batch, warm_up
-from training.errors import TrainingError
 from training.images.augment import AugmentedImages, PlainImages, normalize_pixels
 
 

@@ -1,6 +1,5 @@
 """Where a step's time goes: the probe that changes nothing, the parts that add up, their price."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch.distributed as dist
 
 import train_spiral
 from spiral_runs import load, run_spiral
+from torch_server import TESTS, run_python
 from training import signals
 from training import stopwatch as stopwatch_module
 from training.batches import plan_batch
@@ -34,16 +34,7 @@ CPU = torch.device("cpu")
 def probed(tmp_path_factory):
     """What breakdown_probe.py saved on each of two ranks."""
     folder = tmp_path_factory.mktemp("probe")
-    script = Path(__file__).parents[1] / "breakdown_probe.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    scripts = script.parents[1] / "scripts"
-    done = subprocess.run(
-        [*command, script, folder],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(scripts)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(TESTS / "breakdown_probe.py", folder, ranks=2)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 

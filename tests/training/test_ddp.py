@@ -1,26 +1,17 @@
 """Real processes over gloo: equal copies, the gradients of one process, no sample twice."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-TESTS = Path(__file__).parents[1]
-SCRIPTS = TESTS.parent / "scripts"
+from torch_server import TESTS, run_python
 
 
 @pytest.fixture(scope="module")
 def probes(digits, tmp_path_factory) -> dict[str, dict]:
     """What tests/ddp_probe.py saved on 1 process ("1_0"), on each of 2 ("2_0", "2_1") and of 4."""
     out = tmp_path_factory.mktemp("probes")
-    environment = os.environ | {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    for launcher in ([], [*torchrun, "--nproc-per-node=2"], [*torchrun, "--nproc-per-node=4"]):
-        command = [sys.executable, *launcher, TESTS / "ddp_probe.py", digits, out]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    for ranks in (1, 2, 4):
+        done = run_python(TESTS / "ddp_probe.py", digits, out, ranks=ranks)
         assert done.returncode == 0, done.stderr
     return {path.stem: torch.load(path) for path in out.glob("*.pt")}
 

@@ -2,16 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from training.preflight_group import find_offset, parse_nccl, read_nccl_log
-from training.preflight_node import read_data, resolve_master
-
-REPO = Path(__file__).resolve().parents[2]
+from torch_server import SCRIPTS, run_python
+from training.preflight import (
+    find_offset,
+    parse_nccl,
+    read_data,
+    read_nccl_log,
+    resolve_master,
+)
 
 NCCL_LOG = """\
 n1:11:11 [0] NCCL INFO Bootstrap: Using ib0:10.1.0.1<0>
@@ -62,7 +63,7 @@ def test_clocks_of_two_real_processes(tmp_path):
     """Rank 1's clock is 3 s ahead: gloo carries the times, as in a job."""
     (tmp_path / "probe.py").write_text(
         "import json, sys, time, torch, torch.distributed as dist\n"
-        "from training.preflight_group import check_sum, compare_clocks\n"
+        "from training.preflight import check_sum, compare_clocks\n"
         "dist.init_process_group('gloo')\n"
         "rank = dist.get_rank()\n"
         "clock = lambda: time.time() + 3 * rank\n"
@@ -72,10 +73,7 @@ def test_clocks_of_two_real_processes(tmp_path):
         "dist.barrier()\n"
         "dist.destroy_process_group()\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [tmp_path / "probe.py", tmp_path / "out.json"]
-    environment = os.environ | {"PYTHONPATH": str(REPO / "scripts"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = run_python(tmp_path / "probe.py", tmp_path / "out.json", ranks=2)
     assert done.returncode == 0, done.stderr
     rows, facts = json.loads((tmp_path / "out.json").read_text())
     assert [row["host"] for row in rows] == ["n2"]
@@ -110,14 +108,14 @@ def test_this_node_looked_at(tmp_path):
     """The program on this machine: every step tells something, none breaks off."""
     (tmp_path / "log").mkdir()
     (tmp_path / "log/job_7.out").touch()
-    environment = os.environ | {
+    environment = {
         "RESULTS_DIR": str(tmp_path), "SLURM_PROCID": "3", "SLURM_JOB_NAME": "job",
         "SLURM_JOB_ID": "7", "MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "0", "TMPDIR": "/tmp",
         "NCCL_SOCKET_IFNAME": "lo", "DATA_DIR": str(tmp_path / "log"),
     }  # fmt: skip
-    command = [sys.executable, REPO / "scripts/preflight.py", "--node", "--num-workers=4"]
-    command.append('--data-dirs={"gpt2": "/no/such"}')
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    options = ("--node", "--num-workers=4", '--data-dirs={"gpt2": "/no/such"}')
+    done = run_python(SCRIPTS / "preflight.py", *options, cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "preflight_task3.json").read_text())
     assert "in" not in found
     assert found["log"]["seen"]

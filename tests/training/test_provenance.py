@@ -1,21 +1,19 @@
 """training.provenance: what run.json says of the GPUs that the ranks use."""
 
+import shutil
 import subprocess
-import sys
 import uuid
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from training.provenance import read_gpu_uuid
+from torch_server import SCRIPTS, run_python
+from training.provenance import hash_sources, read_gpu_uuid
 
-REPO = Path(__file__).resolve().parents[2]
 ID = "8a4f2c6e-0b1d-4c3e-9f70-112233445566"
 PROBE = """
-import json, sys, torch, torch.distributed as dist
-sys.path.insert(0, "scripts")
+import json, torch, torch.distributed as dist
 from training.provenance import gather_places
 dist.init_process_group("gloo")
 places = gather_places(torch.device("cpu"))
@@ -48,7 +46,27 @@ def test_a_cpu_has_none():
 def test_every_rank_has_its_entry_and_a_node_one_host(tmp_path):
     probe = tmp_path / "probe.py"
     probe.write_text(PROBE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(probe)]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+    done = run_python(probe, ranks=2)
     host = subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout.strip()
     assert done.stdout.strip() == f'[["{host}"], [null, null]]', done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_other"),
+    [
+        ("train.py", True),
+        ("training/run.py", True),
+        ("training/images/augment.py", True),
+        ("common/files.py", True),
+        ("scaling/read/contract.py", False),
+    ],
+)
+def test_the_hash_covers_all_that_a_trainer_is_made_of(tmp_path, monkeypatch, changed, is_other):
+    copy = tmp_path / "scripts"
+    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("training.provenance.__file__", str(copy / "training/provenance.py"))
+    before = hash_sources(copy / "train.py")
+    assert before == hash_sources(copy / "train.py")
+    with (copy / changed).open("a") as file:
+        file.write("# one more line\n")
+    assert (hash_sources(copy / "train.py") != before) == is_other

@@ -1,30 +1,22 @@
 """A trainer that starts its own ranks: one cause when one fails, signals for all, nobody left."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+from torch_server import TESTS, Program, start_python
 
 
-def start(what: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(TESTS.parent / "scripts")}
-    return subprocess.Popen(
-        [sys.executable, TESTS / "ranks_probe.py", what],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def start(what: str) -> Program:
+    return start_python(TESTS / "ranks_probe.py", what)
 
 
-def list_ranks(process: subprocess.Popen) -> list[int]:
-    """The pids of the process's children that are ranks (one more tracks its locks)."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
-    return [pid for pid, line in lines.items() if "spawn_main" in line]
+def list_ranks(program: Program) -> list[int]:
+    """The pids of the program's children."""
+    (pid,) = program.pids
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_running(pid: int) -> bool:
@@ -43,9 +35,9 @@ def is_running(pid: int) -> bool:
     ],
 )
 def test_one_cause_is_said(what, status, said, message):
-    process = start(what)
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == status
+    program = start(what)
+    _, err = program.communicate(timeout=100)
+    assert program.returncode == status
     assert message in err.splitlines()[-1]
     assert err.startswith(said)
     assert err.count("Traceback") == (said == "Traceback")
@@ -56,22 +48,23 @@ def test_one_cause_is_said(what, status, said, message):
     ("what", "number", "status", "error"),
     [
         ("both_sleep", signal.SIGINT, 130, "error: stopped by Ctrl-C\n"),
-        ("both_sleep", signal.SIGKILL, -9, ""),
+        ("both_sleep", signal.SIGKILL, 137, ""),
         ("save_on_sigterm", signal.SIGTERM, 143, ""),
     ],
 )
 def test_signal_to_the_parent(what, number, status, error):
-    process = start(what)
-    assert process.stdout.readline() == "asleep\n"
-    ranks = list_ranks(process)
+    program = start(what)
+    while program.peek() != "asleep\n":
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.02)
+    ranks = list_ranks(program)
     assert len(ranks) == 2
-    process.send_signal(number)
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == status
-    if number != signal.SIGKILL:  # then Python's own helper process speaks of a lost lock
-        assert err == error
+    program.send_signal(number)
+    out, err = program.communicate(timeout=100)
+    assert program.returncode == status
+    assert err == error
     if what == "save_on_sigterm":  # nobody is ended before all have saved
-        assert out == "rank 0 has saved\nrank 1 has saved\n"
+        assert out == "asleep\nrank 0 has saved\nrank 1 has saved\n"
     deadline = time.monotonic() + 5
     while any(map(is_running, ranks)):
         assert time.monotonic() < deadline, "a rank outlives its parent"

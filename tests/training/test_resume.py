@@ -3,65 +3,42 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from training import attempts
-from training.attempts import check_progress, may_go_on
+from torch_server import SCRIPTS, TESTS, run_python, start_python
+from training import TrainingError
 from training.batches import ResumableBatches
-from training.checkpoint import Checkpoints, check_incomplete
-from training.errors import TrainingError
+from training.checkpoint import (
+    WITHOUT_PROGRESS,
+    Checkpoints,
+    check_incomplete,
+    check_progress,
+    may_go_on,
+)
 
-REPO = Path(__file__).resolve().parents[2]
 CUTS = (1, 3, 4, 5)  # of 2 epochs of 4 steps: 4 is the first epoch's last
 
 
-class Training:
-    """train.py on some processes, in the background, with the signals that Slurm would send."""
+SMALL = ["--model=resnet18", "--image-size=16", "--batch-size=8", "--num-workers=0"]
 
-    def __init__(self, digits, workdir: Path, *args, processes: int = 2, **variables: str):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launcher += [f"--nproc-per-node={processes}"]
-        self.workdir = workdir
-        small = ["--model=resnet18", "--image-size=16", "--batch-size=8", "--num-workers=0"]
-        command = [*launcher, REPO / "scripts/train.py", *small, f"--data-dir={digits}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
-        self.process = subprocess.Popen(
-            [*command, f"--workdir={workdir}", *args],
-            env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
 
-    def workers(self) -> list[int]:
-        """The ranks: processes that torchrun has started."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
-
-    def send(self, number: int, after: Path) -> None:
-        """Wait for the file `after`, then send a signal to the last rank."""
-        deadline = time.monotonic() + 120
-        while not after.exists():
-            assert time.monotonic() < deadline and self.process.poll() is None, self.end()
-            time.sleep(0.02)
-        os.kill(self.workers()[-1], number)
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=180)
-        return self.process.returncode, out, err
+def wait_for(path: Path, program) -> None:
+    """Wait until a running training has left this file."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline and program.poll() is None, program.communicate()
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
 def trainings(digits, tmp_path_factory) -> Path:
     """What tests/resume_probe.py left: a training that nobody disturbs, and cut ones."""
     folder = tmp_path_factory.mktemp("trainings")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [REPO / "tests/resume_probe.py", digits, folder, *map(str, CUTS)]
-    environment = os.environ | {"PYTHONPATH": str(REPO / "scripts"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_python(TESTS / "resume_probe.py", digits, folder, *CUTS, ranks=2)
     assert done.returncode == 0, done.stderr
     (folder / "log").write_text(done.stdout)
     return folder
@@ -111,11 +88,16 @@ def test_the_newest_two_are_kept(trainings):
 @pytest.mark.parametrize(("number", "requeue"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
 def test_signal_saves_once_on_all_ranks(number, requeue, digits, tmp_path):
     """One rank that hears it is enough."""
-    training = Training(digits, tmp_path, "--epochs=50")
-    training.send(number, after=tmp_path / "rank0_results_epoch0.json")
-    status, out, err = training.end()
+    training = start_python(
+        SCRIPTS / "train.py", *SMALL, "--epochs=50", f"--data-dir={digits}",
+        f"--workdir={tmp_path}", ranks=2,
+    )  # fmt: skip
+    wait_for(tmp_path / "rank0_results_epoch0.json", training)
+    training.send_signal(number, rank=1)
+    out, err = training.communicate()
+    status = training.returncode
     assert out.count(f"Stopped by {number.name}, all is saved") == 1, err
-    assert (status == 0) == requeue
+    assert status == (0 if requeue else 128 + number)
     assert len(list((tmp_path / "checkpoints").glob("step_*.pt"))) == 1
     assert (tmp_path / "REQUEUE").exists() == requeue
     assert not (tmp_path / "RUN_COMPLETE.txt").exists()
@@ -171,7 +153,7 @@ def test_full_disk_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(TrainingError, match=r"step_00000002.pt: No space left .*; free some space"):
+    with pytest.raises(TrainingError, match=r"step_00000002.pt: .*No space left .*; free some"):
         checkpoints.save(2, {"total_steps": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.pt"]
 
@@ -190,7 +172,7 @@ def test_restarts_without_progress_come_to_an_end(tmp_path, monkeypatch):
     check_progress(tmp_path, 7)
     assert list(tmp_path.iterdir()) == []  # a first attempt leaves no trace
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    for _ in range(attempts.WITHOUT_PROGRESS):
+    for _ in range(WITHOUT_PROGRESS):
         check_progress(tmp_path, 7)
     with pytest.raises(TrainingError, match="3 restarts began after step 7 and none got further"):
         check_progress(tmp_path, 7)

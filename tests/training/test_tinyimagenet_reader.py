@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from training.errors import TrainingError
+from training import TrainingError
 from training.images.tinyimagenet import TinyImageNet, load_splits
 
 COLOURS = {"n01": (250, 0, 0), "n02": (0, 250, 0), "n03": (0, 0, 250)}  # one for each class

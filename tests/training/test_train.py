@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -13,17 +12,14 @@ import pytest
 import torch
 
 import train
-from scaling.read.slurm_log import parse_epoch_line
-from training import launch
-from training.arguments import TrainerParser, add_run_arguments, dash_option
+from scaling.read.epoch_line import parse_epoch_line
+from torch_server import SCRIPTS, run_python, run_torchrun
+from training import TrainingError, device
 from training.epoch import EpochResult, format_epoch_line
-from training.errors import TrainingError
-from training.files import write_json, write_text
-from training.precision import choose_precision
+from training.images.arguments import parse_args
 from training.record import check_workdir
 from training.stopwatch import Stopwatch
 
-REPO = Path(__file__).resolve().parents[2]
 SMALL = ["--model=resnet18", "--image-size=32", "--batch-size=16", "--num-workers=1", "--lr=0.005"]
 EPOCH_LINE = (
     "Epoch [3/3] LR: 0.001000 | Loss (train, val): 5.149, 5.664 | "
@@ -31,19 +27,8 @@ EPOCH_LINE = (
 )
 
 
-def run_train(*args, processes: int = 1, **variables: str) -> subprocess.CompletedProcess:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    unset = {"RESULTS_DIR", "DATA_DIR"}
-    environment = {k: v for k, v in os.environ.items() if k not in unset}
-    return subprocess.run(
-        [*launcher, REPO / "scripts/train.py", *args],
-        env=environment | {"OMP_NUM_THREADS": "1"} | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_train(*args, ranks: int = 1, **variables: str) -> subprocess.CompletedProcess:
+    return run_python(SCRIPTS / "train.py", *args, ranks=ranks, **variables)
 
 
 # ---- A run on two processes -------------------------------------------------------------
@@ -53,9 +38,10 @@ def run_train(*args, processes: int = 1, **variables: str) -> subprocess.Complet
 def two_process_run(digits, tmp_path_factory):
     """Two epochs of three batches on two processes: (its output, its workdir)."""
     workdir = tmp_path_factory.mktemp("run") / "results"
-    done = run_train(
-        *SMALL, f"--data-dir={digits}", f"--workdir={workdir}", "--epochs=2", "--limit-batches=3",
-        processes=2, COMET_API_KEY="a-secret-key", SLURM_JOB_ID="77", SLURM_JOB_NAME="ddp_2g1n",
+    done = run_torchrun(
+        SCRIPTS / "train.py", *SMALL, f"--data-dir={digits}", f"--workdir={workdir}",
+        "--epochs=2", "--limit-batches=3",
+        ranks=2, COMET_API_KEY="a-secret-key", SLURM_JOB_ID="77", SLURM_JOB_NAME="ddp_2g1n",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, workdir
@@ -115,7 +101,7 @@ def test_epoch_lines_are_the_metrics_rounded(two_process_run):
         assert float(seen.throughput_per_s) == pytest.approx(
             epoch["samples_per_sec_global"], abs=0.05
         )
-        assert float(seen.val_accuracy_pct) == pytest.approx(
+        assert float(seen.get("val_accuracy_pct")) == pytest.approx(
             100 * epoch["val_accuracy_global"], abs=5e-3
         )
 
@@ -162,7 +148,7 @@ def test_corrupt_image_is_named_with_its_rank(digits, tmp_path):
     data = copy_digits(digits, tmp_path / "data")
     for path in data.glob("train/*/images/*_1*.JPEG"):  # a half of them: both ranks meet one
         path.write_bytes(path.read_bytes()[:300])
-    done = run_train(*SMALL, f"--data-dir={data}", f"--workdir={tmp_path}/w", processes=2)
+    done = run_train(*SMALL, f"--data-dir={data}", f"--workdir={tmp_path}/w", ranks=2)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if "] error: " in line]
     assert errors, done.stderr
@@ -187,7 +173,7 @@ def call_main(monkeypatch):
         for name in ("RANK", "WORLD_SIZE", "DATA_DIR"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args)])
-        train.main()
+        train.main(parse_args())
 
     return call
 
@@ -209,43 +195,14 @@ def test_a_workdir_is_never_overwritten(call_main, digits, two_process_run):
     assert (workdir / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--epochs=0"], "argument --epochs: must be a whole number above 0, not 0"),
-        (["--batch_size", "x"], "argument --batch-size: must be a whole number above 0, not x"),
-        (["--lr=nan"], "argument --lr: must be a number above 0, not nan"),
-        (["--model=resnet51"], "torchvision has no classification model 'resnet51'"),
-        (["--precision=fp8"], "argument --precision: invalid choice: 'fp8'"),
-        (["--epoch=3"], "unrecognized arguments: --epoch=3"),
-        (["--data-dir="], "no data: pass --data-dir DIR or set DATA_DIR"),
-    ],
-)
-def test_wrong_argument_is_one_line(args, message, call_main, capsys):
-    with pytest.raises(SystemExit) as caught:
-        call_main("--data-dir=x", *args)
-    error = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert error.startswith(f"error: {message}")
-    assert error.count("\n") == 1
-
-
-def test_wrong_argument_is_printed_by_rank_0_alone(capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    with pytest.raises(SystemExit):
-        TrainerParser("").parse_args(["--nonsense"])
-    assert capsys.readouterr().err == ""
-
-
 def test_fp16_on_a_cpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="use bf16 or fp32"):
-        choose_precision("fp16")
-    assert choose_precision(None) == "fp32"
+        device.choose_precision("fp16")
+    assert device.choose_precision(None) == "fp32"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_precision(None) == "fp16"
-    assert choose_precision("bf16") == "bf16"
+    assert device.choose_precision(None) == "fp16"
+    assert device.choose_precision("bf16") == "bf16"
 
 
 def test_batch_larger_than_the_data_is_refused(call_main, digits, tmp_path):
@@ -255,12 +212,12 @@ def test_batch_larger_than_the_data_is_refused(call_main, digits, tmp_path):
 
 def test_a_gpu_that_pytorch_cannot_use_is_no_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(launch, "DRIVER", tmp_path)  # a driver is there
+    monkeypatch.setattr(device, "DRIVER", tmp_path)  # a driver is there
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(TrainingError, match=r"NVIDIA driver, but PyTorch .* cannot use it"):
-        launch.check_gpus()
+        device.check_gpus()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    launch.check_gpus()
+    device.check_gpus()
 
 
 @pytest.mark.parametrize(("capability", "refused"), [((7, 0), True), ((7, 5), False)])
@@ -271,7 +228,7 @@ def test_a_gpu_older_than_the_build_is_named(monkeypatch, capability, refused):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
     expected = pytest.raises(TrainingError, match=r"for this Tesla V100 \(sm_70\), only for sm_75")
     with expected if refused else nullcontext():
-        launch.check_gpus()
+        device.check_gpus()
 
 
 # ---- The small parts --------------------------------------------------------------------
@@ -290,50 +247,6 @@ def test_epoch_line_with_nan_can_be_read():
     line = format_epoch_line(result, 3, "img/s")
     assert "Loss (train, val): nan, inf" in line
     assert math.isnan(float(parse_epoch_line(line).train_loss))
-
-
-def test_defaults_are_the_workshops(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--data-dir=x"])
-    args = vars(train.parse_args())
-    expected = {
-        "epochs": 3, "batch_size": 512, "lr": 0.001, "model": "resnet50", "image_size": 64,
-        "step_size": 30, "gamma": 0.1, "precision": None, "flip": True, "limit_batches": None,
-    }  # fmt: skip
-    assert {name: args[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("--batch_size", "--batch-size"),
-        ("--batch_size=4_0", "--batch-size=4_0"),
-        ("a_b", "a_b"),
-        ("--workdir=a_b", "--workdir=a_b"),
-    ],
-)
-def test_underscores_in_options(word, expected):
-    assert dash_option(word) == expected
-
-
-def test_help_gives_every_default(capsys):
-    parser = TrainerParser("")
-    add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001, scaling="weak")
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--help"])
-    text = capsys.readouterr().out
-    for action in parser._actions[1:]:
-        assert "default" in action.help, action.dest
-        assert action.option_strings[0] in text
-
-
-def test_json_is_whole_or_absent(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_json(path, {"loss": math.nan, "nested": [1.5, math.inf]})
-    assert json.loads(path.read_text()) == {"loss": None, "nested": [1.5, None]}
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(TrainingError, match=r"cannot write .*a\.json: No space left"):
-        write_text(path, "half")
-    assert json.loads(path.read_text())["nested"] == [1.5, None]
 
 
 def test_workdir_that_cannot_be_made(tmp_path):

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -16,25 +13,19 @@ import torch
 from torch.utils.data import DistributedSampler
 
 import train_gpt2
-from scaling.read.slurm_log import parse_epoch_line
+from scaling.read.epoch_line import parse_epoch_line
+from torch_server import SCRIPTS, TESTS, run_python, run_torchrun
+from training import TrainingError
 from training.batches import divide_batch
-from training.errors import TrainingError
-from training.gpt2.data import IGNORED, TokenSequences
+from training.gpt2.arguments import parse_args
+from training.gpt2.data import IGNORED, TokenSequences, choose_vocab_size
 from training.gpt2.model import GPT2, count_parameters, split_decayed
 from training.gpt2.work import FixedWork, PassSampler, check_tokens, cosine_decay
 
-REPO = Path(__file__).resolve().parents[2]
+TRAINER = SCRIPTS / "train_gpt2.py"
 STRATEGIES = ("ddp", "zero1", "fsdp")
 SCALES = (1, 2, 4)
 SMALL = ["--layers=2", "--heads=4", "--width=64", "--seq-length=32"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-
-
-def run_python(*command, **variables: str) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if k not in ("RESULTS_DIR", "DATA_DIR")}
-    environment |= {"PYTHONPATH": str(REPO / "scripts"), "OMP_NUM_THREADS": "1"} | variables
-    command = [str(word) for word in command]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def load(path: Path) -> dict:
@@ -234,8 +225,8 @@ def runs(short_tokens, tmp_path_factory) -> Path:
     """What tests/gpt2_probe.py left on 1, 2 and 4 processes."""
     out = tmp_path_factory.mktemp("runs")
     for scale in SCALES:
-        launcher = [*TORCHRUN, f"--nproc-per-node={scale}"] if scale > 1 else [sys.executable]
-        done = run_python(*launcher, REPO / "tests/gpt2_probe.py", short_tokens, out)
+        run = run_torchrun if scale == 2 else run_python
+        done = run(TESTS / "gpt2_probe.py", short_tokens, out, ranks=scale)
         assert done.returncode == 0, done.stderr[-3000:]
         (out / f"{scale}_log").write_text(done.stdout)
     return out
@@ -447,7 +438,7 @@ def test_the_public_readers_can_read_the_metrics(runs, name):
 def test_the_small_size_learns_on_a_cpu(tokens, tmp_path):
     """4 layers, width 128, vocabulary 2,048, sequence 128, 30 steps."""
     done = run_python(
-        sys.executable, REPO / "scripts/train_gpt2.py", "--run_type", "baseline", "--layers=4",
+        TRAINER, "--run_type", "baseline", "--layers=4",
         "--heads=4", "--width=128", "--seq_length", "128", "--micro_batch_size_per_gpu", "8",
         "--grad_accum_steps", "2", "--steps=30", "--epochs", "3", "--lr=0.001",
         "--train_data_path", tokens / "train_small.bin",
@@ -465,9 +456,9 @@ def test_the_small_size_learns_on_a_cpu(tokens, tmp_path):
 
 def test_one_step_of_gpt2_small(tokens, tmp_path):
     done = run_python(
-        sys.executable, REPO / "scripts/train_gpt2.py", "--steps=1", "--global-batch-size=1",
+        TRAINER, "--steps=1", "--global-batch-size=1",
         "--batch-size=1", "--seq-length=16", "--vocab-size=50257", "--limit-batches=1",
-        f"--workdir={tmp_path}/run", DATA_DIR=str(tokens), OMP_NUM_THREADS="2",
+        f"--workdir={tmp_path}/run", DATA_DIR=str(tokens),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert load(tmp_path / "run/run.json")["parameters"] == 124_439_808
@@ -480,7 +471,7 @@ def test_one_step_of_gpt2_small(tokens, tmp_path):
 
 def test_compiled_model_trains_the_same(runs, short_tokens, tmp_path):
     done = run_python(
-        sys.executable, REPO / "scripts/train_gpt2.py", *SMALL, "--layers=1", "--steps=2",
+        TRAINER, *SMALL, "--layers=1", "--steps=2",
         "--lr=0.01", f"--workdir={tmp_path}/run", "--compile", DATA_DIR=str(short_tokens),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -490,12 +481,12 @@ def test_compiled_model_trains_the_same(runs, short_tokens, tmp_path):
 
 def test_sections_are_those_of_train_in_its_order():
     headings = [
-        re.findall(r"^# ---- (.+?) -+$", (REPO / "scripts" / name).read_text(), re.MULTILINE)
+        re.findall(r"^# ---- (.+?) -+$", (SCRIPTS / name).read_text(), re.MULTILINE)
         for name in ("train.py", "train_gpt2.py")
     ]
     assert headings[0] == headings[1]
     functions = [
-        re.findall(r"^def (\w+)", (REPO / "scripts" / name).read_text(), re.MULTILINE)
+        re.findall(r"^def (\w+)", (SCRIPTS / name).read_text(), re.MULTILINE)
         for name in ("train.py", "train_gpt2.py")
     ]
     assert functions[0] == functions[1]
@@ -505,54 +496,23 @@ def test_sections_are_those_of_train_in_its_order():
 
 
 @pytest.fixture
-def call_parse(monkeypatch, tokens):
-    """Call parse_args() with command-line arguments, as rank 0 of `world_size`."""
+def call_main(monkeypatch, short_tokens):
+    """Call main() with command-line arguments, as rank 0 of `world_size`: it must refuse."""
 
-    def call(*args: str, world_size: int = 1):
+    def call(*args, world_size: int = 1) -> None:
         monkeypatch.setenv("WORLD_SIZE", str(world_size))
-        monkeypatch.setenv("DATA_DIR", str(tokens))
+        monkeypatch.setenv("DATA_DIR", str(short_tokens))
         monkeypatch.delenv("RANK", raising=False)
-        monkeypatch.setattr(sys, "argv", ["train_gpt2.py", *args])
-        return train_gpt2.parse_args()
+        monkeypatch.setattr("sys.argv", ["train_gpt2.py", *map(str, args)])
+        train_gpt2.main(parse_args())
 
     return call
 
 
-def test_defaults_are_the_benchmarks(call_parse, tokens):
-    args = vars(call_parse(world_size=4))
-    expected = {
-        "layers": 12, "heads": 12, "width": 768, "seq_length": 512, "steps": 3561, "epochs": 1,
-        "batch_size": 4, "global_batch_size": 16, "scaling": "strong", "lr": 1e-4, "dropout": 0.0,
-        "grad_clip": 1.0, "strategy": "ddp", "run_type": "optimized", "vocab_size": 2048,
-        "train_data_path": tokens / "train_small.bin", "val_data_path": tokens / "val_small.bin",
-    }  # fmt: skip
-    assert {name: args[name] for name in expected} == expected
-    assert call_parse().run_type == "baseline"
-
-
-def test_vocabulary_is_gpt2s_where_no_meta_json_says(call_parse, tmp_path):
-    assert call_parse("--train_data_path", str(tmp_path / "a.bin")).vocab_size == 50_257
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--run_type=baseline"], "--run-type baseline is one process, and here are 2"),
-        (["--width=100", "--heads=3"], "--width 100 is no multiple of --heads 3"),
-        (["--seq-length=2000"], "--seq-length 2000 is more than GPT-2's 1024 positions"),
-        (["--dropout=1"], "--dropout 1.0 leaves nothing"),
-        (["--strategy=zero2"], "argument --strategy: invalid choice: 'zero2'"),
-        (["--steps=0"], "argument --steps: must be a whole number above 0, not 0"),
-        (["--grad-clip=-1"], "argument --grad-clip: must be a number of 0 or more, not -1"),
-    ],
-)
-def test_wrong_argument_is_one_line(args, message, call_parse, capsys):
-    with pytest.raises(SystemExit) as caught:
-        call_parse(*args, world_size=2)
-    error = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert error.startswith(f"error: {message}")
-    assert error.count("\n") == 1
+def test_vocabulary_is_the_datas_or_gpt2s(tokens, tmp_path):
+    assert choose_vocab_size(None, tokens / "train_small.bin") == 2048
+    assert choose_vocab_size(None, tmp_path / "a.bin") == 50_257  # no meta.json says
+    assert choose_vocab_size(7, tokens / "train_small.bin") == 7
 
 
 @pytest.mark.parametrize(
@@ -563,20 +523,15 @@ def test_wrong_argument_is_one_line(args, message, call_parse, capsys):
         (["--strategy=ddp", "--deepspeed_config=x"], "--deepspeed-config goes with --strategy de"),
     ],
 )
-def test_options_that_do_not_go_together(args, message, call_parse):
+def test_options_that_do_not_go_together(args, message, call_main):
     with pytest.raises(TrainingError, match=re.escape(message)):
-        call_parse(*args)
+        call_main(*args)
 
 
-def test_meta_json_without_a_vocabulary(call_parse, tmp_path):
+def test_meta_json_without_a_vocabulary(call_main, tmp_path):
     (tmp_path / "meta.json").write_text("[]")
     with pytest.raises(TrainingError, match=r"meta\.json does not say the vocab_size"):
-        call_parse(f"--train-data-path={tmp_path}/train.bin")
-
-
-def call_main(monkeypatch, *args) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_gpt2.py", *map(str, args)])
-    train_gpt2.main()
+        call_main(f"--train-data-path={tmp_path}/train.bin")
 
 
 @pytest.mark.parametrize(
@@ -589,12 +544,10 @@ def call_main(monkeypatch, *args) -> None:
     ],
 )
 def test_work_that_cannot_be_shared_is_refused_before_the_ranks_meet(
-    args, world_size, message, short_tokens, monkeypatch, tmp_path
+    args, world_size, message, call_main, tmp_path
 ):
-    monkeypatch.setenv("WORLD_SIZE", str(world_size))
-    monkeypatch.setenv("DATA_DIR", str(short_tokens))
     with pytest.raises(TrainingError, match=re.escape(message)):
-        call_main(monkeypatch, *SMALL, *args, f"--workdir={tmp_path}/run")
+        call_main(*SMALL, *args, f"--workdir={tmp_path}/run", world_size=world_size)
     assert not (tmp_path / "run").exists()
     assert not torch.distributed.is_initialized()
 
@@ -606,7 +559,7 @@ def test_a_checkpoint_of_another_size_is_refused(runs, short_tokens, tmp_path):
     content |= {"epoch": 1, "step": 0}
     torch.save(content, folder / "step_00000003.pt")
     done = run_python(
-        sys.executable, REPO / "scripts/train_gpt2.py", *SMALL, "--layers=1", "--steps=6",
+        TRAINER, *SMALL, "--layers=1", "--steps=6",
         "--epochs=2", f"--workdir={tmp_path}/run", f"--checkpoint-dir={folder}",
         DATA_DIR=str(short_tokens),
     )  # fmt: skip
@@ -621,7 +574,7 @@ def test_a_checkpoint_of_another_size_is_refused(runs, short_tokens, tmp_path):
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
 def test_deepspeed_that_is_not_installed_is_one_line(tokens, tmp_path):
     done = run_python(
-        sys.executable, REPO / "scripts/train_gpt2.py", "--local_rank=0", "--deepspeed_config",
+        TRAINER, "--local_rank=0", "--deepspeed_config",
         "ds.json", f"--workdir={tmp_path}/run", DATA_DIR=str(tokens),
     )  # fmt: skip
     assert done.returncode == 1
@@ -636,9 +589,9 @@ def test_deepspeed_trains_like_ddp(runs, short_tokens, tmp_path, stage):
     config = tmp_path / "ds.json"
     config.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
     done = run_python(
-        *TORCHRUN, "--nproc-per-node=2", REPO / "scripts/train_gpt2.py", *SMALL, "--steps=6",
-        "--epochs=2", "--lr=0.01", "--grad-clip=0.5", "--warmup-steps=1",
-        f"--deepspeed_config={config}", f"--workdir={tmp_path}/run", DATA_DIR=str(short_tokens),
+        TRAINER, *SMALL, "--steps=6", "--epochs=2", "--lr=0.01", "--grad-clip=0.5",
+        "--warmup-steps=1", f"--deepspeed_config={config}", f"--workdir={tmp_path}/run",
+        ranks=2, DATA_DIR=str(short_tokens),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert read_losses(tmp_path / "run") == pytest.approx(read_losses(runs / "2_ddp"), abs=1e-3)

@@ -1,7 +1,6 @@
 """train_translation.py as its user runs it, what it computes, and its parts one by one."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,36 +13,24 @@ import torch
 from sacrebleu import corpus_bleu
 
 import train_translation
-from training.errors import TrainingError
+from torch_server import SCRIPTS, TESTS, make_environment, run_python, run_torchrun
+from training import TrainingError
 from training.translation.batches import POOL, SimilarLengths, share_batch
 from training.translation.data import SentencePairs, Vocabulary, load_pairs
 from training.translation.model import Translator
 from training.translation.score import compute_bleu, count_bleu
 
-REPO = Path(__file__).resolve().parents[2]
 # What the virtual cluster's jobs use: an epoch takes seconds there, and something is learnt in it.
 SMALL = ["--layers=2", "--width=128", "--heads=4", "--lr=0.002", "--warmup-steps=50"]
 TINY = ["--layers=1", "--width=32", "--heads=2", "--limit-batches=2", "--warmup-steps=1"]
 
 
-def start_training(*args, torchrun: bool = False, **variables: str) -> subprocess.Popen:
-    launcher = [sys.executable]
-    if torchrun:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    unset = {"RESULTS_DIR", "DATA_DIR", "CHECKPOINT_DIR"}
-    environment = {k: v for k, v in os.environ.items() if k not in unset}
+def start_training(*args, **variables: str) -> subprocess.Popen:
+    """As people type it: a process of its own, which starts its ranks."""
     return subprocess.Popen(
-        [*launcher, REPO / "scripts/train_translation.py", *args],
-        env=environment | {"OMP_NUM_THREADS": "1"} | variables,
+        [sys.executable, SCRIPTS / "train_translation.py", *args], env=make_environment(variables),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-def train(*args, **options) -> str:
-    process = start_training(*args, **options)
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, err
-    return out
 
 
 def load(path: Path) -> dict:
@@ -57,10 +44,12 @@ def load(path: Path) -> dict:
 def two_rank_run(pairs, tmp_path_factory) -> tuple[str, Path]:
     """One epoch over all pairs on two processes that it starts itself: (its log, its workdir)."""
     workdir = tmp_path_factory.mktemp("run") / "workdir_2gpu_test"
-    log = train(
+    process = start_training(
         "--world_size", "2", "--batch_size", "16", "--n_epochs", "1", "--workdir", workdir, *SMALL,
         DATA_DIR=str(pairs),
     )  # fmt: skip
+    log, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
     return log, workdir
 
 
@@ -109,11 +98,13 @@ def test_run_json_says_how_it_ran(two_rank_run):
 
 def test_torchrun_group_is_joined(pairs, tmp_path):
     """With the options of a job: bf16, accumulation, label smoothing, a loader process."""
-    log = train(
-        *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w", "--world-size=2", "--n_epochs=1",
-        "--batch-size=32", "--grad-accum-steps=2", "--precision=bf16", "--label-smoothing=0.1",
-        "--num-workers=1", torchrun=True,
+    done = run_torchrun(
+        SCRIPTS / "train_translation.py", *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w",
+        "--world-size=2", "--n_epochs=1", "--batch-size=32", "--grad-accum-steps=2",
+        "--precision=bf16", "--label-smoothing=0.1", "--num-workers=1",
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    log = done.stdout
     assert "2 processes x 8 x 2 passes = 32 samples a step; 1 epochs" in log
     run, last = load(tmp_path / "w/run.json"), load(tmp_path / "w/rank1_results_epoch0.json")
     assert (run["world_size"], run["precision"]) == (2, "bf16")
@@ -140,11 +131,8 @@ def test_signal_to_the_parent_saves_on_all_ranks(pairs, tmp_path):
 # ---- What it computes ----------------------------------------------------------------------
 
 
-def run_probe(*args) -> None:
-    environment = os.environ | {"PYTHONPATH": str(REPO / "scripts"), "OMP_NUM_THREADS": "1"}
-    environment.pop("CHECKPOINT_DIR", None)
-    command = [sys.executable, REPO / "tests/translation_probe.py", *map(str, args)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def run_probe(*args, ranks: int) -> None:
+    done = run_python(TESTS / "translation_probe.py", *args, ranks=ranks)
     assert done.returncode == 0, done.stderr
 
 
@@ -152,7 +140,8 @@ def run_probe(*args) -> None:
 def probes(pairs, tmp_path_factory) -> dict[str, dict]:
     """What tests/translation_probe.py saved: on 1 process ("1_0"), each of 2 and each of 4."""
     out = tmp_path_factory.mktemp("probes")
-    run_probe(pairs, out, 1, 2, 4)
+    for ranks in (1, 2, 4):
+        run_probe(pairs, out, ranks=ranks)
     return {path.stem: torch.load(path) for path in out.glob("*.pt")}
 
 
@@ -187,7 +176,7 @@ CUTS = (1, 4, 6)  # of 2 epochs of 4 steps: 4 is the first epoch's last
 @pytest.fixture(scope="module")
 def trainings(pairs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trainings")
-    run_probe(pairs, folder, "resume", *CUTS)
+    run_probe(pairs, folder, *CUTS, ranks=2)
     return folder
 
 
@@ -216,31 +205,6 @@ def test_one_of_the_compared_trainings_was_probed(trainings):
 
 
 # ---- Arguments -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("args", "world_size", "message"),
-    [
-        (["--world_size=2"], 4, "--world-size 2, but 4 ranks have been started; leave it out"),
-        (["--world_size=0"], None, "argument --world-size: must be a whole number above 0, not 0"),
-        (["--n_epochs=0"], None, "argument --epochs/--n-epochs: must be a whole number above 0"),
-        (["--width=128", "--heads=3"], None, "--width 128 is no multiple of 2 x --heads 3"),
-        (["--dropout=1"], None, "argument --dropout: must be a number from 0 to below 1, not 1"),
-        (["--data-dir="], None, "no data: pass --data-dir DIR or set DATA_DIR"),
-    ],
-)
-def test_wrong_argument_is_one_line(args, world_size, message, monkeypatch, capsys):
-    monkeypatch.delenv("DATA_DIR", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    if world_size:
-        monkeypatch.setenv("WORLD_SIZE", str(world_size))
-    monkeypatch.setattr(sys, "argv", ["train_translation.py", "--data-dir=x", *args])
-    with pytest.raises(SystemExit) as caught:
-        train_translation.parse_args()
-    error = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert error.startswith(f"error: {message}")
-    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

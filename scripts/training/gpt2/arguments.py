@@ -1,20 +1,33 @@
-"""What train_gpt2.py is asked for besides the options of every workload, and which of it fits."""
+"""The options of train_gpt2.py. Nothing here imports PyTorch: --help answers at once."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
-from training.arguments import positive
-from training.gpt2.data import choose_vocab_size, find_data
-from training.gpt2.model import POSITIONS, SMALL
-from training.gpt2.sharding import ZERO_STAGES, check_strategy
-from training.gpt2.sharding_deepspeed import check_deepspeed
+from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
 
 GLOBAL_BATCH = 16  # sequences a step
 STEPS = 3561
+POSITIONS = 1024  # the longest sequence that GPT-2 has learnt positions for
+SMALL = {"layers": 12, "heads": 12, "width": 768, "vocab_size": 50_257}
+ZERO_STAGES = {"ddp": 0, "zero1": 1, "fsdp": 3}  # by --strategy; see sharding.py
 
 
-def add_gpt2_arguments(parser) -> None:
-    """Add the options on data, model size, amount of work and strategy."""
+def parse_args(doc: str = "") -> Namespace:
+    """Read the command line; ends the program where an argument is wrong, and after --help."""
+    parser = TrainerParser(doc)
+    add_run_arguments(
+        parser, epochs=1, batch_size=4, lr=1e-4, scaling="strong", global_batch=str(GLOBAL_BATCH),
+        num_workers=0,
+    )  # fmt: skip
+    add_gpt2_arguments(parser)
+    args = parser.parse_args()
+    check_options(args, parser)
+    return args
+
+
+def add_gpt2_arguments(parser: TrainerParser) -> None:
+    """Add the options on data, model, amount of work and strategy."""
     add = parser.add_argument
     data = "file of uint16 tokens (default: $DATA_DIR/"
     add("--train-data-path", type=Path, help=f"{data}train_small.bin)")
@@ -39,10 +52,22 @@ def add_gpt2_arguments(parser) -> None:
         choices=["baseline", "optimized"],
         help="baseline: one process without DDP (default: baseline on one, optimized on more)",
     )
-    add_strategy_arguments(add)
+    add("--dropout", type=not_negative(float), default=0.0, help="share dropped (default: 0)")
+    add("--weight-decay", type=not_negative(float), default=0.1, help="of AdamW (default: 0.1)")
+    add("--beta2", type=positive(float), default=0.95, help="of AdamW (default: 0.95)")
+    add("--grad-clip", type=not_negative(float), default=1.0, help="norm; 0: off (default: 1)")
+    add(
+        "--lr-schedule",
+        choices=["cosine", "constant"],
+        default="cosine",
+        help="after the warm-up: down to a tenth at the last step, or as it is (default: cosine)",
+    )
+    add_strategy_arguments(parser)
 
 
-def add_strategy_arguments(add) -> None:
+def add_strategy_arguments(parser: TrainerParser) -> None:
+    """Add what the ranks share out, and how they average gradients."""
+    add = parser.add_argument
     add(
         "--strategy",
         choices=[*ZERO_STAGES, "deepspeed"],
@@ -61,11 +86,8 @@ def add_strategy_arguments(add) -> None:
     add("--local-rank", type=int, help="of the deepspeed launcher; not used (default: none)")
 
 
-def check_options(args, parser) -> None:
-    """Fill in the defaults that depend on others, and refuse what does not go together.
-
-    Ends the program by parser.error, or raises TrainingError.
-    """
+def check_options(args: Namespace, parser: TrainerParser) -> None:
+    """Fill in the defaults that depend on others; parser.error for what does not go together."""
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if args.scaling == "strong" and args.global_batch_size is None:
         args.global_batch_size = GLOBAL_BATCH
@@ -84,7 +106,6 @@ def check_options(args, parser) -> None:
     if args.beta2 >= 1:
         parser.error(f"--beta2 {args.beta2} must be below 1")
     args.strategy = args.strategy or ("deepspeed" if args.deepspeed_config else "ddp")
-    check_strategy(args)
-    check_deepspeed(args)
-    args.train_data_path, args.val_data_path = find_data(args)
-    args.vocab_size = choose_vocab_size(args.vocab_size, args.train_data_path)
+    folder = Path(os.environ.get("DATA_DIR", "."))
+    args.train_data_path = args.train_data_path or folder / "train_small.bin"
+    args.val_data_path = args.val_data_path or folder / "val_small.bin"

@@ -1,15 +1,14 @@
 """Files of uint16 tokens, memory-mapped: only what is read is loaded, and the ranks share it."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from training.errors import TrainingError
-from training.gpt2.model import SMALL
+from training import TrainingError
+from training.gpt2.arguments import SMALL
 
 IGNORED = -100  # a target that cross_entropy leaves out
 CHUNK = 2**24  # tokens looked at at once: 32 MiB
@@ -85,15 +84,6 @@ def read_meta(train_path: Path) -> dict:
             f"{path} does not say the vocab_size; make the data again with "
             "scripts/prepare_data.py gpt2, or remove that file and give --vocab-size"
         ) from None
-
-
-def find_data(args) -> tuple[Path, Path]:
-    """The training and the validation file: as named, else those in $DATA_DIR."""
-    folder = Path(os.environ.get("DATA_DIR", "."))
-    return (
-        args.train_data_path or folder / "train_small.bin",
-        args.val_data_path or folder / "val_small.bin",
-    )
 
 
 def choose_vocab_size(asked: int | None, train_path: Path) -> int:

@@ -4,10 +4,9 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
+from training.gpt2.arguments import POSITIONS, SMALL
 from training.gpt2.loss import mean_loss
 
-POSITIONS = 1024  # the longest sequence that GPT-2 has learnt positions for
-SMALL = {"layers": 12, "heads": 12, "width": 768, "vocab_size": 50_257}
 SMALL_PARAMETERS = 124_439_808  # of the published model, its tied output layer counted once
 
 

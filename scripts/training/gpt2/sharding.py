@@ -17,9 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.errors import TrainingError
-
-ZERO_STAGES = {"ddp": 0, "zero1": 1, "fsdp": 3}
+from training import TrainingError
 
 
 def check_strategy(args) -> None:

@@ -13,7 +13,7 @@ import os
 import torch
 from torch import nn
 
-from training.errors import TrainingError
+from training import TrainingError
 
 DEFAULTS = {"zero_optimization": {"stage": 1}}
 # What the options of the trainer say; the file's word on these would make runs differ silently.

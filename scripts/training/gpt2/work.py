@@ -7,8 +7,8 @@ from itertools import islice
 
 from torch.utils.data import DistributedSampler, Sampler
 
+from training import TrainingError
 from training.epoch import EpochResult
-from training.errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,43 @@
-"""What train.py is asked for besides the options of every workload, and which of it fits."""
+"""The options of train.py. Nothing here imports PyTorch: --help answers at once."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
-from training.arguments import not_negative, positive
-from training.cuda_graph import check_cuda_graph
+from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
+
+# torchvision's classification models; a test compares the names with torchvision's own list.
+MODELS = (
+    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny",
+    "densenet121", "densenet161", "densenet169", "densenet201", "efficientnet_b0",
+    "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+    "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l",
+    "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "inception_v3", "maxvit_t",
+    "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2",
+    "mobilenet_v3_large", "mobilenet_v3_small", "regnet_x_16gf", "regnet_x_1_6gf",
+    "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf", "regnet_x_8gf",
+    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf", "regnet_y_3_2gf",
+    "regnet_y_400mf", "regnet_y_800mf", "regnet_y_8gf", "resnet101", "resnet152", "resnet18",
+    "resnet34", "resnet50", "resnext101_32x8d", "resnext101_64x4d", "resnext50_32x4d",
+    "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
+    "squeezenet1_0", "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s",
+    "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19",
+    "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2",
+    "wide_resnet50_2",
+)  # fmt: skip
+
+
+def parse_args(doc: str = "") -> Namespace:
+    """Read the command line; ends the program where an argument is wrong, and after --help."""
+    parser = TrainerParser(doc)
+    add_run_arguments(parser, epochs=3, batch_size=512, lr=0.001, scaling="weak")
+    add_tinyimagenet_arguments(parser)
+    args = parser.parse_args()
+    if not args.data_dir:
+        parser.error("no data: pass --data-dir DIR or set DATA_DIR")
+    if args.model not in MODELS:
+        parser.error(f"torchvision has no classification model {args.model!r}")
+    return args
 
 
 def add_tinyimagenet_arguments(parser) -> None:
@@ -19,13 +52,10 @@ def add_tinyimagenet_arguments(parser) -> None:
     add("--weight-decay", type=not_negative(float), default=1e-4, help="of SGD (default: 0.0001)")
     add("--step-size", type=positive(int), default=30, help="epochs per LR step (default: 30)")
     add("--gamma", type=positive(float), default=0.1, help="LR factor of a step (default: 0.1)")
-    add_speed_arguments(add)
-
-
-def add_speed_arguments(add) -> None:
     add(
         "--input",
         choices=["cache", "jpeg", "device"],
+        default="cache",
         help="images decoded once per node, or in every epoch, or once and kept on the GPU; the "
         "batches are the same (default: cache)",
     )
@@ -41,24 +71,3 @@ def add_speed_arguments(add) -> None:
         action="store_true",
         help="launch a pass as one graph: for a GPU that waits for Python (default: do not)",
     )
-    add(
-        "--naive",
-        action="store_true",
-        help="train as a first tutorial does, to measure what the rest gives: JPEG input, fp32, "
-        "channels first, no fused optimizer, .item() in every step (default: do not)",
-    )
-
-
-def check_options(args, parser, models: list[str]) -> None:
-    """Fill in the defaults that depend on others, and refuse what does not go together.
-
-    Ends the program by parser.error, or raises TrainingError.
-    """
-    if not args.data_dir:
-        parser.error("no data: pass --data-dir DIR or set DATA_DIR")
-    if args.model not in models:
-        parser.error(f"torchvision has no classification model {args.model!r}")
-    args.input = args.input or ("jpeg" if args.naive else "cache")
-    if args.naive:
-        args.precision = args.precision or "fp32"
-    check_cuda_graph(args)

@@ -7,7 +7,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch.utils.data import Dataset
 
-from training.errors import TrainingError
+from training import TrainingError
 from training.images.augment import AugmentedImages, PlainImages
 
 GIB = 2**30

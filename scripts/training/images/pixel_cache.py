@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from training.errors import TrainingError
-from training.files import say_why
+from common.files import explain_failed_write
+from training import TrainingError
+from training.epoch import show_progress
 from training.images.augment import AugmentedImages, PlainImages, fit_square, pad_edges
 from training.images.cached import GIB, CachedImages
-from training.progress import show_progress
 
 FORMAT = 1
 HEADER = 4096
@@ -187,7 +187,8 @@ def build_cache(
             for block in blocks:
                 file.write(pad_edges(block, dataset.padding))
     except OSError as error:
-        raise TrainingError(say_why(path, error, "pass --cache-dir DIR or --input jpeg")) from None
+        why = explain_failed_write(path, error, "pass --cache-dir DIR or --input jpeg")
+        raise TrainingError(why) from None
 
 
 def count_workers(per_rank: int) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.data import Dataset
 
-from training.errors import TrainingError
+from training import TrainingError
 
 
 class TinyImageNet(Dataset):

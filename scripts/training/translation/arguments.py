@@ -1,12 +1,28 @@
-"""The options that train_translation.py has beyond those of every trainer, and other defaults."""
+"""The options of train_translation.py. Nothing here imports PyTorch: --help answers at once."""
 
 import os
 from argparse import Namespace
 
-from training.arguments import TrainerParser, not_negative, number_type, positive
+from training.arguments import (
+    TrainerParser,
+    add_run_arguments,
+    not_negative,
+    number_type,
+    positive,
+)
 
 EPOCHS, BATCH_SIZE, WARMUP_STEPS = 5, 64, 200
 fraction = number_type(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
+def parse_args(doc: str = "") -> Namespace:
+    """Read the command line; ends the program where an argument is wrong, and after --help."""
+    parser = TrainerParser(doc)
+    add_run_arguments(parser, epochs=EPOCHS, batch_size=BATCH_SIZE, lr=0.001, scaling="weak")
+    add_translation_arguments(parser)
+    args = parser.parse_args()
+    check_options(args, parser)
+    return args
 
 
 def add_translation_arguments(parser: TrainerParser) -> None:
@@ -68,7 +84,7 @@ def add_translation_arguments(parser: TrainerParser) -> None:
     add("--weight-decay", type=not_negative(float), default=0.01, help="of AdamW (default: 0.01)")
 
 
-def check_translation_arguments(parser: TrainerParser, args: Namespace) -> None:
+def check_options(args: Namespace, parser: TrainerParser) -> None:
     """Refuse what does not fit together; fill in args.world_size."""
     if not args.data_dir:
         parser.error("no data: pass --data-dir DIR or set DATA_DIR")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DistributedSampler
 
-from training.errors import TrainingError
+from training import TrainingError
 from training.translation.data import SentencePairs
 
 POOL = 50  # so many global batches are sorted by length together

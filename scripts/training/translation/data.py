@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from training.errors import TrainingError
+from training import TrainingError
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 

@@ -1,15 +1,12 @@
-"""Replay a model's forward and backward pass as one launch each.
-
-A small batch leaves a GPU waiting for Python, which launches hundreds of kernels one by one. A
-CUDA graph records them once. It pays while the GPU is not saturated, and no longer.
-"""
+"""What train.py does to its model besides building it: CUDA graphs, BatchNorm's statistics."""
 
 from contextlib import AbstractContextManager
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from training.errors import TrainingError
+from training import TrainingError
 
 WARM_UP_PASSES = 11  # what PyTorch's notes on CUDA graphs ask for beside DDP
 
@@ -18,9 +15,8 @@ def check_cuda_graph(args) -> None:
     """Raise TrainingError when --cuda-graph is asked for and cannot be."""
     if args.cuda_graph and not torch.cuda.is_available():
         raise TrainingError("--cuda-graph needs a GPU; leave it out")
-    for other in ("compile", "naive"):
-        if args.cuda_graph and getattr(args, other):
-            raise TrainingError(f"--cuda-graph does not go with --{other}; leave one out")
+    if args.cuda_graph and args.compile:
+        raise TrainingError("--cuda-graph does not go with --compile; leave one out")
 
 
 def graph_passes(
@@ -28,6 +24,8 @@ def graph_passes(
 ) -> nn.Module:
     """Return `model` with both passes of training graphed; DDP must not have wrapped it yet.
 
+    A small batch leaves a GPU waiting for Python, which launches hundreds of kernels one by one.
+    A CUDA graph records them once. It pays while the GPU is not saturated, and no longer.
     Every batch of the training must have this size; validation runs as before. What the passes of
     the recording leave is undone: gradients and BatchNorm's statistics.
 
@@ -48,3 +46,21 @@ def graph_passes(
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)
     return model
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank rank 0's buffers. All ranks must call this.
+
+    DistributedDataParallel does so before a forward pass in training. After the last one of an
+    epoch the ranks' BatchNorm statistics differ again, and each would validate another model.
+    """
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if dist.get_world_size() == 1 or not buffers:
+        return
+    with torch.no_grad():
+        together = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(together, src=0)
+        for buffer, values in zip(
+            buffers, together.split([buffer.numel() for buffer in buffers]), strict=True
+        ):
+            buffer.copy_(values.view_as(buffer))

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from training.errors import TrainingError
+from training import TrainingError
 
 NOISE = 0.25  # radians, one standard deviation
 

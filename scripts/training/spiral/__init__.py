@@ -1,0 +1,1 @@
+"""Spiral arms: points made from a seed, and the options of train_spiral.py."""
