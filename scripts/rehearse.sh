@@ -10,7 +10,8 @@ Makes .venv, installs Slurm when it is missing (Debian or Ubuntu, as root), star
 cluster, submits the baseline, 2 GPUs and 2 nodes x 2 GPUs, shows their progress, prints the filled
 tables and takes the cluster down. On two cores it takes about five minutes, the environment aside.
 
-  --workload W  gpt2, translation or spiral at every scale they have, instead of tinyimagenet
+  --workload W  gpt2, translation, spiral or minimal (train_minimal.py) at every scale they have,
+                instead of tinyimagenet
   --all         all seven scales on 8 nodes (about 20 minutes on two cores)
   --data DIR    the workload's data, a TinyImageNet folder for instance, which takes hours on a few
                 cores (default: handwritten digits; Python's own sources; Django's translations)
@@ -42,8 +43,8 @@ while (($#)); do
       shift
       ;;
     --workload)
-      [[ ${2-} =~ ^(tinyimagenet|gpt2|translation|spiral)$ ]] ||
-        die "--workload needs tinyimagenet, gpt2, translation or spiral"
+      [[ ${2-} =~ ^(tinyimagenet|gpt2|translation|spiral|minimal)$ ]] ||
+        die "--workload needs tinyimagenet, gpt2, translation, spiral or minimal"
       workload=$2
       shift
       ;;
@@ -58,7 +59,7 @@ done
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd -- "$repo"
-if [[ $workload == tinyimagenet && -n $data && ! (-d $data/train && -d $data/val) ]]; then
+if [[ $workload =~ ^(tinyimagenet|minimal)$ && -n $data && ! (-d $data/train && -d $data/val) ]]; then
   die "no train/ and val/ in $data; make them with scripts/prepare_data.py tinyimagenet"
 fi
 if [[ $workload != tinyimagenet ]]; then
@@ -96,7 +97,7 @@ take_down() {
   exit "$status"
 }
 
-# What cannot be mended here is found out before anything is installed.
+# What cannot be fixed here is found out before anything is installed.
 bash scripts/setup_env.sh --python > /dev/null
 ((EUID != 0)) || unshare --net --uts --mount true 2> /dev/null ||
   die "this machine lets root make no namespaces; in a container, start it with --privileged"
@@ -124,7 +125,7 @@ say "Data"
 if [[ -z $data ]]; then
   data=$repo/data/$workload
   case $workload in
-    tinyimagenet)
+    tinyimagenet | minimal)
       data=$repo/data/digits
       python scripts/prepare_data.py tinyimagenet --digits data/digits
       ;;
