@@ -66,6 +66,15 @@ install_requirements() {
   fi
 }
 
+# Compile what was installed: uv does not, and where Python may not write beside the packages
+# (PYTHONDONTWRITEBYTECODE, an environment shared read-only) each process would compile PyTorch
+# anew, which takes longer than importing it.
+compile_packages() {
+  local packages
+  packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  "$venv/bin/python" -m compileall -q -j 0 "$packages" > /dev/null 2>&1 || true  # some are templates
+}
+
 mode=${1:-}
 case $mode in
   '' | --workloads | --test | --python) ;;
@@ -100,4 +109,5 @@ if ! [[ -x $venv/bin/python ]] || [[ -f $stamp && $(tail -n 1 "$stamp") != "$(ta
 fi
 install_requirements "$wanted" ||
   die "the packages could not be installed; read the message above, then run this again"
+compile_packages
 cp -- "$wanted" "$stamp"

@@ -1,5 +1,6 @@
 """What several test files share: the repository, the real data of each workload, a cluster."""
 
+import fcntl
 import importlib.util
 import os
 import signal
@@ -23,17 +24,34 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 PAIRS_LANGUAGES = ("de", "nl", "sv", "fr", "it", "es", "pt")
 
 
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give one worker all tests of a cluster; leave out benchmarks that are not asked for.
+
+    A group is either the tests of the session's cluster, or those of a file that has its own.
+    """
+    for item in items:
+        if item.get_closest_marker("slurm"):
+            group = "slurm" if "slurm" in item.fixturenames else item.module.__name__
+            item.add_marker(pytest.mark.xdist_group(group))
+    if "benchmark" not in config.option.markexpr:
+        benchmarks = [item for item in items if item.get_closest_marker("benchmark")]
+        config.hook.pytest_deselected(items=benchmarks)
+        items[:] = [item for item in items if item not in benchmarks]
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rehearsal's data set: 1,438 training and 359 validation images of 10 classes."""
-    return prepare_once(tmp_path_factory.mktemp("data") / "digits", "tinyimagenet", "--digits")
+    return prepare_once(tmp_path_factory, "digits", "tinyimagenet", "--digits")
 
 
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2 MB of Python's standard library in a vocabulary of 2,048: over 500,000 tokens."""
     options = ("--vocab-size", 2048, "--max-bytes", 2_000_000)
-    return prepare_once(tmp_path_factory.mktemp("data") / "tokens", "gpt2", *options)
+    return prepare_once(tmp_path_factory, "tokens", "gpt2", *options)
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +59,23 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5,000 real sentences of Django's in seven languages; a vocabulary of 4,000 for all."""
     django = Path(importlib.util.find_spec("django").origin).parent
     options = ("--max-pairs", 5000, "--vocab-size", 4000, "--language", *PAIRS_LANGUAGES)
-    folder = tmp_path_factory.mktemp("data") / "pairs"
-    return prepare_once(folder, "translation", *options, "--gettext", django)
+    return prepare_once(tmp_path_factory, "pairs", "translation", *options, "--gettext", django)
 
 
-def prepare_once(folder: Path, workload: str, *options: object) -> Path:
-    """Make the folder with `prepare_data.py WORKLOAD FOLDER OPTIONS` and return it."""
-    command = [sys.executable, REPO / "scripts/prepare_data.py", workload, folder, *options]
-    subprocess.run([str(each) for each in command], check=True, capture_output=True)
+def prepare_once(
+    factory: pytest.TempPathFactory, name: str, workload: str, *options: object
+) -> Path:
+    """Make the folder with `prepare_data.py WORKLOAD FOLDER OPTIONS`, once for all workers."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder of its own in this one
+        shared = shared.parent
+    folder = shared / "data" / name
+    folder.parent.mkdir(exist_ok=True)
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():  # it is made whole or not at all
+            command = [sys.executable, REPO / "scripts/prepare_data.py", workload, folder, *options]
+            subprocess.run([str(each) for each in command], check=True, capture_output=True)
     return folder
 
 
@@ -73,9 +100,6 @@ def slurm():
     Where none can run the tests that ask for it are skipped, except in CI: there they fail.
     """
     cluster = VirtualSlurm(os.environ.get("VIRTUAL_CLUSTER_NAME", "tests"))
-    check = cluster.control("check")
-    if check.returncode != 0:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(check.stderr.strip())
     cluster.up(nodes=2, gpus=8)
     yield cluster
     cluster.control("down")

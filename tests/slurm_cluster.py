@@ -2,12 +2,18 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "scripts/virtual_cluster.sh"
+TESTS = REPO / "tests"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"}
 
 
@@ -25,7 +31,15 @@ class VirtualSlurm:
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=120
         )
 
+    def require(self) -> None:
+        """Skip the test, with the reason, where no cluster can run; in CI that is a failure."""
+        check = self.control("check")
+        if check.returncode != 0:
+            give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            give_up(check.stderr.strip())
+
     def up(self, nodes: int, gpus: int) -> None:
+        self.require()
         done = self.control("up", "--nodes", str(nodes), "--gpus", str(gpus))
         assert done.returncode == 0, done.stderr
         settings = self.control("env").stdout
@@ -75,8 +89,17 @@ class VirtualSlurm:
                 break
             assert time.monotonic() < deadline, f"{shown}\n{self.log(shown)}"
             time.sleep(0.3)
-        time.sleep(3)  # the first attempt's daemon may still tidy up on a node
+        # A slurmd takes nothing for this job that was signed as the first attempt ended, and
+        # nothing shows when that is over.
+        time.sleep(3)
         self.run("scontrol", "update", f"jobid={job}", "starttime=now")
+
+    def wait_until_idle(self, timeout_s: float = 5) -> None:
+        """Wait until no process of any job is left on the nodes."""
+        deadline = time.monotonic() + timeout_s
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"still there after {timeout_s} s: {left}"
+            time.sleep(0.1)
 
     def log(self, shown: str) -> str:
         """What the log holds of the job that scontrol has `shown`."""
@@ -97,3 +120,28 @@ class VirtualSlurm:
                 if words and not words.startswith("slurmd -N"):
                     found[pid] = words
         return found
+
+
+def make_checkout(folder: Path, has_torchrun: bool = False) -> Path:
+    """Make what a job reads of the repository, with tests/standin/train.py as its trainer.
+
+    Its ranks are started by a stand-in, too, unless it has_torchrun: the real one loads PyTorch.
+    """
+    (folder / "scripts").mkdir(parents=True)
+    for name in ("job.sh", "job_summary.py", "scaling", "common"):
+        (folder / "scripts" / name).symlink_to(REPO / "scripts" / name)
+    shutil.copy(TESTS / "standin/train.py", folder / "scripts/train.py")
+    activate = f"source {shlex.quote(str(REPO / '.venv/bin/activate'))}\n"
+    if not has_torchrun:
+        activate += f"PATH={shlex.quote(str(TESTS / 'standin/launcher'))}:$PATH\n"
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/activate").write_text(activate)
+    return folder
+
+
+def render_jobs(profile: str | Path, folder: Path, *options: str) -> Path:
+    """Render jobs for a profile's file, or one of tests/profiles/ by name, to `folder`."""
+    path = profile if isinstance(profile, Path) else TESTS / f"profiles/{profile}.toml"
+    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", folder, *options]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder

@@ -34,8 +34,6 @@ MAY_IMPORT |= {
 }
 BELOW_REPORT = {name for name in MAY_IMPORT if name.startswith(("common", "scaling"))}
 MAY_IMPORT["scaling.report"] = BELOW_REPORT
-# Still on the move: they import each other as they did when all lay in one folder.
-MOVING = {name for name in MAY_IMPORT if name.startswith("scaling")} | {"profiles", "submission"}
 FORBIDDEN = {
     "common": {"pandas", "torch", "pydantic", "rich"},
     "training": {"pandas", "pydantic"},
@@ -73,7 +71,7 @@ def name_package(module: str) -> str:
     return ".".join(parts[:2] if parts[0] == "scaling" else parts[:1])
 
 
-@pytest.mark.parametrize("package", sorted(set(MAY_IMPORT) - MOVING))
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
 def test_packages_import_only_what_is_below_them(package):
     folder = REPO / "scripts" / package.replace(".", "/")
     modules = list(folder.rglob("*.py"))
@@ -87,6 +85,26 @@ def test_packages_import_only_what_is_below_them(package):
         assert {name.partition(".")[0] for name in imported} & (outside | {"torchvision"}) <= (
             {"torchvision"} if package == "training" else set()
         ), path
+
+
+@pytest.mark.parametrize("package", ["profiles", "submission", "doctor", "preparation"])
+def test_commands_import_what_a_package_names(package):
+    names = ast.literal_eval(
+        re.search(
+            r"^__all__ = (\[.*?\])",
+            (REPO / f"scripts/{package}/__init__.py").read_text(),
+            re.M | re.S,
+        )[1]
+    )
+    for path in [REPO / "render.py", *REPO.glob("scripts/*.py")]:
+        used = {name for name in list_imports(path) if name.partition(".")[0] == package}
+        assert used <= {f"{package}.{name}" for name in names}, path
+
+
+@pytest.mark.parametrize("folder", ["scaling", "profiles", "doctor", "submission"])
+def test_tests_of_the_analysis_load_no_torch(folder):
+    for path in [REPO / "tests/conftest.py", *(REPO / "tests" / folder).rglob("*.py")]:
+        assert {name.partition(".")[0] for name in list_imports(path)} & {"torch"} == set(), path
 
 
 def test_render_imports_only_profiles():

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling.diagnose.study import Finding, diagnose
-from scaling.diagnose.text import read_folder, write_finding
-from scaling.runs.study import make_study_of_runs
+from scaling.diagnose import Finding, diagnose
+from scaling.runs import find_runs, make_study, read_workdir
 from spiral_runs import run_spiral
 
 REPO = Path(__file__).resolve().parents[2]
@@ -34,12 +33,11 @@ def train(folder: Path, options: list[str], processes: int = 1, **variables: str
 
 def compare(*folders: Path) -> Finding:
     """The finding on the larger of the configurations in these folders."""
-    runs = [run for folder in folders for run in read_folder(folder)]
-    return diagnose(make_study_of_runs(runs, "spiral"))[-1]
+    return diagnose(make_study(map(read_workdir, folders), "spiral"))[-1]
 
 
 def name_causes(finding: Finding) -> list[str]:
-    return [cause.key for cause in finding.loss.named]
+    return [factor.key for factor in finding.named]
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +50,9 @@ def test_healthy_control_names_no_cause(tmp_path, base):
     for attempt in range(3):
         finding = compare(base, train(tmp_path / str(attempt), OPTIONS, processes=2, **DEVICE))
         assert finding.base is not None, finding.gaps
-        if not finding.loss.named:
+        if not finding.named:
             return
-    pytest.fail(write_finding(finding))
+    pytest.fail(finding.text())
 
 
 @pytest.mark.parametrize(
@@ -63,16 +61,16 @@ def test_healthy_control_names_no_cause(tmp_path, base):
         ("loader", "data", "Data wait: 1"),
         ("rank", "imbalance", "rank 1"),
         ("stopped", "imbalance", "rank 1"),  # by the system, in all that it does
-        ("tracker", "between", "Monitoring and bookkeeping: 1"),
+        ("tracker", "host_overhead", "Monitoring and bookkeeping: 1"),
     ],
 )
 def test_injected_delay_ranks_first(tmp_path, base, fault, cause, words):
     late = {**DEVICE, "FAULT": fault, "LATE_S": "0.1"}
     finding = compare(base, train(tmp_path / "two", OPTIONS, processes=2, **late))
-    text = write_finding(finding)
+    text = finding.text()
     assert name_causes(finding)[:1] == [cause], text
     assert words in text.splitlines()[1]
-    first, loss = finding.loss.named[0], finding.loss.lost_points
+    first, loss = finding.named[0], finding.lost_points
     # 0.1 s of 0.2 s and a little: half of the efficiency, and most of the loss.
     assert 30 < first.points < 60 and first.points > 0.6 * loss, text
 
@@ -80,10 +78,10 @@ def test_injected_delay_ranks_first(tmp_path, base, fault, cause, words):
 def test_tiny_batch_ranks_first(tmp_path):
     one = train(tmp_path / "one", TINY, **DEVICE)
     finding = compare(one, train(tmp_path / "two", TINY, processes=2, **DEVICE))
-    text = write_finding(finding)
+    text = finding.text()
     assert name_causes(finding)[:1] == ["batch"], text
-    assert "32 samples a GPU and step at 2 GPUs, 64 at 1 GPU" in text
-    assert finding.loss.named[0].points > 35, text
+    assert "32 samples per GPU and step at 2 GPUs, 64 at 1 GPU" in text
+    assert finding.named[0].points > 35, text
 
 
 # ---- A link between two nodes of a real Slurm ---------------------------------------------------
@@ -135,14 +133,14 @@ def test_throttled_link_ranks_first_and_an_open_one_does_not(tmp_path, base, slu
         state = slurm.wait(job)
         (log,) = job_folder.glob(f"log/*_{job}.out")
         assert state == "COMPLETED", log.read_text()
-        runs = [*read_folder(base), *(r for r in read_folder(job_folder) if r.id in ("", job))]
-        return diagnose(make_study_of_runs(runs, "spiral"))[-1]
+        runs = [read_workdir(base), *(run for run in find_runs(job_folder) if run.id == job)]
+        return diagnose(make_study(runs, "spiral"))[-1]
 
     # 70 kB of gradients a step: 0.14 s at 4 Mbit/s.
     with throttled(slurm, "4mbit"):
         finding = run_job()
-    text = write_finding(finding)
-    assert (finding.scale.nodes, finding.scale.gpus) == (2, 2)
+    text = finding.text()
+    assert (finding.nodes, finding.gpus) == (2, 2)
     assert name_causes(finding)[:1] == ["communication"], text
-    assert finding.loss.named[0].points > 35, text
+    assert finding.named[0].points > 35, text
     assert "communication" not in name_causes(run_job()), "the open link is blamed, too"

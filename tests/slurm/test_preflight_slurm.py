@@ -113,7 +113,7 @@ def test_a_setup_line_that_fails_is_named(slurm, site):
     stops = re.findall(r'^FAIL    job +FAILED, in "Software": (.*)$', done.stdout, re.MULTILINE)
     assert len(stops) == 2
     assert stops[0].startswith("/no/such/activate: No such file or directory (line ")
-    assert "-> mend setup, env or data_dir in the profile" in done.stdout
+    assert "-> fix setup, env or data_dir in the profile" in done.stdout
 
 
 def test_a_job_that_sbatch_refuses_is_told(slurm, site):

@@ -5,9 +5,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from slurm_cluster import VirtualSlurm
 
 pytestmark = pytest.mark.slurm
 REPO = Path(__file__).resolve().parents[2]
@@ -20,8 +23,10 @@ EVERY_SCALE = pytest.mark.parametrize("scale", SCALES)
 
 
 @pytest.fixture(scope="module")
-def rehearsal(slurm, tmp_path_factory) -> tuple[Path, str]:
+def rehearsal(tmp_path_factory) -> tuple[Path, str]:
     """Run the rehearsal; returns (the copy of the checkout, what was printed)."""
+    cluster = VirtualSlurm("rehearse")
+    cluster.require()
     copy = tmp_path_factory.mktemp("rehearsal") / "check out"
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(listing, cwd=REPO, capture_output=True, text=True, check=True).stdout
@@ -30,9 +35,8 @@ def rehearsal(slurm, tmp_path_factory) -> tuple[Path, str]:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, copy / name)
     (copy / ".venv").symlink_to(REPO / ".venv")
-    environment = os.environ | {"VIRTUAL_CLUSTER_NAME": "rehearse"}
     done = subprocess.run(
-        ["bash", copy / "scripts/rehearse.sh"], env=environment,
+        ["bash", copy / "scripts/rehearse.sh"], env=cluster.environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -97,6 +101,36 @@ def test_digits_are_learnt(rehearsal, scale):
     assert accuracies[-1] >= (0.90 if scale == "baseline" else 0.70)
 
 
+def list_keys(value: object, before: str = "") -> set[str]:
+    """The names in nested objects, with those above them; of a list, its first element's."""
+    if isinstance(value, list):
+        return list_keys(value[0], f"{before}[]") if value else set()
+    if not isinstance(value, dict):
+        return {before}
+    return set().union(*(list_keys(part, f"{before}.{name}") for name, part in value.items()))
+
+
+def test_stand_in_of_the_other_tests_leaves_what_a_training_leaves(rehearsal, tmp_path):
+    """Its files are this one's, by name and by field; only what it does not know is missing."""
+    folder, job = find_run(rehearsal[0], "baseline")
+    trainer = REPO / "tests/standin/train.py"
+    command = [sys.executable, trainer, "--num-workers=1", "--batch-size=32"]
+    outside = {name: value for name, value in os.environ.items() if name[:6] != "SLURM_"}
+    done = subprocess.run(
+        command, env=outside | {"RESULTS_DIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    real = {path.name: path for path in (folder / "results" / job).iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == set(real) - {"job_end.json"}
+    for path in tmp_path.glob("*.json"):
+        ours, theirs = (list_keys(json.loads(p.read_text())) for p in (path, real[path.name]))
+        assert ours <= theirs, path.name
+        unknown = (".slurm", ".scheduler", ".env", ".host.os", ".hardware.c", ".training_config.")
+        assert {key for key in theirs - ours if not key.startswith(unknown)} == set(), path.name
+    (log,) = (folder / "log").glob("*.out")
+    for line in ("Epoch [3/3] LR: ", "Total training time: ", "Best validation accuracy: "):
+        assert f"\n{line}" in log.read_text() and f"\n{line}" in done.stdout
+
+
 def test_tables_are_filled_with_what_the_logs_say(rehearsal):
     copy, printed = rehearsal
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
@@ -116,7 +150,9 @@ def test_tables_are_filled_with_what_the_logs_say(rehearsal):
     assert cells["1 Node (baseline)"][:3] == cells["1 GPU, 1 Node (baseline)"][:3]
     first, second = (float(cells[SCALES[s][3]][2]) for s in ("baseline", "multi_gpu/2_gpus"))
     assert cells["2 GPUs, 1 Node"][6] == f"{second / first:.2f}×"
-    assert float(cells["2 GPUs, 1 Node"][8]) == pytest.approx(50 * second / first, abs=0.06)
+    # A note's mark stands behind it when it is above 105 %: others used the machine meanwhile.
+    efficiency = cells["2 GPUs, 1 Node"][8].partition(" ")[0]
+    assert float(efficiency) == pytest.approx(50 * second / first, abs=0.06)
     assert cells["8 GPUs, 1 Node"][0].startswith("— [")
     assert "no run yet: cd rehearsal/multi_gpu/8_gpus && sbatch multi_gpu.slurm" in printed
 
@@ -146,7 +182,7 @@ def test_plots_are_there(rehearsal):
         (["--data"], "error: --data needs a folder"),
         (["--data", "/no/such"], "error: /no/such is not a folder; make one with scripts/prepare"),
         (["--data", "/tmp"], "error: no train/ and val/ in /tmp; make them with scripts"),
-        (["--workload", "gpt"], "error: --workload needs tinyimagenet, gpt2, translation or"),
+        (["--workload", "gpt"], "error: --workload needs tinyimagenet, gpt2, translation, spiral"),
     ],
 )
 def test_wrong_option_is_one_line(args, message):

@@ -1,42 +1,27 @@
 """Job scripts on a real Slurm whose time runs out, or that are cancelled: what is saved goes on.
 
-The trainer is tests/standin/train.py, which counts steps; the signals and the requeue are real.
+The trainer is tests/standin/train.py, which counts steps; the signals and the requeue are real, and
+torchrun where it starts the ranks of two nodes.
 """
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from slurm_cluster import render_jobs
+
 pytestmark = pytest.mark.slurm
-TESTS = Path(__file__).resolve().parents[1]
-REPO = TESTS.parent
 # Slurm's timer is coarse: of a limit of two minutes this leaves the job 40 to 70 seconds.
 SOON = ("--time=2", "--signal=USR1@50")
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """What a job reads of the repository, with the stand-in as its trainer."""
-    folder = tmp_path / "repository"
-    (folder / "scripts").mkdir(parents=True)
-    (folder / ".venv").symlink_to(REPO / ".venv")
-    for name in ("job_summary.py", "scaling"):
-        (folder / "scripts" / name).symlink_to(REPO / "scripts" / name)
-    shutil.copy(TESTS / "standin/train.py", folder / "scripts/train.py")
-    return folder
+LONG = {"STANDIN_STEPS": "700"}  # 35 s an epoch: longer than any of these tests
+CHECKOUTS = {"short": "torchrun_checkout", "direct": "checkout"}  # with torchrun and without
 
 
 def render_job(profile: str, scale: str, folder: Path) -> Path:
     """Render the job of `scale` for tests/profiles/<profile>.toml; returns its folder."""
-    path = TESTS / f"profiles/{profile}.toml"
-    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", folder]
-    subprocess.run([*command, "--only", scale], check=True, capture_output=True)
-    return folder / scale
+    return render_jobs(profile, folder, "--only", scale) / scale
 
 
 def signal_soon(slurm, job: str, log: Path, ranks: int) -> None:
@@ -46,11 +31,12 @@ def signal_soon(slurm, job: str, log: Path, ranks: int) -> None:
     slurm.run("scancel", "--signal=USR1", job)
 
 
-@pytest.mark.parametrize("profile", ["short", "direct"])  # with torchrun and without
-def test_job_goes_on_after_its_time_limit(slurm, checkout, tmp_path, profile):
+@pytest.mark.parametrize("profile", CHECKOUTS)
+def test_job_goes_on_after_its_time_limit(slurm, tmp_path, profile, request):
+    checkout = request.getfixturevalue(CHECKOUTS[profile])
     folder = render_job(profile, "multi_node/2_nodes", tmp_path / "jobs")
     by_timer = profile == "direct"
-    job = slurm.submit(folder, *SOON * by_timer, REPO_DIR=str(checkout))
+    job = slurm.submit(folder, *SOON * by_timer, REPO_DIR=str(checkout), **LONG)
     path = folder / f"log/ddp_2g2n_{job}.out"
     if not by_timer:
         signal_soon(slurm, job, path, ranks=4)
@@ -63,8 +49,10 @@ def test_job_goes_on_after_its_time_limit(slurm, checkout, tmp_path, profile):
         assert log.count(f"rank {rank} begins at step 0\n") == 1
         assert log.count(f"rank {rank} begins at step {step}\n") == 1
     first, second = folder / "results" / job, folder / f"results/{job}.1"
-    assert sorted(path.name for path in first.iterdir()) == ["REQUEUE", "job_end.json"]
-    assert sorted(path.name for path in second.iterdir()) == ["RUN_COMPLETE.txt", "job_end.json"]
+    names = {attempt: {path.name for path in attempt.iterdir()} for attempt in (first, second)}
+    assert names[first] >= {"REQUEUE", "run.json", "job_end.json"}
+    assert names[second] >= {"RUN_COMPLETE.txt", "run.json", "job_end.json"}
+    assert "RUN_COMPLETE.txt" not in names[first] and "REQUEUE" not in names[second]
     for attempt in (first, second):
         assert json.loads((attempt / "job_end.json").read_text())["exit_status"] == 0
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [job]
@@ -73,7 +61,7 @@ def test_job_goes_on_after_its_time_limit(slurm, checkout, tmp_path, profile):
 
 def test_job_that_slurm_does_not_requeue_fails_and_says_what_to_type(slurm, checkout, tmp_path):
     folder = render_job("short", "baseline", tmp_path / "it's here")
-    job = slurm.submit(folder, "--no-requeue", REPO_DIR=str(checkout))
+    job = slurm.submit(folder, "--no-requeue", REPO_DIR=str(checkout), **LONG)
     path = folder / f"log/ddp_1g1n_{job}.out"
     signal_soon(slurm, job, path, ranks=1)
     assert slurm.wait(job) == "FAILED"
@@ -81,17 +69,19 @@ def test_job_that_slurm_does_not_requeue_fails_and_says_what_to_type(slurm, chec
     log = path.read_text()
     advice = re.findall(r"^Not requeued; type: (.+)$", log, re.MULTILINE)
     assert len(advice) == 1
-    shown = f"REPO_DIR='{checkout}' {advice[0].replace('sbatch', 'sbatch --parsable')}"
+    variables = f"STANDIN_STEPS={LONG['STANDIN_STEPS']} REPO_DIR='{checkout}'"
+    shown = f"{variables} {advice[0].replace('sbatch', 'sbatch --parsable')}"
     again = slurm.run("bash", "-c", shown, cwd=folder)
     assert slurm.wait(again) == "COMPLETED"
     saved = re.search(r"^rank 0 saved step (\d+)$", log, re.MULTILINE)[1]
     assert f"begins at step {saved}\n" in (folder / f"log/ddp_1g1n_{again}.out").read_text()
 
 
-@pytest.mark.parametrize("profile", ["short", "direct"])
-def test_cancelled_job_saves_and_is_not_requeued(slurm, checkout, tmp_path, profile):
+@pytest.mark.parametrize("profile", CHECKOUTS)
+def test_cancelled_job_saves_and_is_not_requeued(slurm, tmp_path, profile, request):
+    checkout = request.getfixturevalue(CHECKOUTS[profile])
     folder = render_job(profile, "multi_node/2_nodes", tmp_path / "jobs")
-    job = slurm.submit(folder, REPO_DIR=str(checkout))
+    job = slurm.submit(folder, REPO_DIR=str(checkout), **LONG)
     for rank in range(4):
         slurm.wait_for(folder / f"log/ddp_2g2n_{job}.out", f"rank {rank} begins")
     slurm.run("scancel", job)

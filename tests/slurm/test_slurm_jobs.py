@@ -1,30 +1,24 @@
-"""Rendered job scripts on a real Slurm: what they leave, and what happens when something fails."""
+"""Rendered job scripts on a real Slurm: what they leave, and what happens when something fails.
+
+The trainer is tests/standin/train.py, which leaves a real one's files without training. torchrun
+is real where its own doing is part of the test.
+"""
 
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from slurm_cluster import VirtualSlurm
+from slurm_cluster import REPO, TESTS, VirtualSlurm, render_jobs
 
 pytestmark = pytest.mark.slurm
-TESTS = Path(__file__).resolve().parents[1]
-REPO = TESTS.parent
-
-
-def render_jobs(profile: str, folder: Path) -> Path:
-    """Render the jobs of the profile tests/profiles/<profile>.toml into `folder`."""
-    path = TESTS / f"profiles/{profile}.toml"
-    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", folder]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
+LONG = {"STANDIN_STEPS": "600"}  # 30 s an epoch: longer than any of these tests
+FOR_PSRECORD = {"STANDIN_STEPS": "50"}  # 7.5 s in all: it looks every 5 s
 
 
 @pytest.fixture
@@ -33,9 +27,15 @@ def jobs(tmp_path):
     return render_jobs("short", tmp_path / "jobs")
 
 
-def run_job(slurm: VirtualSlurm, folder: Path, data: Path, *options: str, **variables: str):
+@pytest.fixture
+def place(checkout, data) -> dict[str, str]:
+    """Where a job finds its trainer and its data."""
+    return {"REPO_DIR": str(checkout), "DATA_DIR": str(data)}
+
+
+def run_job(slurm: VirtualSlurm, folder: Path, **variables: str) -> tuple[str, str, str]:
     """Submit the job in `folder` and wait; returns (job id, state, log)."""
-    job = slurm.submit(folder, *options, REPO_DIR=str(REPO), DATA_DIR=str(data), **variables)
+    job = slurm.submit(folder, **variables)
     state = slurm.wait(job)
     (log,) = folder.glob(f"log/*_{job}.out")
     return job, state, log.read_text(errors="replace")
@@ -43,12 +43,6 @@ def run_job(slurm: VirtualSlurm, folder: Path, data: Path, *options: str, **vari
 
 def load(path: Path) -> dict:
     return json.loads(path.read_text())
-
-
-def assert_nothing_is_left(slurm: VirtualSlurm) -> None:
-    """No process of any job 5 s after its end."""
-    time.sleep(5)
-    assert slurm.processes() == {}
 
 
 def use_standin(tmp_path: Path, gpus: dict) -> dict[str, str]:
@@ -61,7 +55,7 @@ def use_standin(tmp_path: Path, gpus: dict) -> dict[str, str]:
 # ---- Logging on every node --------------------------------------------------------------
 
 
-def test_gpu_memory_of_all_four_gpus(slurm, jobs, digits, tmp_path):
+def test_gpu_memory_of_all_four_gpus(slurm, jobs, place, tmp_path):
     first = {"0": [0, 20000, *[26532] * 38], "1": [10, *[20] * 39]}
     second = {"0": [7] * 40, "1": [*[4] * 30, *[8] * 10]}
     gpus = {  # 40 samples 5 s apart: longer than the job
@@ -69,7 +63,7 @@ def test_gpu_memory_of_all_four_gpus(slurm, jobs, digits, tmp_path):
         "node2": {"period_s": 5, "dies": False, "memory": second},
     }
     folder = jobs / "multi_node/2_nodes"
-    job, state, log = run_job(slurm, folder, digits, **use_standin(tmp_path, gpus))
+    job, state, log = run_job(slurm, folder, **place, **use_standin(tmp_path, gpus))
     assert state == "COMPLETED", log
 
     files = sorted(path.name for path in (folder / "gpu_memory" / job).iterdir())
@@ -97,7 +91,7 @@ def test_gpu_memory_of_all_four_gpus(slurm, jobs, digits, tmp_path):
     assert expected in log
     table = fill_tables(jobs)["2 Nodes"]
     assert table[4:7] == ["26532", "25705.40", "26532"]
-    assert_nothing_is_left(slurm)
+    slurm.wait_until_idle()
 
 
 def fill_tables(folder: Path) -> dict[str, list[str]]:
@@ -116,13 +110,10 @@ def fill_tables(folder: Path) -> dict[str, list[str]]:
     return {row[1]: row[1:] for row in cells}
 
 
-def test_gpu_logger_that_dies_costs_only_its_own_cells(slurm, jobs, digits, tmp_path):
+def test_gpu_logger_that_dies_costs_only_its_own_cells(slurm, jobs, place, tmp_path):
     dying = {"period_s": 1, "dies": True, "memory": {"0": [100, 200]}}
-    edit = (jobs / "baseline/baseline.slurm").read_text().replace("--limit-batches=4 ", "")
-    (jobs / "baseline/baseline.slurm").write_text(edit)
-    _, state, log = run_job(
-        slurm, jobs / "baseline", digits, **use_standin(tmp_path, {"node1": dying, "node2": dying})
-    )
+    told = use_standin(tmp_path, {"node1": dying, "node2": dying})
+    _, state, log = run_job(slurm, jobs / "baseline", **place, **told, STANDIN_STEPS="75")
     assert state == "COMPLETED", log
     row = fill_tables(jobs)["1 GPU, 1 Node (baseline)"]
     for cell in row[4:7]:
@@ -131,11 +122,12 @@ def test_gpu_logger_that_dies_costs_only_its_own_cells(slurm, jobs, digits, tmp_
     assert float(row[10]) > 100  # CPU Peak (MiB): psrecord went on
 
 
-def test_one_task_a_gpu_without_torchrun(slurm, digits, tmp_path):
+def test_one_task_a_gpu_without_torchrun(slurm, place, tmp_path):
     gpus = {f"node{k}": {"period_s": 5, "dies": False, "memory": {"0": [k] * 40, "1": [k] * 40}}
             for k in (1, 2)}  # fmt: skip
     folder = render_jobs("direct", tmp_path / "direct") / "multi_node/2_nodes"
-    job, state, log = run_job(slurm, folder, digits, **use_standin(tmp_path, gpus))
+    told = use_standin(tmp_path, gpus)
+    job, state, log = run_job(slurm, folder, **place, **told, **FOR_PSRECORD)
     assert state == "COMPLETED", log
     assert re.search(r"^4 processes x 16 = 64 samples a step", log, re.MULTILINE)
     run = load(folder / "results" / job / "run.json")
@@ -145,36 +137,33 @@ def test_one_task_a_gpu_without_torchrun(slurm, digits, tmp_path):
             f"{kind}_memory_log_node0.{end}", f"{kind}_memory_log_node1.{end}",
         ]  # fmt: skip
     rows = (folder / "cpu_memory" / job / "cpu_memory_log_node0.txt").read_text().splitlines()
-    assert max(float(row.split()[2]) for row in rows[1:]) > 600  # MiB: both trainers of the node
-    assert_nothing_is_left(slurm)
+    both_trainers_mib = 2 * 128
+    assert max(float(row.split()[2]) for row in rows[1:]) > both_trainers_mib
+    slurm.wait_until_idle()
 
 
 # ---- Failures ---------------------------------------------------------------------------
 
 
-def test_failing_rank_fails_the_job_and_is_named(slurm, jobs, digits, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(digits, data)
-    for path in data.glob("train/*/images/*.JPEG"):
-        path.write_bytes(path.read_bytes()[:300])
+def test_failing_rank_fails_the_job_and_is_named(slurm, jobs, torchrun_checkout, place):
     folder = jobs / "multi_node/2_nodes"
-    job, state, log = run_job(slurm, folder, data)
+    variables = place | LONG | {"REPO_DIR": str(torchrun_checkout), "STANDIN_FAILS_RANK": "3"}
+    job, state, log = run_job(slurm, folder, **variables)
     assert state == "FAILED"
-    assert re.search(r"^\[rank [0-3] on node[12]\] error: cannot decode .*JPEG", log, re.MULTILINE)
+    assert re.search(r"^\[rank 3 on node2\] error: cannot decode .*JPEG", log, re.MULTILINE)
     end = load(folder / "results" / job / "job_end.json")
     assert end["exit_status"] != 0
     assert not (folder / "results" / job / "RUN_COMPLETE.txt").exists()
     assert "cannot decode" in log[log.rindex("elastic") :]  # said again in the summary at the end
-    assert_nothing_is_left(slurm)
+    slurm.wait_until_idle()
     assert "cannot decode" in fill_tables(jobs)["2 Nodes"][1]
 
 
-def test_killed_rank_fails_the_job_within_30_s(slurm, jobs, digits):
+def test_killed_rank_fails_the_job_within_30_s(slurm, jobs, torchrun_checkout, place):
     folder = jobs / "multi_node/2_nodes"
-    edit = (folder / "multi_node.slurm").read_text().replace("--limit-batches=4 ", "")
-    (folder / "multi_node.slurm").write_text(edit)
-    job = slurm.submit(folder, REPO_DIR=str(REPO), DATA_DIR=str(digits))
-    slurm.wait_for(folder / f"log/ddp_2g2n_{job}.out", "Epoch [1/3]")
+    job = slurm.submit(folder, **place | LONG | {"REPO_DIR": str(torchrun_checkout)})
+    for rank in range(4):
+        slurm.wait_for(folder / f"log/ddp_2g2n_{job}.out", f"rank {rank} begins")
     workers = [
         pid for pid, words in slurm.processes().items()
         if "scripts/train.py" in words and "torchrun" not in words and "psrecord" not in words
@@ -182,24 +171,24 @@ def test_killed_rank_fails_the_job_within_30_s(slurm, jobs, digits):
     os.kill(max(workers), signal.SIGKILL)
     assert slurm.wait(job, timeout_s=30) == "FAILED"
     assert load(folder / "results" / job / "job_end.json")["exit_status"] != 0
-    assert_nothing_is_left(slurm)
+    slurm.wait_until_idle()
 
 
-def test_cancelled_job_ends_at_once_and_says_so(slurm, jobs, digits):
+def test_cancelled_job_ends_at_once_and_says_so(slurm, jobs, place):
     folder = jobs / "multi_gpu/2_gpus"
-    job = slurm.submit(folder, REPO_DIR=str(REPO), DATA_DIR=str(digits))
+    job = slurm.submit(folder, **place, **LONG)
     slurm.wait_for(folder / f"log/ddp_2g1n_{job}.out", "processes x")
     slurm.run("scancel", job)
     assert slurm.wait(job, timeout_s=60) == "CANCELLED"
     assert load(folder / "results" / job / "job_end.json")["exit_status"] == 143
-    assert_nothing_is_left(slurm)
+    slurm.wait_until_idle()
     assert "cancelled" in fill_tables(jobs)["2 GPUs, 1 Node"][1]
 
 
-def test_training_that_is_cut_off_goes_on(slurm, jobs, digits):
+def test_training_that_is_cut_off_goes_on(slurm, jobs, place):
     """SIGUSR1 to the step, as Slurm sends it before the time limit; the rest is the job's."""
     folder = jobs / "multi_gpu/2_gpus"
-    job = slurm.submit(folder, REPO_DIR=str(REPO), DATA_DIR=str(digits))
+    job = slurm.submit(folder, **place, STANDIN_STEPS="50")
     log = folder / f"log/ddp_2g1n_{job}.out"
     slurm.wait_for(log, "Epoch [1/3]", timeout_s=240)
     slurm.run("scancel", "--signal=USR1", f"{job}.0")
@@ -215,15 +204,14 @@ def test_training_that_is_cut_off_goes_on(slurm, jobs, digits):
     assert fill_tables(jobs)["2 GPUs, 1 Node"][3] != "—"
 
 
-def test_each_node_trains_on_its_own_copy_of_the_data(slurm, digits, tmp_path):
+def test_each_node_trains_on_its_own_copy_of_the_data(slurm, place, data, tmp_path):
     profile = (TESTS / "profiles/short.toml").read_text()
     path, disk = tmp_path / "short.toml", tmp_path / "disk"
     path.write_text(profile.replace("setup =", f'stage_data = "{disk}"\nsetup ='))
-    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", tmp_path / "jobs"]
-    subprocess.run([*command, "--only", "ddp_2g2n"], check=True, capture_output=True)
-    job, state, log = run_job(slurm, tmp_path / "jobs/multi_node/2_nodes", digits)
+    render_jobs(path, tmp_path / "jobs", "--only", "ddp_2g2n")
+    job, state, log = run_job(slurm, tmp_path / "jobs/multi_node/2_nodes", **place)
     assert state == "COMPLETED", log
-    copies = re.findall(rf"^Data: (node\d) copied {digits} to (\S+) in", log, re.MULTILINE)
+    copies = re.findall(rf"^Data: (node\d) copied {data} to (\S+) in", log, re.MULTILINE)
     assert sorted(copies) == [(n, f"{disk}/data_{job}_{n}") for n in ("node1", "node2")]
     assert list(disk.iterdir()) == []  # the copies are gone, the folder is not the job's
     results = tmp_path / "jobs/multi_node/2_nodes/results" / job
@@ -238,9 +226,22 @@ def test_job_submitted_from_the_wrong_folder_says_so(slurm, jobs):
     assert log.startswith("error: no scripts/train.py in ")
 
 
-def test_run_dir_puts_all_but_the_log_elsewhere(slurm, jobs, digits, tmp_path):
+def test_job_in_its_checkout_runs_from_a_symlink_to_its_folder(slurm, checkout, data, tmp_path):
+    """sbatch copies the script to its spool; the checkout is found from where it was typed."""
+    folder = render_jobs("short", checkout / "experiments") / "multi_gpu/2_gpus"
+    link = tmp_path / "some where/else/link"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(folder)
+    job, state, log = run_job(slurm, link, DATA_DIR=str(data), PWD=str(link))
+    assert state == "COMPLETED", log
+    assert (folder / "results" / job / "RUN_COMPLETE.txt").is_file()
+    assert fill_tables(checkout / "experiments")["2 GPUs, 1 Node"][3] != "—"
+
+
+def test_run_dir_puts_all_but_the_log_elsewhere(slurm, jobs, place, tmp_path):
     elsewhere = tmp_path / "else where"
-    job, state, log = run_job(slurm, jobs / "baseline", digits, RUN_DIR=str(elsewhere))
+    variables = {"RUN_DIR": str(elsewhere), **FOR_PSRECORD}
+    job, state, log = run_job(slurm, jobs / "baseline", **place, **variables)
     assert state == "COMPLETED", log
     assert sorted(path.name for path in elsewhere.iterdir()) == [
         "cpu_memory",

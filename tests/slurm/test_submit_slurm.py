@@ -18,16 +18,16 @@ def jobs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def variables(slurm, digits) -> dict[str, str]:
-    return {"REPO_DIR": str(REPO), "DATA_DIR": str(digits), **slurm.environment}
+def variables(slurm, checkout, data) -> dict[str, str]:
+    return {"REPO_DIR": str(checkout), "DATA_DIR": str(data), **slurm.environment}
 
 
 def test_submit_chain_and_cancel_only_our_own(slurm, jobs, variables):
     other = slurm.submit(jobs / "baseline", "--hold")
     done = run_submit(
         *("baseline", "2_gpus", "--after", "--experiments", jobs, "--", "--comment=ours"),
-        **variables,
-    )
+        **variables, STANDIN_STEPS="600",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     first, second, tables = read_ledger(jobs)
     assert (first.job, second.job, second.gpus) == ("ddp_1g1n", "ddp_2g1n", 2)

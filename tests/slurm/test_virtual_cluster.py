@@ -62,17 +62,9 @@ def wait_for(condition, timeout_s=20):
         time.sleep(0.05)
 
 
-def require_slurm():
-    """Skip the test, with the reason, where no virtual cluster can run; in CI that is a failure."""
-    check = Cluster("vctest").control("check")
-    if check.returncode != 0:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(check.stderr.strip())
-
-
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes with two GPUs each, shared by the tests that leave it as it is."""
-    require_slurm()
     cluster = Cluster("vctest")
     cluster.up(nodes=2, gpus=2)
     yield cluster
@@ -82,8 +74,8 @@ def cluster():
 @pytest.fixture
 def other_cluster():
     """A second name, for one test to start and to break."""
-    require_slurm()
     cluster = Cluster("vctest100")  # the checksum of the name leads to the subnet of vctest
+    cluster.require()
     yield cluster
     cluster.control("down")
 
@@ -161,7 +153,7 @@ def test_without_root_the_error_says_so(command):
 
 @pytest.mark.slurm
 def test_a_folder_without_devices_is_found_out_before_anything_is_made():
-    require_slurm()
+    Cluster("vctest").require()
     cluster = Cluster("vcnodev")
     mount_and_up = 'mount -t tmpfs -o nodev none /mnt && VIRTUAL_CLUSTER_BASE=/mnt bash "$1" up'
     result = subprocess.run(
@@ -233,6 +225,7 @@ def test_a_new_cluster_does_not_use_old_job_ids(other_cluster):
     assert 1 < ids[0] < ids[1] < 67_000_000  # Slurm's own limit
 
 
+@pytest.mark.slurm
 def test_an_ended_job_can_still_be_looked_up(cluster):
     job = cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "exit 3")
     assert cluster.wait(job) == "FAILED"

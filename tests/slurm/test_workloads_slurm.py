@@ -1,72 +1,83 @@
-"""Every workload on a real Slurm, at 1, 2 and 2 x 2 processes: it learns, and leaves all files."""
+"""One real training of each other workload on a real Slurm: it learns, and leaves all files.
+
+The rehearsal trains tinyimagenet at three scales; each of these takes another road: gpt2 two nodes,
+translation two processes, and spiral is cut off by its time limit's signal and goes on.
+"""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from scaling.read.slurm_log import parse_epoch_line
+from scaling.read.epoch_line import parse_epoch_line
+from slurm_cluster import REPO, render_jobs
 
 pytestmark = pytest.mark.slurm
-REPO = Path(__file__).resolve().parents[2]
 # The scripts of 4 GPUs take what Slurm gives them: a smaller job is a matter of sbatch's options.
 TWO = ["--gpus-per-node=2", "--cpus-per-task=2"]
-JOBS = [
-    ("gpt2", "baseline", [], 1),
-    ("gpt2", "multi_gpu/2_gpus", [], 2),
-    ("gpt2", "multi_node/2_nodes", TWO, 4),
-    ("translation", "baseline", [], 1),
-    ("translation", "multi_gpu/2_gpus", [], 2),
-    ("spiral", "baseline", [], 1),
-    ("spiral", "multi_gpu/4_gpus", TWO, 2),
-    ("spiral", "multi_node/2_nodes", TWO, 4),
-]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """The jobs of all workloads for the virtual cluster."""
-    folder = tmp_path_factory.mktemp("workloads")
-    command = [sys.executable, REPO / "render.py", "--cluster", "virtual", "--to", folder]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
+    profile = REPO / "templates/clusters/virtual.toml"
+    return render_jobs(profile, tmp_path_factory.mktemp("workloads"))
 
 
-@pytest.mark.parametrize(
-    ("workload", "scale", "options", "processes"),
-    JOBS,
-    ids=[f"{workload}-{processes}" for workload, _, _, processes in JOBS],
-)
-def test_workload_learns_and_leaves_its_files(
-    workload, scale, options, processes, slurm, folder, request
-):
-    data = {"gpt2": "tokens", "translation": "pairs"}.get(workload)
-    variables = {"DATA_DIR": str(request.getfixturevalue(data))} if data else {}
-    job_folder = folder / workload / scale
-    job = slurm.submit(job_folder, *options, REPO_DIR=str(REPO), **variables)
-    state = slurm.wait(job, timeout_s=900)
-    (log,) = job_folder.glob(f"log/*_{job}.out")
+def check_training(folder: Path, job: str, workload: str, processes: int, attempts: int) -> dict:
+    """Assert that the job's log and files hold a whole training that learnt; returns its metrics.
+
+    folder: the job's. The last of its attempts has the metrics of all.
+    """
+    (log,) = folder.glob(f"log/*_{job}.out")
     text = log.read_text(errors="replace")
-    assert state == "COMPLETED", text
-
-    results = job_folder / "results" / job
-    run = json.loads((results / "run.json").read_text())
+    results = [folder / "results" / f"{job}{f'.{k}' if k else ''}" for k in range(attempts)]
+    assert (results[-1] / "RUN_COMPLETE.txt").is_file(), text
+    run = json.loads((results[-1] / "run.json").read_text())
     assert (run["workload"], run["world_size"]) == (workload, processes)
     epochs = run["epochs"]
-    assert {path.name for path in results.iterdir()} == {
+    assert {path.name for attempt in results for path in attempt.iterdir()} - {"REQUEUE"} == {
         "run.json", "training_metrics.json", "RUN_COMPLETE.txt", "job_end.json",
         *(f"rank{r}_results_epoch{e}.json" for r in range(processes) for e in range(epochs)),
     }  # fmt: skip
     lines = [parse_epoch_line(line) for line in re.findall(r"^Epoch \[.*$", text, re.MULTILINE)]
     assert [line.epoch for line in lines] == list(range(1, epochs + 1))
-    metrics = json.loads((results / "training_metrics.json").read_text())
+    metrics = json.loads((results[-1] / "training_metrics.json").read_text())
     losses = [epoch["val_loss_avg_global"] for epoch in metrics["epochs"]]
     assert metrics["summary"]["completed"] is True
     assert losses[-1] < losses[0]
-    if workload == "spiral":
-        assert metrics["summary"]["best_val_accuracy"] >= 0.95
-    if workload == "translation":
-        assert metrics["epochs"][0]["val_bleu_global"] >= run["bleu_before"] + 1
+    return metrics | {"run": run}
+
+
+def test_gpt2_on_two_nodes(slurm, folder, tokens):
+    job_folder = folder / "gpt2/multi_node/2_nodes"
+    job = slurm.submit(job_folder, *TWO, REPO_DIR=str(REPO), DATA_DIR=str(tokens))
+    state = slurm.wait(job, timeout_s=900)
+    check_training(job_folder, job, "gpt2", processes=4, attempts=1)
+    assert state == "COMPLETED"
+
+
+def test_translation_on_two_processes(slurm, folder, pairs):
+    job_folder = folder / "translation/multi_gpu/2_gpus"
+    job = slurm.submit(job_folder, REPO_DIR=str(REPO), DATA_DIR=str(pairs))
+    state = slurm.wait(job, timeout_s=900)
+    metrics = check_training(job_folder, job, "translation", processes=2, attempts=1)
+    assert state == "COMPLETED"
+    assert metrics["epochs"][0]["val_bleu_global"] >= metrics["run"]["bleu_before"] + 1
+
+
+def test_spiral_that_is_cut_off_goes_on(slurm, folder):
+    """SIGUSR1 to the step, as Slurm sends it before the time limit: a real trainer, requeued."""
+    job_folder = folder / "spiral/multi_gpu/4_gpus"
+    job = slurm.submit(job_folder, *TWO, REPO_DIR=str(REPO))
+    log = job_folder / f"log/spiral_mlp_4gpu_{job}.out"
+    slurm.wait_for(log, "processes x", timeout_s=240)
+    slurm.run("scancel", "--signal=USR1", f"{job}.0")
+    slurm.wait_for_restart(job)
+    assert slurm.wait(job, timeout_s=900) == "COMPLETED"
+    text = log.read_text()
+    assert text.count("Stopped by SIGUSR1, all is saved") == 1
+    assert len(re.findall(r"^Going on after step \d+, in epoch \d+$", text, re.MULTILINE)) == 1
+    metrics = check_training(job_folder, job, "spiral", processes=2, attempts=2)
+    assert metrics["summary"]["best_val_accuracy"] >= 0.95

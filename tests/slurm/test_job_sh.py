@@ -1,0 +1,128 @@
+"""scripts/job.sh without a Slurm: what a job leaves, however it ends, and when it is requeued."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+# A job script's section "Paths", and after it what the test is about.
+SCRIPT = """
+set -euo pipefail
+REPO_DIR={repo}
+run_dir=$PWD/run run_id=7
+RESULTS_DIR=$run_dir/results/7 GPU_DIR=$run_dir/gpu_memory/7 CPU_DIR=$run_dir/cpu_memory/7
+{checkpoint_dir}
+export REPO_DIR RESULTS_DIR GPU_DIR CPU_DIR
+source "$REPO_DIR/scripts/job.sh"
+{body}
+"""
+STANDINS = {
+    "python": 'printf "%s\\n" "$*" >> told',  # job_summary.py has tests of its own
+    "scontrol": 'printf "scontrol %s\\n" "$*" >> told; exit ${REFUSED:-0}',
+    "squeue": "echo '/some where/multi_gpu.slurm'",
+}
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Returns start(body, **variables) -> the started job script, in tmp_path/job."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "job").mkdir()
+    for name, body in STANDINS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def run(body: str, checkpoint_dir: str = "", **variables: str) -> subprocess.Popen:
+        text = SCRIPT.format(repo=REPO, checkpoint_dir=checkpoint_dir, body=body)
+        slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "ddp_2g1n"}
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        environment = {"PATH": path, **slurm, **variables}
+        return subprocess.Popen(
+            ["bash", "-c", text], cwd=tmp_path / "job", env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return run
+
+
+def read_end(tmp_path: Path) -> int:
+    """The exit status in job_end.json; nothing half-written is beside it."""
+    (path,) = (tmp_path / "job/run/results/7").glob("job_end*")
+    return json.loads(path.read_text())["exit_status"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("true", 0),
+        ("(exit 3)", 3),  # srun's status, by set -e
+        ("exit 2", 2),  # a check of the script
+        ("echo $nothing_like_this", 1),  # set -u
+        ("false | true", 1),  # pipefail
+        ("kill -KILL $BASHPID | cat", 137),
+    ],
+)
+def test_exit_status_is_the_trainings(start, tmp_path, body, status):
+    process = start(body)
+    printed, _ = process.communicate(timeout=20)
+    assert (process.returncode, read_end(tmp_path)) == (status, status)
+    assert printed == f"Results: {tmp_path}/job/run\n"
+    told = (tmp_path / "job/told").read_text()
+    assert re.fullmatch(
+        rf"{REPO}/scripts/job_summary.py --run-dir {tmp_path}/job/run --run-id 7 "
+        rf"--log log/ddp_2g1n_7.out --exit-status {status} --elapsed-s \d+\n", told,
+    )  # fmt: skip
+    assert {path.name for path in (tmp_path / "job/run").iterdir()} == {
+        "results", "gpu_memory", "cpu_memory",
+    }  # fmt: skip
+
+
+def test_term_waits_for_the_step_and_is_told(start, tmp_path):
+    process = start("echo begun > begun; sleep 1; echo saved > saved")
+    while not (tmp_path / "job/begun").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)  # to the job's shell alone, as scancel --batch sends it
+    process.communicate(timeout=20)
+    assert (tmp_path / "job/saved").is_file()
+    assert (process.returncode, read_end(tmp_path)) == (143, 143)
+
+
+CHECKPOINT_DIR = "export CHECKPOINT_DIR=$run_dir/checkpoints/it\\'s"
+CUT_OFF = 'echo step > "$RESULTS_DIR/REQUEUE"'
+
+
+def test_training_that_saved_is_requeued(start, tmp_path):
+    process = start(CUT_OFF, CHECKPOINT_DIR)
+    process.communicate(timeout=20)
+    assert (process.returncode, read_end(tmp_path)) == (0, 0)
+    assert (tmp_path / "job/told").read_text().endswith("\nscontrol requeue 7\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "checkpoint_dir"),
+    [(f"{CUT_OFF}; exit 1", CHECKPOINT_DIR), ("true", CHECKPOINT_DIR), (CUT_OFF, "")],
+)
+def test_only_a_training_that_saved_is_requeued(start, tmp_path, body, checkpoint_dir):
+    start(body, checkpoint_dir).communicate(timeout=20)
+    assert "scontrol" not in (tmp_path / "job/told").read_text()
+
+
+def test_refused_requeue_fails_and_says_what_to_type(start, tmp_path):
+    process = start(CUT_OFF, CHECKPOINT_DIR, REFUSED="1")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, read_end(tmp_path)) == (75, 0)
+    folder = str(tmp_path / "job/run/checkpoints/it's").replace("'", "'\\''")
+    assert errors == f"Not requeued; type: CHECKPOINT_DIR='{folder}' sbatch multi_gpu.slurm\n"
+
+
+def test_full_disk_costs_neither_the_summary_nor_the_status(start, tmp_path):
+    process = start('rmdir -- "$RESULTS_DIR"; exit 3')
+    process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert "--exit-status 3" in (tmp_path / "job/told").read_text()
