@@ -1,12 +1,15 @@
-"""The other benchmarks run: a smoke run on small inputs, without their figures."""
+"""The benchmarks run: a smoke run on small inputs, without their figures.
+
+Most take a minute: `bash scripts/test.sh -m benchmark` runs them.
+"""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -17,13 +20,13 @@ from measure import holds, judge  # noqa: E402
     "name",
     [
         "render_jobs",
-        "command_starts",
-        "loaders",
-        "cache_build",
-        "trainer",
-        "ddp",
-        "rank_files",
-        "participants",
+        pytest.param("command_starts", marks=pytest.mark.benchmark),
+        pytest.param("loaders", marks=pytest.mark.benchmark),
+        pytest.param("cache_build", marks=pytest.mark.benchmark),
+        pytest.param("trainer", marks=pytest.mark.benchmark),
+        pytest.param("ddp", marks=pytest.mark.benchmark),
+        pytest.param("rank_files", marks=pytest.mark.benchmark),
+        pytest.param("participants", marks=pytest.mark.benchmark),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):
@@ -56,6 +59,7 @@ def test_a_row_is_judged_by_the_median_of_its_rounds():
     assert (row["ratio_min"], row["ratio_max"]) == (1.5, 9.0)
 
 
+@pytest.mark.benchmark
 def test_the_table_of_all_has_the_rows_that_are_asked_for(tmp_path):
     command = [sys.executable, BENCHMARKS / "all.py", "--quick", "--out", tmp_path]
     done = subprocess.run([*command, "--only", "12", "10"], capture_output=True, text=True)
@@ -66,15 +70,18 @@ def test_the_table_of_all_has_the_rows_that_are_asked_for(tmp_path):
     assert {path.stem for path in tmp_path.iterdir()} == {"all", "read_slurm_logs", "render_jobs"}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.benchmark
 def test_gpu_figures_need_a_gpu():
-    done = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True)
+    no_gpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, BENCHMARKS / "gpu.py"]
+    done = subprocess.run(command, env=no_gpu, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: no GPU here; --smoke tries what can run without one\n"
 
 
+@pytest.mark.benchmark
 def test_a_part_of_the_gpu_benchmark_runs_on_a_cpu_for_a_try(tmp_path):
-    command = [sys.executable, BENCHMARKS / "gpu.py", "--smoke", "--part=naive", "--rounds=1"]
+    command = [sys.executable, BENCHMARKS / "gpu.py", "--smoke", "--part=minimal", "--rounds=1"]
     done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "gpu.json").read_text())["rows"]

@@ -12,7 +12,13 @@ BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
 @pytest.mark.parametrize(
     "name",
-    ["read_gpu_log", "read_slurm_logs", "read_large_logs", "write_report", "fill_many_runs"],
+    [
+        "read_slurm_logs",
+        pytest.param("read_gpu_log", marks=pytest.mark.benchmark),
+        pytest.param("read_large_logs", marks=pytest.mark.benchmark),
+        pytest.param("write_report", marks=pytest.mark.benchmark),
+        pytest.param("fill_many_runs", marks=pytest.mark.benchmark),
+    ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--rounds", "1"]

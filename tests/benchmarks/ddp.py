@@ -30,7 +30,7 @@ import torchvision
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from training.allocator import keep_freed_memory
+from training.device import keep_freed_memory
 
 KINDS = ("alone", "DDP of 1", "DDP of 2")
 STEPS = {32: 2, 128: 1}  # a turn

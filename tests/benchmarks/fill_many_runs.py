@@ -4,7 +4,8 @@ python tests/benchmarks/fill_many_runs.py     # 640,000 JSON files, 10 million G
 
 Each run has 8 nodes x 8 GPUs, 10 epochs of a file a rank, a log, a psrecord log a node and 10,000
 rows of GPU samples; every one has figures of its own. A run on one GPU is the baseline. `tables`
-is the plain command; the others read every run's records, and --cost every GPU log as well.
+and --memory are fill_tables.py's; the others are scaling_tables.py's and read every run's records,
+--cost every GPU log as well.
 """
 
 import json
@@ -24,11 +25,11 @@ from study_folders import make_metrics  # noqa: E402
 
 NODES, GPUS, EPOCHS, ROWS = 8, 8, 10, 10_000
 COMMANDS = {
-    "tables": [],
-    "--memory": ["--memory"],
-    "--summary": ["--summary"],
-    "--fixed-work": ["--fixed-work"],
-    "--fixed-work --cost": ["--fixed-work", "--cost"],
+    "tables": ["fill_tables.py"],
+    "--memory": ["fill_tables.py", "--memory"],
+    "--summary": ["scaling_tables.py", "--summary"],
+    "--fixed-work": ["scaling_tables.py", "--fixed-work"],
+    "--fixed-work --cost": ["scaling_tables.py", "--fixed-work", "--cost"],
 }
 RANK_FILE = json.dumps(
     {
@@ -62,8 +63,8 @@ def measure(root: Path, what: str, few: int, many: int, rounds: int) -> dict:
     used = {few: [], many: []}
     for at in range(rounds + 1):
         for count, found in used.items():
-            usage = run_process(python(SCRIPTS / "fill_tables.py", root / str(count),
-                                       *COMMANDS[what]))  # fmt: skip
+            command, *options = COMMANDS[what]
+            usage = run_process(python(SCRIPTS / command, root / str(count), *options))
             found += [usage] if at else []
     wall_s = {count: statistics.median(u.wall_s for u in found) for count, found in used.items()}
     return {

@@ -40,8 +40,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import train_gpt2
-from training.allocator import keep_freed_memory
 from training.batches import plan_batch
+from training.device import keep_freed_memory
 from training.gpt2.data import TokenSequences
 from training.gpt2.work import plan_work
 from training.run import TrainingRun
@@ -109,6 +109,7 @@ class OurTrainer:
             f"--steps={SEGMENT * PARTS}", f"--epochs={PARTS}",
         ]  # fmt: skip
         self.args = args = train_gpt2.parse_args()
+        args.vocab_size = train_gpt2.choose_vocab_size(args.vocab_size, args.train_data_path)
         args.workdir.mkdir()
         train_set, val_set = train_gpt2.load_data(args)
         plan = plan_batch(args, len(train_set))

@@ -178,6 +178,7 @@ def describe_machine(*packages: str) -> dict[str, str]:
         cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
     found = {
         "cpu": cpu,
+        "flags": " ".join(flag for flag in _TELLING_FLAGS if flag in read_cpu_flags()),
         "cores": str(os.cpu_count()),
         "load": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
@@ -189,6 +190,19 @@ def describe_machine(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+# What decides how fast matrix products are, and in which precision.
+_TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "sve",
+                  "bf16")  # fmt: skip
+
+
+def read_cpu_flags() -> set[str]:
+    """Return the processor's feature flags, none where the system does not tell them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return set(flags.partition(":")[2].split())
 
 
 def report(name: str, rows: list[dict], machine: dict[str, str], out: Path | None) -> None:

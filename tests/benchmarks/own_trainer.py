@@ -10,8 +10,8 @@ sys.path.insert(0, str(SCRIPTS))
 import torch
 
 import train
-from training.allocator import keep_freed_memory
 from training.batches import plan_batch
+from training.device import keep_freed_memory
 from training.run import TrainingRun
 
 

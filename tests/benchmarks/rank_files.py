@@ -21,7 +21,7 @@ from statistics import median
 from measure import SCRIPTS, describe_machine, parse_options, report, run_interleaved
 
 sys.path.insert(0, str(SCRIPTS))
-from training.files import write_json
+from common.files import write_json
 
 PROCESSES, PER_NODE, REQUESTS = 16, 8, 3  # create, fsync and rename
 CONTEXT = multiprocessing.get_context("fork")

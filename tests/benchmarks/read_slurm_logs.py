@@ -1,4 +1,4 @@
-"""Slurm logs read for their epoch lines, against reading their bytes.
+"""Slurm logs read for all that they say (epochs, cause, transport), against their bytes.
 
 python tests/benchmarks/read_slurm_logs.py     # 10,000 logs of 7.7 KB; the bar is 12
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from measure import SCRIPTS, describe_machine, parse_options, report, run_interleaved, summarise
 
 sys.path.insert(0, str(SCRIPTS))
-from scaling.read.slurm_log import read_slurm_out
+from scaling.read.job_log import read_job_log
 
 NOISE = "node1:12:12 [0] NCCL INFO Channel {:02d}/24 :    0   1   2   3   4   5   6   7\n"
 EPOCHS = 11
@@ -42,7 +42,7 @@ def timed(work: Callable[[], None]) -> float:
 
 def read_epochs(paths: list[Path]) -> None:
     for path in paths:
-        epochs = read_slurm_out(path).last_attempt.epochs
+        epochs = read_job_log(path).last_attempt.epochs
         if len(epochs) != EPOCHS:
             raise SystemExit(f"error: {path}: {len(epochs)} epoch lines")
 
