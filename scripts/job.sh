@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What every job does around its lesson; a job script sources this once it knows its folders:
 #
-#   source "$REPO_DIR/scripts/job.sh"
+#   source "$REPO_DIR/scripts/job.sh" multi_node.slurm     # its own file's name, to be typed again
 #
 # It makes the run's folders and sets the traps of the job's own shell, so that a job which ends,
 # however it ends, has an exit status in job_end.json and a summary in its log, and goes on in a
@@ -19,8 +19,8 @@ make_run_folders() {
 # write_job_end STATUS: write how the job ended, whole or not at all.
 write_job_end() {
   local end=$RESULTS_DIR/job_end.json
-  printf '{"exit_status": %d, "elapsed_s": %d}\n' "$1" "$SECONDS" > "$end.tmp"
-  mv -- "$end.tmp" "$end"
+  printf '{"exit_status": %d, "elapsed_s": %d}\n' "$1" "$SECONDS" > "$end.tmp" &&
+    mv -- "$end.tmp" "$end"
 }
 
 # print_summary STATUS: print the last lines of the log: GPU memory, how the job ended, and why.
@@ -33,10 +33,8 @@ print_summary() {
 # Queue the job again, under the same id. Where Slurm refuses, say what to type instead and fail:
 # the training is not complete.
 requeue() {
-  local script
   scontrol requeue "$SLURM_JOB_ID" && exit
-  script=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%o)
-  echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch ${script##*/}" >&2
+  echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file" >&2
   exit 75
 }
 
@@ -51,6 +49,11 @@ finish() {
   exit "$status"
 }
 
+job_file=$1 killed=             # killed: not what the submitting shell may have exported
 make_run_folders
 trap finish EXIT
-trap 'killed=143' TERM          # cancelled: bash lets srun end first, then the exit trap runs
+# A signal to the job itself: bash lets srun end first, then the exit trap runs. TERM: cancelled.
+trap 'killed=143' TERM
+trap 'killed=129' HUP
+trap 'killed=130' INT
+trap : USR1                     # the time is nearly up: that is for the trainer

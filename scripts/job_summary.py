@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Print the last lines of a job's log: its GPUs' memory, how it ended, and why.
 
-Every job file runs this from its exit trap, under whatever Python there is: it needs the
-standard library alone. It changes no status: it exits 0 whatever it finds (2 for wrong
+Every job file runs this from its exit trap. It needs Python 3.10 or newer and the standard
+library alone. It changes no status: it exits 0 whatever it finds (2 for wrong
 arguments), and what cannot be read becomes a line.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from common.console import printable, run_command
 from common.errors import UserError
 from scaling.read import contract
-from scaling.read.cpu_log import format_cpu, read_cpu_log
-from scaling.read.gpu_log import format_memory, read_gpu_log
+from scaling.read.cpu_log import CpuLog, format_cpu, read_cpu_log
+from scaling.read.gpu_log import GpuLog, format_memory, read_gpu_log
 from scaling.read.job_log import Attempt, JobLog, read_job_log
 from scaling.read.outcome import State, Verdict, judge
 
@@ -93,16 +93,19 @@ class Job:
         log = log.keep_gpus(own if isinstance(own, list) else [])
         if log.problem:
             raise UserError(f"{path.name}: {log.problem}")
-        dropped = {reason for reason in log.counts.dropped if not reason.startswith("cut")}
-        more = [f"{path.name}: {log.counts.describe_dropped()}"] if dropped else []
-        return format_memory(log) + more
+        return format_memory(log) + self.describe_dropped(path, log)
 
     def read_cpu(self, path: Path) -> list[str]:
         """Return the line of a node's process memory and CPU use."""
         log = read_cpu_log(path)
         if log.problem:
             raise UserError(f"{path.name}: {log.problem}")
-        return [format_cpu(log)]
+        return [format_cpu(log), *self.describe_dropped(path, log)]
+
+    def describe_dropped(self, path: Path, log: GpuLog | CpuLog) -> list[str]:
+        """Return a line on rows that were dropped, but for the last, in which a logger stops."""
+        dropped = {reason for reason in log.counts.dropped if not reason.startswith("cut")}
+        return [f"{path.name}: {log.counts.describe_dropped()}"] if dropped else []
 
 
 def main() -> int:

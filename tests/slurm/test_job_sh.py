@@ -19,13 +19,12 @@ run_dir=$PWD/run run_id=7
 RESULTS_DIR=$run_dir/results/7 GPU_DIR=$run_dir/gpu_memory/7 CPU_DIR=$run_dir/cpu_memory/7
 {checkpoint_dir}
 export REPO_DIR RESULTS_DIR GPU_DIR CPU_DIR
-source "$REPO_DIR/scripts/job.sh"
+source "$REPO_DIR/scripts/job.sh" multi_gpu.slurm
 {body}
 """
 STANDINS = {
     "python": 'printf "%s\\n" "$*" >> told',  # job_summary.py has tests of its own
     "scontrol": 'printf "scontrol %s\\n" "$*" >> told; exit ${REFUSED:-0}',
-    "squeue": "echo '/some where/multi_gpu.slurm'",
 }
 
 
@@ -81,6 +80,19 @@ def test_exit_status_is_the_trainings(start, tmp_path, body, status):
     assert {path.name for path in (tmp_path / "job/run").iterdir()} == {
         "results", "gpu_memory", "cpu_memory",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_what_the_submitting_shell_exported_changes_no_status(start, tmp_path, status):
+    process = start(f"(exit {status})", killed="9", job_file="x")
+    process.communicate(timeout=20)
+    assert (process.returncode, read_end(tmp_path)) == (status, status)
+
+
+def test_a_full_disk_leaves_no_half_of_an_end(start, tmp_path):
+    process = start("trap '' XFSZ; ulimit -f 0")
+    process.communicate(timeout=20)
+    assert not (tmp_path / "job/run/results/7/job_end.json").exists()
 
 
 def test_term_waits_for_the_step_and_is_told(start, tmp_path):

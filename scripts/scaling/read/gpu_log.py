@@ -328,12 +328,13 @@ class _Reader:
                 stamp, amount = cells[time_at], cells[used_at]
                 if stamp > second_ends and _is_plain_time(stamp):
                     second_ends = stamp[:-3] + "999"
-                if not (newest <= stamp <= second_ends and stamp[-3:] in _MILLISECONDS):
+                is_time = len(stamp) == len(second_ends) and stamp[-3:] in _MILLISECONDS
+                if not (is_time and newest <= stamp <= second_ends):
                     break
                 if unit:
                     amount = amount[: -len(unit)] if amount.endswith(unit) else ""
                 try:
-                    used_mib = int(amount)
+                    used_mib = int(amount if amount.lstrip(" ").isdigit() else "")  # no -0, no tab
                 except ValueError:
                     break
                 if not 0 <= used_mib <= gpu.total_mib:

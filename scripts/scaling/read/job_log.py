@@ -16,7 +16,7 @@ from pathlib import Path
 from scaling.read.causes import WORDS, Cause, CauseSearch, Strength
 from scaling.read.counts import LineCounts
 from scaling.read.epoch_line import NUMBER, Epoch, is_of_others, parse_epoch_lines, parse_label
-from scaling.read.text import clean_line, read_blocks
+from scaling.read.text import clean_line, drop_colours, read_blocks
 
 _TOTALS = {
     "total_training_s": re.compile(rf"Total training time: ({NUMBER}) s\b"),
@@ -221,8 +221,7 @@ class _Reader:
 
     def _add(self, number: int, line: str, has_end: bool) -> str:
         """Take one line in; return what it is: epoch, total, requeue, a reason or a rule."""
-        if "\x1b" in line:
-            line = clean_line(line)
+        line = drop_colours(line)
         if "Epoch [" in line:
             epochs = parse_epoch_lines(line, number)
             if " LR: " in line:

@@ -228,6 +228,7 @@ def _explain(path: Path, lines: list[str]) -> str:
         return f'only what a GPU tool said: "{shorten(said, 100)}"'
     if _is_binary(lines):
         return "binary data"
-    if "," in lines[0] and len({line.count(",") for line in lines[:10]}) == 1:
+    is_text = lines[0].lstrip()[:1] in "{[" or len(lines) < 2
+    if not is_text and "," in lines[0] and len({line.count(",") for line in lines[:10]}) == 1:
         return f'a CSV of another kind: "{shorten(lines[0], 80)}"'
     return f'text without a line of a kind known here; it begins "{shorten(lines[0], 80)}"'

@@ -72,10 +72,14 @@ def read_blocks(path: Path) -> Iterator[tuple[list[str], bool]]:
         yield [rest], False
 
 
+def drop_colours(line: str) -> str:
+    """Return the line without terminal escapes; a launcher's label stays."""
+    return _ANSI.sub("", line) if "\x1b" in line else line
+
+
 def clean_line(line: str) -> str:
     """Return the line without colours, control characters and launcher labels."""
-    if "\x1b" in line:
-        line = _ANSI.sub("", line)
+    line = drop_colours(line)
     if not line.isprintable():
         line = "".join(c if c.isprintable() or c == "\t" else "" for c in line)
     labels = _LABELS.match(line)

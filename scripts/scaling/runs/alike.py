@@ -1,6 +1,7 @@
 """Which runs may be compared: those that were trained with the same settings."""
 
 from scaling.runs.run import Run
+from scaling.runs.workloads import NOUNS
 
 # run.json's settings that must agree before two runs are compared; the batch, too (see there).
 COMPARED_SETTINGS = (
@@ -68,7 +69,7 @@ def compare(run, base) -> tuple[str | None, str | None]:
     """
     if run is base:
         return None, None
-    if None not in (run.unit, base.unit) and run.unit != base.unit:
+    if NOUNS.get(run.unit, run.unit) != NOUNS.get(base.unit, base.unit):
         return f"counted in {run.unit}, the baseline in {base.unit}", None
     if run.settings is None and base.settings is None:
         is_run = isinstance(run, Run) or isinstance(base, Run)

@@ -241,16 +241,15 @@ def _to_float(value: object, factor: float = 1.0) -> float | None:
 
 
 def _from_metrics(run: Run) -> list[dict]:
-    unit = (run.settings or {}).get("unit")  # `img/s` counts samples
     epochs = run.metrics.epochs if run.metrics else []
-    return [describe_metrics_epoch(epoch, unit) for epoch in epochs]
+    return [describe_metrics_epoch(epoch, run.unit) for epoch in epochs]
 
 
-def describe_metrics_epoch(epoch: MetricsEpoch, unit: object = None) -> dict:
+def describe_metrics_epoch(epoch: MetricsEpoch, unit: str | None = None) -> dict:
     """Return an epoch of a metrics file as a record of the epochs frame."""
     figures = {name: getattr(epoch, name, None) for name in EPOCH_COLUMNS[3:]}
     figures["step_s"] = epoch.optimizer_step_s
-    figures["unit"] = unit if isinstance(unit, str) else epoch.unit
+    figures["unit"] = unit or epoch.unit
     return {**figures, "source": METRICS}
 
 

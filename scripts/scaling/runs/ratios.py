@@ -9,8 +9,10 @@ GOOD_ONE_NODE_PCT, GOOD_NODES_PCT, POOR_PCT = 85, 75, 70
 
 def divide(value, base):
     """Return value / base; for scalars None when either is missing or the base is 0."""
-    if hasattr(value, "iloc") or hasattr(base, "iloc"):  # pandas is not imported for this
-        return value / base  # NaN where there is none
+    if hasattr(base, "iloc"):  # a Series; pandas is not imported for this
+        return value / base.where(base > 0)
+    if hasattr(value, "iloc"):
+        return value / (base if base > 0 else float("nan"))
     return None if value is None or not base else value / base
 
 

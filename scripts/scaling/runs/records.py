@@ -256,6 +256,9 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
     else:
         schema, epochs = "1", _read_lists(record, notes)
     units = {epoch.unit for epoch in epochs if epoch.unit}
+    if len(units) > 1:
+        words = ", ".join(sorted(units))
+        raise UserError(f"{path}: its epochs count different things ({words}): no mean of them")
     summary, completion = section(record, "summary"), section(record, "completion")
     completed = summary.get("completed")
     if not isinstance(completed, bool):
@@ -268,14 +271,20 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         dropped=dropped,
         notes=notes,
         world_size=_find_world_size(record, notes),
-        unit=units.pop() if len(units) == 1 else None,
-        total_wall_s=pick(summary, *_TOTALS) or pick(record, *_TOTALS),
-        mean_throughput_per_s=pick(summary, *_MEAN_RATES) or pick(record, *_MEAN_RATES),
+        unit=units.pop() if units else None,
+        total_wall_s=_above_0(pick(summary, *_TOTALS) or pick(record, *_TOTALS)),
+        mean_throughput_per_s=_above_0(
+            pick(summary, *_MEAN_RATES) or pick(record, *_MEAN_RATES)
+        ),
         best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss"),
         completed=completed,
         run_id=pick_text(record, "run_id"),
         gpu_name=pick_text(section(record, "hardware"), "gpu_name"),
     )
+
+
+def _above_0(value: float | None) -> float | None:
+    return value if value is not None and value > 0 else None
 
 
 def _read_entries(entries: list, dropped: list[str]) -> list[MetricsEpoch]:

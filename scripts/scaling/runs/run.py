@@ -24,6 +24,7 @@ from scaling.runs.records import (
     read_training_metrics,
     section,
 )
+from scaling.runs.workloads import NOUNS
 
 DEFAULT_WARMUP_EPOCHS = 1  # the run contract's, for a run without run.json
 
@@ -89,13 +90,20 @@ class Run:
 
     @property
     def unit(self) -> str | None:
-        """What its throughput counts: run.json's word, else its metrics', else its log's."""
+        """What its throughput counts: as its epochs say, else as run.json does.
+
+        run.json may call samples images, which are samples; it makes no tokens of them.
+        """
         told = pick_text(self.settings or {}, "unit")
-        if told is None and self.metrics is not None:
-            told = self.metrics.unit
-        if told is None and self.attempt is not None and self.attempt.last is not None:
-            told = self.attempt.last.unit
-        return told
+        measured = None
+        if self.metrics is not None and self.metrics.epochs:
+            measured = self.metrics.unit
+        elif self.attempt is not None and self.attempt.last is not None:
+            measured = self.attempt.last.unit
+        elif self.rank_epochs:
+            measured = self.rank_epochs[0].unit
+        is_same = measured is None or NOUNS.get(told) == NOUNS.get(measured)
+        return told if told and is_same else measured
 
     @property
     def warmup_epochs(self) -> int:

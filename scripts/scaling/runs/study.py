@@ -218,6 +218,13 @@ def make_study(
     left_out += sorted(
         f"job {run.id}: how many GPUs it had is unknown" for run in usable if run.gpus is None
     )
+    seen: dict[tuple, Run] = {}
+    for run in known:
+        first = seen.setdefault((run.id, run.start, str(run.settings)), run)
+        if first is not run:
+            left_out.append(f"job {run.id} is there twice, in {first.folder} and {run.folder}: "
+                            "counted once")  # fmt: skip
+    known = list(seen.values())
     if not known:
         why = f": {left_out[-1]}" if left_out else ""
         raise UserError(
@@ -298,12 +305,8 @@ def build_study(
         raise UserError("no run to make a table of")
     sources = list(sources)
     counted = Counter(source.unit for source in sources if source.unit)
-    unit = unit or (counted.most_common(1)[0][0] if counted else None)
-    left_out = list(known.pop("left_out", ()))
-    odd = [s for s in sources if None not in (s.unit, unit) and s.unit != unit]
-    if len(odd) < len(sources):
-        left_out += [f"job {s.name}: it counts {s.unit}, the others {unit}" for s in odd]
-        sources = [source for source in sources if source not in odd]
+    if counted and (unit is None or not any(_is_same_unit(unit, each) for each in counted)):
+        unit = counted.most_common(1)[0][0]
     epochs = _make_epochs(sources)
     runs = _measure(sources, epochs)
     runs["series"] = _part_into_series(sources)
@@ -314,8 +317,14 @@ def build_study(
     configs = _make_configs(sources, runs)
     runs["config"] = runs.merge(configs, on=["series", "gpus", "nodes_key"], how="left")["config"]
     scales = _choose_scales(configs, runs, sources, allow_unlike)
-    return Study(sources, runs, epochs, configs, scales, unit, allow_unlike=allow_unlike,
-                 left_out=left_out, **known)  # fmt: skip
+    # A chart has one axis: what counts something else stands in the tables alone, not compared.
+    configs = configs[[_is_same_unit(sources[at].unit, unit) for at in configs["latest"]]]
+    return Study(sources, runs, epochs, configs, scales, unit, allow_unlike=allow_unlike, **known)
+
+
+def _is_same_unit(unit: str | None, other: str | None) -> bool:
+    """Whether two throughputs count the same: images are samples."""
+    return NOUNS.get(unit, unit) == NOUNS.get(other, other)
 
 
 def _make_epochs(sources: list) -> pd.DataFrame:
@@ -371,7 +380,7 @@ def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
     frame["gpus"] = [source.gpus for source in sources]
     for name in ("name", "nodes", "unit", "gpus_per_node", "folder"):
         frame[name] = _as_objects(getattr(source, name, None) for source in sources)
-    frame["nodes_key"] = [source.nodes or 0 for source in sources]
+    frame["nodes_key"] = [_find_scale(source)[1] for source in sources]
     frame["is_steady"] = frame["is_steady"].fillna(True).astype(bool)
     pairs = zip(sources, frame.itertuples(), strict=True)
     told = [_describe_source(source, row) for source, row in pairs]
@@ -395,6 +404,9 @@ def _describe_source(source, row) -> dict:
     """Return what a source says of itself besides its epochs, with notes on its throughput."""
     wall_s, rate, samples = row.epochs_wall_s, row.throughput_per_s, row.trained
     notes = list(getattr(source, "notes", ()))
+    if isinstance(source, Run):
+        found = source.metrics  # read before lost_records is looked at
+        notes += [*source.lost_records, *(found.notes + found.dropped if found else ())]
     if isinstance(source, TableRow):
         return {"throughput_per_s": _or_nan(source.throughput_per_s),
                 "wall_s": _or_nan(source.wall_s), "samples": samples, "note": None}  # fmt: skip
@@ -435,13 +447,16 @@ def _plan_samples(settings: dict) -> float:
     return float(size * epochs) if is_known else float("nan")
 
 
+def _find_scale(source) -> tuple[int, int]:
+    """Return (GPUs, nodes) of a source, 0 nodes where they are unknown; one GPU is on one node."""
+    return source.gpus, 1 if source.gpus == 1 else source.nodes or 0
+
+
 def _find_base(sources: list, places: Iterable[int]) -> int:
     """Return the latest source at the smallest scale among these places."""
     places = list(places)
-    least = min((sources[at].gpus, sources[at].nodes or 0) for at in places)
-    return next(
-        at for at in reversed(places) if (sources[at].gpus, sources[at].nodes or 0) == least
-    )
+    least = min(_find_scale(sources[at]) for at in places)
+    return next(at for at in reversed(places) if _find_scale(sources[at]) == least)
 
 
 def _part_into_series(sources: list) -> list[int]:
@@ -454,11 +469,19 @@ def _part_into_series(sources: list) -> list[int]:
     while rest:
         base = sources[_find_base(sources, rest)]
         alike = {at for at in rest if compare(sources[at], base)[0] is None}
+        # Alike to one GPU, which shares nothing; among each other they may still differ.
+        shared = [at for at in sorted(alike) if sources[at].gpus > 1]
+        alike -= {at for at in shared if _implementation(sources[at]) !=
+                  _implementation(sources[shared[-1]])}  # fmt: skip
         for at in alike:
             series[at] = number
         rest = [at for at in rest if at not in alike]
         number += 1
     return series
+
+
+def _implementation(source) -> object:
+    return (source.settings or {}).get("implementation")
 
 
 def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
@@ -477,7 +500,11 @@ def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
             "latest": int(latest["run"]),
             "is_steady": bool(group["is_steady"].all()),
             "samples": latest["samples"],
-            "run_notes": list(dict.fromkeys(group["note"].dropna())),
+            "run_notes": [
+                *dict.fromkeys(group["note"].dropna()),
+                *(f"job {name}: not every epoch has a throughput, so it is not in the mean"
+                  for name in group["name"][group["throughput_per_s"].isna()] if len(group) > 1),
+            ],
         }
         for measure, column in MEASURES.items():
             spread = _average(group, measure, column)
@@ -492,22 +519,26 @@ def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
     names, modes = _name_series(sources, runs)
     configs.insert(2, "series_name", configs["series"].map(names))
     configs.insert(3, "mode", _as_objects(modes[number] for number in configs["series"]))
-    first = configs.drop_duplicates("series").set_index("series")  # with what it lacks
-    bases = first.loc[configs["series"]].reset_index(drop=True)
+    # In charts a series begins where it has figures; tables keep to the baseline, see below.
+    has_rate = configs.sort_values("throughput_per_s", key=pd.Series.isna, kind="stable")
+    bases = has_rate.drop_duplicates("series").set_index("series").loc[configs["series"]]
+    bases = bases.reset_index(drop=True)
     return _add_ratios(configs, bases["throughput_per_s"], bases["wall_s"], bases["gpus"])
 
 
 def _average(group: pd.DataFrame, measure: str, column: str) -> Spread | None:
-    values = group[column]
-    if values.isna().any():
+    """Return the mean over the runs that have the measure; of a single run over its epochs."""
+    group = group.dropna(subset=[column])
+    if group.empty:
         return None
-    if len(values) > 1 or measure == "wall":
-        return over_repeats(values.tolist())
+    if len(group) > 1 or measure == "wall":
+        return over_repeats(group[column].tolist())
+    (run,) = group.to_dict("records")
     unit = "per_s" if measure == "throughput" else "s"
-    n, deviation = group[f"{measure}_n"].iloc[0], group[f"{measure}_std_{unit}"].iloc[0]
+    n, deviation = run[f"{measure}_n"], run[f"{measure}_std_{unit}"]
     if n != n or n < 2 or deviation != deviation:
-        return Spread(values.iloc[0], 1, None, "single")
-    return Spread(values.iloc[0], int(n), float(deviation), "epochs")
+        return Spread(run[column], 1, None, "single")
+    return Spread(run[column], int(n), float(deviation), "epochs")
 
 
 def _add_ratios(frame: pd.DataFrame, throughput, wall_s, gpus) -> pd.DataFrame:

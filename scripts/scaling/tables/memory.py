@@ -49,7 +49,9 @@ def _list_gpus(shown: Shown) -> Iterator[dict[str, Cell]]:
             continue
         for gpu in log.gpus:
             average = to_decimal(gpu.average_mib)
-            first = first or average
+            if node == 0 and first is None:
+                first = average
+            why = "the memory of node 0's lowest GPU is unknown"
             yield {
                 "config": say(shown.config),
                 "node": say(node),
@@ -57,5 +59,5 @@ def _list_gpus(shown: Shown) -> Iterator[dict[str, Cell]]:
                 "peak_mib": Cell(gpu.peak_mib, str(gpu.peak_mib)),
                 "avg_mib": show(average),
                 "mode_mib": Cell(gpu.mode_mib, str(gpu.mode_mib)),
-                "avg_of_gpu0": show(divide(average, first), sign="×"),
+                "avg_of_gpu0": show(divide(average, first), sign="×", why=why),
             }

@@ -118,6 +118,23 @@ def test_a_damaged_row_is_dropped_and_named(tmp_path, line, reason):
     assert table(log) == {0: (2, 30, 20.0, 10)}
 
 
+TORN = {
+    "timestamp not readable": "2026/11/21 10:03:20.2026/11/21 10:03:20.123, 0, V100, 5000, 32510",
+    "memory.used is no number": "2026/11/21 10:03:20.123, 0, V100, -0, 32510",
+}
+
+
+@pytest.mark.parametrize("at", [3, 35])
+@pytest.mark.parametrize("reason", TORN)
+def test_a_torn_row_is_dropped_wherever_it_stands(tmp_path, reason, at):
+    header, *rows = gpu_csv({0: [100] * 40}).splitlines()
+    rest = rows[at].split(", ")[5:]
+    rows[at] = ", ".join([TORN[reason], *rest])
+    log = read(tmp_path, "\n".join([header, *rows]) + "\n")
+    assert (log.counts.kept, dict(log.counts.dropped)) == (39, {reason: 1})
+    assert (log.gpus[0].peak_mib, log.gpus[0].mode_mib, log.gpus[0].average_mib) == (100, 100, 100)
+
+
 def test_a_cut_number_is_never_a_shorter_number(tmp_path):
     header, rows = "index, memory.used [MiB]", "0, 26532\n0, 26532\n0, 265"
     log = read(tmp_path, f"{header}\n{rows}")

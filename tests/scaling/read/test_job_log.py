@@ -48,6 +48,16 @@ def test_carriage_returns_bad_bytes_and_a_long_line_hide_nothing(tmp_path):
     assert [e.epoch for e in read(tmp_path, content).last_attempt.epochs] == [1, 2]
 
 
+def test_colours_hide_no_label(tmp_path):
+    lines = [f"{rank}: \x1b[32m{epoch_line(n, loss=5.0 + rank)}\x1b[0m"
+             for n in (1, 2, 3) for rank in (0, 1)]  # fmt: skip
+    lines += ["0: \x1b[1mTotal training time: 9.0 s\x1b[0m"]
+    log = read(tmp_path, "\n".join(lines) + "\n")
+    assert not log.is_mixed and log.ranks == {0, 1}
+    assert str(log.last_attempt.last.train_loss) == "5.000"
+    assert str(log.last_attempt.totals["total_training_s"]) == "9.0"
+
+
 def test_the_last_number_of_a_growing_log_may_be_cut(tmp_path):
     attempt = read(tmp_path, out_text().split("Best validation acc")[0][:-2]).last_attempt
     assert attempt.totals.get("best_val_loss") is None  # `5.66` of `5.664`

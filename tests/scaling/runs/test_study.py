@@ -1,5 +1,6 @@
 """scaling.runs.study: repeats, the baseline, what may be compared, and the ratios."""
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -24,7 +25,11 @@ def row(gpus: int, throughput: float | None = None, wall_s: float | None = None)
 
 
 def shown(study: Study, column: str, places: int = 2) -> list[str]:
-    return [round_half_even(value, places) for value in study.scales[column]]
+    return shown_of(study.scales[column], places)
+
+
+def shown_of(values, places: int = 2) -> list[str]:
+    return [round_half_even(value, places) for value in values]
 
 
 # ---- Spread and ratios ----------------------------------------------------------------------
@@ -180,9 +185,11 @@ def test_unlike_runs_have_no_ratio_unless_asked(tmp_path, changed, named):
 
 def test_a_baseline_without_a_figure_lends_no_other_scales(tmp_path):
     study = build_study([row(1, None, 10.0), row(2, 200.0, 5.0), row(4, 380.0, 2.5)])
-    for frame in (study.scales, study.configs):
-        assert frame["speedup"].isna().all() and frame["efficiency_pct"].isna().all()
-        assert frame["wall_speedup"].tolist() == [1.0, 2.0, 4.0]
+    scales, configs = study.scales, study.configs
+    assert scales["speedup"].isna().all() and scales["efficiency_pct"].isna().all()
+    assert scales["wall_speedup"].tolist() == [1.0, 2.0, 4.0]
+    assert configs["speedup"].isna().tolist() == [True, False, False]  # a chart begins at 2 GPUs
+    assert shown_of(configs["efficiency_pct"][1:]) == ["100.00", "95.00"]
 
 
 def test_series_are_named_by_what_differs(tmp_path):
@@ -232,12 +239,78 @@ def test_incomplete_runs_are_named_and_not_averaged(tmp_path):
     assert any(text.startswith("job 12: failed") for text in study.list_remarks())
 
 
-def test_a_run_that_counts_something_else_is_left_out_and_named(tmp_path):
+@pytest.mark.parametrize("recorded", ["img/s", "tokens/s"])
+def test_a_run_that_counts_something_else_is_not_divided(tmp_path, recorded):
     write_timed_run(tmp_path, 1, 1, "11", "100.0")
-    write_timed_run(tmp_path, 1, 2, "12", "50.0", unit="tokens/s")
+    folder = write_timed_run(tmp_path, 1, 2, "12", "50.0", unit=recorded)
+    (folder / "results/12/training_metrics.json").unlink()
+    log = next(folder.glob("log/*.out"))
+    log.write_text(log.read_text().replace("img/s", "tokens/s"))  # whatever run.json calls it
     study = read(tmp_path)
-    assert study.scales["gpus"].tolist() == [1]
-    assert study.left_out == ["job 12: it counts tokens/s, the others img/s"]
+    _, two = study.scales.itertuples()
+    assert (two.is_compared, two.difference) == (
+        False, "counted in tokens/s, the baseline in img/s",
+    )  # fmt: skip
+    assert study.configs["gpus"].tolist() == [1]  # a chart has one axis
+
+
+def test_images_are_samples(tmp_path):
+    write_timed_run(tmp_path, 1, 1, "11", "100.0", unit="samples/s")
+    write_timed_run(tmp_path, 1, 2, "12", "50.0")
+    assert read(tmp_path).scales["is_compared"].all()
+
+
+def test_a_metrics_file_that_counts_two_things_is_refused(tmp_path):
+    record = metrics(1, [10.0, 10.0])
+    record["epochs"][1]["samples_per_sec_global"] = record["epochs"][1].pop("tokens_per_sec_global")
+    with pytest.raises(UserError, match="count different things"):
+        make_metrics_study([(1, put_json(tmp_path / "a.json", record))])
+
+
+def test_a_metrics_file_that_cannot_be_read_is_named(tmp_path):
+    write_timed_run(tmp_path, 1, 1, "11", "100.0")
+    folder = write_timed_run(tmp_path, 1, 2, "12", "50.0")
+    (folder / "results/12/training_metrics.json").write_text("{")
+    _, two = read(tmp_path).scales.itertuples()
+    assert "training_metrics.json cannot be read" in two.run_notes[0]
+
+
+def test_a_repeat_without_a_throughput_is_named_and_not_averaged(tmp_path):
+    write_timed_run(tmp_path, 1, 1, "11", "100.0", rates=(1.0, 10.0, 10.0))
+    folder = write_timed_run(tmp_path, 1, 1, "12", "100.0")
+    (folder / "results/12/training_metrics.json").unlink()
+    next(folder.glob("log/*_12.out")).write_text("Total training time: 100.0 s\n")
+    (one,) = read(tmp_path).scales.itertuples()
+    assert (one.throughput_per_s, one.throughput_n, one.throughput_kind) == (10.0, 2, "epochs")
+    assert "job 12: not every epoch has a throughput" in one.run_notes[-1]
+
+
+def test_one_gpu_is_on_one_node(tmp_path):
+    write_timed_run(tmp_path, 1, 1, "11", "100.0", rates=(1.0, 10.0, 10.0))
+    folder = write_timed_run(tmp_path, 1, 1, "12", "100.0", rates=(1.0, 12.0, 12.0))
+    record = folder / "results/12/run.json"
+    known = json.loads(record.read_text())
+    del known["nodes"], known["gpus_per_node"]
+    record.write_text(json.dumps(known))
+    assert read(tmp_path).scales["throughput_per_s"].tolist() == [11.0]
+
+
+def test_a_copy_of_a_run_is_no_repeat(tmp_path):
+    for name in ("a", "b"):
+        write_timed_run(tmp_path / name, 1, 1, "11", "100.0")
+    study = read(tmp_path)
+    assert study.scales["n_runs"].tolist() == [1]
+    assert study.left_out[0].startswith("job 11 is there twice, in ")
+
+
+def test_two_implementations_at_one_scale_are_no_repeats(tmp_path):
+    named = []
+    for n, (gpus, zero) in enumerate([(1, None), (4, 0), (4, 2)]):
+        record = metrics(gpus, [10.0 * gpus, 10.0 * gpus / (1 + n)], zero_stage=zero)
+        named.append((gpus, put_json(tmp_path / f"{n}.json", record)))
+    study = make_metrics_study(named)
+    assert study.scales["n_runs"].tolist() == [1, 1]
+    assert len(set(study.configs["series"])) == 2
 
 
 @pytest.mark.parametrize("samples", [500, 950, 1000])
