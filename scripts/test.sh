@@ -2,12 +2,11 @@
 # All tests, real Slurm jobs included. Installs what they need: .venv, and, as root, Slurm and a
 # headless Chromium for the report's page.
 #
-#   bash scripts/test.sh                everything but the benchmarks, three tests at a time
+#   bash scripts/test.sh                everything but the benchmarks, two tests at a time
 #   bash scripts/test.sh -m benchmark   the benchmarks, on small inputs
 #   bash scripts/test.sh -n 0 tests/profiles/test_render.py      anything that pytest takes
 #
 # The tests of one virtual cluster stay on one worker, since their jobs would disturb each other.
-# They wait more than they compute, so three workers keep two cores busy.
 # Where no Slurm or no Chromium is, the tests that need one are skipped with the reason; with
 # CI=true they fail instead; there a test that fails is tried once more, and the summary names it:
 # on a machine that others use too, a process may wait longer than a test does.
@@ -33,6 +32,6 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh --test
 bash scripts/virtual_cluster.sh install || echo "The tests that need a Slurm will be skipped."
 install_chromium || echo "The tests that need a Chromium will be skipped."
-options=(--numprocesses=3 --dist=loadgroup --durations=10)
+options=(--numprocesses=2 --dist=loadgroup --durations=10)
 if [[ ${CI:-} == true ]]; then options+=(--reruns=1 -raR); fi
 exec .venv/bin/python -m pytest "${options[@]}" "$@"
