@@ -1,4 +1,4 @@
-"""training_metrics.json, schema 2.0: one file a run for programs that compare runs.
+"""training_metrics.json, schema 2.0: one file per run, for programs that compare runs.
 
 The schema is the public one of a GPT-2 scaling benchmark (kadamrahul18/GPT2-Optimization on
 GitHub): its readers can read these files. What it has no field for stands beside its fields.

@@ -4,9 +4,9 @@
 
 Every rank writes a JSON of its own after each epoch, by the trainers' own function (temporary
 file, fsync, rename), and all do so in the same moment. Simulated by threads of 16 processes that
-wait for each other and then write: one file a rank into one folder, the same without fsync, into
-a folder a node, and one file a node that holds its 8 ranks. A local file system has no servers to
-overload; what carries over to a shared one is the number of requests, three a file.
+wait for each other and then write: one file per rank into one folder, the same without fsync, into
+a folder per node, and one file per node that holds its 8 ranks. A local file system has no servers
+to overload; what carries over to a shared one is the number of requests, three per file.
 """
 
 import json

@@ -178,7 +178,7 @@ def no_dataset(folder: Path, what: str) -> TrainingError:
 
 
 def bad_dataset(where: str | Path, what: str) -> TrainingError:
-    return TrainingError(f"{where} {what}; mend it or prepare the data again")
+    return TrainingError(f"{where} {what}; fix it or prepare the data again")
 
 
 def name_few(names: Iterable[str], limit: int = 3) -> str:
