@@ -134,7 +134,7 @@ def summarise(
 def judge(row: str, name: str, bar: str, ratios: list[float]) -> dict:
     """Return a row of any ratios, one a round: their median against the bar (`<= 1.5`, `>= 50`).
 
-    row: its number in the README's table, "" for none.
+    row: its number in the table of README.md here; "" for a continued row.
     """
     middle = statistics.median(ratios)
     return {
