@@ -15,22 +15,46 @@ STOPPED, PIPE_CLOSED = 130, 141  # as a shell shows Ctrl-C and a reader that has
 def run_command(main: Callable[[], int]) -> None:
     """Exit with what main returns; quietly on Ctrl-C, and when `| head` has read enough.
 
-    A UserError becomes one line on stderr and status 1.
+    A UserError, or a file that the system refuses, becomes one line on stderr and status 1.
     """
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:  # closed by `>&-`: as if sent to nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
-        status = main()
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        status = 1
-    except KeyboardInterrupt as error:  # see common.signals, which gives it the signal's number
-        status = 128 + error.args[0] if error.args else STOPPED
+        status = _end(main)
     except BrokenPipeError:
         # What is still buffered has no reader; Python would complain of it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = PIPE_CLOSED
     sys.exit(status)
+
+
+def _end(main: Callable[[], int]) -> int:
+    """Run main and write out what it printed; returns the command's exit status."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()  # also of --help, which ends by SystemExit
+    except SystemExit as end:
+        return end.code
+    except UserError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:  # see common.signals, which gives it the signal's number
+        return 128 + error.args[0] if error.args else STOPPED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        what = printable(error.filename or "the output")
+        print(f"error: {what}: {error.strerror}", file=sys.stderr)
+        if not error.filename:  # nor can what is still buffered be written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def put_out(make_text: Callable[[], str], output: Path | None) -> int:
