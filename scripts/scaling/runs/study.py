@@ -37,6 +37,7 @@ from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS
 MOST_PER_S = 1e15  # no throughput is larger
 # Each rank drops its last, incomplete batch: on many GPUs that is some percent of an epoch.
 WORK_TOLERANCE, WORK_LIMIT = 0.01, 0.10
+_FIGURES = {"throughput": "throughput_per_s", "walltime": "wall_s"}  # basis of a ratio -> column
 MEASURES = {"throughput": "throughput_per_s", "wall": "wall_s", "epoch": "epoch_s"}
 
 
@@ -67,6 +68,7 @@ class TableRow:
     unit: str | None
     throughput_per_s: float | None
     wall_s: float | None
+    notes: list[str] = field(default_factory=list)
     settings: dict | None = None
 
 
@@ -78,7 +80,7 @@ class Study:
     with validation), last losses, and why it differs from the baseline. epochs, rank_epochs: as
     in frames. configs: one row per configuration, repeats averaged, ratios over its own series'
     smallest scale. scales: the rows of configs that tables show, one per number of GPUs and
-    nodes, ratios over the baseline (row 0) and missing where runs may not be compared.
+    nodes, ratios over the baseline and missing where runs may not be compared.
     """
 
     sources: list
@@ -95,13 +97,18 @@ class Study:
 
     @cached_property
     def baseline(self):
-        """The smallest scale: 1 GPU when there is one."""
-        return next(self.scales.itertuples())
+        """The smallest scale that has a throughput: 1 GPU when there is one."""
+        return self.find_baseline()
 
     @property
     def base_name(self) -> str:
-        """`1 GPU`: what ratios are over."""
+        """`1 GPU`: what ratios of throughputs are over."""
         return count(int(self.baseline.gpus), "GPU")
+
+    def find_baseline(self, basis: str = "throughput"):
+        """Return the smallest scale that has what ratios by `basis` are made from."""
+        place = _find_base_row(self.scales, _FIGURES[basis])
+        return next(self.scales.iloc[place : place + 1].itertuples())
 
     @property
     def noun(self) -> str:
@@ -155,8 +162,7 @@ class Study:
             return f"not compared with the baseline: {row.difference}; --allow-unlike compares it"
         if basis == "walltime" and abs(row.work) > WORK_LIMIT:
             return f"not the same work: {self.describe_work(row)}; --allow-unlike divides it"
-        what = "wall time" if basis == "walltime" else "throughput"
-        return f"no {what} of this scale, or none of the baseline"
+        return f"no {'wall time' if basis == 'walltime' else 'throughput'} of this scale"
 
     def describe_work(self, row) -> str:
         """Say how much more a scale trained on than the baseline."""
@@ -181,7 +187,11 @@ class Study:
                 remarks.append(f"{row.label}: unlike the baseline: {row.difference}")
         remarks += [text for text in compare_quality(self) if text.startswith("FLAG")]
         remarks += self._list_commits()
-        if self.baseline.gpus != 1:
+        smallest = self.scales.iloc[0]
+        if smallest["config"] != self.baseline.config:
+            none = f"{smallest['label']} has no throughput"
+            remarks.append(f"{none}: ratios of throughputs are over {self.base_name}")
+        elif self.baseline.gpus != 1:
             remarks.append(f"no 1-GPU run: ratios are over {self.base_name}")
         return list(dict.fromkeys(remarks))
 
@@ -409,7 +419,8 @@ def _describe_source(source, row) -> dict:
         notes += [*source.lost_records, *(found.notes + found.dropped if found else ())]
     if isinstance(source, TableRow):
         return {"throughput_per_s": _or_nan(source.throughput_per_s),
-                "wall_s": _or_nan(source.wall_s), "samples": samples, "note": None}  # fmt: skip
+                "wall_s": _or_nan(source.wall_s), "samples": samples,
+                "note": "; ".join(notes) or None}  # fmt: skip
     metrics = source.metrics
     if metrics is not None and metrics.total_wall_s:
         wall_s = metrics.total_wall_s
@@ -523,7 +534,8 @@ def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
     has_rate = configs.sort_values("throughput_per_s", key=pd.Series.isna, kind="stable")
     bases = has_rate.drop_duplicates("series").set_index("series").loc[configs["series"]]
     bases = bases.reset_index(drop=True)
-    return _add_ratios(configs, bases["throughput_per_s"], bases["wall_s"], bases["gpus"])
+    gpus = bases["gpus"]
+    return _add_ratios(configs, bases["throughput_per_s"], bases["wall_s"], gpus, gpus)
 
 
 def _average(group: pd.DataFrame, measure: str, column: str) -> Spread | None:
@@ -541,13 +553,13 @@ def _average(group: pd.DataFrame, measure: str, column: str) -> Spread | None:
     return Spread(run[column], int(n), float(deviation), "epochs")
 
 
-def _add_ratios(frame: pd.DataFrame, throughput, wall_s, gpus) -> pd.DataFrame:
-    """Add speedups and efficiencies over these baseline figures."""
+def _add_ratios(frame: pd.DataFrame, throughput, wall_s, gpus, wall_gpus) -> pd.DataFrame:
+    """Add speedups and efficiencies over these baseline figures and their GPUs."""
     frame["speedup"] = divide(frame["throughput_per_s"], throughput)
     frame["efficiency_pct"] = compute_efficiency_pct(frame["speedup"], frame["gpus"], gpus)
     frame["wall_speedup"] = divide(wall_s, frame["wall_s"])
     frame["wall_efficiency_pct"] = compute_efficiency_pct(
-        frame["wall_speedup"], frame["gpus"], gpus
+        frame["wall_speedup"], frame["gpus"], wall_gpus
     )
     return frame
 
@@ -583,15 +595,21 @@ def _choose_scales(
     scales = pd.DataFrame(rows)
     for name in ("nodes", "mode", "difference"):
         scales[name] = _as_objects(row[name] for row in rows)
-    base = scales.iloc[0]
-    work = scales["samples"] / base["samples"] - 1
-    scales["work"] = work.where(work.notna() & (base["samples"] > 0), 0.0)
-    _add_ratios(scales, base["throughput_per_s"], base["wall_s"], base["gpus"])
+    base, timed = (scales.iloc[_find_base_row(scales, name)] for name in _FIGURES.values())
+    work = scales["samples"] / timed["samples"] - 1
+    scales["work"] = work.where(work.notna() & (timed["samples"] > 0), 0.0)
+    _add_ratios(scales, base["throughput_per_s"], timed["wall_s"], base["gpus"], timed["gpus"])
     ratios = ["speedup", "efficiency_pct"]
     scales.loc[~scales["is_compared"], [*ratios, *(f"wall_{name}" for name in ratios)]] = None
     if not allow_unlike:
         scales.loc[scales["work"].abs() > WORK_LIMIT, [f"wall_{name}" for name in ratios]] = None
     return scales
+
+
+def _find_base_row(scales: pd.DataFrame, figure: str) -> int:
+    """Return the position of the smallest scale that has a figure and may be compared, else 0."""
+    has = scales[figure].notna() & scales["difference"].isna()
+    return int(has.to_numpy().argmax())
 
 
 # How a series is named by the settings that tell it apart.

@@ -3,7 +3,7 @@
 import math
 
 from common.rounding import round_half_even
-from scaling.runs.study import WORK_TOLERANCE, Study
+from scaling.runs.study import WORK_TOLERANCE, Study, count
 from scaling.tables.readme import explain_superlinear
 from scaling.tables.table import ROUNDING, Cell, Table, join_notes, missing, say, show
 
@@ -20,21 +20,22 @@ _FORMULAS = {
 
 def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
     """Return the table; `basis` is what speedup and efficiency are made from."""
+    base = study.find_baseline(basis)
+    base_name = count(int(base.gpus), "GPU")
     headers = {
         "gpus": "GPUs",
         "throughput_per_s": f"{study.noun.capitalize()}/sec (global)",
         "wall_s": "Wall time (s)",
-        "speedup": f"Speedup vs {study.base_name}",
+        "speedup": f"Speedup vs {base_name}",
         "efficiency": "Scaling efficiency",
     }
     if study.scales["gpus"].duplicated().any():
         headers = {"config": "Configuration", **headers}
     rows = [_make_row(study, row, basis) for row in study.scales.itertuples()]
     title = f"Fixed work: speedup by {'wall time' if basis == 'walltime' else 'throughput'}"
-    base_run = study.sources[study.baseline.latest].name
     definitions = (
         f"Basis: {basis}. Speedup = {_FORMULAS[basis]}; efficiency = speedup / (GPUs / "
-        f"{study.baseline.gpus}). Baseline: {study.base_name} ({base_run}).",
+        f"{base.gpus}). Baseline: {base_name} ({study.sources[base.latest].name}).",
         study.define_throughput(),
         "Wall time: all epochs, warm-up and validation included."
         if study.definition is None
@@ -87,8 +88,9 @@ def make_ratio_cells(study: Study, row, basis: str) -> tuple[Cell, Cell]:
 def _describe_interval(study: Study, row, basis: str) -> str | None:
     """Return a speedup's interval; it needs repeats of both scales, and of one nothing is said."""
     measure, speedup_column, _ = _COLUMNS[basis]
-    spreads = [study.spread(each, measure) for each in (row, study.baseline)]
-    if row.config == study.baseline.config or any(s.kind != "repeats" for s in spreads):
+    base = study.find_baseline(basis)
+    spreads = [study.spread(each, measure) for each in (row, base)]
+    if row.config == base.config or any(s.kind != "repeats" for s in spreads):
         return None
     half = getattr(row, speedup_column) * math.hypot(*(s.half_width / s.mean for s in spreads))
     return f"± {round_half_even(half, 2)}: from both 95 % intervals, widths added in squares"

@@ -183,11 +183,15 @@ def test_unlike_runs_have_no_ratio_unless_asked(tmp_path, changed, named):
     assert allowed.speedup == 1.0 and allowed.difference == two.difference
 
 
-def test_a_baseline_without_a_figure_lends_no_other_scales(tmp_path):
+def test_ratios_are_over_the_smallest_scale_that_has_the_figure(tmp_path):
     study = build_study([row(1, None, 10.0), row(2, 200.0, 5.0), row(4, 380.0, 2.5)])
     scales, configs = study.scales, study.configs
-    assert scales["speedup"].isna().all() and scales["efficiency_pct"].isna().all()
+    assert scales["speedup"].isna().tolist() == [True, False, False]
+    assert shown_of(scales["efficiency_pct"][1:]) == ["100.00", "95.00"]
     assert scales["wall_speedup"].tolist() == [1.0, 2.0, 4.0]
+    assert "Single GPU has no throughput: ratios of throughputs are over 2 GPUs" in (
+        study.list_remarks()
+    )
     assert configs["speedup"].isna().tolist() == [True, False, False]  # a chart begins at 2 GPUs
     assert shown_of(configs["efficiency_pct"][1:]) == ["100.00", "95.00"]
 
