@@ -4,9 +4,9 @@ templates/clusters/README.md lists each field with the text it makes and a site 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from common.errors import UserError
 from profiles.container import Container
@@ -14,6 +14,7 @@ from profiles.toml_model import (
     Argument,
     Directive,
     EnvName,
+    GpuType,
     Interface,
     MarginS,
     Name,
@@ -28,7 +29,9 @@ from profiles.toml_model import (
     merge_toml,
     name_nearest,
     parse_model,
+    read_span,
     read_toml,
+    show,
     span_holds,
 )
 
@@ -47,6 +50,40 @@ LOCAL_KEYS = {
     "container",
 }
 
+# Fields whose value is one of Slurm's.
+OPTIONS = (
+    *("gpu_type", "partition", "qos", "account", "constraint", "reservation", "time", "hint"),
+    *("mem", "mem_per_gpu"),
+)
+EVERY_RULE = {"cannot_run"}  # each rule that holds counts, not the first alone
+# What people write for a field of ours; what is any other directive's name is in extra_sbatch.
+INSTEAD = {
+    **dict.fromkeys(
+        ("modules", "module", "module_load", "load", "conda", "conda_env", "venv", "activate"),
+        'setup = ["module load …"], the shell lines that activate the software',
+    ),
+    **dict.fromkeys(("environment", "variables", "exports", "proxy", "http_proxy"), "[env]"),
+    **dict.fromkeys(("queue", "queues", "partitions"), 'partition = "…"'),
+    **dict.fromkeys(("walltime", "time_limit", "timelimit"), 'time = "02:00:00"'),
+    **dict.fromkeys(("memory", "ram", "mem_per_node"), 'mem = "64G", per node'),
+    **dict.fromkeys(("project", "budget", "charge"), 'account = "…"'),
+    **dict.fromkeys(("gpus", "ngpus", "num_gpus", "gpu"), "gpus_per_node = 4"),
+    **dict.fromkeys(("gres", "gpus_per_task"), 'gpu_request = ["gres"] or ["gpus-per-task"]'),
+    **dict.fromkeys(("max_nodes", "num_nodes"), "nodes = 4, the most that a job may ask for"),
+    **dict.fromkeys(("cpus", "cores", "cpus_per_gpus"), "cpus_per_gpu = 8"),
+    **dict.fromkeys(("image", "sif"), '[container] with runtime = "…" and image = "…"'),
+    **dict.fromkeys(("interface", "ifname", "network_interface"), "[env] NCCL_SOCKET_IFNAME"),
+    **{
+        option.replace("-", "_"): f'extra_sbatch = ["--{option}=…"]'
+        for option in (
+            *("begin", "comment", "contiguous", "core-spec", "cpu-freq", "dependency", "exclude"),
+            *("distribution", "gpu-bind", "gres-flags", "licenses", "mail-type", "mail-user"),
+            *("mem-per-cpu", "network", "nice", "nodelist", "oversubscribe", "prefer", "priority"),
+            *("sockets-per-node", "switches", "thread-spec", "tmp", "wckey"),
+        )
+    },
+}
+
 # ---- Values that depend on a job's size, and small tables ------------------------------
 
 
@@ -59,6 +96,12 @@ class Scales(Strict):
     def hold(self, nodes: int, gpus_per_node: int) -> bool:
         """Say whether a job of `nodes` x `gpus_per_node` GPUs is meant."""
         return span_holds(self.nodes, nodes) and span_holds(self.gpus_per_node, gpus_per_node)
+
+    def covers(self, other: "Scales") -> bool:
+        """Say whether this holds wherever `other` does."""
+        pairs = ((self.nodes, other.nodes), (self.gpus_per_node, other.gpus_per_node))
+        spans = [(read_span(mine), read_span(theirs)) for mine, theirs in pairs]
+        return all(a[0] <= b[0] and b[1] <= a[1] for a, b in spans)
 
 
 class Rule(Scales):
@@ -128,6 +171,9 @@ class Expected(Strict):
 class Cluster(Strict):
     """Facts of one cluster; what is absent renders nothing."""
 
+    instead: ClassVar[dict[str, str]] = INSTEAD
+    _shown: str = PrivateAttr("")  # the file it came from, as errors name it
+
     name: Name = Field(description="the file's name without .toml")
     gpus_per_node: int = Field(ge=1, le=64, description="GPUs of the largest node")
     nodes: int | None = Field(None, ge=1, description="the most nodes a job may ask for")
@@ -137,7 +183,7 @@ class Cluster(Strict):
     gpu_request: list[GpuRequest] = Field(
         ["gpus-per-node"], description="how GPUs are asked for, in this order; [] for not at all"
     )
-    gpu_type: Directive | None = Field(None, description="a100 in --gres=gpu:a100:4")
+    gpu_type: GpuType | None = Field(None, description="a100 in --gres=gpu:a100:4")
 
     partition: Directive | list[Rule] | None = None
     qos: Directive | list[Rule] | None = None
@@ -198,6 +244,70 @@ class Cluster(Strict):
     train_args: dict[Name, Options] = Field({}, description="workload = options this site fixes")
     expected: dict[Name, Expected] = Field({}, description="job = its throughput on this cluster")
 
+    @property
+    def shown(self) -> str:
+        """The file to edit, as a message names it."""
+        return self._shown or f"templates/clusters/{self.name}.toml"
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_fields_in_tables(cls, data: Any) -> Any:
+        """Refuse a field that stands below a [table]: TOML makes it one of the table's keys."""
+        for place in ("env", "data_dir", "train_args", "expected"):
+            table = data.get(place) if isinstance(data, dict) else None
+            inner = [(place, table)] if isinstance(table, dict) else []
+            inner += [(f"{place}.{key}", each) for _, t in inner for key, each in t.items()]
+            for where, keys in inner:
+                for key in keys if isinstance(keys, dict) else ():
+                    if key in cls.model_fields:
+                        raise ValueError(
+                            f'"{key}" is a field of the profile, not a key of [{where}]: move it '
+                            "above the first [table]"
+                        )
+        return data
+
+    @field_validator(*OPTIONS, mode="before")
+    @classmethod
+    def refuse_option_names(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a value that says its own option once more, `hint = "--hint=nomultithread"`."""
+        rules = value if isinstance(value, list) else [{"use": value}]
+        for text in (rule.get("use") for rule in rules if isinstance(rule, dict)):
+            if isinstance(text, str):
+                option, equals, rest = text.partition("=")
+                names = {info.field_name, info.field_name.replace("_", "-")}
+                if text.startswith("-") or (equals and option in names):
+                    rest = rest or text.lstrip("-").partition(" ")[2] or text.lstrip("-")
+                    raise ValueError(f"write the value alone, without its option: {show(rest)}")
+        return value
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def refuse_variable_names(cls, value: Any) -> Any:
+        """Refuse `NAME = "NAME=value"` below [env]."""
+        for name, text in value.items() if isinstance(value, dict) else ():
+            for start in (f"{name}=", f"export {name}="):
+                if isinstance(text, str) and text.startswith(start):
+                    text = show(text.removeprefix(start))
+                    raise ValueError(f"write the value alone: {name} = {text}")
+        return value
+
+    @model_validator(mode="after")
+    def check_rules(self) -> "Cluster":
+        """Refuse a rule that can never decide: one before it holds wherever it does."""
+        fields = [(field, value) for field, value in self if isinstance(value, list)]
+        fields += [(f"env.{n}", value) for n, value in self.env.items() if isinstance(value, list)]
+        for field, rules in fields:
+            rules = [rule for rule in rules if isinstance(rule, Scales)]
+            for later in range(1, 0 if field in EVERY_RULE else len(rules)):
+                for earlier in range(later):
+                    if rules[earlier].covers(rules[later]):
+                        raise ValueError(
+                            f'rule {later + 1} of "{field}" never holds, since rule {earlier + 1} '
+                            "does wherever it would: the first that holds wins, so the general "
+                            "rule stands last"
+                        )
+        return self
+
     @model_validator(mode="after")
     def check_cpus(self) -> "Cluster":
         if self.cpus_per_gpu is not None and self.cpus_per_task is not None:
@@ -225,32 +335,44 @@ def load_cluster(name_or_file: str, folder: Path) -> Cluster:
     What is personal (account, reservation, paths) may lie in NAME.local.toml beside it, which git
     ignores. Raises UserError naming the nearest profile when there is none of that name.
     """
-    if not name_or_file.isprintable():  # it becomes part of each script's header
-        raise UserError(f"the profile {name_or_file!r} has a control character in its path")
-    if name_or_file.endswith(".toml"):
-        path = Path(name_or_file)
-        shown = name_or_file
-    else:
-        path = folder / f"{name_or_file}.toml"
-        shown = f"templates/clusters/{name_or_file}.toml"
-        if not path.is_file():
-            known = sorted(
-                file.stem for file in folder.glob("*.toml") if not file.stem.endswith(".local")
-            )
-            hint = name_nearest(name_or_file, known)
-            raise UserError(f'no cluster "{name_or_file}" in templates/clusters; {hint}')
+    path, shown = find_profile(name_or_file, folder)
     facts = read_toml(path, shown)
     local = path.with_name(f"{path.stem}.local.toml")
-    if local.is_file():
-        shown_local = f"{shown.removesuffix('.toml')}.local.toml"
-        mine = read_toml(local, shown_local)
-        if foreign := sorted(set(mine) - LOCAL_KEYS):
-            allowed = ", ".join(sorted(LOCAL_KEYS))
-            why = f'"{foreign[0]}" is not a personal key; known: {allowed}'
-            raise UserError(f"{shown_local}: {why}")
-        facts = merge_toml(facts, mine)
-        shown = f"{shown} with {local.name}"
+    shown_local = name_local(shown)
+    mine = read_toml(local, shown_local) if local.is_file() else {}
+    if foreign := sorted(set(mine) - LOCAL_KEYS):
+        allowed = ", ".join(sorted(LOCAL_KEYS))
+        raise UserError(f'{shown_local}: "{foreign[0]}" is not a personal key; known: {allowed}')
     cluster = parse_model(facts, Cluster, shown)
+    if mine:  # what is wrong only now is wrong in this file
+        cluster = parse_model(merge_toml(facts, mine), Cluster, shown_local)
     if cluster.name != path.stem:
         raise UserError(f'{shown}: name = "{cluster.name}" must be "{path.stem}", as the file')
+    cluster._shown = shown
     return cluster
+
+
+def name_local(shown: str) -> str:
+    """Name the file of what is personal, beside the profile `shown`."""
+    return f"{shown.removesuffix('.toml')}.local.toml"
+
+
+def find_profile(name_or_file: str, folder: Path) -> tuple[Path, str]:
+    """Find a profile; returns its path, and how messages name it. UserError says what is meant."""
+    if not name_or_file.isprintable():  # it becomes part of each script's header
+        raise UserError(f"the profile {name_or_file!r} has a control character in its path")
+    known = sorted(file.stem for file in folder.glob("*.toml") if not file.stem.endswith(".local"))
+    path = Path(name_or_file)
+    if not name_or_file.endswith(".toml"):
+        inside = folder / f"{name_or_file}.toml"
+        if name_or_file in known:
+            return inside, f"templates/clusters/{name_or_file}.toml"
+        if Path(f"{path}.toml").is_file():
+            raise UserError(f'no cluster "{path}": a path ends in .toml; did you mean {path}.toml?')
+        if path.is_file():
+            raise UserError(f'no cluster "{path}": a profile\'s file is named NAME.toml')
+        hint = name_nearest(path.name, known)
+        raise UserError(f'no cluster "{name_or_file}" in templates/clusters; {hint}')
+    if not path.is_file() and path.stem in known:
+        raise UserError(f'no file {path}; did you mean "{path.stem}", of templates/clusters?')
+    return path, name_or_file

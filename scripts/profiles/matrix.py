@@ -176,17 +176,14 @@ def check_workloads(matrix: Matrix, cluster: Cluster) -> None:
     for job in cluster.expected:
         if job not in matrix.jobs:
             raise UserError(
-                f'templates/clusters/{cluster.name}.toml: expected names job "{job}"; '
+                f'{cluster.shown}: expected names job "{job}"; '
                 f"{name_nearest(job, list(matrix.jobs))}"
             )
     for field in ("data_dir", "train_args"):
         for workload in getattr(cluster, field):
             if workload not in matrix.workloads:
                 hint = name_nearest(workload, list(matrix.workloads))
-                raise UserError(
-                    f'templates/clusters/{cluster.name}.toml: {field} names workload "{workload}"; '
-                    f"{hint}"
-                )
+                raise UserError(f'{cluster.shown}: {field} names workload "{workload}"; {hint}')
 
 
 def check_fits(name: str, nodes: int, gpus_per_node: int, cluster: Cluster) -> None:
@@ -229,17 +226,16 @@ def check_cpus(
     name: str, gpus_per_node: int, cpus: int | None, cluster: Cluster, args: Options
 ) -> None:
     """Refuse a job that wants more CPUs than a node has, or more loader workers than CPUs."""
-    profile = f"templates/clusters/{cluster.name}.toml"
     if cpus is None:
         return
     if cluster.cpus_per_node and cpus > cluster.cpus_per_node:
         raise UserError(
             f'job "{name}": {gpus_per_node} GPUs take {cpus} CPUs, which exceeds '
-            f"cpus_per_node = {cluster.cpus_per_node}; edit {profile}"
+            f"cpus_per_node = {cluster.cpus_per_node}; edit {cluster.shown}"
         )
     workers = args.get("num-workers")
     if isinstance(workers, int) and workers * gpus_per_node > cpus:
         raise UserError(
             f'job "{name}": {gpus_per_node} ranks x num-workers = {workers} exceeds '
-            f"{cpus} CPUs; edit num-workers in {MATRIX} or the CPUs in {profile}"
+            f"{cpus} CPUs; edit num-workers in {MATRIX} or the CPUs in {cluster.shown}"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_whole
-from profiles.cluster import Cluster, choose
+from profiles.cluster import Cluster, choose, name_local
 from profiles.matrix import DoesNotFit, Job
 from profiles.repository import Repository, read_header
 
@@ -31,10 +31,8 @@ def write_jobs(jobs: list[Job], repository: Repository, profile: str, folder: Pa
         write_script(folder / script, text)
     print(f"{len(texts)} job scripts for cluster {profile} in {folder}")
     if blanks := sorted(set(re.findall(r"YOUR_[A-Z]+", "".join(texts.values())))):
-        print(
-            f"warning: they say {', '.join(blanks)}; put yours in "
-            f"templates/clusters/{repository.load_profile(profile).name}.local.toml, then render"
-        )
+        local = name_local(repository.load_profile(profile).shown)
+        print(f"warning: they say {', '.join(blanks)}; put yours in {local}, then render")
 
 
 def remove_script(path: Path) -> None:

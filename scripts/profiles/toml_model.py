@@ -1,12 +1,22 @@
 """Read a TOML file into a pydantic model, with errors that name the file, the key and the fix."""
 
 import difflib
+import json
+import math
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from common.errors import UserError
 
@@ -17,6 +27,7 @@ class Strict(BaseModel):
     """A table in which every key is known and every value has its own type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    instead: ClassVar[dict[str, str]] = {}  # a key that people try -> what to write instead
 
 
 def check_printable(text: str) -> str:
@@ -26,28 +37,99 @@ def check_printable(text: str) -> str:
     return text
 
 
+def check_option(text: str) -> str:
+    """Return `text`; ValueError when it holds a space between an option's name and its value."""
+    name, space, value = text.partition(" ")
+    if space and re.fullmatch(r"--[a-z][a-z-]*", name) and value.strip():
+        raise ValueError(f"one word holds one option; write {show(f'{name}={value.strip()}')}")
+    return text
+
+
+def shaped(pattern: str, words: str) -> object:
+    """A text of the form `pattern`; the error says in words what may stand there."""
+
+    whole = pattern.removesuffix("$") + r"\Z" * pattern.endswith("$")  # $ passes a last newline
+
+    def check(text: str) -> str:
+        if not re.search(whole, text):
+            raise ValueError(f"write {words}")
+        return text
+
+    return Annotated[
+        str, AfterValidator(check), WithJsonSchema({"type": "string", "pattern": pattern})
+    ]
+
+
+def check_time(text: str) -> str:
+    """Return a time limit as Slurm reads it; ValueError shows how to write what was meant."""
+    if re.search(TIME, text):
+        return text
+    meant = write_time(text)
+    raise ValueError(
+        f"Slurm does not read that; write {show(meant)}"
+        if meant
+        else 'Slurm does not read that; write "02:00:00" for two hours, "2-00:00:00" for two days'
+    )
+
+
+def write_time(text: str) -> str | None:
+    """Write `2h`, `90 min` or `1d 12h` as Slurm does; None when that is not what `text` says."""
+    text = text.lower().removeprefix("--time=").strip()
+    if re.search(TIME, text):
+        return text
+    if re.fullmatch(r"\d{4,}", text):  # minutes, as Slurm counts
+        text += "m"
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms])[a-z]*[\s,]*", text)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([dhms])[a-z]*[\s,]*", "", text):
+        return None
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    seconds = round(sum(float(number) * units[unit] for number, unit in parts))
+    days, rest = divmod(seconds, 86400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days}-{clock}" if days else clock
+
+
 # What #SBATCH lines may hold: Slurm expands nothing there, but a space or a quote ends a value.
-Directive = Annotated[str, Field(pattern=r"^[A-Za-z0-9@%+,.:/_=\[\]()&|*!^-]+$")]
-# A whole directive. (A second pattern on Directive would only take the first one's place.)
-Argument = Annotated[str, Field(pattern=r"^-[A-Za-z0-9@%+,.:/_=\[\]()&|*!^-]+$")]
+_PLAIN = "[A-Za-z0-9@%+,.:/_=\\[\\]()&|*!^-]"
+_WORDS = "letters, digits and @ % + , . : / _ = [ ] ( ) & | * ! ^ -, without spaces or quotes"
+Directive = shaped(f"^{_PLAIN}+$", _WORDS)
+# The type alone: the count is the job's, and a list would become `--gres=gpu:a100,h100:4`.
+GpuType = shaped(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+    "one type, without count or list; where any of several will do, name them by a constraint",
+)
+# A whole directive.
+Argument = shaped(f"^-{_PLAIN}+$", f'one option, such as "--nice=100", of {_WORDS}')
 # A value that reaches a shell: any printable text, since render.py quotes it.
 Text = Annotated[str, AfterValidator(check_printable)]
 # One more option of a command, which render.py quotes too.
-Word = Annotated[str, Field(pattern="^-"), AfterValidator(check_printable)]
+Word = Annotated[
+    shaped("^-", 'one option, which begins with "-"'),
+    AfterValidator(check_printable),
+    AfterValidator(check_option),
+]
 # A line of shell, rendered as it stands.
 ShellLine = Annotated[str, AfterValidator(check_printable)]
 # A folder as a shell finds it: it may name variables ($TMPDIR, ${SLURM_TMPDIR}), nothing more.
-ShellPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9$/][A-Za-z0-9_./${}-]*$")]
+ShellPath = shaped(
+    r"^[A-Za-z0-9$/][A-Za-z0-9_./${}-]*$", "a folder, which may begin with a variable ($TMPDIR)"
+)
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # Names become parts of paths and job names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+TIME = r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$"
 TimeLimit = Annotated[
-    str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$", examples=["01:30:00", "2-00:00:00"])
+    str,
+    AfterValidator(check_time),
+    WithJsonSchema({"type": "string", "pattern": TIME, "examples": ["01:30:00", "2-00:00:00"]}),
 ]
 # Slurm's timer is coarse: a margin of 30 s was measured to arrive 55 s before a limit.
 MarginS = Annotated[int, Field(ge=60, le=65535)]  # sbatch(1): at most 65535
 # Scales in a rule: "2", "1-4" or "8+".
-Span = Annotated[str, Field(pattern=r"^[1-9]\d*(-[1-9]\d*|\+)?$")]
+Span = Annotated[
+    shaped(r"^[1-9]\d*(-[1-9]\d*|\+)?$", 'a number, a range or a least number: "2", "1-4" or "8+"'),
+    AfterValidator(lambda span: check_span(span)),  # which stands further down
+]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
 # One option of a trainer: its name as after "--", and a plain value.
 OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
@@ -60,8 +142,14 @@ def read_toml(path: Path, shown: str) -> dict:
     Raises UserError with one line when it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        start = path.read_bytes()[:4]
+        if b"\0" in start or start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise UserError(f"{shown}: is UTF-16 text; save it as UTF-8")
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a BOM
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{shown}: line {line} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
         raise UserError(f"{shown}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{shown}: not valid TOML: {error}") from None
@@ -85,23 +173,75 @@ def parse_model(data: dict, model: type[Model], shown: str) -> Model:
 
 
 def explain(error: ValidationError, model: type[BaseModel], data: dict) -> str:
-    """Say the first problem of `error` in one line that names the key and the nearest valid one."""
+    """Say the first problem of `error` in one line that names the key and what to write."""
     problem = pick_problem(error)
-    where, value = problem["loc"], problem["input"]
+    where, value, kind = problem["loc"], problem["input"], problem["type"]
     key = name_key(where, data)
-    if problem["type"] == "extra_forbidden":
-        return f'unknown key "{key}"; {name_nearest(where[-1], list_keys(model, where[:-1]))}'
-    if problem["type"] == "missing":
+    said = problem["msg"].removeprefix("Value error, ")
+    if not where:  # of the file as a whole: its keys are in the message
+        return said
+    if kind == "extra_forbidden":
+        return explain_unknown(key, where, model)
+    if kind == "missing":
         return f'missing key "{".".join(filter(None, [key, where[-1]]))}"; add it'
-    if problem["type"] == "string_type":
-        if hasattr(value, "isoformat"):
-            return f'"{key}" must be text: write {key.split(".")[-1]} = "{value.isoformat()}"'
+    if kind == "model_type" and isinstance(value, str) and isinstance(where[-1], int):
+        texts = [p["input"] for p in error.errors(include_url=False) if p["type"] == "string_type"]
+        if texts:  # a list of texts where one text may stand, or rules
+            rules = [{"nodes": str(n + 1), "use": each} for n, each in enumerate(texts[0][:-1])]
+            key = key.rpartition(".")[0]
+            use = texts[0][0] if not rules else [*rules, {"use": texts[0][-1]}]
+            said = "text, not a list" if not rules else "one text, or rules such as these"
+            return f'"{key}" must be {said}: write {key.split(".")[-1]} = {show(use)}'
+    if fix := show_fix(key.split(".")[-1], value, kind):
+        return f'"{key}" {fix}'
+    if kind == "string_type":
         return f'"{key}" must be text in quotes, not {value!r}'
-    if problem["type"] == "string_pattern_mismatch":
-        return (
-            f'"{key}" = {value!r} is not allowed here (it must match {problem["ctx"]["pattern"]})'
-        )
-    return f'"{key}" = {value!r}: {problem["msg"].removeprefix("Value error, ")}'
+    if kind == "string_pattern_mismatch":
+        pattern = problem["ctx"]["pattern"]
+        return f'"{key}" = {value!r} is not allowed here (it must match {pattern})'
+    if isinstance(value, dict | list):  # too long to show, and the message names what is wrong
+        return f'"{key}": {said}'
+    return f'"{key}" = {value!r}: {said}'
+
+
+def explain_unknown(key: str, where: tuple, model: type[Strict]) -> str:
+    """Say what an unknown key should have been: a field of the file itself, or the nearest one."""
+    name = where[-1]
+    if len(where) > 1 and name in model.model_fields:
+        return f'"{key}" is a key of the file itself: move it above the first [table]'
+    if len(where) == 1 and name.lower() in model.instead:
+        return f'unknown key "{key}"; write {model.instead[name.lower()]}'
+    return f'unknown key "{key}"; {name_nearest(name, list_keys(model, where[:-1]))}'
+
+
+def show_fix(name: str, value: object, kind: str) -> str:
+    """Show how to write a value of the wrong type; "" where what is meant is open."""
+    if kind == "string_type":
+        if hasattr(value, "isoformat"):
+            return f'must be text: write {name} = "{value.isoformat()}"'
+        if isinstance(value, dict) and "use" in value:
+            return f"must be text or a list of rules: write {name} = [{show(value)}]"
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return f"must be text, not a list: write {name} = {show(value[0])}"
+    if kind == "list_type" and isinstance(value, str | int):
+        return f"must be a list: write {name} = [{show(value)}]"
+    if kind == "int_type" and isinstance(value, str) and value.strip().isdigit():
+        return f"must be a number without quotes: write {name} = {value.strip()}"
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in ("true", "false"):
+        return f"must stand without quotes: write {name} = {value.lower()}"
+    return ""
+
+
+def show(value: object) -> str:
+    """Write a value as TOML does, on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {show(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(show, value)) + "]"
+    text = str(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=not value.isprintable())
+    return text.lower() if isinstance(value, bool) else text
 
 
 def pick_problem(error: ValidationError) -> dict:
@@ -148,14 +288,28 @@ def find_models(annotation) -> Iterator[type[BaseModel]]:
         yield from find_models(part)
 
 
-def span_holds(span: str | None, number: int) -> bool:
-    """Say whether `number` lies in `span` ("2", "1-4", "8+"; None holds every number)."""
+def read_span(span: str | None) -> tuple[int, float]:
+    """The least and the greatest number of `span` ("2", "1-4", "8+"; None holds every number)."""
     if span is None:
-        return True
+        return 1, math.inf
     if span.endswith("+"):
-        return number >= int(span[:-1])
+        return int(span[:-1]), math.inf
     first, _, last = span.partition("-")
-    return int(first) <= number <= int(last or first)
+    return int(first), int(last or first)
+
+
+def span_holds(span: str | None, number: int) -> bool:
+    """Say whether `number` lies in `span`."""
+    least, greatest = read_span(span)
+    return least <= number <= greatest
+
+
+def check_span(span: str) -> str:
+    """Return `span`; ValueError when it holds no number, as "4-2"."""
+    least, greatest = read_span(span)
+    if least > greatest:
+        raise ValueError(f'holds no number; write "{greatest}-{least}"')
+    return span
 
 
 def name_nearest(word: str, known: list[str]) -> str:
