@@ -10,14 +10,28 @@ from scaling.read.text import clean_line
 
 NUMBER = r"[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|nan|inf)"
 # The unit closes the line: without it the last number may be cut, and is not taken.
+_RATE = rf" Throughput: (?P<throughput_per_s>{NUMBER}) (?P<unit>(?:img|tokens|samples)/s)"
 _EPOCH = re.compile(
     rf"Epoch \[(?P<epoch>\d{{1,9}})/(?P<epochs>\d{{1,9}})\] LR: (?P<lr>{NUMBER})"
     rf" \| Loss \(train, val\): (?P<train_loss>{NUMBER}), (?P<val_loss>{NUMBER})"
     r" \|(?P<between>(?: (?!Throughput: )[^|\n]{0,300}\|){0,8})"
-    rf" Throughput: (?P<throughput_per_s>{NUMBER}) (?P<unit>(?:img|tokens|samples)/s)"
+    rf"{_RATE}"
+)
+# Of a trainer of the reader's own: all but the epoch and the throughput may be missing. What
+# stands between must be names with numbers, so that no torn line is taken for one.
+_SHORT = re.compile(
+    r"Epoch \[(?P<epoch>\d{1,9})/(?P<epochs>\d{1,9})\]"
+    rf"(?: LR: (?P<lr>{NUMBER})(?: \|)?)?(?: \|)?"
+    rf"(?P<between>(?: [A-Za-z][\w (),/-]{{0,60}}: {NUMBER}%?(?:, {NUMBER}%?){{0,3}} \|){{0,8}})"
+    rf"{_RATE}"
 )
 # What stands between the losses and the throughput -> the scores that it holds.
 _SCORES = (
+    (
+        re.compile(rf"Loss \(train, val\): ({NUMBER}), ({NUMBER})"),
+        ("train_loss", "val_loss"),
+    ),
+    (re.compile(rf"Loss(?: \(train\))?: ({NUMBER})"), ("train_loss",)),
     (
         re.compile(rf"Accuracy \(train, val\): ({NUMBER})%, ({NUMBER})%"),
         ("train_accuracy_pct", "val_accuracy_pct"),
@@ -28,18 +42,20 @@ _SCORES = (
     ),
     (re.compile(rf"BLEU \(val\): ({NUMBER})"), ("val_bleu",)),
 )
+_PRINTED = ("train_accuracy_pct", "val_accuracy_pct")  # by a format of others, as groups
 # `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own,
 # `[1,0]<stdout>:` Open MPI's --tag-output, `[0] ` mpiexec's -prepend-rank.
 _LABEL = re.compile(
     r"\s*(?:(\d+): |\[[A-Za-z_]+(\d+)\]: ?|\[\d+,(\d+)\]<std(?:out|err)>: ?|\[(\d+)\] )"
 )
-_OTHERS = re.compile(r"Epoch \[\d+/\d+\](?! LR)")
+_OTHERS = re.compile(r"Epoch \[\d+/\d+\](?! LR|(?: \|)? Throughput: )")
 FIGURES = ("lr", "train_loss", "val_loss", "throughput_per_s")
 
 
 class Epoch(NamedTuple):
     """One epoch line. Losses are means over samples, accuracies in %, throughput is global.
 
+    What the line does not hold is None; of a log of others a window stands in for an epoch.
     Numbers have the digits of the log: str() gives them back. They are made when they are asked
     for, since most lines of most logs are only counted. `text` is the line without what stood
     around it; `line_number` counts from 1.
@@ -53,16 +69,16 @@ class Epoch(NamedTuple):
     printed: dict[str, str]  # FIGURES as printed, and what stands `between` them
 
     @property
-    def lr(self) -> Decimal:
-        return Decimal(self.printed["lr"])
+    def lr(self) -> Decimal | None:
+        return self.get("lr")
 
     @property
-    def train_loss(self) -> Decimal:
-        return Decimal(self.printed["train_loss"])
+    def train_loss(self) -> Decimal | None:
+        return self.get("train_loss")
 
     @property
-    def val_loss(self) -> Decimal:
-        return Decimal(self.printed["val_loss"])
+    def val_loss(self) -> Decimal | None:
+        return self.get("val_loss")
 
     @property
     def throughput_per_s(self) -> Decimal:
@@ -73,8 +89,8 @@ class Epoch(NamedTuple):
         """Those of train_accuracy_pct, val_accuracy_pct, train_perplexity, val_perplexity and
         val_bleu that the line has.
         """
-        found = {}
-        for part in self.printed["between"].split("|"):
+        found = {name: Decimal(self.printed[name]) for name in _PRINTED if name in self.printed}
+        for part in (self.printed.get("between") or "").split("|"):
             for pattern, names in _SCORES:
                 if match := pattern.fullmatch(part.strip()):
                     found.update(zip(names, map(Decimal, match.groups()), strict=True))
@@ -82,7 +98,9 @@ class Epoch(NamedTuple):
 
     def get(self, name: str) -> Decimal | None:
         """Return a figure or score by its name, None when the line does not hold it."""
-        return Decimal(self.printed[name]) if name in FIGURES else self.scores.get(name)
+        if (text := self.printed.get(name)) is not None:
+            return Decimal(text)
+        return None if name == "throughput_per_s" else self.scores.get(name)
 
 
 def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:
@@ -94,9 +112,10 @@ def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
     """Return each whole epoch line in a line of the log: ranks may print into one line."""
     if not line.isprintable():
         line = clean_line(line)
+    found = [*_EPOCH.finditer(line)] or [*_SHORT.finditer(line)]
     return [
         Epoch(int(m["epoch"]), int(m["epochs"]), m["unit"], m[0], line_number, m.groupdict())
-        for m in _EPOCH.finditer(line)
+        for m in found
     ]
 
 

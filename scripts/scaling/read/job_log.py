@@ -79,6 +79,15 @@ class Attempt:
         last = self.last
         return last is not None and len(self.by_number) == last.epochs == last.epoch
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it trained all its epochs and said so."""
+        return self.has_all_epochs and "total_training_s" in self.totals
+
+    def describe_progress(self) -> str:
+        last = self.last
+        return f"epoch {last.epoch} of {last.epochs} done" if last else "no epoch line yet"
+
 
 @dataclass
 class Transport:
@@ -158,8 +167,7 @@ class JobLog:
     @property
     def is_whole(self) -> bool:
         """Whether the last attempt trained all its epochs and said so."""
-        last = self.last_attempt
-        return last.has_all_epochs and "total_training_s" in last.totals
+        return self.last_attempt.is_whole
 
 
 def read_job_log(path: Path) -> JobLog:
@@ -224,7 +232,7 @@ class _Reader:
         line = drop_colours(line)
         if "Epoch [" in line:
             epochs = parse_epoch_lines(line, number)
-            if " LR: " in line:
+            if epochs or " LR: " in line:
                 self.search.pass_epoch()
             if epochs:
                 return self._take_epochs(epochs, parse_label(line))
@@ -234,7 +242,7 @@ class _Reader:
                 return TORN
         small = line.lower()
         if not self.search.in_traceback and not any(map(small.__contains__, _WORDS)):
-            return _name_rule(line)
+            return name_rule(line)
         clean = clean_line(line)
         cause = self.search.add(number, clean)
         if cause is not None and cause.line_number == number:
@@ -246,7 +254,7 @@ class _Reader:
         else:
             self._take_place(number, clean)
             what = TORN if "| Loss (train" in line or "| Throughput: " in line else ""
-        return what or _name_rule(line)
+        return what or name_rule(line)
 
     def _take_place(self, number: int, line: str) -> None:
         """Take in where the results are, or that the job printed a memory line here."""
@@ -315,7 +323,7 @@ class _Reader:
         return cause and replace(cause, excerpt=excerpt)
 
 
-def _name_rule(line: str) -> str:
+def name_rule(line: str) -> str:
     """Return what a line is that holds no figure of ours."""
     if not line or line.isspace():
         return "blank"

@@ -75,8 +75,7 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
 
 
 def _log_is_whole(evidence: Evidence) -> bool:
-    attempt = evidence.attempt
-    return bool(attempt and attempt.has_all_epochs and "total_training_s" in attempt.totals)
+    return bool(evidence.attempt and evidence.attempt.is_whole)
 
 
 def _judge_silent_end(evidence: Evidence) -> Verdict:
@@ -129,5 +128,4 @@ def _judge_failure(evidence: Evidence, cause: Cause | None, ending: Cause | None
 
 def progress(evidence: Evidence) -> str:
     """Return `epoch 1 of 3 done`, or that there is none."""
-    last = evidence.attempt.last if evidence.attempt else None
-    return f"epoch {last.epoch} of {last.epochs} done" if last else "no epoch line yet"
+    return evidence.attempt.describe_progress() if evidence.attempt else "no epoch line yet"

@@ -117,3 +117,23 @@ def test_two_lines_in_one_and_a_torn_one_before_a_whole_one():
     assert [epoch.epoch for epoch in parse_epoch_lines(both)] == [1, 2]
     torn = epoch_line(1)[:40] + epoch_line(2)
     assert [epoch.epoch for epoch in parse_epoch_lines(torn)] == [2]
+
+
+SHORT = [  # of a trainer of the reader's own: all but the epoch and the throughput may be missing
+    ("Epoch [1/3] Throughput: 704.9 img/s", (None, None, None)),
+    ("Epoch [1/3] | Throughput: 704.9 img/s", (None, None, None)),
+    ("Epoch [1/3] LR: 0.1 | Throughput: 704.9 img/s", ("0.1", None, None)),
+    ("Epoch [1/3] | Loss (train, val): 2.5, 2.7 | Throughput: 704.9 img/s", (None, "2.5", "2.7")),
+    ("Epoch [1/3] | Loss: 2.5 | Throughput: 704.9 img/s", (None, "2.5", None)),
+    ("Epoch [1/3] | Grad norm: 1.2 | Throughput: 704.9 img/s", (None, None, None)),
+]
+
+
+@pytest.mark.parametrize(("line", "figures"), SHORT)
+def test_all_but_epoch_and_throughput_may_be_missing(line, figures):
+    epoch = parse_epoch_line(f"0: {line}")
+    assert (epoch.epoch, epoch.epochs, str(epoch.throughput_per_s)) == (1, 3, "704.9")
+    told = (epoch.lr, epoch.train_loss, epoch.val_loss)
+    assert tuple(None if each is None else str(each) for each in told) == figures
+    assert [parse_epoch_line(line[:size]) for size in range(len(line))] == [None] * len(line)
+
