@@ -15,7 +15,7 @@ die() {
   exit 1
 }
 
-# environment.yml's pip list, one requirement a line: the lines below "- pip:".
+# environment.yml's pip list, one requirement per line: the lines below "- pip:".
 list_requirements() {
   sed -n '/^ *- pip:/,$ { s/ *#.*//; s/^ \{6\}- //p }' "$repo/environment.yml"
   if [[ -n $1 ]]; then

@@ -8,7 +8,7 @@
 The first two start their own processes; under torchrun and Slurm the ranks are there already.
 Unlike in train.py, --batch-size is *global*: the pairs of sentences of all ranks in a step.
 Pairs have different lengths, so what is counted is tokens: a step's loss is the mean over the
-target tokens of all ranks, and throughput is target tokens a second, padding left out of both.
+target tokens of all ranks, and throughput is target tokens per second, padding left out of both.
 """
 
 import os

@@ -20,7 +20,7 @@ def rank(
     other: float = 0.0,
     copy: float = 0.0,
 ) -> dict[str, float]:
-    """Seconds a step of one rank. waits: inside the all-reduce, for slower ranks."""
+    """Seconds per step of one rank. waits: inside the all-reduce, for slower ranks."""
     return {"data": data, "own": own, "comm": comm, "waits": waits, "optimizer": optimizer,
             "other": other, "copy": copy}  # fmt: skip
 

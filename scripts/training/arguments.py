@@ -134,7 +134,7 @@ def add_batch_arguments(parser, batch_size: int, scaling: str, global_batch: str
     add(
         "--grad-accum-steps",
         type=positive(int),
-        help="passes a step (default: 1 with weak scaling, what it takes with strong)",
+        help="passes per step (default: 1 with weak scaling, what it takes with strong)",
     )
 
 

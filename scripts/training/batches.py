@@ -39,7 +39,7 @@ class BatchPlan:
 def plan_batch(args: Namespace, samples: int) -> BatchPlan:
     """Decide the batch and the learning rate from the arguments and WORLD_SIZE.
 
-    weak: every GPU has --batch-size samples a pass, the global batch grows with the ranks.
+    weak: every GPU has --batch-size samples per pass, the global batch grows with the ranks.
     strong: the global batch is --global-batch-size; a GPU has at most --batch-size a pass, and
     accumulates the gradients of as many passes as it takes.
 

@@ -295,7 +295,7 @@ def time_reduce(device) -> dict:
 def compare_clocks(host: str, device, now: Callable[[], float] = time.time) -> list[dict]:
     """Compare rank 0's clock with that of each other node; all ranks must call this.
 
-    Returns, on rank 0, a row a node: `offset_s`, how far it is ahead, within `uncertainty_s`.
+    Returns, on rank 0, one row per node: `offset_s`, how far it is ahead, within `uncertainty_s`.
     """
     import torch
     import torch.distributed as dist

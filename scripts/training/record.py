@@ -93,7 +93,7 @@ class RunRecord:
             f"{s['model']} on {data['name']}: {data['train']} training and {data['val']} "
             f"validation samples{classes}; {s['precision']} on {self.device.type}\n"
             f"{ranks} process{'es' if ranks > 1 else ''} x {s['batch_size_per_gpu']}{accumulated} "
-            f"= {s['global_batch_size']} samples a step; {s['epochs']} epochs",
+            f"= {s['global_batch_size']} samples per step; {s['epochs']} epochs",
             flush=True,
         )
 

@@ -22,7 +22,7 @@ class StopRequest:
 
     A handler that saved would save in the middle of a step, and each rank at another one. So it
     only sets a flag, and at the end of a step the ranks compare their flags: one small all-reduce
-    on the CPU, about once a second whatever a step takes.
+    on the CPU, about once per second whatever a step takes.
     """
 
     def __init__(self):

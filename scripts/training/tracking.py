@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from training.epoch import EpochResult
 
-# One train_loss a second at most: Comet takes about a millisecond for one, as long as a step of
+# One train_loss per second at most: Comet takes about a millisecond for one, as long as a step of
 # a small model.
 LOSS_EVERY_S = 1.0
 END_S = 30  # how long the end of a run waits for Comet; Slurm's time limit may be near

@@ -74,7 +74,7 @@ def free_port() -> int:
 def run_rank(
     rank: int, port: int, sizes: dict[int, int], rounds: int, quick: bool, out: Path
 ) -> None:
-    """One of the two processes; rank 0 writes kind and batch -> seconds a step, a round each."""
+    """One of the two processes; rank 0 writes kind and batch -> seconds per step, one per round."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -119,7 +119,7 @@ def make_step(kind: str, rank: int, name: str):
 
 
 def time_steps(step, size: int, count: int) -> tuple[float, float]:
-    """Return the seconds a step of the slower process, by the wall and of CPU time."""
+    """Return the seconds per step of the slower process, by the wall and of CPU time."""
     dist.barrier()
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     for _ in range(count if step else 0):

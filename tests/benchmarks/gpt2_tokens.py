@@ -1,4 +1,4 @@
-"""Tokens a second of train_gpt2.py against transformers' GPT2LMHeadModel in a plain loop.
+"""Tokens per second of train_gpt2.py against transformers' GPT2LMHeadModel in a plain loop.
 
     python tests/benchmarks/gpt2_tokens.py     # 12 rounds of 4 steps each; the bar is 1.2
 
@@ -56,7 +56,7 @@ def main() -> None:
     options = parse_options(
         __doc__.splitlines()[0],
         rounds=12,
-        batch_size={"type": int, "default": 4, "help": "sequences a pass (default: 4)"},
+        batch_size={"type": int, "default": 4, "help": "sequences per pass (default: 4)"},
         worker={"help": "one of the two (for itself)"},
         data={"type": Path, "help": "its tokens (for itself)"},
     )

@@ -34,7 +34,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             cases = make_cases(Path(name), ranks)
             for label, found in run_interleaved(cases, options.rounds).items():
-                files = ranks // PER_NODE if label == "a file a node" else ranks
+                files = ranks // PER_NODE if label == "one file per node" else ranks
                 rows.append(
                     {
                         "ranks": ranks,
@@ -64,10 +64,10 @@ def make_cases(folder: Path, ranks: int) -> dict:
         for number in range(len(nodes))
     }
     return {
-        "a file a rank": lambda: write_at_once(alone, write_json),
+        "one file per rank": lambda: write_at_once(alone, write_json),
         "without fsync": lambda: write_at_once(alone, write_unsynced),
         "a folder a node": lambda: write_at_once(apart, write_json),
-        "a file a node": lambda: write_at_once(gathered, write_json),
+        "one file per node": lambda: write_at_once(gathered, write_json),
     }
 
 

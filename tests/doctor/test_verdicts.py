@@ -193,7 +193,7 @@ def test_what_a_node_did_not_report_is_not_ok():
 
 
 def test_a_task_a_gpu_sees_its_own():
-    """Launcher srun: 2 tasks a node, each with one GPU; or, wrongly, all with the same."""
+    """Launcher srun: 2 tasks per node, each with one GPU; or, wrongly, all with the same."""
     tasks = [make_task(k // 2) | {"task": k} for k in range(4)]
     asked = Asked(2, 2, 2, 8, "nvidia")
     for task in tasks:

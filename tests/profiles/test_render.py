@@ -67,7 +67,7 @@ COMMON = {
 REQUEUED = {"--signal=USR1@120", "--requeue"}
 
 
-# The workload's options, then its jobs: script, name, nodes, GPUs a node, the job's own options.
+# The workload's options, then its jobs: script, name, nodes, GPUs per node, the job's own options.
 JOBS = {
     ("tinyimagenet", "train.py", "00:30:00", "--epochs=3 --batch-size=512 --lr=0.001"): [
         ("baseline/baseline", "ddp_1g1n", 1, 1, ""),

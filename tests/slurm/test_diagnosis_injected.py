@@ -136,7 +136,7 @@ def test_throttled_link_ranks_first_and_an_open_one_does_not(tmp_path, base, slu
         runs = [read_workdir(base), *(run for run in find_runs(job_folder) if run.id == job)]
         return diagnose(make_study(runs, "spiral"))[-1]
 
-    # 70 kB of gradients a step: 0.14 s at 4 Mbit/s.
+    # 70 kB of gradients per step: 0.14 s at 4 Mbit/s.
     with throttled(slurm, "4mbit"):
         finding = run_job()
     text = finding.text()

@@ -15,7 +15,7 @@ from slurm_cluster import render_jobs
 pytestmark = pytest.mark.slurm
 # Slurm's timer is coarse: of a limit of two minutes this leaves the job 40 to 70 seconds.
 SOON = ("--time=2", "--signal=USR1@50")
-LONG = {"STANDIN_STEPS": "700"}  # 35 s an epoch: longer than any of these tests
+LONG = {"STANDIN_STEPS": "700"}  # 35 s per epoch: longer than any of these tests
 CHECKOUTS = {"short": "torchrun_checkout", "direct": "checkout"}  # with torchrun and without
 
 

@@ -17,7 +17,7 @@ import pytest
 from slurm_cluster import REPO, TESTS, VirtualSlurm, render_jobs
 
 pytestmark = pytest.mark.slurm
-LONG = {"STANDIN_STEPS": "600"}  # 30 s an epoch: longer than any of these tests
+LONG = {"STANDIN_STEPS": "600"}  # 30 s per epoch: longer than any of these tests
 FOR_PSRECORD = {"STANDIN_STEPS": "50"}  # 7.5 s in all: it looks every 5 s
 
 
@@ -129,10 +129,10 @@ def test_one_task_a_gpu_without_torchrun(slurm, place, tmp_path):
     told = use_standin(tmp_path, gpus)
     job, state, log = run_job(slurm, folder, **place, **told, **FOR_PSRECORD)
     assert state == "COMPLETED", log
-    assert re.search(r"^4 processes x 16 = 64 samples a step", log, re.MULTILINE)
+    assert re.search(r"^4 processes x 16 = 64 samples per step", log, re.MULTILINE)
     run = load(folder / "results" / job / "run.json")
     assert (run["hosts"], run["world_size"]) == (["node1", "node2"], 4)
-    for kind, end in (("gpu", "csv"), ("cpu", "txt")):  # one logger a node, not one a task
+    for kind, end in (("gpu", "csv"), ("cpu", "txt")):  # one logger per node, not per task
         assert sorted(path.name for path in (folder / f"{kind}_memory" / job).iterdir()) == [
             f"{kind}_memory_log_node0.{end}", f"{kind}_memory_log_node1.{end}",
         ]  # fmt: skip

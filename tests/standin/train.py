@@ -217,7 +217,7 @@ def main() -> None:
         say(f"{run['model']} on {data.name}: 1438 training and 359 validation samples, 10 classes")
         say(
             f"{WORLD_SIZE} process{'es' * (WORLD_SIZE > 1)} x {args.batch_size} = "
-            f"{run['global_batch_size']} samples a step; {args.epochs} epochs"
+            f"{run['global_batch_size']} samples per step; {args.epochs} epochs"
         )
         if step:
             say(f"Going on after step {step}, in epoch {step // STEPS + 1}")

@@ -260,7 +260,7 @@ class Event:
         (0.050, 50.0, 0.050),  # the GPU waits as long as the host does
         (0.050, 8.0, 0.008),  # most of the wait is behind the computing of the step before
         (0.050, 0.0, 0.0),  # all of it is
-        (0.002, 10.0, 0.002),  # the GPU is idle, but not for want of a batch
+        (0.002, 10.0, 0.002),  # the GPU is idle, but and a batch is there
     ],
 )
 def test_waiting_counts_on_a_gpu_while_it_is_idle(monkeypatch, host_wait_s, gpu_idle_ms, counted_s):

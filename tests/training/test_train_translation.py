@@ -105,7 +105,7 @@ def test_torchrun_group_is_joined(pairs, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     log = done.stdout
-    assert "2 processes x 8 x 2 passes = 32 samples a step; 1 epochs" in log
+    assert "2 processes x 8 x 2 passes = 32 samples per step; 1 epochs" in log
     run, last = load(tmp_path / "w/run.json"), load(tmp_path / "w/rank1_results_epoch0.json")
     assert (run["world_size"], run["precision"]) == (2, "bf16")
     assert 0 < last["validation_loss"] < 10

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.arguments import TrainerParser, add_run_arguments, not_negative, positive
 
-GLOBAL_BATCH = 16  # sequences a step
+GLOBAL_BATCH = 16  # sequences per step
 STEPS = 3561
 POSITIONS = 1024  # the longest sequence that GPT-2 has learnt positions for
 SMALL = {"layers": 12, "heads": 12, "width": 768, "vocab_size": 50_257}

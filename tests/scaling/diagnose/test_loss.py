@@ -74,7 +74,7 @@ def test_each_part_of_a_longer_step_is_its_own_cause(tmp_path, case):
 
 
 def test_the_rank_that_waits_least_is_the_slow_one_not_the_network(tmp_path):
-    """exposed_comm_s is 0.18 s a step on three ranks of four: none of it is communication."""
+    """exposed_comm_s is 0.18 s per step on three ranks of four: none of it is communication."""
     write_known_run(tmp_path, 1, 1, "10", [BASE])
     write_known_run(tmp_path, 2, 2, "11", [FAST, FAST, FAST, SLOW])
     _, finding = find(tmp_path)
@@ -257,7 +257,7 @@ STRONG = {"scaling": "strong", "global_batch_size": 512}
 
 
 def test_strong_scaling_splits_the_batch_from_the_rest(tmp_path):
-    """128 samples a GPU instead of 512. Forward and backward fall from 0.27 to 0.10 s, not 0.0675;
+    """128 samples per GPU instead of 512. Forward and backward fall from 0.27 to 0.10 s, not 0.0675;
     optimizer and all-reduce do not fall at all.
     """
     write_known_run(tmp_path, 1, 1, "10", [BASE], **STRONG)
@@ -266,7 +266,7 @@ def test_strong_scaling_splits_the_batch_from_the_rest(tmp_path):
     _, finding = find(tmp_path)
     lost = 100 * (1 - 0.08 / 0.1475)  # 0.32 s for 512 samples, 0.1475 s for 128
     assert finding.loss.lost_points == pytest.approx(lost, abs=0.05)
-    # With 512 samples a GPU a step would be 0.32 s + 0.02 s of all-reduce.
+    # With 512 samples per GPU a step would be 0.32 s + 0.02 s of all-reduce.
     assert points(finding)["communication"] == pytest.approx(100 * 0.02 / 0.34, abs=0.05)
     assert points(finding)["batch"] == pytest.approx(lost - 100 * 0.02 / 0.34, abs=0.05)
     assert names(finding) == ["batch", "communication"]
@@ -356,7 +356,7 @@ def test_repeats_are_taken_together_and_a_job_by_itself(tmp_path):
     _, both = find(tmp_path)
     (one,) = find(tmp_path, jobs=("11",))
     assert points(one)["data"] == pytest.approx(20.0, abs=0.05)
-    # 0.36 s a step on the mean; the tables' mean over throughputs loses 10.0.
+    # 0.36 s per step on the mean; the tables' mean over throughputs loses 10.0.
     assert points(both)["data"] == pytest.approx(100 * 0.04 / 0.36, abs=0.05)
     assert both.loss.lost_points == pytest.approx(10.0, abs=0.05)
     assert sum(points(both).values()) == pytest.approx(both.loss.lost_points)

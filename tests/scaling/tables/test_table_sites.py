@@ -17,7 +17,7 @@ from scaling.tables.table import to_csv, to_json, to_markdown
 from submit_command import REPO, render_short
 
 EIGHT = "8 GPUs, 1 Node"
-REASON = "the cluster cannot run it: 4 GPUs a node"
+REASON = "the cluster cannot run it: 4 GPUs per node"
 SITE = Site(cannot_run={"multi_gpu/8_gpus": REASON})
 
 
