@@ -2,10 +2,10 @@
 
 python tests/benchmarks/fill_many_runs.py     # 640,000 JSON files, 10 million GPU samples
 
-Each run has 8 nodes x 8 GPUs, 10 epochs of one file per rank, a log, a psrecord log per node and 10,000
-rows of GPU samples; every one has figures of its own. A run on one GPU is the baseline. `tables`
-and --memory are fill_tables.py's; the others are scaling_tables.py's and read every run's records,
---cost every GPU log as well.
+Each run has 8 nodes x 8 GPUs, 10 epochs of one file per rank, a log, a psrecord log per node and
+10,000 rows of GPU samples; every one has figures of its own. A run on one GPU is the baseline.
+`tables` and --memory are fill_tables.py's; the others are scaling_tables.py's and read every run's
+records, --cost every GPU log as well.
 """
 
 import json

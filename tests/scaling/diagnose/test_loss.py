@@ -257,7 +257,7 @@ STRONG = {"scaling": "strong", "global_batch_size": 512}
 
 
 def test_strong_scaling_splits_the_batch_from_the_rest(tmp_path):
-    """128 samples per GPU instead of 512. Forward and backward fall from 0.27 to 0.10 s, not 0.0675;
+    """128 samples per GPU, not 512. Forward and backward fall from 0.27 to 0.10 s, not 0.0675;
     optimizer and all-reduce do not fall at all.
     """
     write_known_run(tmp_path, 1, 1, "10", [BASE], **STRONG)
