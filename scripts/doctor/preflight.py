@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.signals import hold_signals
 from doctor.verdicts import FAIL, NOT_RUN, OK, Verdict, describe_request, judge_group, judge_nodes
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
-from profiles.container import format_prefix
+from profiles.container import format_prefix, pass_variables
 from profiles.matrix import JobRow
 from submission import JobState, SlurmError, cancel_jobs, read_state, submit_script
 
@@ -154,7 +154,8 @@ def render_preflight(job: Job, cluster: Cluster, templates: Environment, folder:
     # A node that cannot start the launcher says why only here; this ends nothing.
     look = f'{container}python "$REPO_DIR/scripts/preflight.py" --node {dirs} || true'
     # A copy of all the data would outlast the job: nothing is staged here.
-    changes = {"step_setup": [*cluster.step_setup, look], "stage_data": None}
+    passed = pass_variables(cluster.container, cluster.env)
+    changes = {"step_setup": [*cluster.step_setup, *passed, look], "stage_data": None}
     watched = cluster.model_copy(update=changes)
     text = render_job(job, watched, templates, f"python scripts/doctor.py --submit {cluster.name}")
     return text.replace(f"cd experiments/{job.folder} &&", f"cd {shlex.quote(str(folder))} &&")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from common.errors import UserError
-from profiles.container import Container
+from profiles.container import STEP_RUNTIMES, Container
 from profiles.toml_model import (
     Argument,
     Directive,
@@ -36,6 +36,16 @@ from profiles.toml_model import (
 )
 
 Launcher = Literal["torchrun", "srun"]
+Omittable = Literal[
+    "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "gpus", "gpus-per-node",
+    "gpus-per-task", "gres", "hint", "threads-per-core", "mem", "mem-per-gpu", "time", "open-mode",
+    "signal", "requeue",
+]  # fmt: skip
+# What an omitted directive becomes: an option of srun. The others are left to the site.
+ON_SRUN = (
+    *("ntasks", "ntasks-per-node", "cpus-per-task", "gpus", "gpus-per-node", "gpus-per-task"),
+    *("gres", "hint", "threads-per-core", "mem", "mem-per-gpu"),
+)
 GpuRequest = Literal["gpus", "gpus-per-node", "gres", "gpus-per-task", "srun"]
 Value = TypeVar("Value", str, int)
 LOCAL_KEYS = {
@@ -52,10 +62,24 @@ LOCAL_KEYS = {
 
 # Fields whose value is one of Slurm's.
 OPTIONS = (
-    *("gpu_type", "partition", "qos", "account", "constraint", "reservation", "time", "hint"),
+    *(
+        "clusters",
+        "gpu_type",
+        "partition",
+        "qos",
+        "account",
+        "constraint",
+        "reservation",
+        "time",
+        "hint",
+    ),
     *("mem", "mem_per_gpu"),
 )
-EVERY_RULE = {"cannot_run"}  # each rule that holds counts, not the first alone
+EVERY_RULE = {
+    "cannot_run",
+    "srun_args",
+    "extra_sbatch",
+}  # each rule that holds counts, not the first alone
 # What people write for a field of ours; what is any other directive's name is in extra_sbatch.
 INSTEAD = {
     **dict.fromkeys(
@@ -122,6 +146,24 @@ class TextRule(Scales):
     use: Text
 
 
+class YesRule(Scales):
+    """Whether something is so, for some scales."""
+
+    use: bool
+
+
+class OptionRule(Scales):
+    """One more option for some scales: each rule that holds adds its own."""
+
+    use: Word
+
+
+class DirectiveRule(Scales):
+    """One more directive for some scales: each rule that holds adds its own."""
+
+    use: Argument
+
+
 class CountRule(Scales):
     """A number for some scales."""
 
@@ -183,18 +225,34 @@ class Cluster(Strict):
     gpu_request: list[GpuRequest] = Field(
         ["gpus-per-node"], description="how GPUs are asked for, in this order; [] for not at all"
     )
+    multi_node_gpus: Literal["all"] | None = Field(
+        None, description="jobs of several nodes take whole nodes, whatever the matrix says"
+    )
     gpu_type: GpuType | None = Field(None, description="a100 in --gres=gpu:a100:4")
 
+    clusters: Directive | list[Rule] | None = Field(
+        None, description="--clusters: the one that is meant, where several share a Slurm"
+    )
     partition: Directive | list[Rule] | None = None
     qos: Directive | list[Rule] | None = None
     account: Directive | list[Rule] | None = None
     constraint: Directive | list[Rule] | None = None
     reservation: Directive | list[Rule] | None = None
-    exclusive: bool = Field(False, description="--exclusive: no other job on the nodes")
+    exclusive: bool | list[YesRule] = Field(
+        False, description="--exclusive: no other job on the nodes"
+    )
     time: TimeLimit | list[TimeRule] | None = Field(None, description="instead of the matrix's")
-    extra_sbatch: list[Argument] = Field([], description="further directives, unchanged")
-    omit: list[Literal["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]] = (
-        Field([], description="directives that the site refuses or does without")
+    extra_sbatch: list[Argument | DirectiveRule] = Field(
+        [], description="further directives, unchanged"
+    )
+    export: Literal["NONE"] | None = Field(
+        None, description="--export=NONE: the job begins without the submitting shell's variables"
+    )
+    omit: list[Omittable] = Field(
+        [], description="directives that the site refuses; srun is told instead where it can be"
+    )
+    submit_command: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")] = Field(
+        "sbatch", description="the site's own command in place of sbatch"
     )
     requeue_margin_s: MarginS | None = Field(
         None, description="seconds before the time limit at which jobs save; least 60"
@@ -216,8 +274,11 @@ class Cluster(Strict):
     )
     torchrun_args: list[Word] = Field([], description="for torchrun")
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
-    srun_args: list[Word] = Field([], description="for srun")
+    srun_args: list[Word | OptionRule] = Field([], description="for srun")
     starter: ShellLine | None = Field(None, description="a command instead of srun, such as ibrun")
+    node_rank: EnvName | None = Field(
+        None, description="the variable in which a starter numbers the nodes, such as PMI_RANK"
+    )
     container: ShellLine | Container | None = Field(
         None, description="the command prefix inside the step, or what it is made from"
     )
@@ -315,6 +376,28 @@ class Cluster(Strict):
         return self
 
     @model_validator(mode="after")
+    def check_starter(self) -> "Cluster":
+        """Refuse what would not be used: a starter stands in place of srun and all its options."""
+        if self.starter is None:
+            if self.node_rank:
+                raise ValueError("node_rank is a starter's; srun numbers the nodes itself")
+            return self
+        unused = [field for field in ("srun", "srun_args") if field in self.model_fields_set]
+        unused += ['gpu_request = ["srun"]'] if "srun" in self.gpu_request else []
+        unused += [f'omit = ["{name}"]' for name in self.omit if name in ON_SRUN[2:]]
+        if isinstance(self.container, Container) and self.container.runtime in STEP_RUNTIMES:
+            unused.append(f'runtime = "{self.container.runtime}", which is an option of srun,')
+        launchers = self.launcher if isinstance(self.launcher, list) else [self.launcher]
+        if "srun" in [getattr(each, "use", each) for each in launchers]:
+            unused.append('launcher = "srun"')
+        if unused:
+            raise ValueError(
+                f"starter stands in place of srun, so {unused[0]} would not be used; "
+                "write what is meant into starter, or drop one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_ports(self) -> "Cluster":
         first, last = self.port_range
         if first >= last:
@@ -327,6 +410,14 @@ def choose(value: Value | list | None, nodes: int, gpus_per_node: int) -> Value 
     if not isinstance(value, list):
         return value
     return next((rule.use for rule in value if rule.hold(nodes, gpus_per_node)), None)
+
+
+def choose_words(words: list, nodes: int, gpus_per_node: int) -> list[str]:
+    """The options of a list at one scale: those without a rule, and those whose rule holds."""
+    chosen = [
+        word if isinstance(word, str) else choose([word], nodes, gpus_per_node) for word in words
+    ]
+    return [word for word in chosen if word is not None]
 
 
 def load_cluster(name_or_file: str, folder: Path) -> Cluster:

@@ -1,34 +1,69 @@
 """A container around the trainer: which runtime, which image, and what it sees of the node."""
 
+import re
 import shlex
-from typing import Annotated, Literal
+import textwrap
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from profiles.toml_model import Strict, Text, Word
+from profiles.toml_model import Strict, Text, Word, shaped
 
+_VARIABLE = r"\$[A-Za-z_][A-Za-z0-9_]*|\$\{[A-Za-z_][A-Za-z0-9_]*\}"
+_SIDE = rf"(/|{_VARIABLE})([^:\s,$`\"\\]|{_VARIABLE})*"
 # A folder that the container sees: /data, or /host/path:/path/inside, as each runtime takes it.
-Bind = Annotated[str, Field(pattern=r"^/[^:\s,]*(:/[^:\s,]*)?(:r[ow])?$")]
+# It may name variables of the node: $TMPDIR:/scratch.
+Bind = shaped(
+    rf"^{_SIDE}(:{_SIDE})?(:r[ow])?$", 'a folder of the node, "/data", "/data:/inside" or "$TMPDIR"'
+)
 GPU_OPTION = {"nvidia": ["--nv"], "amd": ["--rocm"], "none": []}
+STEP_RUNTIMES = ("pyxis", "edf", "uenv")  # srun makes the container, of the whole step
+# Options of apptainer and singularity that drop the job's variables.
+CLEAN = re.compile(r"(?:^|\s)(?:--cleanenv|--containall|-[a-zA-Z]*[eC][a-zA-Z]*)(?=[\s=]|$)")
+# What a trainer reads of its environment, besides what the profile's [env] names.
+PASSED = (
+    *("REPO_DIR", "RESULTS_DIR", "CHECKPOINT_DIR", "DATA_DIR", "CACHE_DIR", "TMPDIR"),
+    *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"),
+    *("OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"),
+)
+PREFIXES = ("SLURM_", "NCCL_", "COMET_")
 
 
 class Container(Strict):
     """How a node's processes run in an image. `$HOME` is there only if the runtime brings it."""
 
-    runtime: Literal["apptainer", "singularity", "podman-hpc", "shifter", "pyxis"]
+    runtime: Literal["apptainer", "singularity", "podman-hpc", "shifter", "pyxis", "edf", "uenv"]
     image: Text = Field(description="a file, or a name that the runtime knows")
     binds: list[Bind] = Field([], description="folders of the node: /data, or /data:/inside")
-    args: list[Word] = Field([], description="for the runtime; with pyxis for srun")
+    args: list[Word] = Field([], description="for the runtime; with pyxis, edf and uenv for srun")
+
+    @model_validator(mode="after")
+    def check_runtime(self) -> "Container":
+        if self.binds and self.runtime in ("edf", "uenv"):
+            raise ValueError(
+                f'runtime = "{self.runtime}" takes no binds: '
+                + (
+                    "the file that image names has its mounts"
+                    if self.runtime == "edf"
+                    else "a uenv sees the node's own folders"
+                )
+            )
+        if self.runtime == "shifter" and "--clearenv" in self.args:
+            raise ValueError("--clearenv drops what the job exports; leave it out")
+        return self
 
 
 def format_prefix(container: str | Container | None, accelerator: str) -> str:
     """Format what stands before `torchrun` or `python` in the step, with a space at its end.
 
-    A text is shell, and stays as it is. pyxis wraps the whole step, by arguments of srun.
+    A text is shell, and stays as it is. pyxis, edf and uenv wrap the whole step: see
+    `list_srun_args`.
     """
     if container is None or isinstance(container, str):
         return f"{container} " if container else ""
-    if container.runtime == "pyxis":
+    if container.runtime in STEP_RUNTIMES:
         return ""
     folders = [*map(add_target, container.binds)]
     gpu = GPU_OPTION[accelerator]
@@ -43,16 +78,43 @@ def format_prefix(container: str | Container | None, accelerator: str) -> str:
     words += container.args
     if container.runtime != "shifter":
         words.append(container.image)
-    return shlex.join(words) + " "
+    return " ".join(map(quote_variables, words)) + " "
+
+
+def quote_variables(word: str) -> str:
+    """Quote a word for the shell. In a bind a variable stays one; all else means itself."""
+    is_bind = word.startswith(("--bind=", "--volume=", "--container-mounts="))
+    return f'"{word}"' if is_bind and "$" in word else shlex.quote(word)
 
 
 def list_srun_args(container: str | Container | None) -> list[str]:
-    """List what srun is asked for besides, where its plug-in pyxis makes the container."""
-    if not isinstance(container, Container) or container.runtime != "pyxis":
+    """List the words, quoted, that srun gets where a plug-in of its own makes the container."""
+    if not isinstance(container, Container) or container.runtime not in STEP_RUNTIMES:
         return []
     mounts = ",".join(map(add_target, container.binds))
-    image = [f"--container-image={container.image}"]
-    return image + [f"--container-mounts={mounts}"] * bool(mounts) + container.args
+    option = {"pyxis": "container-image", "edf": "environment", "uenv": "uenv"}[container.runtime]
+    words = [f"--{option}={container.image}"]
+    words += [f"--container-mounts={mounts}"] * bool(mounts) + container.args
+    return [*map(quote_variables, words)]
+
+
+def pass_variables(container: str | Container | None, env: Iterable[str]) -> list[str]:
+    """List lines of shell that hand a container by name what it was told to drop.
+
+    Empty where it drops nothing. `env` names the profile's own variables.
+    """
+    if isinstance(container, Container):
+        runtime, words = container.runtime, " ".join(container.args)
+    else:
+        runtime, _, words = (container or "").partition(" ")
+        runtime = PurePosixPath(runtime).name
+    if runtime not in ("apptainer", "singularity") or not CLEAN.search(words):
+        return []
+    own = [name for name in env if name not in PASSED and not name.startswith(PREFIXES)]
+    names = [*PASSED, *own, *(f'"${{!{prefix}@}}"' for prefix in PREFIXES)]
+    shown = " \\\n    ".join(textwrap.wrap(" ".join(names), 84, break_long_words=False))
+    copy = f'export "{runtime.upper()}ENV_$name=${{!name}}"'
+    return [f"for name in {shown}; do", f"  [[ ! -v $name ]] || {copy}", "done"]
 
 
 def add_target(bind: str) -> str:

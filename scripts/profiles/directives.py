@@ -1,14 +1,60 @@
-"""The #SBATCH lines of one job on one cluster. All dialects of asking for GPUs are here."""
+"""The #SBATCH lines of one job on one cluster, and what goes to srun instead of being one.
 
-from profiles.cluster import Cluster, choose
+All dialects of asking for GPUs are here.
+"""
+
+from common.errors import UserError
+from profiles.cluster import ON_SRUN, Cluster, choose, choose_words
 from profiles.matrix import Job
 
 Line = tuple[str, str]  # the option, and what to say of it at the end of its line ("" = nothing)
+SHORT = {
+    **{"-A": "account", "-C": "constraint", "-c": "cpus-per-task", "-G": "gpus", "-J": "job-name"},
+    **{"-M": "clusters", "-N": "nodes", "-n": "ntasks", "-o": "output", "-p": "partition"},
+    **{"-q": "qos", "-s": "oversubscribe", "-t": "time"},
+}
+# Of each family Slurm takes one; of any other option, the last.
+FAMILIES = (
+    {"mem", "mem-per-gpu", "mem-per-cpu"},
+    {"cpus-per-task", "cpus-per-gpu"},
+    {"exclusive", "oversubscribe"},
+)
 
 
 def list_directives(job: Job, cluster: Cluster) -> list[str]:
-    """List what follows `#SBATCH ` on each line, comments aligned."""
-    lines: list[Line] = [
+    """List what follows `#SBATCH ` on each line, comments aligned.
+
+    Raises UserError when an option stands there twice, which Slurm would not say.
+    """
+    lines = [line for line in ask(job, cluster) if name_option(line[0]) not in cluster.omit]
+    lines = add_further(lines, choose_words(cluster.extra_sbatch, job.nodes, job.gpus_per_node))
+    refuse_twice(job, cluster, [option for option, _ in lines], "extra_sbatch")
+    width = max((len(option) for option, comment in lines if comment), default=0)
+    return [f"{option:<{width}}  # {text}" if text else option for option, text in lines]
+
+
+def list_step_options(job: Job, cluster: Cluster) -> list[str]:
+    """List what srun is told about sizes: what is no directive here, and what it does not inherit.
+
+    Words for a shell, to which `$SLURM_…` means what Slurm granted.
+    """
+    moved = [
+        option
+        for option, _ in ask(job, cluster)
+        if name_option(option) in cluster.omit and name_option(option) in ON_SRUN
+    ]
+    if {"nodes", "ntasks-per-node"} <= set(cluster.omit):  # else all tasks may be on one node
+        moved.insert(0, f"--nodes={job.nodes}")
+    if job.cpus_per_task and "cpus-per-task" not in cluster.omit:
+        moved.append('--cpus-per-task="$SLURM_CPUS_PER_TASK"')  # srun does not inherit it
+    if "srun" in cluster.gpu_request:
+        moved.append(f"--gres=gpu:{format_type(cluster)}{job.gpus_per_node}")
+    return moved
+
+
+def ask(job: Job, cluster: Cluster) -> list[Line]:
+    """List all that the profile's own fields ask for, whether or not it is a directive here."""
+    return [
         (f"--job-name={job.name}", ""),
         ("--output=log/%x_%j.out", "log/ must be there before sbatch: it is committed"),
         ("--open-mode=append", "a requeued attempt continues the same log"),
@@ -18,16 +64,49 @@ def list_directives(job: Job, cluster: Cluster) -> list[str]:
         *request_gpus(job, cluster),
         *request_cpus(job, cluster),
         *choose_queue(job, cluster),
-        *((option, "") for option in cluster.extra_sbatch),
+        *([(f"--export={cluster.export}", "")] if cluster.export else []),
     ]
-    lines = [line for line in lines if name_option(line[0]) not in cluster.omit]
-    width = max((len(option) for option, comment in lines if comment), default=0)
-    return [f"{option:<{width}}  # {text}" if text else option for option, text in lines]
 
 
 def name_option(option: str) -> str:
-    """`--time=00:30:00` -> `time`."""
-    return option.removeprefix("--").partition("=")[0]
+    """`--time=00:30:00` and `-t30` -> `time`."""
+    if not option.startswith("--"):
+        return SHORT.get(option[:2], option[:2])
+    name = option.removeprefix("--").partition("=")[0]
+    return "ntasks-per-node" if name == "tasks-per-node" else name
+
+
+def add_further(lines: list[Line], further: list[str]) -> list[Line]:
+    """Add the site's own directives. Slurm takes the last `--gres`: other kinds join the GPUs'."""
+    lines = list(lines)
+    for option in further:
+        kinds = option.removeprefix("--gres=")
+        gres = next((n for n, (old, _) in enumerate(lines) if name_option(old) == "gres"), None)
+        if kinds != option and gres is not None and "gpu" not in kinds:
+            lines[gres] = (f"{lines[gres][0]},{kinds}", lines[gres][1])
+        else:
+            lines.append((option, ""))
+    return lines
+
+
+def refuse_twice(job: Job, cluster: Cluster, options: list[str], field: str) -> None:
+    """Refuse options of which Slurm would take one and pass over the other, or that exclude it."""
+    seen: dict[str, str] = {}
+    for option in options:
+        name = name_option(option)
+        family = next((family for family in FAMILIES if name in family), {name})
+        if (other := next((seen[each] for each in sorted(family) if each in seen), None)) is None:
+            seen[name] = option
+            continue
+        where = f"for {job.nodes} nodes x {job.gpus_per_node} GPUs"
+        scale = (job.nodes, job.gpus_per_node)
+        if choose(cluster.mem, *scale) and choose(cluster.mem_per_gpu, *scale):
+            why = f"mem and mem_per_gpu exclude each other, and both hold {where}"
+        elif name == name_option(other):
+            why = f"{where} {other} is there already, and {field} has {option}"
+        else:
+            why = f"{other} and {option} exclude each other"
+        raise UserError(f"{cluster.shown}: {why}; keep one")
 
 
 def ask_requeue(job: Job) -> list[Line]:
@@ -43,24 +122,32 @@ def request_nodes(job: Job, cluster: Cluster) -> list[Line]:
     comment = "one launcher per node; torchrun starts one process per GPU"
     if job.launcher == "srun":
         comment = "one task per GPU"
-    lines = [(f"--ntasks-per-node={job.tasks_per_node}", comment)]
-    if "nodes" in cluster.omit:  # then the number of tasks is what says how many nodes
-        lines.insert(0, (f"--ntasks={job.nodes * job.tasks_per_node}", ""))
-    else:
-        lines.insert(0, (f"--nodes={job.nodes}", ""))
-    return lines
+    lines = [(f"--nodes={job.nodes}", "")]
+    several = job.tasks_per_node > 1 and "ntasks-per-node" in cluster.omit
+    if "nodes" in cluster.omit or several:  # the number of tasks says what the omitted one would
+        lines.append((f"--ntasks={job.nodes * job.tasks_per_node}", ""))
+    return [*lines, (f"--ntasks-per-node={job.tasks_per_node}", comment)]
 
 
 def request_gpus(job: Job, cluster: Cluster) -> list[Line]:
     """GPUs, in each form that the site wants in the directives."""
-    kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
+    kind = format_type(cluster)
     forms = {
         "gpus": (f"--gpus={kind}{job.world_size}", "in all"),
         "gpus-per-node": (f"--gpus-per-node={kind}{job.gpus_per_node}", ""),
         "gres": (f"--gres=gpu:{kind}{job.gpus_per_node}", "per node"),
         "gpus-per-task": (f"--gpus-per-task={kind}{job.gpus_per_node // job.tasks_per_node}", ""),
     }
-    return [forms[form] for form in cluster.gpu_request if form in forms]
+    wanted = [form for form in cluster.gpu_request if form in forms]
+    part = job.nodes > 1 and job.gpus_per_node < cluster.gpus_per_node
+    if wanted == ["gpus"] and part:  # in all alone, nodes that others use may give 3 and 1
+        wanted.append("gpus-per-node")
+    return [forms[form] for form in wanted]
+
+
+def format_type(cluster: Cluster) -> str:
+    """The GPU's type before its number, as in `a100:4`, or nothing."""
+    return f"{cluster.gpu_type}:" if cluster.gpu_type else ""
 
 
 def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
@@ -86,10 +173,10 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
 def choose_queue(job: Job, cluster: Cluster) -> list[Line]:
     """Who pays, and where the job waits."""
     lines = []
-    for name in ("partition", "qos", "account", "constraint", "reservation"):
+    for name in ("clusters", "partition", "qos", "account", "constraint", "reservation"):
         value = choose(getattr(cluster, name), job.nodes, job.gpus_per_node)
         if value is not None:
             lines.append((f"--{name}={value}", ""))
-    if cluster.exclusive:
+    if choose(cluster.exclusive, job.nodes, job.gpus_per_node):
         lines.append(("--exclusive", "no other job on these nodes"))
     return lines

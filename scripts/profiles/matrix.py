@@ -124,8 +124,15 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     row = matrix.jobs[name]
     workload = matrix.workloads[row.workload]
     check_workloads(matrix, cluster)
-    gpus = row.gpus_per_node or cluster.gpus_per_node
+    whole = row.nodes > 1 and cluster.multi_node_gpus == "all"
+    gpus = cluster.gpus_per_node if whole else row.gpus_per_node or cluster.gpus_per_node
     check_fits(name, row.nodes, gpus, cluster)
+    if cluster.starter and row.nodes > 1 and cluster.node_rank is None:
+        raise UserError(
+            f"{cluster.shown}: with a starter, node_rank must name the variable that numbers the "
+            'nodes: "PMI_RANK" (Intel MPI, MPICH, MVAPICH), "OMPI_COMM_WORLD_RANK" (Open MPI) or '
+            '"SLURM_NODEID" (where it calls srun)'
+        )
     check_template(name, row.template, row.nodes, gpus)
     launcher = choose(cluster.launcher, row.nodes, gpus) or "torchrun"
     tasks = gpus if launcher == "srun" else 1
@@ -160,6 +167,8 @@ def choose_margin(name: str, matrix: Matrix, cluster: Cluster, time: str) -> int
     tables = (matrix.jobs[name], matrix.workloads[matrix.jobs[name].workload], matrix)
     if not next(table.requeue for table in tables if table.requeue is not None):
         return None
+    if cluster.starter and cluster.requeue_margin_s is None:
+        return None  # whether a signal reaches what mpirun or ibrun started, the site must say
     margin_s = next(t.requeue_margin_s for t in tables if t.requeue_margin_s is not None)
     margin_s = max(margin_s, cluster.requeue_margin_s or 0)
     limit_s = parse_time(time)  # 0: Slurm sets none

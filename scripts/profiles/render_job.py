@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from common.errors import UserError
-from profiles.cluster import Cluster, choose
-from profiles.container import format_prefix, list_srun_args
-from profiles.directives import list_directives
+from profiles.cluster import Cluster, choose, choose_words
+from profiles.container import format_prefix, list_srun_args, pass_variables
+from profiles.directives import list_directives, list_step_options, refuse_twice
 from profiles.matrix import Job
 
 # What nvidia-smi is asked for, in two lines of the script (see nvidia-smi --help-query-gpu).
@@ -65,20 +65,17 @@ def format_launch(job: Job, cluster: Cluster) -> str:
     """Format the command that starts run_on_node on every node, or once per GPU."""
     if cluster.starter:
         return f"{cluster.starter} bash -c run_on_node"
-    words = [shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
-    if job.cpus_per_task:
-        words.append('--cpus-per-task="$SLURM_CPUS_PER_TASK"')  # srun no longer inherits it
-    if "srun" in cluster.gpu_request:
-        kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
-        words.append(f"--gres=gpu:{kind}{job.gpus_per_node}")
-    words += map(shlex.quote, [*cluster.srun_args, *list_srun_args(cluster.container)])
+    words = [shlex.quote(cluster.srun), "--kill-on-bad-exit=1", *list_step_options(job, cluster)]
+    words += map(shlex.quote, choose_words(cluster.srun_args, job.nodes, job.gpus_per_node))
+    words += list_srun_args(cluster.container)
+    refuse_twice(job, cluster, [word.lstrip("'\"") for word in words[1:]], "srun_args")
     words.append("bash -c run_on_node")
     return " \\\n  ".join(fill_lines(words, 90))
 
 
 def format_processes(job: Job, cluster: Cluster) -> str:
     """Format how many processes run on a node: what Slurm granted, where it says so."""
-    in_directives = set(cluster.gpu_request) - {"srun"}
+    in_directives = set(cluster.gpu_request) - {"srun"} - set(cluster.omit)
     return '"$SLURM_GPUS_ON_NODE"' if in_directives else str(job.gpus_per_node)
 
 
@@ -106,6 +103,7 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             directives=list_directives(job, cluster),
             options=" \\\n    ".join(format_options(job)),
             launch=format_launch(job, cluster),
+            passed=pass_variables(cluster.container, cluster.env),
             container=format_prefix(cluster.container, cluster.accelerator),
             processes=(processes := format_processes(job, cluster)),
             workers=format_workers(job, cluster, processes),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from profiles.cluster import Cluster, load_cluster
+from profiles.directives import list_directives
 from profiles.matrix import DoesNotFit, Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
 from profiles.toml_model import name_nearest
@@ -62,7 +63,9 @@ class Repository:
 
     def plan(self, name: str, profile: str) -> Job:
         """Work out job `name` for the cluster `profile` (a name or a file)."""
-        job = plan_job(name, self.matrix, self.load_profile(profile))
+        cluster = self.load_profile(profile)
+        job = plan_job(name, self.matrix, cluster)
+        list_directives(job, cluster)  # so that --list, too, refuses what excludes each other
         known = self.options_of(job.trainer)
         for option in job.args if known else ():
             if option not in known:

@@ -84,6 +84,13 @@ def test_time_and_environment_by_rule():
     ("facts", "expected"),
     [
         ({"exclusive": True}, {"--exclusive"}),
+        ({"exclusive": [{"nodes": "2+", "use": True}]}, {"--exclusive"}),
+        ({"clusters": "wice"}, {"--clusters=wice"}),
+        ({"export": "NONE"}, {"--export=NONE"}),
+        ({"multi_node_gpus": "all"}, {"--gpus-per-node=8", "--ntasks-per-node=1"}),
+        ({"gpu_request": ["gpus"]}, {"--gpus=4", "--gpus-per-node=2"}),  # not 3 and 1
+        ({"extra_sbatch": [{"nodes": "2+", "use": "--switches=1"}]}, {"--switches=1"}),
+        ({"gpu_request": ["gres"], "extra_sbatch": ["--gres=nvme:100"]}, {"--gres=gpu:2,nvme:100"}),
         ({"hint": "nomultithread"}, {"--hint=nomultithread"}),
         ({"threads_per_core": 1}, {"--threads-per-core=1"}),
         ({"mem_per_gpu": "60G"}, {"--mem-per-gpu=60G"}),
@@ -126,7 +133,120 @@ def test_srun_and_what_stands_instead_of_it():
         "'/opt/my slurm/bin/srun' --kill-on-bad-exit=1 --cpus-per-task=\"$SLURM_CPUS_PER_TASK\" "
         "\\\n  --cpu-bind=none bash -c run_on_node\n"
     )
-    assert render(starter="ibrun -n 2").endswith("\nibrun -n 2 bash -c run_on_node\n")
+    text = render(starter="ibrun -n 2", node_rank="PMI_RANK")
+    assert text.endswith("\nibrun -n 2 bash -c run_on_node\n")
+    assert "  export SLURM_NODEID=$PMI_RANK\n" in text
+    assert "srun starts" not in text
+    assert "SLURM_NODEID=" not in render("ddp_2g1n", starter="ibrun")  # one node needs no number
+    assert "SLURM_NODEID=" not in render(starter="wrapper", node_rank="SLURM_NODEID")
+
+
+def test_a_starter_gets_signals_only_where_the_site_says_so():
+    signals = {"--signal=USR1@200", "--requeue"}
+    facts = {"starter": "ibrun", "node_rank": "PMI_RANK"}
+    asked = {line.partition("=")[0] for line in directives(render(**facts))}
+    assert asked.isdisjoint({"--signal", "--requeue"})
+    assert signals <= directives(render(**facts, requeue_margin_s=200))
+
+
+# ---- What the site refuses as a directive goes to srun, where Slurm takes it -------------
+
+
+def step_words(text: str) -> list[str]:
+    """The words of srun's line, as a shell makes them, before the command."""
+    words = shlex.split(text[text.index("\nsrun ") :].replace("\\\n", " "))
+    return words[1 : words.index("bash")]
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "moved"),
+    [
+        (
+            {"launcher": "srun", "omit": ["ntasks-per-node"], "cpus_per_gpu": 4},
+            {"--nodes=2", "--ntasks=4", "--cpus-per-task=4"},
+            ["--ntasks-per-node=2", "--cpus-per-task=$SLURM_CPUS_PER_TASK"],
+        ),
+        ({"omit": ["ntasks-per-node"]}, {"--nodes=2"}, ["--ntasks-per-node=1"]),
+        (
+            {"omit": ["nodes", "ntasks-per-node"]},
+            {"--ntasks=2"},
+            ["--nodes=2", "--ntasks-per-node=1"],
+        ),
+        ({"omit": ["cpus-per-task"], "cpus_per_gpu": 9}, set(), ["--cpus-per-task=18"]),
+        (
+            {"launcher": "srun", "omit": ["gpus-per-task"], "gpu_request": ["gpus-per-task"]},
+            {"--ntasks-per-node=2"},
+            ["--gpus-per-task=1"],
+        ),
+        ({"omit": ["gres"], "gpu_request": ["gres"], "gpu_type": "a"}, set(), ["--gres=gpu:a:2"]),
+        ({"omit": ["mem", "hint"], "mem": "0", "hint": "x"}, set(), ["--hint=x", "--mem=0"]),
+    ],
+)
+def test_omitted_sizes_go_to_srun(facts, given, moved):
+    text = render(**facts)
+    assert given <= directives(text)
+    assert {name for name in facts["omit"] if f"--{name}=" in "".join(directives(text))} == set()
+    assert step_words(text)[1:] == moved
+    if set(facts["omit"]) & {"gpus-per-task", "gres"}:
+        assert "SLURM_GPUS_ON_NODE" not in text  # the batch step has none
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"mem": "1G", "mem_per_gpu": "1G"}, "x.toml: mem and mem_per_gpu exclude each other, and"),
+        (
+            {"mem": [{"nodes": "2", "use": "1G"}], "mem_per_gpu": "1G"},
+            "both hold for 2 nodes x 2 GPUs; keep one",
+        ),
+        (
+            {"partition": "a", "extra_sbatch": ["-pb"]},
+            "for 2 nodes x 2 GPUs --partition=a is there already, and extra_sbatch has -pb; keep",
+        ),
+        ({"extra_sbatch": ["--time=01:00:00"]}, "--time=00:30:00 is there already"),
+        ({"extra_sbatch": ["--nice=1", "--nice=2"]}, "--nice=1 is there already"),
+        ({"extra_sbatch": ["--gpus-per-node=2"]}, "--gpus-per-node=2 is there already"),
+        ({"extra_sbatch": ["--tasks-per-node=4"]}, "--ntasks-per-node=1 is there already"),
+        ({"extra_sbatch": ["--mem-per-cpu=4G"], "mem": "1G"}, "--mem=1G and --mem-per-cpu=4G excl"),
+        ({"extra_sbatch": ["--gres=gpu:4"], "gpu_request": ["gres"]}, "--gres=gpu:2 is there alr"),
+        ({"srun_args": ["--kill-on-bad-exit=0"]}, "and srun_args has --kill-on-bad-exit=0; keep"),
+        ({"srun_args": ["-c", "-c"]}, "-c is there already"),
+        ({"starter": "mpirun"}, "with a starter, node_rank must name the variable that numbers"),
+    ],
+)
+def test_what_slurm_would_pass_over_is_refused(facts, message):
+    with pytest.raises(UserError) as refusal:
+        render(**facts)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"srun_args": ["--cpu-bind=none"]}, {"srun": "/usr/bin/srun"}, {"launcher": "srun"},
+        {"gpu_request": ["srun"]}, {"omit": ["cpus-per-task"]},
+        {"container": {"runtime": "pyxis", "image": "x"}},
+        {"launcher": [{"nodes": "2+", "use": "srun"}]},
+    ],
+)  # fmt: skip
+def test_nothing_for_srun_stands_beside_a_starter(unused):
+    with pytest.raises(ValueError, match="starter stands in place of srun, so "):
+        Cluster(name="x", gpus_per_node=4, starter="ibrun", node_rank="PMI_RANK", **unused)
+    with pytest.raises(ValueError, match="node_rank is a starter's"):
+        Cluster(name="x", gpus_per_node=4, node_rank="PMI_RANK")
+
+
+def test_each_rule_of_srun_args_that_holds_adds_its_word():
+    rules = ["--cpu-bind=none", {"nodes": "2+", "use": "--network=a"}, {"use": "--b"},
+             {"nodes": "3+", "use": "--c"}]  # fmt: skip
+    assert step_words(render(srun_args=rules))[1:] == ["--cpu-bind=none", "--network=a", "--b"]
+    assert step_words(render("ddp_2g1n", srun_args=rules))[1:] == ["--cpu-bind=none", "--b"]
+
+
+def test_the_header_names_the_sites_own_sbatch():
+    text = render(submit_command="sbatch.tinygpu", export="NONE")
+    assert "&& sbatch.tinygpu multi_node.slurm\n" in text
+    assert "set -euo pipefail\nunset SLURM_EXPORT_ENV " in text
 
 
 def test_arguments_of_torchrun():
@@ -246,6 +366,77 @@ CONTAINERS = [
     ("podman-hpc", "nvidia", "podman-hpc run --rm --gpu --env-host --net=host --ipc=host "),
     ("podman-hpc", "none", "podman-hpc run --rm --env-host "),
 ]
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+def test_binds_name_variables_of_the_node(runtime):
+    binds = ["$TMPDIR:/scratch", "${SLURM_TMPDIR}/x", "/it's"]
+    text = render(container={"runtime": runtime, "image": "i", "binds": binds})
+    start = text.index("apptainer exec" if runtime == "apptainer" else "srun --kill")
+    words = text[start:].partition("torchrun" if runtime == "apptainer" else "bash -c run")[0]
+    program = f"TMPDIR=/t SLURM_TMPDIR=/s; printf '%s\\n' {words.strip()}"
+    shown = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    given = shown.stdout.splitlines()
+    if runtime == "pyxis":
+        assert "--container-mounts=/t:/scratch,/s/x:/s/x,/it's:/it's" in given
+    else:
+        assert given[3:6] == ["--bind=/t:/scratch", "--bind=/s/x", "--bind=/it's"]
+
+
+@pytest.mark.parametrize("bind", ["$(touch canary)", "`x`", '/a"b', "$", "$1", "a", "/a\\b"])
+def test_binds_hold_nothing_but_names(bind):
+    with pytest.raises(ValueError, match="write a folder of the node"):
+        Cluster(name="x", gpus_per_node=1,
+                container={"runtime": "pyxis", "image": "x", "binds": [bind]})  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+@pytest.mark.parametrize(
+    ("container", "prefix"),
+    [
+        ({"runtime": "apptainer", "image": "i", "args": ["--cleanenv"]}, "APPTAINERENV_"),
+        ({"runtime": "singularity", "image": "i", "args": ["-eC"]}, "SINGULARITYENV_"),
+        ("/opt/bin/apptainer exec --containall i", "APPTAINERENV_"),
+    ],
+)
+def test_a_clean_container_gets_what_the_job_needs_by_name(container, prefix, launcher):
+    """The lines before the container starts, run in bash: what goes in, and what does not."""
+    text = render(container=container, launcher=launcher, env={"MY_NOTE": "a b"})
+    lines = text[text.index("  for name in REPO_DIR") : text.index("  done\n") + len("  done\n")]
+    needed = {"DATA_DIR": "/d", "RESULTS_DIR": "/r", "RANK": "1", "SLURM_JOB_ID": "7",
+              "NCCL_DEBUG": "INFO", "MY_NOTE": "a b"}  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{lines}env"],
+        env=needed | {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/host"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    passed = {name: value for name, value in given.items() if name.startswith(prefix)}
+    assert passed == {prefix + name: value for name, value in needed.items()}
+
+
+@pytest.mark.parametrize("args", [[], ["--env=A=b"], ["--contain"], ["--no-home"]])
+def test_a_container_that_keeps_the_environment_needs_no_names(args):
+    container = {"runtime": "apptainer", "image": "i", "args": args}
+    assert "for name in" not in render(container=container)
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ({"runtime": "edf", "image": "/e/p.toml"}, ["--environment=/e/p.toml"]),
+        (
+            {"runtime": "uenv", "image": "pytorch/v2.6.0:v1", "args": ["--view=default"]},
+            ["--uenv=pytorch/v2.6.0:v1", "--view=default"],
+        ),
+    ],
+)
+def test_containers_of_cscs_come_as_arguments_of_srun(container, words):
+    text = render(container=container)
+    assert step_words(text)[1:] == words
+    assert "\n  torchrun --nnodes=" in text
+    with pytest.raises(ValueError, match="takes no binds"):
+        Cluster(name="x", gpus_per_node=1, container=container | {"binds": ["/d"]})
 
 
 @pytest.mark.parametrize(("runtime", "accelerator", "prefix"), CONTAINERS)
