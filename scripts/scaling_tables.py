@@ -26,11 +26,12 @@ BELONGS = {
     "currency": ("cost",),
     "cluster": ("summary",),
     "allow_unlike": ("summary", "fixed_work", "cost"),
-    "gpus": ("from_csv",),
-    "throughput": ("from_csv",),
-    "time": ("from_csv",),
-    "where": ("from_csv",),
+    **dict.fromkeys(
+        ("gpus", "nodes", "throughput", "time", "gpus_per_node", "per", "where", "vary", "decimal"),
+        ("from_csv",),
+    ),
 }
+ROLES = ("gpus", "nodes", "throughput", "time")  # of a CSV's columns
 
 
 def main() -> int:
@@ -44,8 +45,11 @@ def make_text(arguments: argparse.Namespace) -> str:
 
     write = FORMATS[arguments.format or "md"]
     if arguments.from_csv:
-        given = {"gpus": arguments.gpus, "throughput": arguments.throughput, "time": arguments.time}
-        table = read_csv_table(arguments.from_csv, given, arguments.basis, arguments.where)
+        given = {role: getattr(arguments, role) for role in (*ROLES, "gpus_per_node", "per")}
+        table = read_csv_table(
+            arguments.from_csv, given, arguments.basis, arguments.where, arguments.vary,
+            arguments.decimal,
+        )  # fmt: skip
         return write([make_csv_table(table)])
     study = make_study_of(arguments)
     if arguments.summary:
@@ -108,9 +112,17 @@ def parse_arguments() -> argparse.Namespace:
     how.add_argument("--currency", metavar="NAME", default="", help="what --price is counted in")
     text = "the cluster's name in the summary (default: what the runs recorded)"
     how.add_argument("--cluster", metavar="NAME", help=text)
-    for role in ("gpus", "throughput", "time"):
-        text = f"the CSV's column of {role} (default: guessed from the names)"
+    for role in ROLES:
+        text = f"the CSV's column of {role} (default: the one whose name says so)"
         how.add_argument(f"--{role}", metavar="COL", help=text)
+    text = "the CSV's column of GPUs per node, or their number"
+    how.add_argument("--gpus-per-node", metavar="COL|N", type=parse_name_or_count, help=text)
+    text = "what the CSV's throughput is of (default: as its name says)"
+    how.add_argument("--per", choices=("gpu", "node", "job"), help=text)
+    text = "what parts decimals in the CSV (default: as its cells say)"
+    how.add_argument("--decimal", choices=("comma", "point"), help=text)
+    text = "a CSV's column that may differ within one series; may be repeated"
+    how.add_argument("--vary", metavar="COL", action="append", default=[], help=text)
     text = "use only the CSV's rows that have this value; may be repeated"
     how.add_argument(
         "--where", metavar="COL=VALUE", type=parse_pair, action="append", default=[], help=text
@@ -146,6 +158,10 @@ def parse_price(text: str) -> float:
     if not 0 <= price < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no price: a number of 0 or more, as in 2.50")
     return price
+
+
+def parse_name_or_count(text: str) -> str | int:
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else text
 
 
 def parse_pair(text: str) -> tuple[str, str]:

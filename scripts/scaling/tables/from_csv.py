@@ -1,9 +1,13 @@
-"""The fixed-work table of any CSV with scales: numbers of a paper, or typed by hand."""
+"""The fixed-work table of any CSV with scales: numbers of a paper, or typed by hand.
+
+What a header's words leave open (is a throughput per GPU? are two models one series?) is refused
+in one line that names the option which settles it.
+"""
 
 import csv
-import io
 import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,327 +15,626 @@ from pathlib import Path
 from common.console import shorten
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
+from scaling.read.counts import LineCounts
 from scaling.read.text import read_lines
 from scaling.runs.study import Study, TableRow, build_study
 from scaling.tables.fixed_work import BASES, make_fixed_work
+from scaling.tables.headers import (
+    DEVICES,
+    NODES,
+    RESULTS,
+    RUN_NAMES,
+    SCALED,
+    SETTINGS,
+    find_factor,
+    find_role,
+    find_unit,
+    split_words,
+)
 from scaling.tables.numbers import (
     TIME_UNITS_S,
     count_places,
     has_decimal_comma,
+    is_grouped_or_decimal,
     is_rounding_of,
     parse_number,
     parse_seconds,
+    split_number,
+    strip_marks,
 )
 from scaling.tables.table import Table, add_note, is_missing
 
 LARGEST_BYTES = 1 << 24
-_SHAPE = re.compile(r"([1-9]\d{0,4}) ?[x×*] ?([1-9]\d{0,3})")  # nodes x GPUs per node
-_NO_MEASURE = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none", "null", "oom")
-# Role -> what a header may say, as words without case, signs or units; the first found counts.
-_NAMES = {
-    "gpus": (
-        "gpus", "gpu", "num gpus", "n gpus", "ngpus", "number of gpus", "gpu count", "total gpus",
-        "no of gpus", "world size", "accelerators", "devices", "num devices", "ranks", "processes",
-        "workers", "gcds", "tpus", "chips", "nodes x gpus", "nodes x gpus per node",
-    ),
-    "nodes": ("nodes", "num nodes", "n nodes", "nnodes", "number of nodes", "node count", "hosts"),
-    "gpus_per_node": (
-        "gpus per node", "gpu per node", "gpus node", "gpus x node", "ppn", "ngpus per node",
-        "devices per node", "processes per node", "ranks per node", "tasks per node",
-    ),
-    "throughput": (
-        "throughput", "global throughput", "tokens s", "tokens sec", "tokens per s",
-        "tokens per sec", "tokens per second", "tokens sec global", "samples s", "samples sec",
-        "samples per s", "samples per sec", "samples per second", "images s", "images sec",
-        "images per sec", "images per second", "img s", "img sec", "imgs s", "imgs sec",
-        "sequences per second", "seq s", "mean throughput", "throughput per s", "examples per sec",
-        "examples s", "items s", "tok s", "tok sec", "toks s", "toks sec",
-    ),
-    "time": (
-        "wall time", "walltime", "time", "wall s", "total time", "training time", "elapsed",
-        "elapsed time", "runtime", "run time", "duration", "wall clock", "wall clock time",
-        "epoch time", "time per epoch", "seconds", "total wall time", "train time",
-        "time to solution", "execution time",
-    ),
-    "speedup": ("speedup", "speed up", "scaling", "scaling factor", "throughput scaling"),
-    "efficiency": ("efficiency", "scaling efficiency", "parallel efficiency", "eff"),
-}  # fmt: skip
-_THOUSANDS = re.compile(
-    r"(?<![A-Za-z])([kKM]|[Tt]housand|[Mm]illion)[ _]?"
-    r"(?=tok|im|sample|seq|example|item|/s)"
+_RULER = re.compile(r"[\s|:+=-]*(?:--|==|:-|-:)[\s|:+=-]*")
+_SUMMARY_ROW = re.compile(r"(?:grand )?(?:total|sum|average|avg|mean|median|std|geo\w*)\b.*", re.I)
+_OTHER_FORMS = (
+    (re.compile(r"PK\x03\x04"), "an .xlsx or another zip file: save the sheet as CSV"),
+    (re.compile(r"\s*<(?:!doctype|html|table)", re.I), "HTML: copy the table's cells into a CSV"),
+    (re.compile(r"(?:.*\n)*?.*\\(?:begin\{tabu|hline|toprule)"), "LaTeX: write its cells as CSV"),
+    (re.compile(r"\s*[{\[]"), "JSON: metrics files are given with --gpu1 FILE --gpu4 FILE"),
 )
-# A column of numbers whose name holds one of these is a setting; a column of names is no series.
-_SETTINGS = ("batch", "seq", "length", "layer", "hidden")
-_RUN_NAMES = ("job", "run", "date", "note", "comment", "file")
+
+# ---- Columns ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Columns:
     """Header of each role, None where there is none.
 
-    time_unit_s: seconds in one unit of time; throughput_factor: 1000 under `ktokens/s`.
+    gpus_per_node: a header, or the number itself. per: job, gpu or node, what the throughput is
+    of. ratios: (speedup or efficiency, header) of each column that prints one. remarks: columns
+    that were left out.
     """
 
     gpus: str | None
     nodes: str | None
-    gpus_per_node: str | None
+    gpus_per_node: str | int | None
     throughput: str | None
     time: str | None
-    speedup: str | None
-    efficiency: str | None
+    per: str = "job"
+    ratios: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> set:
+        roles = (self.gpus, self.nodes, self.gpus_per_node, self.throughput, self.time)
+        return {*roles, *(header for _, header in self.ratios)}
 
     @property
     def time_unit_s(self) -> Decimal | int:
-        header = self.time or ""
-        bracketed = re.findall(r"[(\[{]\s*([A-Za-z]+)\.?\s*[)\]}]", header)
-        words = (*bracketed, *re.findall(r"[A-Za-z]+", header)[-1:])
-        known = (TIME_UNITS_S.get(word.lower()) for word in words)
-        return next((unit_s for unit_s in known if unit_s is not None), 1)
-
-    @property
-    def throughput_factor(self) -> int:
-        match = _THOUSANDS.search(self.throughput or "")
-        return 1 if match is None else 1000 if match[1].lower() in ("k", "thousand") else 1000**2
-
-    @property
-    def unit(self) -> str | None:
-        """tokens/s, img/s or samples/s where the throughput's header says what it counts."""
-        words = _THOUSANDS.sub("", self.throughput or "").lower()
-        for part, unit in (("tok", "tokens/s"), ("im", "img/s"), ("sample", "samples/s")):
-            if re.search(rf"\b{part}|_{part}", words):
-                return unit
-        return None
+        words = [word for word in split_words(self.time or "") if word in TIME_UNITS_S]
+        return TIME_UNITS_S[words[-1]] if words else 1
 
 
-@dataclass(frozen=True)
-class CsvTable:
-    """A table that was read: its study, and the ratios that it prints itself.
+def find_columns(
+    headers: list[str], given: dict[str, str | int | None], where: str, rows: list[dict] = ()
+) -> Columns:
+    """Return the columns of a table: those given by name, else those whose words leave no doubt.
 
-    printed: of each of the study's sources, column (speedup, efficiency) -> what stands there.
-    """
-
-    study: Study
-    columns: Columns
-    printed: list[dict[str, str]]
-    basis: str
-    decimal_comma: bool
-
-
-def read_csv_table(
-    path: Path,
-    given: dict[str, str | None] | None = None,
-    basis: str | None = None,
-    where: Iterable[tuple[str, str]] = (),
-) -> CsvTable:
-    """Read a CSV with a column of GPUs and one of throughput or time.
-
-    given: header by role (gpus, throughput, time). where: (column, value) that rows must have.
-    Rows of the same GPUs are repeats. Raises UserError when a number cannot be read, and
-    when rows of the same GPUs differ in a column of words: are they repeats of one thing?
-    """
-    rows = _read_rows(Path(path))
-    columns = find_columns(list(rows[0][1]), given or {}, str(path))
-    for name, value in where:
-        if name not in rows[0][1]:
-            raise UserError(f"{path}: no column {name!r} for --where")
-        rows = [row for row in rows if row[1][name] == value]
-        if not rows:
-            raise UserError(f"{path}: no row has {value!r} in column {name!r}")
-    decimal_comma = has_decimal_comma(cell for _, row in rows for cell in row.values())
-    scales = [_read_scale(path, line, row, columns, decimal_comma) for line, row in rows]
-    _check_series(path, columns, scales, [row for _, row in rows])
-    for name, column in (("throughput", columns.throughput), ("walltime", columns.time)):
-        if basis == name and not column:
-            what = "throughput" if name == "throughput" else "time"
-            raise UserError(f"{path}: no column of {what}; leave --basis out")
-    study = build_study(
-        scales,
-        unit=columns.unit,
-        source=str(path),
-        definition=f"Throughput and time: as they stand in {path}; rows of the same GPUs are "
-        "averaged.",
-    )
-    ratios = {role: getattr(columns, role) for role in ("speedup", "efficiency")}
-    printed = [
-        {role: row[name] for role, name in ratios.items() if name and row[name].strip()}
-        for _, row in rows
-    ]
-    default = "throughput" if columns.throughput else "walltime"
-    return CsvTable(study, columns, printed, basis or default, decimal_comma)
-
-
-def find_columns(headers: list[str], given: dict[str, str | None], where: str) -> Columns:
-    """Return the columns of a table: those given by name, the others guessed.
-
-    A throughput or time that is given leaves the other one out. Raises UserError for a
-    name that is not there, and when GPUs or both measures cannot be found.
+    A throughput or time that is given leaves the other one out. Raises UserError for a name that
+    is not there, and when GPUs or both measures cannot be found or may be several columns.
     """
     listed = shorten("its columns are " + ", ".join(headers), 300)
     for role, name in given.items():
-        if name is not None and name not in headers:
-            raise UserError(f"{where}: no column {name!r} for --{role}; {listed}")
-    found = {role: given.get(role) or _guess(headers, role) for role in _NAMES}
-    for role, other in (("throughput", "time"), ("time", "throughput")):
-        if given.get(role) and not given.get(other):
-            found[other] = None
-    if found["gpus"] is None and not (found["nodes"] and found["gpus_per_node"]):
-        raise UserError(
-            f"{where}: no column of GPUs is found, nor nodes with GPUs per node; {listed}; "
-            "name it with --gpus COL"
-        )
-    if found["throughput"] is None and found["time"] is None:
-        raise UserError(
-            f"{where}: no column of throughput or time is found; {listed}; name one with "
-            "--throughput COL or --time COL"
-        )
-    return Columns(**found)
-
-
-def _guess(headers: list[str], role: str) -> str | None:
-    """Return the header that a role's names fit; the earliest name in the list wins."""
-    plain = {}
+        if role != "per" and isinstance(name, str) and name not in headers:
+            option = role.replace("_", "-")
+            raise UserError(f"{where}: no column {name!r} for --{option}; {listed}")
+    found: dict[str, list[str]] = {}
     for header in headers:
-        for form in _simplify(header):
-            plain.setdefault(form, header)
-    return next((plain[name] for name in _NAMES[role] if name in plain), None)
+        role, per = find_role(header)
+        found.setdefault(role + ("_of_" + per if per else ""), []).append(header)
+
+    def pick(role: str, *kinds: str, is_needed: bool = True) -> str | None:
+        """Return the column that is given, else the only one of the first kind that has any."""
+        if given.get(role) is not None:
+            return given[role]
+        columns = next((found[kind] for kind in kinds if found.get(kind)), [])
+        if role == "gpus" and rows and (len(columns) > 1 or (nodes and per_node)):
+            # `GPU` is often a name.
+            columns = [c for c in columns if any(parse_count(row[c]) for row in rows)]
+        alike = {tuple(row[column] for row in rows) for column in columns} if rows else columns
+        if len(columns) < 2 or len(alike) == 1:
+            return columns[0] if columns else None
+        if is_needed:
+            names = " and ".join(map(repr, columns[:3]))
+            option = f"--{role} {_quote(columns[0])}"
+            raise UserError(f"{where}: {names} are both columns of {role}; choose, as in {option}")
+        return None
+
+    nodes, per_node = pick("nodes", "nodes"), pick("gpus_per_node", "gpus_per_node")
+    gpus = pick("gpus", "gpus") or _find_counts(headers, rows, nodes, per_node)
+    if gpus is None and not (nodes and per_node):
+        nodes_alone = f"; with {nodes!r} name --gpus-per-node N" if nodes else ""
+        raise UserError(
+            f"{where}: no column of GPUs is found, nor nodes with GPUs per node; {listed}; name it "
+            f"with --gpus COL{nodes_alone}"
+        )
+    only_time = given.get("time") and not given.get("throughput")
+    kinds = ("throughput", *(f"throughput_of_{each}" for each in ("gpu", "node", "?")))
+    throughput = None if only_time else pick("throughput", *kinds)
+    only_rate = given.get("throughput") and not given.get("time")
+    time = None if only_rate else pick("time", "time", is_needed=not throughput)
+    times = found.get("time", ())
+    remarks = ()
+    if time is None and len(times) > 1 and not only_rate:
+        remarks = (f"columns of time that are not used: {', '.join(times)}; choose with --time",)
+    if throughput is None and time is None:
+        name = "name one with --throughput COL or --time COL"
+        for role, option in (("step_time", "time"), ("step_rate", "throughput")):
+            for step in found.get(role, ())[:1]:
+                name = f"if a step is the same work in all rows, say --{option} {_quote(step)}"
+        raise UserError(f"{where}: no column of throughput or time is found; {listed}; {name}")
+    per = given.get("per") or find_role(throughput or "")[1] or "job"
+    if per == "?":
+        raise UserError(
+            f"{where}: is {throughput!r} of one GPU or of the job? Say --per gpu or --per job"
+        )
+    ratios = tuple((role, h) for role in ("speedup", "efficiency") for h in found.get(role, ()))
+    return Columns(gpus, nodes, per_node, throughput, time, per, ratios, remarks)
 
 
-def _simplify(header: str) -> Iterator[str]:
-    """Yield a header as words: with its bracketed unit, without it, without a last unit."""
-    header = _THOUSANDS.sub("", header)
-    header = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header)  # trainTime
-    for text in (header, re.sub(r"[(\[{].*?[)\]}]", " ", header)):
-        words = re.findall(r"[a-z]+", text.lower().replace("#", " num "))
-        words = [word for word in words if word != "avg"]
-        yield " ".join(words)
-        while words and words[-1] in ("pct", "percent", "x", *TIME_UNITS_S):
-            words = words[:-1]
-            yield " ".join(words)
-        if " vs " in f" {' '.join(words)} ":  # `Speedup vs 1 GPU`
-            yield " ".join(words[: words.index("vs")])
+def _find_counts(headers, rows, nodes, per_node) -> str | None:
+    """Return the only column whose every cell says GPUs, as `4 GPUs` does under `Config`."""
+    if nodes and per_node:
+        return None
+    says = re.compile(r"\d\s*[x×]?\s*(?:gpu|gcd)s?\b", re.IGNORECASE)
+    found = [
+        header for header in headers
+        if rows and all(says.search(row[header]) and parse_count(row[header]) for row in rows)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else None
+
+
+def _quote(text: str) -> str:
+    """Return a word for the shell, in double quotes where these do."""
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 # ---- The file --------------------------------------------------------------------------------
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (line number, header -> cell) of each row, without `#` lines and empty ones."""
+@dataclass(frozen=True)
+class _File:
+    """A table's text: its header, (line, cells) of each row, and where its lines went."""
+
+    headers: list[str]
+    rows: list[tuple[int, dict[str, str]]]
+    counts: LineCounts
+    delimiter: str
+
+
+def _read_file(path: Path) -> _File:
+    """Return the table in a file: CSV with any of , ; | tab or wide spaces, Markdown, a grid."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise UserError(f"{path}: larger than {LARGEST_BYTES >> 20} MiB: no table by hand")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     lines = [line for line, _ in read_lines(path)]
-    text = "\n".join(
-        "" if line.lstrip().startswith("#") and not _is_header(line) else line for line in lines
-    )
-    first = next((line for line in text.split("\n") if line.strip()), "")
-    if first.lstrip().startswith("|"):  # a table of Markdown: its outer bars and its ruler
-        text = "\n".join(_unbar(line) for line in text.split("\n"))
-        first = _unbar(first)
+    for pattern, words in _OTHER_FORMS:
+        if pattern.match("\n".join(lines[:40])):
+            raise UserError(f"{path}: no CSV but {words}")
+    counts = LineCounts(len(lines))
+    _blank_other_lines(path, lines, counts)
+    first = next((line for line in lines if re.search(r"[\t;,|]", line)), "")
     delimiter = max("\t;,|", key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    if not first:
+        delimiter = "\t"
+        lines = [re.sub(r"\s{2,}", "\t", line.strip()) for line in lines]
     found: list[tuple[int, list[str]]] = []
+    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, skipinitialspace=True)
     try:
+        before = 0
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 found.append((reader.line_num, [cell.strip() for cell in cells]))
+                counts.kept += reader.line_num - before
+            elif lines[before]:
+                counts.ignored["blank"] += reader.line_num - before
+            before = reader.line_num
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+    while len(found) > 2 and len(found[0][1]) == 1 < len(found[1][1]):
+        found.pop(0)  # a title
+        counts.kept -= 1
+        counts.ignored["text above the header"] += 1
     if len(found) < 2:
         raise UserError(f"{path}: a line of column names and one row per scale are needed")
-    headers = found[0][1]
-    if len(set(headers)) < len(headers):
-        twice = next(name for name in headers if headers.count(name) > 1)
-        raise UserError(f"{path}: two columns are called {shorten(twice, 40)!r}; rename one")
-    for line, cells in found[1:]:
-        if len(cells) != len(headers):
-            raise UserError(
-                f"{path}, line {line}: {len(cells)} cells under {len(headers)} column names"
-            )
-    return [(line, dict(zip(headers, cells, strict=True))) for line, cells in found[1:]]
+    counts.kept -= 1
+    counts.ignored["header"] += 1
+    headers, rows = _name_columns(path, found)
+    return _File(headers, rows, counts, delimiter)
 
 
-def _unbar(line: str) -> str:
-    inner = line.strip().removeprefix("|").removesuffix("|")
-    return "" if re.fullmatch(r"[\s|:-]+", inner) else inner
-
-
-def _is_header(line: str) -> bool:
-    return line.lower().lstrip().startswith(("#gpu", "# gpu", "#nodes", "# nodes"))
-
-
-def _read_scale(
-    path: Path, line: int, row: dict[str, str], columns: Columns, decimal_comma: bool
-) -> TableRow:
-    def refuse(header: str, why: str) -> UserError:
-        cell = shorten(row[header], 40)
-        return UserError(f"{path}, line {line}: {shorten(header, 40)} is {cell!r}, {why}")
-
-    def count(header: str) -> int:
-        value = parse_number(row[header], decimal_comma)
-        if value is None or value < 1 or value != value.to_integral_value():
-            raise refuse(
-                header, "not a whole number of 1 or more; another column is named with --gpus COL"
-            )
-        return int(value)
-
-    def measure(role: str) -> float | None:
-        header = getattr(columns, role)
-        if header is None or row[header].strip().lower() in _NO_MEASURE:
-            return None
-        if role == "time":
-            value = parse_seconds(row[header], columns.time_unit_s, decimal_comma)
+def _blank_other_lines(path: Path, lines: list[str], counts: LineCounts) -> None:
+    """Empty the lines that are no row: comments, rulers, text around a table of Markdown."""
+    ruled = [at for at, line in enumerate(lines) if "|" in line and _RULER.fullmatch(line)]
+    if len(ruled) > 1 and not lines[ruled[0]].lstrip().startswith("+"):
+        raise UserError(f"{path}: {len(ruled)} tables in one file; give each a file of its own")
+    keep = range(len(lines))
+    if ruled and ruled[0]:
+        begin, end = ruled[0] - 1, ruled[0] + 1
+        while end < len(lines) and "|" in lines[end]:
+            end += 1
+        keep = range(begin, end)
+    comments = [at for at in keep if lines[at].lstrip().startswith("#")]
+    rows = [at for at in keep if lines[at].strip() and at not in comments]
+    # A header may begin with `#`: `# gpus,img/s` above figures, or `#GPUs,img/s`.
+    if comments and rows:
+        last = max((at for at in comments if at < rows[0]), default=None)
+        alone = lines[rows[0]].lstrip()[:1]
+        if (
+            last is not None
+            and (alone.isdigit() or find_role(re.split(r"[,;|\t]", lines[last])[0])[0])
+            and re.search(r"[,;|\t]", lines[last])
+        ):
+            comments.remove(last)
+    for at, line in enumerate(lines):
+        is_bar = line.lstrip().startswith("|")
+        if not line.strip():
+            rule = "blank"
+        elif at not in keep:
+            rule = "text around the table"
+        elif _RULER.fullmatch(line):
+            rule = "ruler"
         else:
-            value = parse_number(row[header], decimal_comma)
-            if value is not None and not re.search(r"\d\s*[kKM]", row[header]):
-                value *= columns.throughput_factor
-        if value is None or value <= 0 or is_missing(float(value)):
-            raise refuse(header, f"not a number above 0; another column is named with --{role} COL")
-        return float(value)
+            rule = "comment" if at in comments else ""
+        if rule:
+            counts.ignored[rule] += 1
+        text = line.strip()
+        lines[at] = "" if rule else text.strip("|").strip() if is_bar and not ruled else line
+        if ruled and not rule:
+            lines[at] = text.removeprefix("|").removesuffix("|")
 
-    nodes = count(columns.nodes) if columns.nodes else None
-    shape = _SHAPE.fullmatch(row[columns.gpus].strip()) if columns.gpus else None
-    if shape:
-        nodes = int(shape[1])
-        gpus = nodes * int(shape[2])
-    elif columns.gpus:
-        gpus = count(columns.gpus)
-    else:
-        gpus = nodes * count(columns.gpus_per_node)
-    name = f"{path}, line {line}"
-    return TableRow(name, nodes, gpus, columns.unit, measure("throughput"), measure("time"))
+
+def _name_columns(path: Path, found: list) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the header and the rows by column name; a table on its side is turned first."""
+    for line, cells in found[1:]:
+        if len(cells) != len(found[0][1]):
+            raise UserError(
+                f"{path}, line {line}: {len(cells)} cells under {len(found[0][1])} column names"
+            )
+    line, headers = found[0]
+    are_counts = [parse_count(header) is not None for header in headers[1:]]
+    if len(headers) > 2 and all(are_counts):
+        if find_role(headers[0])[0] != "gpus":
+            raise UserError(
+                f"{path}, line {line}: its columns are numbers of GPUs: write one row per scale, "
+                "with a column of GPUs and one of throughput or time"
+            )
+        turned = zip(*(cells for _, cells in found), strict=True)
+        found = [(line, list(cells)) for cells in turned]
+        headers = found[0][1]
+    rows = [cells for _, cells in found[1:]]
+    kept = []
+    for at, header in enumerate(headers):
+        column = [cells[at] for cells in rows]
+        if header:
+            kept.append(at)
+        elif any(column) and column != [str(n) for n in range(len(rows))]:  # pandas' row numbers
+            raise UserError(f"{path}, line {line}: column {at + 1} has no name; give each its own")
+    names = [headers[at] for at in kept]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are called {shorten(twice, 40)!r}; rename one")
+    return names, [(n, {headers[at]: cells[at] for at in kept}) for n, cells in found[1:]]
+
+
+# ---- Rows ------------------------------------------------------------------------------------
+
+
+def parse_count(cell: str, decimal_comma: bool = False) -> tuple[int, int | None, str] | None:
+    """Return (GPUs, nodes if it says, hardware) of `8`, `8 (1 node)`, `8xH100`, `2 x 4`."""
+    text, nodes, words = re.sub(r"[*†‡`]|\[\^?\w{1,3}\]", "", cell).strip(), None, ""
+    if bracket := re.search(r"\s*\(([^()]*)\)$", text):
+        text, words = text[: bracket.start()], bracket[1]
+    if told := re.match(r"(\d{1,6})\s*nodes?\b|(\d{1,6})\s*[x×]\s*\d+$", words.strip(), re.I):
+        nodes, words = int(told[1] or told[2]), ""
+    if shape := re.fullmatch(r"(\d{1,5})\s*(?:nodes?)?\s*[x×*]\s*(\d{1,5})\s*(gpus?)?", text, re.I):
+        return int(shape[1]) * int(shape[2]), int(shape[1]), words
+    turned = re.fullmatch(r"([A-Za-z][\w -]*?)\s*[x×]\s*(\d{1,6})", text)  # H100 x 8
+    number, more = (turned[2], turned[1]) if turned else (text, "")
+    match = re.fullmatch(r"(\d[\d.,' _]*?)\s*(?:[x×]\s*)?([A-Za-z][\w ,-]*)?", number)
+    if match is None or re.match(r"(?:nodes?|k|m|x)\b", match[2] or "", re.IGNORECASE):
+        return None
+    value = parse_number(match[1], decimal_comma)
+    if value is None or value < 1 or value != value.to_integral_value():
+        return None
+    left = [w for w in re.findall(r"[\w-]+", f"{match[2] or ''} {more} {words}".lower())
+            if w not in DEVICES | {"baseline", "single", "node", "nodes"}]  # fmt: skip
+    return int(value), nodes, " ".join(left)
+
+
+@dataclass
+class _Scale:
+    """A row as it was read. rounding: the half of its last digit's unit over its value."""
+
+    line: int
+    row: dict[str, str]
+    gpus: int
+    nodes: int | None
+    hardware: str
+    throughput: Decimal | None = None
+    time_s: Decimal | None = None
+    cell_unit: str = ""
+    rounding: Decimal = Decimal(0)
+    notes: tuple[str, ...] = ()
+
+
+class _RowReader:
+    """Reads rows by their columns; `empty` has why cells gave no number."""
+
+    def __init__(self, path: Path, columns: Columns, decimal_comma: bool):
+        self.path, self.columns, self.comma = path, columns, decimal_comma
+        self.empty: list[UserError] = []
+
+    def refuse(self, line: int, row: dict[str, str], header: str, why: str) -> UserError:
+        cell = shorten(row[header], 40)
+        return UserError(f"{self.path}, line {line}: {shorten(header, 40)} is {cell!r}, {why}")
+
+    def read(self, line: int, row: dict[str, str]) -> _Scale:
+        gpus, nodes, hardware = self._read_shape(line, row)
+        scale = _Scale(line, row, gpus, nodes, hardware)
+        for role, header in (("throughput", self.columns.throughput), ("time", self.columns.time)):
+            if header is not None:
+                self._read_measure(scale, role, header)
+        if scale.throughput is not None and self.columns.per != "job":
+            times = gpus if self.columns.per == "gpu" else nodes
+            if times is None:
+                why = "per node, and its number of nodes is unknown: name it with --nodes COL"
+                raise self.refuse(line, row, self.columns.throughput, why)
+            scale.throughput *= times
+        return scale
+
+    def _read_shape(self, line: int, row: dict[str, str]) -> tuple[int, int | None, str]:
+        def count(header: str, option: str) -> tuple[int, int | None, str]:
+            found = parse_count(row[header], self.comma)
+            if found is None and header == self.columns.nodes:
+                number = re.fullmatch(r"(\d{1,6})(?:\s*nodes?)?", row[header].strip(), re.I)
+                found = number and (int(number[1]), None, "")
+            if not found:
+                raise self.refuse(
+                    line, row, header, "not a whole number of 1 or more; another column is named "
+                    f"with --{option} COL",
+                )  # fmt: skip
+            return found
+
+        columns = self.columns
+        nodes = count(columns.nodes, "nodes")[0] if columns.nodes else None
+        per_node = columns.gpus_per_node
+        if isinstance(per_node, str):
+            per_node = count(per_node, "gpus-per-node")[0]
+        if columns.gpus is None:
+            return nodes * per_node, nodes, ""
+        gpus, told, hardware = count(columns.gpus, "gpus")
+        if nodes and told and nodes != told:
+            raise self.refuse(line, row, columns.gpus, f"and {columns.nodes} is {nodes}")
+        nodes = nodes or told
+        if nodes and per_node and gpus != nodes * per_node:
+            why = f"and {nodes} nodes of {per_node} GPUs have {nodes * per_node}"
+            raise self.refuse(line, row, columns.gpus, why)
+        return gpus, nodes, hardware
+
+    def _read_measure(self, scale: _Scale, role: str, header: str) -> None:
+        cell, unit, value = scale.row[header], "", None
+        found = split_number(cell, self.comma)
+        if role == "time":
+            value = parse_seconds(cell, self.columns.time_unit_s, self.comma)
+        elif found:
+            value, size, unit = found
+            if not size:
+                value *= find_factor(header)
+        is_unit = not unit or find_role(unit)[0] == "throughput" or unit == find_unit(header)
+        if value is None or not is_unit or value <= 0 or is_missing(float(value)):
+            error = self.refuse(
+                scale.line, scale.row, header,
+                f"not a number above 0; another column is named with --{role} COL",
+            )  # fmt: skip
+            looks_like_one = re.match(r"[^\w(]?\d", strip_marks(cell)) and value is None
+            if looks_like_one or not is_unit:
+                raise error
+            self.empty.append(error)
+            word = f"the file says {shorten(cell, 40)!r}" if cell else "the file says nothing"
+            scale.notes += (f"{word} under {shorten(header, 40)}",)
+            return
+        if role == "throughput":
+            scale.throughput, scale.cell_unit = value, unit
+        else:
+            scale.time_s = value
+        if found and found[0]:
+            half = Decimal(5).scaleb(-count_places(cell) - 1) * (1000 if found[1] else 1)
+            scale.rounding = max(scale.rounding, abs(half / found[0]))
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A table that was read: its study, and the ratios that it prints itself.
+
+    printed: of each of the study's sources, (role, header, what stands there). rounding: of each,
+    how far off its figure may be since it was rounded, as a fraction. counts: where the file's
+    lines went.
+    """
+
+    study: Study
+    columns: Columns
+    printed: list[list[tuple[str, str, str]]]
+    rounding: list[Decimal]
+    basis: str
+    decimal_comma: bool
+    unit: str
+    counts: LineCounts
+
+
+def read_csv_table(
+    path: Path,
+    given: dict[str, str | int | None] | None = None,
+    basis: str | None = None,
+    where: Iterable[tuple[str, str]] = (),
+    vary: Iterable[str] = (),
+    decimal: str | None = None,
+) -> CsvTable:
+    """Read a CSV with a column of GPUs and one of throughput or time.
+
+    given: header by role (gpus, nodes, gpus_per_node, throughput, time), and `per`: gpu or job.
+    where: (column, value) that rows must have. vary: columns that may differ within one series.
+    decimal: comma or point. Rows of the same GPUs are repeats. Raises UserError, with the option
+    that settles it, for whatever the file leaves open.
+    """
+    path, given = Path(path), given or {}
+    file = _read_file(path)
+    rows, counts = file.rows, file.counts
+    for name in (*(name for name, _ in where), *vary):
+        if name not in file.headers:
+            option = "where" if name not in vary else "vary"
+            raise UserError(f"{path}: no column {name!r} for --{option}")
+    for name, value in where:
+        rows = [row for row in rows if row[1][name] == value]
+        if not rows:
+            raise UserError(f"{path}: no row has {value!r} in column {name!r}")
+    columns = find_columns(file.headers, given, str(path), [row for _, row in rows])
+    scale_column = columns.gpus or columns.nodes
+    left_out = [line for line, row in rows if _SUMMARY_ROW.fullmatch(row[scale_column])]
+    rows = [(line, row) for line, row in rows if line not in left_out or len(left_out) == len(rows)]
+    counts.ignored["not chosen by --where"] = len(file.rows) - len(rows) - len(left_out)
+    counts.ignored["a total or an average"] = len(left_out)
+    counts.ignored = +counts.ignored
+    counts.kept = counts.lines - counts.ignored.total() - counts.dropped.total()
+    for name, column in (("throughput", columns.throughput), ("walltime", columns.time)):
+        if basis == name and not column:
+            what = "throughput" if name == "throughput" else "time"
+            raise UserError(f"{path}: no column of {what}; leave --basis out")
+    basis = basis or ("throughput" if columns.throughput else "walltime")
+    comma = _settle_decimals(path, file.delimiter, rows, columns, decimal)
+    reader = _RowReader(path, columns, comma)
+    scales = [reader.read(line, row) for line, row in rows]
+    measured = [s for s in scales if (s.throughput if basis == "throughput" else s.time_s)]
+    if not measured:
+        raise reader.empty[0]
+    _check_nodes(path, columns, scales, given)
+    unit = _settle_unit(path, columns, scales)
+    _check_series(path, columns, scales, vary, basis)
+    if columns.per == "job" and not given.get("per"):
+        _check_per_gpu(path, columns, scales)
+    sources = [
+        TableRow(
+            f"{path}, line {s.line}", s.nodes, s.gpus, unit or None,
+            None if s.throughput is None else float(s.throughput),
+            None if s.time_s is None else float(s.time_s), list(s.notes),
+        ) for s in scales
+    ]  # fmt: skip
+    by = "" if columns.per == "job" else f"; a throughput per {columns.per} is multiplied"
+    study = build_study(
+        sources,
+        unit=unit or None,
+        source=str(path),
+        definition=f"Throughput and time: as they stand in {path}; rows of the same GPUs are "
+        f"averaged{by}.",
+    )
+    remarks = [f"line {line} is left out: a total or an average" for line in left_out]
+    study.left_out += [*remarks, *columns.remarks]
+    printed = [
+        [(role, h, s.row[h]) for role, h in columns.ratios if parse_number(s.row[h], comma)]
+        for s in scales
+    ]
+    rounding = [s.rounding for s in scales]
+    return CsvTable(study, columns, printed, rounding, basis, comma, unit, counts)
+
+
+def _settle_decimals(
+    path: Path, delimiter: str, rows: list, columns: Columns, decimal: str | None
+) -> bool:
+    """Return whether a comma parts decimals; refuse what may be thousands as well."""
+    if decimal:
+        return decimal == "comma"
+    cells = [row[name] for _, row in rows for name in columns.used if isinstance(name, str)]
+    try:
+        found = has_decimal_comma(cells)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; say --decimal comma or point") from None
+    if found is None and delimiter == ";":
+        for cell in filter(is_grouped_or_decimal, cells):
+            raise UserError(
+                f"{path}: {cell!r} may be thousands or three decimals; say --decimal comma or point"
+            )
+    return bool(found)
+
+
+def _settle_unit(path: Path, columns: Columns, scales: list[_Scale]) -> str:
+    """Return the throughput's unit: the header's, else the cells' own, if that is one."""
+    units = sorted({find_unit(s.cell_unit) or s.cell_unit for s in scales if s.cell_unit})
+    header = find_unit(columns.throughput or "")
+    if len(units) > 1 or (units and header and units != [header]):
+        words = ", ".join(dict.fromkeys([*([header] if header else []), *units]))
+        raise UserError(f"{path}: throughputs in different units ({words}): no ratio of them")
+    if units and find_role(scales[0].cell_unit)[1] and columns.per == "job":
+        raise UserError(f"{path}: {scales[0].cell_unit!r} is per GPU: say --per gpu, or --per job")
+    return header or (units[0] if units else "")
+
+
+def _check_nodes(path: Path, columns: Columns, scales: list[_Scale], given: dict) -> None:
+    """Refuse a column of GPUs that may be per node: fewer than nodes, or the same on more."""
+    if not (columns.gpus and columns.nodes) or given.get("gpus") or columns.gpus_per_node:
+        return
+    nodes_of: dict[int, set[int]] = {}
+    for scale in scales:
+        nodes_of.setdefault(scale.gpus, set()).add(scale.nodes)
+    if any(len(nodes) > 1 for nodes in nodes_of.values()) or any(s.gpus < s.nodes for s in scales):
+        name = _quote(columns.gpus)
+        raise UserError(
+            f"{path}: is {columns.gpus!r} in all or per node? Say --gpus {name} or "
+            f"--gpus-per-node {name}"
+        )
+
+
+def _check_per_gpu(path: Path, columns: Columns, scales: list[_Scale]) -> None:
+    """Refuse a throughput that more GPUs never raise: it is most likely of one GPU."""
+    rated = [(s.gpus, s.throughput) for s in scales if s.throughput is not None]
+    least = min((gpus for gpus, _ in rated), default=0)
+    base = max((rate for gpus, rate in rated if gpus == least), default=Decimal(0))
+    larger = [rate for gpus, rate in rated if gpus >= 2 * least]
+    says_all = set(split_words(columns.throughput or "")) & {"global", "total", "aggregate", "all"}
+    if larger and not says_all and max(larger) <= base * Decimal("1.1"):
+        raise UserError(
+            f"{path}: {columns.throughput!r} does not rise with the GPUs: is it of one GPU or of "
+            "the job? Say --per gpu or --per job"
+        )
 
 
 def _check_series(
-    path: Path, columns: Columns, scales: list[TableRow], rows: list[dict[str, str]]
+    path: Path, columns: Columns, scales: list[_Scale], vary: Iterable[str], basis: str
 ) -> None:
-    """Refuse to average rows of the same GPUs that a column of words tells apart."""
-    used = set(vars(columns).values())
-    telling = [
-        name
-        for name in rows[0]
-        if name not in used
-        and not _has_any(name, _RUN_NAMES)
-        and (
-            _has_any(name, _SETTINGS)
-            or any(r[name] and parse_number(r[name]) is None for r in rows)
+    """Refuse rows that another column parts into several series."""
+    hardware = sorted({scale.hardware for scale in scales if scale.hardware})
+    if len(hardware) > 1:
+        raise UserError(
+            f"{path}: {columns.gpus!r} names {hardware[0]!r} and {hardware[1]!r}: different "
+            f'series; put the type into a column of its own and choose with --where "COL=VALUE"'
         )
-    ]
-    seen: dict[tuple, dict[str, str]] = {}
-    for scale, row in zip(scales, rows, strict=True):
-        first = seen.setdefault((scale.nodes, scale.gpus), row)
-        for name in telling:
-            if first[name] != row[name]:
-                pair = f"{first[name]!r} and {row[name]!r}"
-                raise UserError(
-                    f"{path}: rows of {scale.gpus} GPUs have {pair} in column {name!r}: repeats, "
-                    f"or two series? Choose one with --where {name}={first[name]}"
-                )
+    for name in scales[0].row:
+        if name in columns.used or name in vary:
+            continue
+        values = list(dict.fromkeys(scale.row[name] for scale in scales))
+        if len(values) < 2 or _is_no_setting(name, scales, basis):
+            continue
+        raise UserError(
+            f"{path}: column {shorten(name, 40)!r} has {shorten(values[0], 40)!r} and "
+            f"{shorten(values[1], 40)!r}: different series; choose one with "
+            f"--where {_quote(f'{name}={values[0]}')}, or say --vary {_quote(name)}"
+        )
 
 
-def _has_any(header: str, words: Iterable[str]) -> bool:
-    return any(word in header.lower() for word in words)
+def _is_no_setting(name: str, scales: list[_Scale], basis: str) -> bool:
+    """Whether a column that varies names the run, the scale or a result."""
+    words = set(split_words(name))
+    role = find_role(name)[0]
+    if role in ("throughput", "time", "step_time", "step_rate", "speedup", "efficiency"):
+        return True
+    if not words & SETTINGS and words & (RUN_NAMES | RESULTS):
+        return True
+    if len({_strip_scale(scale, scale.row[name]) for scale in scales}) == 1:
+        return True
+    work = {"sample", "samples", "tokens", "step", "steps", "iteration", "iterations", "data"}
+    may_scale = words & (SCALED - (work if basis == "walltime" else set()))
+    if not may_scale or words & SETTINGS:
+        return False
+    numbers = [parse_number(scale.row[name]) for scale in scales]
+    if not all(numbers):
+        return False
+    for shares in ([n / s.gpus for n, s in zip(numbers, scales, strict=True)],
+                   [n * s.gpus for n, s in zip(numbers, scales, strict=True)]):  # fmt: skip
+        if max(shares) <= min(shares) * Decimal("1.02"):
+            return True
+    return False
+
+
+def _strip_scale(scale: _Scale, cell: str) -> tuple[str, ...]:
+    """Return a cell's words without those that say its scale: `8 GPUs, 1 Node` has none left."""
+    sizes = {scale.gpus, scale.nodes, scale.gpus // scale.nodes if scale.nodes else None, 1}
+    words = re.findall(r"[a-z]+|\d+", cell.lower())
+    if not {"single", "baseline"} & set(words) and not any(map(str.isdigit, words)):
+        return tuple(words)
+    known = DEVICES | NODES | {"g", "n", "x", "baseline", "single"}
+    return tuple(w for w in words if w not in known and not (w.isdigit() and int(w) in sizes))
 
 
 # ---- The table -------------------------------------------------------------------------------
@@ -344,8 +647,8 @@ def make_csv_table(table: CsvTable) -> Table:
     for scale, row in zip(table.study.scales.itertuples(), made.rows, strict=True):
         row = dict(row)
         for run in table.study.list_runs(scale)["run"]:
-            for role, text in table.printed[run].items():
-                problem = check_printed(role, text, scale, table)
+            for role, header, text in table.printed[run]:
+                problem = check_printed(role, header, text, scale, table)
                 row[role] = add_note(row[role], problem)
                 wrong += problem is not None and "its own numbers give" in problem
         rows.append(row)
@@ -361,37 +664,58 @@ def make_csv_table(table: CsvTable) -> Table:
         for name, header in made.headers.items()
         if name in always or any(row[name].value is not None for row in rows)
     }
+    if "throughput_per_s" in headers and not table.unit.endswith(("tokens/s", "samples/s")):
+        unit = {"img/s": "images/s"}.get(table.unit, table.unit)
+        headers["throughput_per_s"] = f"Throughput ({unit})" if unit else "Throughput"
     definitions = [text for text in made.definitions if not text.startswith("Wall time")]
     return replace(made, headers=headers, rows=rows, definitions=definitions, remarks=remarks)
 
 
-def check_printed(role: str, text: str, scale, table: CsvTable) -> str | None:
+def check_printed(role: str, header: str, text: str, scale, table: CsvTable) -> str | None:
     """Return what is wrong with a printed ratio; None when rounding explains the difference.
 
-    role: speedup or efficiency. scale: a row of the study's scales.
+    role: speedup or efficiency. scale: a row of the study's scales. A ratio may be printed as a
+    fraction or in percent, and `scaling` may mean either ratio; of a file without one GPU the
+    speedup may be over as many times that GPU.
     """
+    base_gpus = int(table.study.find_baseline(table.basis).gpus)
     own = _compute(role, scale, table.basis)
     shown = shorten(text, 40)
     if own is None:
         return f"printed {shown}: its own numbers give none"
-    if (printed := parse_number(text, table.decimal_comma)) is None:
-        return f"printed {shown!r}, no number; its own numbers give {own:.4g}"
-    header = getattr(table.columns, role).lower()
-    in_pct = role == "efficiency" and (
-        "%" in text + header or "pct" in header or "percent" in text.lower() + header or printed > 3
-    )
-    places, factor = count_places(text), 100 if in_pct else 1
-    if is_rounding_of(printed, own * factor, places):
+    printed, places = parse_number(text, table.decimal_comma), count_places(text)
+    is_pct = "%" in text + header or bool({"pct", "percent"} & set(split_words(header)))
+    slack = sum(_find_rounding(table, row) for row in (
+        scale, table.study.find_baseline(table.basis)))  # fmt: skip
+
+    def agrees(value: Decimal | None) -> bool:
+        factors = (1, 100) if not is_pct else (100,) if "%" in text else (100, 1)
+        return value is not None and any(
+            is_rounding_of(printed, exact, places) or
+            abs(printed - exact) <= Decimal(5).scaleb(-places - 1) + abs(exact) * slack
+            for exact in (value * factor for factor in factors)
+        )  # fmt: skip
+
+    (other_role,) = {"speedup", "efficiency"} - {role}
+    either = "speedup" not in split_words(header) and "efficiency" not in split_words(header)
+    others = [own * base_gpus] if role == "speedup" else []
+    if either and "scaling" in split_words(header):
+        others.append(_compute(other_role, scale, table.basis))
+    if any(map(agrees, (own, *others))):
         return None
-    right = round_half_even(own * factor, max(places, 1 if in_pct else 2))
+    in_pct = is_pct or (role == "efficiency" and printed > 3)
+    right = round_half_even(own * (100 if in_pct else 1), max(places, 1 if in_pct else 2))
     found = f"printed {shown}; its own numbers give {right}{' %' if in_pct else ''}"
-    if table.study.baseline.gpus > 1:
-        found += f" over {table.study.base_name}, the smallest in the file"
+    if base_gpus > 1:
+        found += f" over {base_gpus} GPUs, the smallest in the file"
     (other,) = set(BASES) - {table.basis}
-    by_other = _compute(role, scale, other)
-    if by_other is not None and is_rounding_of(printed, by_other * factor, places):
+    if agrees(_compute(role, scale, other)):
         found += f" (what is printed is by {other})"
     return found
+
+
+def _find_rounding(table: CsvTable, row) -> Decimal:
+    return max(table.rounding[run] for run in table.study.list_runs(row)["run"])
 
 
 def _compute(role: str, scale, basis: str) -> Decimal | None:

@@ -13,74 +13,118 @@ _PARTS = re.compile(
     r"(?:(\d{1,5}) ?h(?:ours?|rs?)?)? ?(?:(\d{1,5}) ?m(?:in(?:ute)?s?)?)?"
     r" ?(?:(\d{1,5}(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
 )
-# The G of GPU and GCD is no giga.
+# The G of GPU and GCD is no giga, and the k of kg or the M of MiB no thousands of ours.
 _TYPED = re.compile(
-    r"([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)(\s*[A-Za-z%×/][^0-9]*)?"
+    r"(?:[x×] ?)?([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)"
+    r"(\s*[A-Za-z%×/][^0-9]*)?"
 )
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
-_SPREAD = re.compile(r"\s*(?:±|\+/-|\+-).*$")
+_SPREAD = re.compile(r"\s*(?:±|\+/-|\+-|\\pm)\s*[\d.,]+(?:[eE][+-]?\d+)?")
+# A footnote's mark, or the spread, speedup or count in brackets behind a number: 400 (3), 380 [^1].
+_BEHIND = re.compile(
+    r"(?<=[\w%×.)])\s*(?:\((?:n\s*=\s*|[±~+-]\s*)?[\d.,]+\s*[%x×]?\)|\[\^?\w{1,3}\]|\^\{?\w\}?"
+    r"|<sup>.*?</sup>|[*†‡§¶#¹²³⁴⁵⁶⁷⁸⁹⁰]+)$"
+)
 # Seconds in one of a unit that a header or a cell names.
 TIME_UNITS_S = {
+    "us": Decimal("1e-6"), "usec": Decimal("1e-6"), "microseconds": Decimal("1e-6"),
     "ms": Decimal("0.001"), "msec": Decimal("0.001"), "milliseconds": Decimal("0.001"),
     "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "mins": 60,
-    "minutes": 60, "h": 3600, "hr": 3600, "hrs": 3600, "hours": 3600, "d": 86400, "days": 86400,
+    "minute": 60, "minutes": 60, "h": 3600, "hr": 3600, "hrs": 3600, "hour": 3600, "hours": 3600,
+    "d": 86400, "day": 86400, "days": 86400,
 }  # fmt: skip
 
 
-def has_decimal_comma(cells: Iterable[str]) -> bool:
-    """Whether a comma must be a decimal one somewhere: `29600,05`, `1,5`, but not `29,600`."""
-    stripped = map(_strip, cells)
-    return any(_COMMA.fullmatch(cell) and not _GROUPED.fullmatch(cell) for cell in stripped)
+def has_decimal_comma(cells: Iterable[str]) -> bool | None:
+    """Whether a comma parts the decimals of these cells, None when they do not settle it.
 
-
-def parse_number(cell: str, decimal_comma: bool = False) -> Decimal | None:
-    """Return the exact value of a typed number, None for anything else.
-
-    What is behind ± is left out, and so is a unit (`29.6k tokens/s` is 29600, `4 GPUs` is 4).
-    A percent sign does not divide: `97 %` is 97.
+    `29600,05` and `1.234.567` do, `29600.05` and `1,234,567` say no, `29,600` says nothing.
+    Raises ValueError when some cells say the one and some the other.
     """
-    match = _TYPED.fullmatch(_strip(cell))
+    found = set()
+    for cell in cells:
+        match = re.search(r"\d[\d.,]*", "" if ":" in cell else strip_marks(cell))
+        digits = match[0].rstrip(".,") if match else ""
+        marks = re.sub(r"\d", "", digits)
+        if not marks:
+            continue
+        if len(set(marks)) > 1:
+            found.add(marks[-1] == ",")
+        elif len(marks) > 1:
+            found.add(marks[0] == ".")
+        elif not re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", digits):
+            found.add(marks == ",")
+    if len(found) > 1:
+        raise ValueError("decimals are parted by a comma in some cells and by a point in others")
+    return found.pop() if found else None
+
+
+def is_grouped_or_decimal(cell: str) -> bool:
+    """Whether a cell reads as thousands and as three decimals: `29,600`, `29.600`."""
+    return bool(re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}(?!\d).*", strip_marks(cell)))
+
+
+def split_number(cell: str, decimal_comma: bool = False) -> tuple[Decimal, str, str] | None:
+    """Return (number, thousands letter, unit) of a typed number, None for anything else.
+
+    What is behind ± is left out, and so are footnotes' marks: `29.6k ± 0.3 tokens/s [1]` is
+    (29600, "k", "tokens/s"). A percent sign does not divide: `97 %` is 97.
+    """
+    match = _TYPED.fullmatch(strip_marks(cell))
     if match is None:
         return None
-    digits, size, rest = match[1].strip(), match[2], match[3] or ""
-    if size == "M" and rest.strip().startswith("i"):  # MiB is no number of ours
+    digits, size, rest = match[1].strip(), match[2], (match[3] or "").strip()
+    if size in ("M", "G") and re.match(r"i?B\b", rest):  # MiB is no number of ours
         return None
     if decimal_comma:
         if _COMMA.fullmatch(digits) or _POINTS.fullmatch(digits):  # 29.600,05 and 29.600
             digits = digits.replace(".", "").replace(",", ".")
     elif _GROUPED.fullmatch(digits):
         digits = digits.replace(",", "")
-    return Decimal(digits) * _SIZES[size.lower()] if _POINT.fullmatch(digits) else None
+    if not _POINT.fullmatch(digits):
+        return None
+    return Decimal(digits) * _SIZES[size.lower()], size, rest
+
+
+def parse_number(cell: str, decimal_comma: bool = False) -> Decimal | None:
+    """Return the exact value of a typed number without its unit, None for anything else."""
+    found = split_number(cell, decimal_comma)
+    return found[0] if found else None
 
 
 def parse_seconds(
     cell: str, unit_s: Decimal | int = 1, decimal_comma: bool = False
 ) -> Decimal | None:
-    """Return a time in s: a number of the column's unit, h:mm:ss, d-hh:mm:ss or 1h 2m 3s."""
-    cell = cell.strip()
+    """Return a time in s: a number of the column's unit, h:mm:ss, d-hh:mm:ss or 1h 2m 3s.
+
+    `1:30` is minutes and seconds, in a column of hours hours and minutes.
+    """
+    cell = strip_marks(cell)
     parts = _PARTS.fullmatch(cell)
     if parts and sum(part is not None for part in parts.groups()) > 1:
         hours, minutes, seconds = (Decimal(part or 0) for part in parts.groups())
         return hours * 3600 + minutes * 60 + seconds
     clock = _CLOCK.fullmatch(cell)
     if clock is None:
-        unit = re.search(r"[\d.]\s*([A-Za-z]+)\.?$", cell)
+        unit = re.search(r"[\d.,]\s*([A-Za-zµ]+)\.?$", cell)
         if unit is not None:  # `16.9 min`: the cell's own unit counts
-            if unit[1].lower() not in TIME_UNITS_S:
+            name = unit[1].lower().replace("µ", "u")
+            if name not in TIME_UNITS_S:
                 return None
-            unit_s, cell = TIME_UNITS_S[unit[1].lower()], cell[: unit.start(1)].rstrip(". ")
-        number = parse_number(cell, decimal_comma)
-        return None if number is None else number * unit_s
+            unit_s, cell = TIME_UNITS_S[name], cell[: unit.start(1)].rstrip(". ")
+        found = split_number(cell, decimal_comma)
+        return None if found is None or found[2] else found[0] * unit_s
     days, first, second, third = clock.groups()
     if third is None:  # 1-02:03 is no time that can be told
-        return None if days is not None else Decimal(int(first) * 60 + int(second))
+        whole = Decimal(int(first) * 60 + int(second))
+        return None if days is not None else whole * (60 if unit_s == 3600 else 1)
     hours = int(first) + 24 * int(days or 0)
     return hours * 3600 + int(second) * 60 + Decimal(third)
 
 
 def count_places(cell: str) -> int:
     """Return the decimals that a number is printed with: 2 for `1.94x`."""
-    match = re.search(r"\d[.,](\d+)\D*$", _strip(cell))
+    match = re.search(r"\d[.,](\d+)\D*$", strip_marks(cell))
     return len(match[1]) if match else 0
 
 
@@ -89,7 +133,12 @@ def is_rounding_of(number: Decimal, exact: Decimal, places: int) -> bool:
     return abs(number - exact) <= Decimal(5).scaleb(-places - 1) + abs(exact) * Decimal("1e-12")
 
 
-def _strip(cell: str) -> str:
+def strip_marks(cell: str) -> str:
+    """Return a cell without emphasis, footnotes' marks, spread and separators of thousands."""
     text = cell.replace("\u00a0", " ").replace("\u202f", " ").replace("\u2212", "-").strip()
-    text = re.sub(r"(?<=\d)[ _'](?=\d{3}\b)", "", text)  # 29 600, 29_600, 29'600
-    return _SPREAD.sub("", text).strip("*~$ ")
+    text = re.sub(r"</?(?:b|i|strong|em)>|[`$]", "", text).strip("*~≈_ ")
+    text = _SPREAD.sub("", text)
+    while (shorter := _BEHIND.sub("", text)) != text:
+        text = shorter
+    text = re.sub(r"(?<=\d)[ _'’](?=\d{3}\b)", "", text)  # 29 600, 29_600, 29'600
+    return text.strip("*~≈_ ")

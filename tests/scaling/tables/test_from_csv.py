@@ -12,7 +12,8 @@ from filled_tables import call, parse_markdown, write_seven_scales
 from run_folders import put
 from scaling.tables import make_csv_table, read_csv_table
 from scaling.tables.from_csv import find_columns
-from scaling.tables.numbers import parse_number, parse_seconds
+from scaling.tables.headers import find_role, find_unit
+from scaling.tables.numbers import parse_number, parse_seconds, split_number
 
 PLAIN = "gpus,tokens/s\n1,29600.05\n2,57289.31\n4,100791.44\n"
 
@@ -38,7 +39,10 @@ def column(table, name: str) -> list[str]:
         ("4 GPUs", "4"), ("2 GCDs", "2"), ("1 GPU", "1"), ("2 G", "2000000000"),
         ("29 600", "29600"), ("29'600.5", "29600.5"), ("**3.41**", "3.41"), ("-1", "-1"),
         ("1/2", None), ("2x4", None), ("", None), ("OOM", None), ("1.2.3", None),
-        ("12,34", None), ("nan", None), ("1-2", None),
+        ("12,34", None), ("nan", None), ("1-2", None), ("x1.9", "1.9"), ("7.72 x", "7.72"),
+        ("393%", "393"), ("400 (3)", "400"), ("400 [^1]", "400"), ("**380**†", "380"),
+        ("380 (95%)", "380"), ("~43,469 tok/s", "43469"), ("29.6 ± 0.3 k", "29600"),
+        ("400<sup>a</sup>", "400"), ("2^10", None), ("380 (OOM)", None),
     ],
 )  # fmt: skip
 def test_numbers_as_people_type_them(text, value):
@@ -73,16 +77,16 @@ def test_times_as_people_type_them(text, seconds):
             ("GPUs", "Tokens/sec (global)", "Wall time (s)"),
         ),
         ("#GPUs,images_per_sec", ("#GPUs", "images_per_sec", None)),
-        ("num_gpus,throughput_samples_per_sec", None),
+        ("num_gpus,throughput_samples_per_sec", ("num_gpus", "throughput_samples_per_sec", None)),
         ("world_size,samples_per_sec", ("world_size", "samples_per_sec", None)),
         ("n_gpus,Throughput [img/s],Speedup vs 1 GPU", ("n_gpus", "Throughput [img/s]", None)),
         ("model,devices,epoch_time_s", ("devices", None, "epoch_time_s")),
         ("numGpus,trainingTime", ("numGpus", None, "trainingTime")),
         ("gpus,ktok/s", ("gpus", "ktok/s", None)),
-        ("gpus,tokens/s/GPU", None),  # not of all together
+        ("gpus,loss", None),
     ],
 )
-def test_columns_are_guessed_by_name(header, found):
+def test_columns_are_found_by_their_words(header, found):
     names = header.split(",")
     if found is None:
         with pytest.raises(UserError, match="--throughput COL"):
@@ -171,15 +175,6 @@ def test_rows_of_the_same_gpus_are_repeats(tmp_path):
     assert "n = 2 runs" in table.rows[0]["throughput_per_s"].note
 
 
-def test_two_series_are_not_averaged(tmp_path):
-    text = "model,gpus,img/s\nresnet,1,100\nresnet,2,190\nbert,1,10\nbert,2,18\n"
-    with pytest.raises(UserError, match="--where model=resnet"):
-        read(tmp_path, text)
-    assert column(read(tmp_path, text, where=[("model", "bert")]), "speedup") == ["1.00", "1.80"]
-    with pytest.raises(UserError, match="column 'batch_size'"):
-        read(tmp_path, "batch_size,gpus,img/s\n32,1,100\n64,1,130\n")
-
-
 def test_a_missing_measure_is_a_reason(tmp_path):
     table = read(tmp_path, "gpus,img/s\n1,100\n2,OOM\n4,390\n")
     assert column(table, "speedup") == ["1.00", "—", "3.90"]
@@ -207,9 +202,9 @@ def test_bad_files_are_one_line(tmp_path, text, words):
 
 def test_the_command_takes_names(tmp_path):
     path = put(tmp_path / "t.csv", "a,b,c\n1,29600.05,1017.61\n4,100791.44,296.10\n")
-    done = from_csv(path, "--gpus", "a", "--throughput", "b")
+    done = from_csv(path, "--gpus", "a", "--throughput", "b", "--vary", "c")
     assert parse_markdown(done.stdout)[2][2] == "3.41"
-    done = from_csv(path, "--gpus", "a", "--time", "c")
+    done = from_csv(path, "--gpus", "a", "--time", "c", "--vary", "b")
     assert parse_markdown(done.stdout)[2][2] == "3.44"
     assert from_csv(path, "--gpus", "z", "--time", "c").stderr.startswith(
         f"error: {path}: no column 'z' for --gpus; its columns are a, b, c"
@@ -238,9 +233,162 @@ def test_our_own_csv_is_read_back(tmp_path):
     runs = write_seven_scales(tmp_path / "runs")
     assert call("fill_tables", runs, "--format", "csv", "-o", path).returncode == 0
     # The baseline stands in both of its tables.
-    assert "Choose one with --where table=multi_gpu" in from_csv(path).stderr
+    assert 'choose one with --where "table=multi_gpu"' in from_csv(path).stderr
     done = from_csv(path, "--where", "table=multi_gpu")
     assert [row[1:3] for row in parse_markdown(done.stdout)[1:]] == [
         ["704.90", "1.00"], ["1388.60", "1.97"], ["2750.00", "3.90"], ["5399.50", "7.66"],
     ]  # fmt: skip
     assert "of 8 printed speedups and efficiencies 0 are not what" in done.stdout
+
+
+# ---- What tables of other people look like ---------------------------------------------------
+
+WORDS = [
+    ("tokens/s/GPU", "throughput", "gpu"), ("samples_per_second_per_gpu", "throughput", "gpu"),
+    ("Throughput per device (samples/s)", "throughput", "gpu"), ("TPS", "throughput", ""),
+    ("img/s/node", "throughput", "node"), ("GPU throughput (img/s)", "throughput", "?"),
+    ("Throughput (ns/day)", "throughput", ""), ("tokens/min", "throughput", ""),
+    ("# GPUs", "gpus", ""), ("gpu_num", "gpus", ""), ("No. of A100s", "gpus", ""),
+    ("Nodes x GPUs", "gpus", ""), ("node_num", "nodes", ""),
+    ("gpu_num_per_node", "gpus_per_node", ""), ("GPUs/node", "gpus_per_node", ""),
+    ("Time per step (ms)", "step_time", ""), ("s/it", "step_time", ""), ("it/s", "step_rate", ""),
+    ("epoch", "", ""), ("epoch_s", "time", ""), ("wall_s", "time", ""), ("s/epoch", "time", ""),
+    ("Time to train (min)", "time", ""), ("Time (GPU-hours)", "", ""), ("CPU time", "", ""),
+    ("Speed-up vs 1 GPU", "speedup", ""), ("Scaling Factor", "speedup", ""),
+    ("Ideal speedup", "", ""), ("Weak scaling efficiency (%)", "efficiency", ""),
+    ("Throughput FP16", "", ""), ("Memory scaling", "", ""), ("Loss", "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("header", "role", "per"), WORDS)
+def test_the_words_of_a_header(header, role, per):
+    assert find_role(header) == (role, per)
+
+
+@pytest.mark.parametrize(
+    ("header", "unit"),
+    [
+        ("Throughput (ns/day)", "ns/day"), ("Throughput (Gbps)", "Gbps"), ("TPS", "TPS"),
+        ("tokens/min", "tokens/min"), ("img/s", "img/s"), ("Throughput", ""),
+        ("Throughput (k)", ""), ("throughput_per_s", ""), ("K tokens/s/GPU", "tokens/s"),
+    ],
+)  # fmt: skip
+def test_a_unit_is_never_invented(header, unit):
+    assert find_unit(header) == unit
+
+
+# Text, options, speedups ("—" where there is none).
+READ = {
+    "Markdown with text around it": (
+        "Text\n\n## Results\n\n| GPUs | img/s | Speedup |\n|---|---|---|\n| 1 | 1,024 | 1.00x |\n"
+        "| 8 | 7,900 | 7.71x |\n\nmore text\n", {}, "1.00 7.71"),
+    "scales in words": (
+        "| Configuration | Loss | Throughput |\n|---|---|---|\n| 1 GPU | 0.95 | 43,469 tok/s |\n"
+        "| 4 GPUs | 1.41 | 152,142 tok/s |\n", {}, "1.00 3.50"),
+    "on its side": ("GPUs,1,2,4\nimg/s,100,190,370\n", {}, "1.00 1.90 3.70"),
+    "hardware in the cell": ("GPUs,img/s\n1 H100,100\n8xH100,760\n", {}, "1.00 7.60"),
+    "nodes in the cell": ("GPUs,img/s\n8 (1 node),800\n16 (2 nodes),1560\n", {}, "1.00 1.95"),
+    "spread and footnotes": ("GPUs,img/s\n1,400 (3)\n4*,1560 ± 12\n", {}, "1.00 3.90"),
+    "per GPU": ("GPUs,tokens/s/GPU\n1,100\n4,95\n", {}, "1.00 3.80"),
+    "per GPU by option": ("gpus,tps\n8,100\n64,95\n", {"given": {"per": "gpu"}}, "1.00 7.60"),
+    "of the job by option": ("gpus,tps\n8,100\n64,95\n", {"given": {"per": "job"}}, "1.00 0.95"),
+    "per node": ("nodes,gpus_per_node,img/s/node\n1,4,100\n2,4,95\n", {}, "1.00 1.90"),
+    "nodes with a number": (
+        "nodes,img/s\n1,400\n2,790\n", {"given": {"gpus_per_node": 4}}, "1.00 1.98"),
+    "the job's beside each GPU's": (
+        "GPUs,tokens/s,tokens/s/GPU\n1,100,100\n2,190,95\n", {}, "1.00 1.90"),
+    "decimal commas": ("GPUs;img/s\n1;100,5\n4;380,25\n", {}, "1.00 3.78"),
+    "decimals by option": ("GPUs;img/s\n1;1,024\n4;4,000\n", {"decimal": "point"}, "1.00 3.91"),
+    "German thousands": ("GPUs;img/s\n1;1.024,5\n4;4.000,0\n", {}, "1.00 3.90"),
+    "thousands in quotes": ('GPUs,img/s\n1,"1,024"\n4,"4,000"\n', {}, "1.00 3.91"),
+    "thousands in some cells": ("GPUs,tok/s\n1,950\n4,3.6k\n", {}, "1.00 3.79"),
+    "wide spaces": ("GPUs   img/s\n1      100\n4      380\n", {}, "1.00 3.80"),
+    "a grid": ("+---+---+\n|GPUs|img/s|\n+===+===+\n| 1 | 100 |\n+---+---+\n|4|380|\n+---+---+\n",
+               {}, "1.00 3.80"),
+    "a header in a comment": ("# gpus, img/s\n1, 100\n4, 380\n", {}, "1.00 3.80"),
+    "a title": ("Table 3: results\nGPUs,img/s\n1,100\n4,380\n", {}, "1.00 3.80"),
+    "an average below": ("GPUs,img/s\n1,100\n4,380\nAverage,240\n", {}, "1.00 3.80"),
+    "words for no number": (
+        "GPUs,img/s\n1,100\n2,<N/A>\n4,crashed\n8,0\n16,1000\n", {}, "1.00 — — — 10.00"),
+    "no number of one GPU": ("GPUs,img/s\n1,OOM\n2,190\n4,360\n", {}, "— 1.00 1.89"),
+    "weak scaling": ("GPUs,Global batch,img/s\n1,32,100\n4,128,380\n", {}, "1.00 3.80"),
+    "results that vary": ("GPUs,img/s,val loss,Memory (GB)\n1,100,.5,20\n4,380,.6,21\n", {},
+                          "1.00 3.80"),
+    "a column declared to vary": (
+        "TP,GPUs,img/s\n1,1,100\n2,4,380\n", {"vary": ["TP"]}, "1.00 3.80"),
+    "one of two series": (
+        "model,GPUs,img/s\na,1,100\nb,1,10\nb,2,18\n", {"where": [("model", "b")]}, "1.00 1.80"),
+    "hours and minutes": ("GPUs,Time (h:mm)\n1,8:00\n2,4:06\n", {}, "1.00 1.95"),
+    "a time per step, declared": (
+        "GPUs,Time per step (ms)\n1,400\n4,110\n", {"given": {"time": "Time per step (ms)"}},
+        "1.00 3.64"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "options", "speedups"), READ.values(), ids=READ)
+def test_tables_of_other_people(tmp_path, text, options, speedups):
+    path = put(tmp_path / "t.csv", text)
+    table = read_csv_table(path, **options)
+    assert table.counts.is_whole
+    assert " ".join(column(make_csv_table(table), "speedup")) == speedups
+
+
+REFUSED = {
+    "GPUs,tokens/s\n8,5762\n128,5300\n": "Say --per gpu or --per job",
+    "GPUs,GPU throughput (img/s)\n1,100\n4,380\n": "Say --per gpu or --per job",
+    "Model,GPUs,tokens/s\n7b,128,1000\n13b,256,960\n": '--where "Model=7b"',
+    "ZeRO stage,GPUs,tok/s\n1,8,100\n3,16,150\n": '--where "ZeRO stage=1", or say --vary',
+    "Cost $,GPUs,seq len,tok/s\n1,8,2k,100\n3,16,8k,150\n": '--where "seq len=2k"',
+    "batch_size,gpus,img/s\n32,1,100\n64,1,130\n": '--where "batch_size=32"',
+    "params ($B),GPUs,tok/s\n1.3B,8,100\n350M,16,150\n": "--where 'params ($B)=1.3B'",
+    "GPUs,img/s\n1 A100,100\n8 H100,760\n": "different series",
+    "nodes,GPUs,img/s\n1,4,400\n2,4,790\n": "in all or per node? Say --gpus",
+    "nodes,gpus_per_node,GPUs,img/s\n1,4,4,400\n2,4,4,790\n": "2 nodes of 4 GPUs have 8",
+    "nodes,img/s\n1,400\n2,790\n": "with 'nodes' name --gpus-per-node N",
+    "GPUs;img/s\n1;1,024\n4;4,000\n": "say --decimal comma or point",
+    "GPUs;img/s\n1;1024,5\n4;4000.5\n": "say --decimal comma or point",
+    "GPUs,Throughput\n1,2k tokens/s\n4,400 samples/s\n": "throughputs in different units",
+    "GPUs,Time per step (ms)\n1,400\n4,110\n": 'say --time "Time per step (ms)"',
+    "GPUs,it/s\n1,10\n4,9.5\n": 'say --throughput "it/s"',
+    "GPUs,img/s,tokens/s\n1,10,100\n4,38,390\n": 'choose, as in --throughput "img/s"',
+    "GPUs,Time (GPU-hours)\n1,8\n2,9\n": "no column of throughput or time is found",
+    "GPUs,Batch,img/s\n1,32,100\n,64,200\n": "line 3: GPUs is ''",
+    "GPUs,Throughput,\n,FP32,FP16\n1,100,200\n": "column 3 has no name",
+    "Model,1 GPU,4 GPUs\nR50,100,380\n": "write one row per scale",
+    "|GPUs|img/s|\n|-|-|\n|1|2|\n\n|GPUs|img/s|\n|--|--|\n|1|2|\n|4|2|\n|--|--|\n": "tables in one",
+    "GPUs,img/s\n1,100-120\n4,380\n": "line 2: img/s is '100-120'",
+    "GPUs,img/s\n1,100 apples\n4,380\n": "line 2: img/s is '100 apples'",
+    "GPUs,img/s\n1,1.2B\n4,380\n": "line 2: img/s is '1.2B'",
+    "PK\x03\x04": ".xlsx or another zip file: save the sheet as CSV",
+    "<html><table>": "HTML",
+    "\\begin{tabular}{ll}\nGPUs & img/s \\\\\n": "LaTeX",
+    '{"gpus": 1}': "--gpu1 FILE --gpu4 FILE",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED.items(), ids=list(REFUSED.values()))
+def test_what_is_left_open_is_refused_with_what_settles_it(tmp_path, text, words):
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wrong"),
+    [
+        ("Scaling\n1,100,100%\n4,393,393%", 0), ("Speedup\n1,100,-\n4,393,3.93", 0),
+        ("Efficiency\n1,100,1.0\n4,380,0.95", 0), ("Efficiency\n1,100,100\n4,380,95", 0),
+        ("Scaling\n1,100,100%\n4,380,95%", 0), ("Speedup\n8,800,8.0\n16,1560,15.6", 0),
+        ("Efficiency\n1,29.6k,1.0\n2,57.3k,0.97", 0), ("Efficiency\n1,100,100%\n4,380,99%", 1),
+        ("Speedup\n1,100,baseline\n4,380,4.1x", 1), ("Speedup\n1,100,1\n4,380,x3.8", 0),
+    ],
+)  # fmt: skip
+def test_a_printed_ratio_that_agrees_is_not_called_wrong(tmp_path, rows, wrong):
+    table = read(tmp_path, f"GPUs,img/s,{rows}\n")
+    assert f"efficiencies {wrong} are not" in table.remarks[-1]
+
+
+def test_a_unit_stays_what_it_is(tmp_path):
+    table = read(tmp_path, "GPUs,Throughput (ns/day)\n1,31.1\n2,53.7\n")
+    assert table.headers["throughput_per_s"] == "Throughput (ns/day)"
+    assert split_number("29.6k ± 0.3 tokens/s [1]") == (Decimal("29600.0"), "k", "tokens/s")
