@@ -8,7 +8,8 @@
 Strong scaling: a step has 16 sequences and there are 3,561 steps, whatever the number of ranks.
 Fewer ranks do more passes before each step and accumulate their gradients: 4 passes of 4
 sequences on one rank, 2 on each of two, 1 on each of four; of 2 sequences on each of eight.
---strategy also cuts the optimizer's state (zero1) or everything (fsdp) among the ranks.
+--strategy also cuts the optimizer's state (zero1), gradients (zero2) or everything (fsdp, hsdp)
+among the ranks.
 
 Read it beside train.py: sections and names are the same; model, data, unit and step differ.
 """
@@ -38,6 +39,7 @@ from training.gpt2.arguments import ZERO_STAGES
 from training.gpt2.data import TokenSequences, choose_vocab_size
 from training.gpt2.model import GPT2, check_size, count_parameters, split_decayed
 from training.gpt2.sharding import (
+    SHARDED,
     check_strategy,
     compress_gradients,
     measure_state,
@@ -126,11 +128,12 @@ def build_model(args, plan, work, device: torch.device):
     """Build the model in its DDP wrapper, the optimizer, the schedule and the gradient scaler."""
     torch.manual_seed(args.seed)  # the same initial weights on every rank
     model = GPT2(args.layers, args.heads, args.width, args.vocab_size, args.dropout).to(device)
+    model.checkpoint_activations(args.activation_checkpointing)
     args.parameters = check_size(args, count_parameters(model))
     if args.compile:
         model.compile()
-    if args.strategy == "fsdp":
-        model = shard_model(model)  # instead of a full copy a rank
+    if args.strategy in SHARDED:  # a share per rank instead of a full copy
+        model = shard_model(model, args.strategy, args.shard_group)
     elif args.run_type == "optimized" and args.strategy != "deepspeed":
         # (A baseline has nobody to average with, and goes without.)
         # DDP copies rank 0's weights to all ranks now, and averages the gradients of all ranks
@@ -298,7 +301,7 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
     """What run.json says of the settings: runs that differ in these are not compared."""
     own = (
         "run_type", "strategy", "dropout", "grad_clip", "grad_compression", "bucket_cap_mb",
-        "lr_schedule", "weight_decay", "beta2", "parameters",
+        "lr_schedule", "weight_decay", "beta2", "parameters", "activation_checkpointing",
     )  # fmt: skip
     sizes = {"train": len(train_set), "val": len(val_set), "vocab_size": args.vocab_size}
     return {

@@ -23,7 +23,11 @@ from training.gpt2.work import plan_work
 
 SIZES = ["--layers=2", "--heads=4", "--width=64", "--seq-length=32", "--lr=0.01"]
 WORK = ["--steps=6", "--epochs=2", "--grad-clip=0.5", "--warmup-steps=1"]  # clipping is at work
-STRATEGIES = ("ddp", "zero1", "fsdp")
+STRATEGIES = {
+    1: ("ddp", "zero1", "fsdp"),
+    2: ("ddp", "zero1", "zero2", "fsdp"),
+    4: ("ddp", "zero1", "zero2", "fsdp", "hsdp"),  # two groups of two ranks
+}
 
 
 def set_arguments(out: Path, name: str, *options: str) -> Path:
@@ -85,20 +89,26 @@ def find_gradients(out: Path, strategy: str) -> tuple[dict, list]:
 def main() -> None:
     data_dir, out = sys.argv[1], Path(sys.argv[2])
     os.environ["DATA_DIR"] = data_dir
+    os.environ["LOCAL_WORLD_SIZE"] = "2"  # as if every two ranks were a node
     device = train_gpt2.init_distributed(timeout_s=120)
     train_gpt2.init_distributed = lambda timeout_s: device
     destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None
     world_size = dist.get_world_size()
-    result = {name: find_gradients(out, name) for name in STRATEGIES}
+    strategies = STRATEGIES[world_size]
+    result = {name: find_gradients(out, name) for name in strategies}
     torch.save(result, out / f"{world_size}_{dist.get_rank()}.pt")
-    for strategy in STRATEGIES:
+    for strategy in strategies:
         train(out, strategy, f"--strategy={strategy}")
     train(out, "fixed_work", "--steps=30", "--epochs=1")
+    if world_size == 4:
+        train_cut(out, "hsdp")
+        train(out, "recomputed", "--activation-checkpointing")
+        train(out, "recomputed_fsdp", "--activation-checkpointing", "--strategy=fsdp")
     if world_size == 1:
         options = ("--layers=1", "--steps=2", "--epochs=1", "--grad-clip=1", "--warmup-steps=0")
         train(out, "one_layer", *options)
     if world_size == 2:
-        for strategy in STRATEGIES:
+        for strategy in strategies:
             train_cut(out, strategy)
             train(out, f"{strategy}_no_probe", f"--strategy={strategy}", "--no-probe")
         for precision in ("fp16", "bf16"):

@@ -51,7 +51,7 @@ def parse(monkeypatch):
         ("gpt2", ["--width=100", "--heads=3"], 2, "--width 100 is no multiple of --heads 3"),
         ("gpt2", ["--seq-length=2000"], 2, "--seq-length 2000 is more than GPT-2's 1024 positions"),
         ("gpt2", ["--dropout=1"], 2, "--dropout 1.0 leaves nothing"),
-        ("gpt2", ["--strategy=zero2"], 2, "argument --strategy: invalid choice: 'zero2'"),
+        ("gpt2", ["--strategy=zero4"], 2, "argument --strategy: invalid choice: 'zero4'"),
         ("gpt2", ["--steps=0"], 2, "argument --steps: must be a whole number above 0, not 0"),
         ("gpt2", ["--grad-clip=-1"], 2, "argument --grad-clip: must be a number of 0 or more, not"),
         ("translation", ["--world_size=2"], 4, "--world-size 2, but 4 ranks have been started; le"),

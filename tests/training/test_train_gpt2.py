@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 import train_gpt2
+from gpt2_probe import STRATEGIES
 from scaling.read.epoch_line import parse_epoch_line
 from torch_server import SCRIPTS, TESTS, run_python, run_torchrun
 from training import TrainingError
@@ -23,8 +24,10 @@ from training.gpt2.model import GPT2, count_parameters, split_decayed
 from training.gpt2.work import FixedWork, PassSampler, check_tokens, cosine_decay
 
 TRAINER = SCRIPTS / "train_gpt2.py"
-STRATEGIES = ("ddp", "zero1", "fsdp")
 SCALES = (1, 2, 4)
+RUNS = [(scale, strategy) for scale, names in STRATEGIES.items() for strategy in names]
+SHARDED = [run for run in RUNS if run[1] != "ddp"]
+CUT = [*((2, name) for name in STRATEGIES[2]), (4, "hsdp")]
 SMALL = ["--layers=2", "--heads=4", "--width=64", "--seq-length=32"]
 
 
@@ -259,16 +262,15 @@ def largest_difference(one: Path, other: Path) -> float:
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_gradients_are_those_of_one_process(runs, strategy):
+@pytest.mark.parametrize(("scale", "strategy"), RUNS)
+def test_gradients_are_those_of_one_process(runs, scale, strategy):
     alone = torch.load(runs / "1_0.pt")["ddp"][0]
     assert max(float(each.abs().max()) for each in alone.values()) > 0.01
-    for scale in SCALES:
-        for rank in range(scale):
-            gradients = torch.load(runs / f"{scale}_{rank}.pt")[strategy][0]
-            assert gradients.keys() == alone.keys()
-            for name, gradient in gradients.items():
-                torch.testing.assert_close(gradient, alone[name], rtol=0, atol=1e-6)
+    for rank in range(scale):
+        gradients = torch.load(runs / f"{scale}_{rank}.pt")[strategy][0]
+        assert gradients.keys() == alone.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, alone[name], rtol=0, atol=1e-6)
 
 
 def test_a_step_has_the_same_sequences_at_every_scale(runs):
@@ -287,12 +289,19 @@ def test_loss_after_the_fixed_work_is_equal_at_every_scale(runs):
     assert losses[0][0] < math.log(2048) - 0.5  # it has learnt something
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("strategy", ["zero1", "fsdp"])
-def test_sharded_training_is_ddps(runs, strategy, scale):
-    ddp, sharded = runs / f"{scale}_ddp", runs / f"{scale}_{strategy}"
-    assert read_losses(sharded) == pytest.approx(read_losses(ddp), abs=1e-4)
-    assert largest_difference(sharded, ddp) < 1e-3
+@pytest.mark.parametrize(
+    ("scale", "name"), [*SHARDED, (4, "recomputed"), (4, "recomputed_fsdp")]
+)
+def test_every_strategy_trains_as_ddp_does(runs, scale, name):
+    ddp, other = runs / f"{scale}_ddp", runs / f"{scale}_{name}"
+    assert read_losses(other) == pytest.approx(read_losses(ddp), abs=1e-5)
+    assert largest_difference(other, ddp) < 1e-3
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[4])
+def test_losses_of_four_ranks_are_those_of_one_process(runs, strategy):
+    alone, four = read_losses(runs / "1_ddp"), read_losses(runs / f"4_{strategy}")
+    assert four == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -307,7 +316,7 @@ def test_bytes_of_each_rank_drop_as_the_strategy_says(runs, scale):
 
     whole = 4 * load(runs / f"{scale}_ddp/run.json")["parameters"]
     counts = 4 * 28  # AdamW counts the steps of each of the 28 tensors
-    ddp, zero1, fsdp = map(read_bytes, STRATEGIES)
+    ddp, zero1, fsdp = map(read_bytes, ("ddp", "zero1", "fsdp"))
     assert ddp["parameter_bytes"] == ddp["gradient_bytes"] == [whole] * scale
     assert ddp["optimizer_bytes"] == [2 * whole + counts] * scale
     assert zero1["parameter_bytes"] == zero1["gradient_bytes"] == [whole] * scale
@@ -317,14 +326,19 @@ def test_bytes_of_each_rank_drop_as_the_strategy_says(runs, scale):
         assert sum(fsdp[name]) == whole
         assert max(fsdp[name]) <= 1.05 * whole / scale
     assert max(fsdp["optimizer_bytes"]) <= 1.05 * 2 * whole / scale
+    for strategy in set(STRATEGIES[scale]) & {"zero2", "hsdp"}:  # hsdp: two ranks share a copy
+        shares = 2 if strategy == "hsdp" else scale
+        for name, values in read_bytes(strategy).items():
+            parts = 2 if name == "optimizer_bytes" else 1
+            assert max(values) == pytest.approx(parts * whole / shares, rel=0.02), name
     # ZeRO-1 hands out whole tensors: the embedding alone is more than half of this small model.
     largest = max(2048 * 64, math.ceil(whole / 4 / scale))
     assert max(zero1["optimizer_bytes"]) <= 1.1 * 8 * largest
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_cut_and_resumed_is_bit_equal(runs, strategy):
-    uncut = load_last(runs / f"2_{strategy}_uncut/checkpoints")
+@pytest.mark.parametrize(("scale", "strategy"), CUT)
+def test_cut_and_resumed_is_bit_equal(runs, scale, strategy):
+    uncut = load_last(runs / f"{scale}_{strategy}_uncut/checkpoints")
     cut = load_last(runs / f"{strategy}_resumed")
     return_to = list_tensors({name: uncut[name] for name in ("model", "optimizer")})
     went_on = list_tensors({name: cut[name] for name in ("model", "optimizer")})
@@ -332,12 +346,12 @@ def test_cut_and_resumed_is_bit_equal(runs, strategy):
     assert len(return_to) == 28 + 3 * 28
     assert [name for name in went_on if not torch.equal(went_on[name], return_to[name])] == []
     assert cut["scheduler"]["last_epoch"] == uncut["scheduler"]["last_epoch"] == 6
-    last = [read_losses(runs / f"2_{strategy}_{name}")[-1] for name in ("cut", "uncut")]
+    last = [read_losses(runs / f"{scale}_{strategy}_{name}")[-1] for name in ("cut", "uncut")]
     assert last[0] == last[1]
-    assert "Going on after step 4, in epoch 2" in (runs / "2_log").read_text()
+    assert "Going on after step 4, in epoch 2" in (runs / f"{scale}_log").read_text()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES[2])
 def test_the_probe_changes_nothing(runs, strategy):
     assert largest_difference(runs / f"2_{strategy}", runs / f"2_{strategy}_no_probe") == 0
     rank = load(runs / f"2_{strategy}/rank1_results_epoch0.json")
@@ -519,7 +533,9 @@ def test_vocabulary_is_the_datas_or_gpt2s(tokens, tmp_path):
     ("args", "message"),
     [
         (["--strategy=fsdp", "--grad-compression=fp16"], "a hook of DDP, which --strategy fsdp"),
-        (["--strategy=fsdp", "--bucket-cap-mb=5"], "--bucket-cap-mb is DDP's"),
+        (["--strategy=zero2", "--bucket-cap-mb=5"], "--bucket-cap-mb is DDP's"),
+        (["--strategy=hsdp"], "a copy of the model in each group of 1 ranks, and here are 1"),
+        (["--strategy=fsdp", "--shard-group=2"], "--shard-group goes with --strategy hsdp"),
         (["--strategy=ddp", "--deepspeed_config=x"], "--deepspeed-config goes with --strategy de"),
     ],
 )

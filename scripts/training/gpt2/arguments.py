@@ -10,7 +10,8 @@ GLOBAL_BATCH = 16  # sequences per step
 STEPS = 3561
 POSITIONS = 1024  # the longest sequence that GPT-2 has learnt positions for
 SMALL = {"layers": 12, "heads": 12, "width": 768, "vocab_size": 50_257}
-ZERO_STAGES = {"ddp": 0, "zero1": 1, "fsdp": 3}  # by --strategy; see sharding.py
+# By --strategy; see sharding.py.
+ZERO_STAGES = {"ddp": 0, "zero1": 1, "zero2": 2, "fsdp": 3, "hsdp": 3}
 
 
 def parse_args(doc: str = "") -> Namespace:
@@ -71,8 +72,15 @@ def add_strategy_arguments(parser: TrainerParser) -> None:
     add(
         "--strategy",
         choices=[*ZERO_STAGES, "deepspeed"],
-        help="what the ranks share out: nothing, the optimizer's state, everything "
-        "(default: ddp, or deepspeed with --deepspeed-config)",
+        help="what the ranks share out: nothing, the optimizer's state, that and gradients, "
+        "everything, everything within a node (default: ddp, or deepspeed with "
+        "--deepspeed-config)",
+    )
+    add("--shard-group", type=positive(int), help="ranks per copy with hsdp (default: a node's)")
+    add(
+        "--activation-checkpointing",
+        action="store_true",
+        help="compute each block again in the backward pass: less memory, a third more work",
     )
     add("--bucket-cap-mb", type=positive(float), help="of DDP's buckets (default: PyTorch's, 25)")
     add(

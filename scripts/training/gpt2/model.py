@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from training.gpt2.arguments import POSITIONS, SMALL
 from training.gpt2.loss import mean_loss
@@ -37,6 +38,11 @@ class GPT2(nn.Module):
             deviation = 0.02 / (2 * layers) ** 0.5 if name.endswith("out.weight") else 0.02
             nn.init.normal_(parameter, std=deviation)
 
+    def checkpoint_activations(self, on: bool) -> None:
+        """Keep of each block its input alone, and compute the rest again in the backward pass."""
+        for block in self.blocks:
+            block.recompute = on
+
     def forward(self, tokens: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
         positions = self.position_embedding.weight[: tokens.shape[1]]
         hidden = self.dropout(self.token_embedding(tokens) + positions)
@@ -50,6 +56,8 @@ class GPT2(nn.Module):
 class Block(nn.Module):
     """Attention looks back at earlier tokens, the MLP works on each token; both add to it."""
 
+    recompute = False
+
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
@@ -58,6 +66,11 @@ class Block(nn.Module):
         self.mlp = MLP(width, dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.recompute and self.training:
+            return checkpoint(self.compute, hidden, use_reentrant=False)
+        return self.compute(hidden)
+
+    def compute(self, hidden: torch.Tensor) -> torch.Tensor:
         hidden = hidden + self.attention(self.attention_norm(hidden))
         return hidden + self.mlp(self.mlp_norm(hidden))
 

@@ -3,12 +3,17 @@
             parameters   gradients   optimizer's state
     ddp     all          all         all
     zero1   all          all         a share                ZeRO stage 1
+    zero2   a share*     a share     a share                ZeRO stage 2
     fsdp    a share      a share     a share                ZeRO stage 3
+    hsdp    a share      a share     a share                within a node; copies across nodes
+
+* whole from the forward pass to the end of the backward pass; a share between steps.
 
 Sources: Rajbhandari et al. 2020, "ZeRO"; PyTorch's documentation of ZeroRedundancyOptimizer and
-of fully_shard.
+of fully_shard (`reshard_after_forward=False`, and a mesh of two dimensions).
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,10 +24,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training import TrainingError
 
+SHARDED = ("zero2", "fsdp", "hsdp")  # what fully_shard does
+
 
 def check_strategy(args) -> None:
     """Raise TrainingError when an option does not go with --strategy."""
-    if args.strategy in ("fsdp", "deepspeed"):
+    if args.strategy == "hsdp":
+        find_shard_group(args.shard_group)
+    elif args.shard_group:
+        raise TrainingError(
+            f"--shard-group goes with --strategy hsdp, not {args.strategy}; leave one of them out"
+        )
+    if args.strategy in (*SHARDED, "deepspeed"):
         if args.grad_compression != "none":
             raise TrainingError(
                 f"--grad-compression is a hook of DDP, which --strategy {args.strategy} does not "
@@ -44,17 +57,40 @@ def compress_gradients(model: DistributedDataParallel, precision: str) -> None:
         model.register_comm_hook(None, hook)
 
 
-def shard_model(model: nn.Module) -> nn.Module:
+def find_shard_group(asked: int | None) -> int:
+    """The ranks that share one copy of the model: by default those of a node, as torchrun says.
+
+    TrainingError when the ranks do not divide into such groups, or into fewer than two.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    group = asked or int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    if world_size % group or world_size == group:
+        raise TrainingError(
+            f"--strategy hsdp keeps a copy of the model in each group of {group} ranks, and here "
+            f"are {world_size}; start two nodes or more, choose --shard-group, or --strategy fsdp"
+        )
+    return group
+
+
+def shard_model(model: nn.Module, strategy: str, shard_group: int | None = None) -> nn.Module:
     """Cut every parameter among the ranks, in place; whole blocks are gathered when they compute.
 
     A block that is a unit of its own is gathered just before it is needed, while the one before
-    it still computes, and dropped after it; what is left belongs to the model as a whole.
+    it still computes, and dropped after it (zero2: after the backward pass); what is left belongs
+    to the model as a whole. hsdp gathers within a group, and averages gradients across groups.
     """
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    options = {"reshard_after_forward": strategy != "zero2"}
+    if strategy == "hsdp":
+        group = find_shard_group(shard_group)
+        shape = (dist.get_world_size() // group, group)
+        device = next(model.parameters()).device.type
+        options["mesh"] = init_device_mesh(device, shape, mesh_dim_names=("copies", "shares"))
     for block in model.blocks:
-        fully_shard(block)
-    return fully_shard(model)
+        fully_shard(block, **options)
+    return fully_shard(model, **options)
 
 
 def shard_optimizer(groups: list[dict], **options) -> torch.optim.Optimizer:
