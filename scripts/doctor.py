@@ -67,16 +67,14 @@ def write_profile(facts, name: str) -> None:
 
 def probe_profile(facts, name: str) -> int:
     """Ask sbatch about every job of the profile; returns 1 when it refuses one."""
-    from doctor import format_results, list_overrides, probe
+    from doctor import format_results, probe
     from profiles import load_cluster, load_matrix, make_environment
 
     cluster = load_cluster(name, REPO / "templates/clusters")
     matrix = load_matrix(REPO / "experiments/matrix.toml")
     results = probe(cluster, matrix, make_environment(REPO / "templates"), facts.partitions)
-    for line in list_overrides():
-        print(f"look    {line}")
     print(format_results(results), end="")
-    if any(result.refused is not None for result in results):
+    if any(result.refused for result in results):
         print(f"Next: change {name} as the remarks say, then probe again")
         return 1
     print(f"Next: python render.py --cluster {name}")
@@ -91,9 +89,9 @@ def run_preflight(arguments: argparse.Namespace) -> int:
         find_status,
         format_table,
         judge_preflight,
-        list_overrides,
         run_preflights,
     )
+    from submission import list_overrides
 
     catch_signals()  # whatever stops this, its jobs are cancelled
     out = sys.stderr if arguments.json else sys.stdout
@@ -102,7 +100,7 @@ def run_preflight(arguments: argparse.Namespace) -> int:
         print(line, file=out, flush=True)
 
     cluster, preflights = prepare_preflights(arguments, say)
-    for line in list_overrides():
+    for line in list_overrides(preflights[0].text):
         say(f"look    {line}")
     run_preflights(preflights, REPO, arguments.timeout * 60, say)
     shown, status = [], 0

@@ -38,7 +38,7 @@ def main() -> int:
             return 0
         return submit_and_watch(args)
     except KeyboardInterrupt:
-        print("\nstopped watching; to end jobs that still run: scripts/submit.py --cancel",
+        print("\nstopped; what was submitted goes on; to end it: scripts/submit.py --cancel",
               file=sys.stderr)  # fmt: skip
         raise
 
@@ -52,6 +52,7 @@ def submit_and_watch(args: argparse.Namespace) -> int:
         check_jobs,
         count_gpu_hours,
         keep_queue_options,
+        parse_options,
         plan,
         plan_tables,
         read_ledger,
@@ -61,10 +62,10 @@ def submit_and_watch(args: argparse.Namespace) -> int:
     if args.scales:
         repository = Repository(REPO)
         jobs = plan(repository, args)
-        profile = check_jobs(repository, jobs, args.experiments)
+        profile = check_jobs(repository, jobs, args.experiments, args.sbatch)
         tables = None
         if args.after and not args.no_tables:
-            options = keep_queue_options(args.sbatch)
+            options = keep_queue_options(parse_options(args.sbatch))
             tables = plan_tables(repository, jobs, profile, args.experiments, options)
         announce(jobs, tables)
         if args.dry_run:
@@ -115,8 +116,14 @@ def parse_args() -> argparse.Namespace:
         help="where the job scripts are (default: experiments)")  # fmt: skip
     args = parser.parse_args(argv)
     args.sbatch = sbatch
+    if args.cancel and (args.scales or args.all or args.watch or sbatch):
+        parser.error("--cancel ends all jobs submitted so far; leave out the rest")
+    if sbatch and not (args.scales or args.all):
+        parser.error("options for sbatch follow scales, or --all")
     if args.all:
         args.scales = ["*"]
+    if not 0 < args.interval < 1e6:
+        parser.error("--interval must be above 0")
     if args.repeat < 1:
         parser.error("--repeat must be 1 or more")
     if not (args.scales or args.watch or args.cancel):

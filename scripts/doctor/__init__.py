@@ -16,7 +16,7 @@ from doctor.preflight import (
     prepare_preflight,
     run_preflights,
 )
-from doctor.probe import format_results, list_overrides, probe
+from doctor.probe import format_results, probe
 from doctor.report import describe_cluster, report_cluster
 from doctor.sources import read_folder, run_commands
 
@@ -31,7 +31,6 @@ __all__ = [
     "format_results",
     "format_table",
     "judge_preflight",
-    "list_overrides",
     "prepare_preflight",
     "probe",
     "read_folder",

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from common.errors import UserError
 from common.slurm_time import parse_time
 from doctor.slurm_text import (
     NOTHING,
@@ -28,6 +29,7 @@ from doctor.sources import (
     read_interfaces,
     read_records,
     read_sinfo,
+    save_command,
 )
 
 FROM_NODE, FROM_PARTITION, FROM_SINFO = map(name_source, [NODES, PARTITIONS, SINFO])
@@ -45,6 +47,7 @@ class Node:
     gpus_from: str = ""
     features: tuple[str, ...] | None = None
     state: str | None = None
+    arch: str | None = None
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Partition:
     name: str
     default: bool = False
     up: bool = True
-    open_to_me: bool = True
+    closed_by: str = ""  # what keeps me out of it: `AllowGroups=staff`
     time_limit: str | None = None
     default_time: str | None = None
     max_nodes: int | None = None
@@ -63,8 +66,10 @@ class Partition:
     max_mem_per_node_mb: int | None = None
     max_mem_per_cpu_mb: int | None = None
     cpus_per_gpu: int | None = None
+    job_defaults: str | None = None
     exclusive: bool = False
     qos: str | None = None
+    allow_qos: str | None = None  # None: any
     limits_from: str = ""
     nodes: list[Node] = field(default_factory=list)
 
@@ -72,6 +77,15 @@ class Partition:
     def time_limit_s(self) -> float:
         """The time limit in seconds; infinite where it is unlimited or unknown."""
         return parse_time(self.time_limit) if self.time_limit else math.inf
+
+    @property
+    def open_to_me(self) -> bool:
+        return not self.closed_by
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether Slurm counts GPUs on one of its nodes."""
+        return any(node.gpus for node in self.nodes)
 
 
 @dataclass
@@ -111,21 +125,22 @@ def detect(sources: Sources) -> Facts:
     associations = [
         row for row in read_associations(sources) if not here or row["cluster"].lower() == here
     ]  # sacctmgr lists those with sister clusters, too
-    accounts = {row["account"] for row in associations}
     nodes: dict[str, Node] = {}
     members: dict[str, dict[str, None]] = {}  # partition -> its nodes' names, in order
     for record in read_records(sources, NODES):
         (name,) = record.read("NodeName", one_host)
-        nodes.setdefault(name, make_node(record))
+        add_once(nodes, name, make_node(record), record)
         for partition in filter(None, record.get("Partitions").split(",")):
             members.setdefault(partition, {})[name] = None
+    described = set(nodes)
     partitions: dict[str, Partition] = {}
     for record in read_records(sources, PARTITIONS):
-        partition = make_partition(record, accounts)
-        partitions[partition.name] = partition
+        partition = make_partition(record, associations, sources.groups)
+        add_once(partitions, partition.name, partition, record)
         hosts = list(nodes)
         if record.get("Nodes") != "ALL":
             hosts = record.read("Nodes", expand_hosts) or []
+            check_total(record, hosts)
         members.setdefault(partition.name, {}).update(dict.fromkeys(hosts))
     close_others(partitions, associations)
     for row in read_sinfo(sources):
@@ -133,6 +148,7 @@ def detect(sources: Sources) -> Facts:
     for name, hosts in members.items():
         partition = partitions.setdefault(name, Partition(name))
         partition.nodes = [nodes.setdefault(host, Node(host)) for host in hosts]
+    check_members(sources, nodes, described, {host for hosts in members.values() for host in hosts})
     return Facts(
         sources.origin,
         list(sources.problems),
@@ -142,6 +158,53 @@ def detect(sources: Sources) -> Facts:
         describe_modules(sources.variables, sources.live),
         read_interfaces(sources),
     )
+
+
+def add_once(table: dict, name: str, value: Node | Partition, record: Record) -> None:
+    """Add what a whole record says; UserError for a record that is cut, or there twice."""
+    line = next(iter(record.lines.values()))
+    if name in table:
+        raise record.sources.refuse(record.file, line, f"{name} again: a second output")
+    if "State" not in record.fields:
+        raise record.sources.refuse(record.file, line, f"{name} has no State: its record is cut")
+    table[name] = value
+
+
+def check_total(record: Record, hosts: list[str]) -> None:
+    """Name a partition whose list of nodes is shorter, or longer, than it says."""
+    total = record.read("TotalNodes", parse_number)
+    if total is not None and total != len(hosts):
+        record.sources.problems.append(
+            f"{record.file}, line {record.lines['TotalNodes']}: {record.get('PartitionName')} has "
+            f"TotalNodes={total}, but Nodes names {len(hosts)}"
+        )
+
+
+def check_members(
+    sources: Sources, nodes: dict[str, Node], described: set[str], placed: set[str]
+) -> None:
+    """Name the nodes that stand in no partition, and those that only a partition names.
+
+    UserError where no output has a partition: then nothing is known of any node's jobs.
+    """
+    alone = [name for name in nodes if name not in placed]
+    if alone and not placed:
+        place = sources.folder / NODES if sources.folder else NODES
+        raise UserError(
+            f"{place}, line 1: no output names a partition of {shorten_list(alone)}; save beside "
+            f"it: {save_command(PARTITIONS)}; {save_command(SINFO)}"
+        )
+    if alone:
+        sources.problems.append(f"{NODES}: in no partition, so not shown: {shorten_list(alone)}")
+    bare = [name for name in nodes if name not in described and nodes[name].cpus is None]
+    if bare and described:
+        sources.problems.append(f"{NODES}: no record of {shorten_list(bare)}: cut?")
+
+
+def shorten_list(names: list[str]) -> str:
+    """`n1, n2, n3 and 4 more`."""
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return ", ".join(names[:3]) + more
 
 
 def one_host(text: str) -> list[str]:
@@ -179,21 +242,24 @@ def make_node(record: Record) -> Node:
         "" if gpus is None else source,
         record.read(features, split_features),
         parse_state(record.get("State")),
+        record.get("Arch") or None,
     )
 
 
-def make_partition(record: Record, accounts: set[str]) -> Partition:
+def make_partition(
+    record: Record, associations: list[dict[str, str]], groups: set[str]
+) -> Partition:
     """Make a partition from a record of `scontrol show partition`, of old versions too (Shared=).
 
-    `accounts` are the reader's own: a partition for one of them is open.
+    `associations` and `groups` are the reader's own: a partition for one of them is open.
     """
-    mine = is_open(record, accounts) and record.get("AllowGroups", "ALL") == "ALL"
-    qos = record.get("QoS", "N/A")
+    qos, defaults = record.get("QoS", "N/A"), record.get("JobDefaults")
+    allowed = record.get("AllowQos", "ALL")
     return Partition(
         record.read("PartitionName", partition_name),
         default=record.get("Default") == "YES",
         up=record.get("State", "UP") == "UP",
-        open_to_me=mine and record.get("RootOnly", "NO") == "NO",
+        closed_by=find_bar(record, associations, groups),
         time_limit=record.read("MaxTime", parse_limit),
         default_time=record.read("DefaultTime", parse_limit),
         max_nodes=record.read("MaxNodes", parse_number),
@@ -202,8 +268,10 @@ def make_partition(record: Record, accounts: set[str]) -> Partition:
         max_mem_per_node_mb=record.read("MaxMemPerNode", parse_number),
         max_mem_per_cpu_mb=record.read("MaxMemPerCPU", parse_number),
         cpus_per_gpu=record.read("JobDefaults", find_cpus_per_gpu),
+        job_defaults=None if defaults.lower() in NOTHING else defaults,
         exclusive=record.get("OverSubscribe", record.get("Shared")).startswith("EXCL"),
         qos=None if qos.lower() in NOTHING else qos,
+        allow_qos=None if allowed.lower() in {"all", *NOTHING} else allowed,
         limits_from=FROM_PARTITION,
     )
 
@@ -214,15 +282,28 @@ def find_cpus_per_gpu(defaults: str) -> int | None:
     return parse_number(pairs.get("DefCpuPerGPU", ""))
 
 
-def is_open(record: Record, accounts: set[str]) -> bool:
-    """Say whether a partition takes one of my accounts: AllowAccounts, or else DenyAccounts.
+def find_bar(record: Record, associations: list[dict[str, str]], groups: set[str]) -> str:
+    """What keeps me out of a partition, as scontrol writes it; "" where nothing is seen to.
 
     The database has accounts in small letters, slurm.conf may write them otherwise.
     """
-    mine = {name.lower() for name in accounts}
-    allowed = set(record.get("AllowAccounts", "ALL").lower().split(","))
+    accounts = {row["account"].lower() for row in associations}
+    qos = {name for row in associations for name in row["qos"].lower().split(",")}
     denied = set(record.get("DenyAccounts").lower().split(",")) - {"", "none", "(null)"}
-    return bool(allowed & (mine | {"all"})) and not (mine and mine <= denied)
+    bars = {
+        "RootOnly": record.get("RootOnly") == "YES",
+        "AllowGroups": not allows(record.get("AllowGroups", "ALL"), {g.lower() for g in groups}),
+        "AllowAccounts": not allows(record.get("AllowAccounts", "ALL"), accounts),
+        "DenyAccounts": bool(accounts) and accounts <= denied,
+        # Without associations nothing is known of mine.
+        "AllowQos": bool(associations) and not allows(record.get("AllowQos", "ALL"), qos),
+    }
+    return next((f"{name}={record.get(name)}" for name, bar in bars.items() if bar), "")
+
+
+def allows(names: str, mine: set[str]) -> bool:
+    """Say whether a list of names is of all, or has one of `mine`."""
+    return bool(set(names.lower().split(",")) & (mine | {"all", *NOTHING}))
 
 
 def close_others(partitions: dict[str, Partition], associations: list[dict[str, str]]) -> None:
@@ -230,7 +311,8 @@ def close_others(partitions: dict[str, Partition], associations: list[dict[str, 
     named = {row["partition"].lower() for row in associations}
     if named and "" not in named:
         for name, partition in partitions.items():
-            partition.open_to_me &= name.lower() in named
+            if name.lower() not in named:
+                partition.closed_by = partition.closed_by or "your associations name others"
 
 
 def add_sinfo_row(

@@ -22,7 +22,15 @@ from doctor.verdicts import FAIL, NOT_RUN, OK, Verdict, describe_request, judge_
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
 from profiles.container import format_prefix, pass_variables
 from profiles.matrix import JobRow
-from submission import JobState, SlurmError, cancel_jobs, read_state, submit_script
+from submission import (
+    JobState,
+    SlurmError,
+    cancel_jobs,
+    number_of,
+    read_state,
+    submit_script,
+    write_cancel,
+)
 
 TIME_LIMIT = "00:05:00"  # it runs for about a minute, and a cold PyTorch takes its time to load
 SETTLE_S = 15  # a shared file system may show a node's files to the login node only later
@@ -77,14 +85,15 @@ class Preflight:
     @property
     def log(self) -> Path:
         """The job's Slurm log, as its --output names it."""
-        return self.folder / f"log/{self.job.name}_{self.job_id}.out"
+        return self.folder / f"log/{self.job.name}_{number_of(self.job_id)}.out"
 
     def read_files(self) -> tuple[list[dict], list[dict]]:
         """What the tasks and the ranks wrote; a file that is not whole counts as absent."""
+        number = number_of(self.job_id)
         attempts = sorted(  # 12.1 is the second attempt of a job that was requeued
             (int(found[1] or 0), path)
-            for path in (self.folder / "results").glob(f"{self.job_id or 'none'}*")
-            if (found := re.fullmatch(rf"{self.job_id}(?:\.(\d+))?", path.name))
+            for path in (self.folder / "results").glob(f"{number or 'none'}*")
+            if (found := re.fullmatch(rf"{number}(?:\.(\d+))?", path.name))
         )
         results = attempts[-1][1] if attempts else self.folder / "none"
         return tuple(
@@ -227,12 +236,11 @@ def cancel_rest(job_ids: list[str], say: Callable[[str], None]) -> None:
     """Cancel what is left and say so; where Slurm does not answer, say what to type later."""
     if not job_ids:
         return
-    ids = " ".join(job_ids)
     try:
         cancel_jobs(job_ids)
-        say(f"cancelled {ids}")
+        say(f"cancelled {' '.join(job_ids)}")
     except SlurmError as error:
-        say(f"error: {error}; the jobs may still run: scancel {ids}")
+        say(f"error: {error}; the jobs may still run: {write_cancel(job_ids)}")
 
 
 def update_state(preflight: Preflight, say: Callable[[str], None]) -> None:

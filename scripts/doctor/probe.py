@@ -3,65 +3,86 @@
 Of what it refuses, find the directives without which it would not: sbatch names none of them.
 Of what it takes, check what `sbatch --test-only` does not report (measured on 22.05, see DESIGN):
 a time over the partition's, GPU requests that contradict each other, directives that sbatch reads
-as comments, variables of the shell that override directives.
+as comments.
 """
 
 import itertools
-import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment
 
+from common.console import printable
 from common.slurm_time import format_time, parse_time
 from doctor.cluster import Partition
 from doctor.slurm_text import Gpus, parse_gpus, parse_number
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
+from submission import (
+    keep_environment,
+    list_overrides,
+    parse_options,
+    read_directives,
+    split_head,
+)
 
 GPU_OPTIONS = ("gres", "gpus-per-node", "gpus", "gpus-per-task")
 Causes = tuple[tuple[str, ...], ...]  # alternatives, each a set of options that must change
 DIALECTS = [["gpus-per-node"], ["gres"], ["gpus"], ["gpus", "gpus-per-node"], ["gpus-per-task"]]
+# Without any request: sbatch cannot tell these two apart.
+NO_REQUEST = '[] is accepted, where nodes are given whole, or ["srun"], where srun asks for GPUs'
 # What to do about each directive that a refusal may be about: sbatch names none of them.
+GPU_ADVICE = "gpu_request or gpu_type: see scontrol show node, Gres"
 ADVICE = {
-    "partition": "partition: write one of {partitions}",
-    "nodes": "nodes: write how many a job may have at most",
-    "ntasks": "nodes: write how many a job may have at most",
-    "time": "time: write at most the partition's MaxTime",
+    "partition": "partition: write one of {partitions}, or leave it out",
     "constraint": "constraint: write a feature that scontrol show node lists",
     "account": "account: write one that sacctmgr show associations lists, in .local.toml",
     "qos": "qos: write one that sacctmgr show associations lists for you",
     "reservation": "reservation: see scontrol show reservation",
-    "mem": "mem: write less, or leave it out",
-    "mem-per-gpu": "mem_per_gpu: write less, or mem instead: it needs GPUs in a directive",
-    "cpus-per-task": "cpus_per_gpu: write less; see scontrol show node, CPUTot",
-    "gres": "gpu_request or gpu_type: see scontrol show node, Gres",
-    "gpus": "gpu_request or gpu_type: see scontrol show node, Gres",
-    "gpus-per-node": "gpu_request or gpu_type: see scontrol show node, Gres",
-    "gpus-per-task": "gpu_request or gpu_type: see scontrol show node, Gres",
     "hint": "hint: leave it out",
     "threads-per-core": "threads_per_core: leave it out",
     "exclusive": "exclusive: leave it out",
-    "open-mode": 'omit: write ["open-mode"]',
     "signal": 'omit: write ["signal"]; jobs then end at their time limit',
-    "requeue": 'omit: write ["requeue"]',
-}
+} | dict.fromkeys(GPU_OPTIONS, GPU_ADVICE)
+# Of these a site may want less, or none at all: the least, what to write then, what otherwise.
+AMOUNTS = {
+    "nodes": ("1", "nodes: write how many a job may have at most", 'omit: write ["nodes"]'),
+    "ntasks": ("1", "nodes: write how many a job may have at most", 'omit: write ["ntasks"]'),
+    "time": ("1", "time: write at most the partition's MaxTime", 'omit: write ["time"]'),
+    "mem": ("1M", "mem: write less", "mem: leave it out"),
+    "mem-per-gpu": (
+        "1M", "mem_per_gpu: write less",
+        "mem_per_gpu: leave it out, or write mem instead: it needs GPUs in a directive",
+    ),
+    "cpus-per-task": (
+        "1", "cpus_per_gpu: write less; see scontrol show node, CPUTot",
+        "cpus_per_gpu: leave it out; the site gives a job its CPUs",
+    ),
+}  # fmt: skip
+
+
+class Answer(NamedTuple):
+    """Whether sbatch would take a script, and all that it said."""
+
+    taken: bool
+    words: tuple[str, ...]
 
 
 @dataclass
 class ProbeResult:
-    """What became of one job: `refused`: sbatch's message; the rest are remarks."""
+    """What became of one job: `refused`: sbatch's words; the rest are remarks."""
 
     job: str
-    refused: str | None = None
+    refused: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return self.refused is None and not self.remarks
+        return not self.refused and not self.remarks
 
 
 def probe(
@@ -70,44 +91,52 @@ def probe(
     """Try every job of the matrix that the cluster can run; explain each refusal once."""
     results: list[ProbeResult] = []
     explained: dict[tuple[str, Causes], list[str]] = {}
+    shell: dict[str, None] = {}
     for name in matrix.jobs:
         try:
             job = plan_job(name, matrix, cluster)
         except DoesNotFit as misfit:
-            results.append(ProbeResult(name, None, [f"left out: {misfit}"]))
+            results.append(ProbeResult(name, remarks=[f"left out: {misfit}"]))
             continue
         text = render_job(job, cluster, templates, "doctor.py")
-        result = ProbeResult(name, ask_sbatch(text), check_script(text, partitions))
-        if result.refused:
+        shell |= dict.fromkeys(list_overrides(text))
+        answer = ask_sbatch(text)
+        result = ProbeResult(name, remarks=check_script(text, partitions))
+        if answer.taken:
+            result.remarks += [word for word in answer.words if "warning" in word.lower()]
+        else:
+            result.refused = answer.words
             causes = find_causes(text, [known for said, known in explained])
-            key = (result.refused, causes)
+            key = (answer.words[-1], causes)
             if key not in explained:
-                explained[key] = explain_refusal(causes, text, partitions)
-                explained[key] += try_dialects(causes, job, cluster, templates)
+                explained[key] = explain_refusal(causes, text, cluster, partitions)
+                explained[key] += try_others(causes, job, cluster, templates)
             result.remarks += explained[key]
         results.append(result)
-    return results
+    return [*([ProbeResult("this shell", remarks=list(shell))] if shell else []), *results]
 
 
-def ask_sbatch(text: str) -> str | None:
-    """Return None when sbatch would take the script, else its last words."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
+def ask_sbatch(text: str) -> Answer:
+    """Ask sbatch whether it would take the script; of a site's wrapper stdout is kept, too."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "job.slurm"
         script.write_text(text, encoding="utf-8")
         try:
             done = subprocess.run(
-                ["sbatch", "--test-only", script.name], cwd=folder, env=clean | {"LC_ALL": "C"},
+                ["sbatch", "--test-only", script.name], cwd=folder,
+                env=keep_environment(text) | {"LC_ALL": "C"},
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
             )  # fmt: skip
         except FileNotFoundError:
-            return "sbatch is not found"
+            return Answer(False, ("sbatch is not found",))
         except subprocess.TimeoutExpired:
-            return "sbatch gave no answer within 60 s"
-    if done.returncode == 0:
-        return None
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    return said[-1].removeprefix("allocation failure: ") if said else "no message"
+            return Answer(False, ("sbatch gave no answer within 60 s",))
+        except OSError as error:
+            return Answer(False, (f"sbatch cannot be run: {error.strerror}",))
+    said = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
+    prefix = re.compile(r"^(sbatch: )?(error: )?(allocation failure: )?")
+    words = tuple(dict.fromkeys(printable(prefix.sub("", line)) for line in said if line.strip()))
+    return Answer(done.returncode == 0, words or (f"exit status {done.returncode}, no message",))
 
 
 def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
@@ -116,10 +145,10 @@ def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
     First those `known` from other scales; then each option alone; then all, less those that may
     stay, which finds any number of causes together; then pairs, for a site that wants the others.
     """
-    options = [option for option in read_directives(text) if option in ADVICE]
+    options = [option for option in read_directives(text) if option not in ("job-name", "output")]
 
     def accepts(without: Iterable[str]) -> bool:
-        return ask_sbatch(drop_directives(text, set(without))) is None
+        return ask_sbatch(drop_directives(text, set(without))).taken
 
     for causes in known:
         if causes and all(set(each) <= set(options) and accepts(each) for each in causes):
@@ -135,33 +164,65 @@ def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
     return tuple(pair for pair in itertools.combinations(options, 2) if accepts(pair))[:1]
 
 
-def explain_refusal(causes: Causes, text: str, partitions: list[Partition]) -> list[str]:
+def explain_refusal(
+    causes: Causes, text: str, cluster: Cluster, partitions: list[Partition]
+) -> list[str]:
     """Say which directives, which fields, and what to write."""
     known = ", ".join(place.name for place in partitions) or "what sinfo lists"
     values = read_directives(text)
+    extra = dict(parse_options(cluster.extra_sbatch))
     remarks = []
     for options in causes:
         lines = [f"--{name}={values[name]}" if values[name] else f"--{name}" for name in options]
-        advice = dict.fromkeys(ADVICE[name].format(partitions=known) for name in options)
+        advice = {}
+        for name in options:
+            if extra.get(name) == values[name]:
+                advice["extra_sbatch: leave it out"] = None
+            elif name in AMOUNTS:
+                least, less, none = AMOUNTS[name]
+                others = drop_directives(text, set(options) - {name})
+                advice[less if ask_sbatch(set_directive(others, name, least)).taken else none] = 0
+            else:
+                default = f'omit: write ["{name}"]'
+                advice[ADVICE.get(name, default).format(partitions=known)] = None
         remarks.append(f"accepted without {' and '.join(lines)}; {'; '.join(advice)}")
-    return remarks or ["no directive is the reason; ask the site, and quote sbatch"]
+    return remarks
 
 
-def try_dialects(causes: Causes, job: Job, cluster: Cluster, templates: Environment) -> list[str]:
-    """Try the other ways of asking for GPUs; say which is accepted, if one is.
+def try_others(causes: Causes, job: Job, cluster: Cluster, templates: Environment) -> list[str]:
+    """Try the other ways of asking for GPUs, and whole nodes; say which is accepted.
 
-    Not where the refusal is about something else, nor where the profile asks on srun only: there
-    no directive asks for GPUs because the site wants none.
+    GPUs not where the refusal is about something else, nor where the profile asks on srun only:
+    there no directive asks for GPUs because the site wants none.
     """
+
+    def accepts(**changes) -> bool:
+        other = cluster.model_copy(update=changes)
+        return ask_sbatch(render_job(job, other, templates, "doctor.py")).taken
+
+    remarks = []
+    if not cluster.exclusive and accepts(exclusive=True):
+        remarks.append("exclusive = true is accepted")
     about_gpus = not causes or any(set(each) & set(GPU_OPTIONS) for each in causes)
     in_directives = cluster.gpu_request and "srun" not in cluster.gpu_request
-    for dialect in DIALECTS if about_gpus and in_directives else []:
-        other = cluster.model_copy(update={"gpu_request": dialect})
-        script = render_job(job, other, templates, "doctor.py")
-        if dialect != cluster.gpu_request and ask_sbatch(script) is None:
-            words = ", ".join(f'"{word}"' for word in dialect)
-            return [f"gpu_request = [{words}] is accepted"]
-    return []
+    if about_gpus and (in_directives or not causes):
+        if found := find_dialect(cluster, accepts):
+            remarks.append(found)
+        elif in_directives and accepts(gpu_request=[]):
+            remarks.append(f"gpu_request = {NO_REQUEST}")
+    return remarks or ([] if causes else ["no directive is the reason; ask the site, and quote it"])
+
+
+def find_dialect(cluster: Cluster, accepts) -> str | None:
+    """The first other way of asking for GPUs that is accepted, with or without the type."""
+    for gpu_type in dict.fromkeys([cluster.gpu_type, None]):
+        for dialect in DIALECTS:
+            changed = (dialect, gpu_type) != (cluster.gpu_request, cluster.gpu_type)
+            if changed and accepts(gpu_request=dialect, gpu_type=gpu_type):
+                words = ", ".join(f'"{word}"' for word in dialect)
+                no_type = " without gpu_type" if gpu_type != cluster.gpu_type else ""
+                return f"gpu_request = [{words}]{no_type} is accepted"
+    return None
 
 
 def format_results(results: list[ProbeResult]) -> str:
@@ -170,11 +231,13 @@ def format_results(results: list[ProbeResult]) -> str:
     for result in results:
         word = "refused" if result.refused else "ok" if result.ok else "look"
         alone = result.job if word == "ok" else ""
-        key = (word, result.refused or "", tuple(result.remarks), alone)
+        key = (word, result.refused, tuple(result.remarks), alone)
         groups.setdefault(key, []).append(result.job)
     lines = []
     for (word, refused, remarks, _), jobs in groups.items():
-        lines.append(f"{word:<8}{', '.join(jobs)}{': ' if refused else ''}{refused}")
+        lines.append(f"{word:<8}{', '.join(jobs)}" + "".join(f": {said}" for said in refused[-1:]))
+        if len(refused) > 1:  # a site's own words stand above Slurm's
+            lines += [f"          sbatch: {said}" for said in refused]
         lines += [f"          {remark}" for remark in remarks]
     return "".join(f"{line}\n" for line in lines)
 
@@ -182,23 +245,21 @@ def format_results(results: list[ProbeResult]) -> str:
 # ---- What sbatch reads in a job script -------------------------------------------------
 
 
-def split_head(text: str) -> tuple[str, str]:
-    """Split a script at its first command: sbatch reads directives before it only."""
-    head = re.split(r"^(?![ \t]*(?:#|$))", text, maxsplit=1, flags=re.MULTILINE)[0]
-    return head, text[len(head) :]
-
-
-def read_directives(text: str) -> dict[str, str]:
-    """The long options that sbatch sees: option -> value ("" without one), the last one counts."""
-    head, _ = split_head(text)
-    lines = re.findall(r"^#SBATCH\s+--([\w-]+)(?:(?:=|[ \t]+)([^\s#]\S*))?", head, re.MULTILINE)
-    return dict(lines)
+def set_directive(text: str, option: str, value: str | None) -> str:
+    """Give the directives that set `option` another value; None comments them out."""
+    head, body = split_head(text)
+    lines = head.split("\n")
+    for place, line in enumerate(lines):
+        if option in read_directives(f"{line}\n"):
+            lines[place] = "#" if value is None else f"#SBATCH --{option}={value}"
+    return "\n".join(lines) + body
 
 
 def drop_directives(text: str, options: set[str]) -> str:
     """Comment out the directives that set one of `options`."""
-    names = "|".join(map(re.escape, sorted(options)))
-    return re.sub(rf"^#SBATCH\s+--(?:{names})(?=[\s=]|$).*$", "#", text, flags=re.MULTILINE)
+    for option in options:
+        text = set_directive(text, option, None)
+    return text
 
 
 def check_script(text: str, partitions: list[Partition]) -> list[str]:
@@ -210,7 +271,29 @@ def check_script(text: str, partitions: list[Partition]) -> list[str]:
     for line in re.findall(r"^(?:\s+#SBATCH|#+\s+SBATCH|##+SBATCH|#SBATCH[^\s]).*$", head, re.M):
         remarks.append(f"{line.strip()!r} is a comment to sbatch: write '#SBATCH --option'")
     options = read_directives(text)
+    remarks += check_partition(options, partitions)
     return remarks + check_time(options, partitions) + check_gpus(options)
+
+
+def check_partition(options: dict[str, str], partitions: list[Partition]) -> list[str]:
+    """A partition that is not open to me, or none while the default one has no GPUs."""
+    names = options.get("partition", "").split(",")
+    closed = [place for place in partitions if place.name in names and place.closed_by]
+    if closed and len(closed) == len(names):
+        shut = "; ".join(f"{place.name} is closed to you ({place.closed_by})" for place in closed)
+        return [f"{shut}: write another partition, or ask the site"]
+    default = next((place for place in partitions if place.default), None)
+    if (
+        names != [""]
+        or default is None
+        or default.has_gpus
+        or not any(place.has_gpus for place in partitions)
+    ):
+        return []
+    return [
+        f"no --partition, and the default, {default.name}, has no GPUs: set partition, unless "
+        "the site finds one for each job"
+    ]
 
 
 def check_time(options: dict[str, str], partitions: list[Partition]) -> list[str]:
@@ -260,14 +343,3 @@ def count_per_node(name: str, count: int, options: dict[str, str]) -> float | No
         tasks = tasks or (total and nodes and total / nodes)
         return count * tasks if tasks else None
     return count
-
-
-def list_overrides() -> list[str]:
-    """Say which variables of this shell override directives of every job (sbatch(1))."""
-    harmless = {"SBATCH_EXPORT", "SBATCH_DEBUG"}
-    others = {"SLURM_HINT", "SLURM_CLUSTERS"}
-    return [
-        f"{name}={value!r} in this shell overrides the job scripts: unset {name}"
-        for name, value in sorted(os.environ.items())
-        if (name.startswith("SBATCH_") and name not in harmless) or name in others
-    ]

@@ -44,6 +44,7 @@ def describe_cluster(facts: Facts) -> dict:
     for partition in facts.partitions:
         plain = {key: value for key, value in vars(partition).items() if key != "nodes"}
         groups = [describe_group(group) for group in group_nodes(partition.nodes)]
+        plain["open_to_me"] = partition.open_to_me
         partitions.append(plain | {"nodes": len(partition.nodes), "groups": groups})
     return {
         "origin": facts.origin,

@@ -4,17 +4,21 @@ Each command is read in the form that it prints when it is called as COMMANDS sa
 other: what cannot be read is refused by file and line.
 """
 
+import grp
 import os
 import re
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from common.console import shorten
 from common.errors import UserError
+from submission import keep_environment
 
 TIMEOUT_S = 20
 # sinfo's columns: conversion, our name, and its headers in the versions of Slurm. With --exact,
@@ -62,6 +66,8 @@ KEY = re.compile(r"(?:^|(?<=\s))([A-Za-z][A-Za-z0-9_]*)=")
 # What people write: to the end of its line, and on deeper indented lines below it. In each
 # version of scontrol nothing that is needed follows on the same line.
 FREE_TEXT = {"Reason", "Comment", "Extra"}
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+LINK_STATES = {"UP", "DOWN", "UNKNOWN", "LOWERLAYERDOWN", "DORMANT", "NOTPRESENT", "TESTING"}
 CONFIG_HEADING = re.compile(r"(Slurmctld\(.*\) at \S+ is \w+|.*\bConfiguration:?|Account Gather)")
 Value = TypeVar("Value")
 
@@ -76,6 +82,34 @@ class Sources:
     problems: list[str] = field(default_factory=list)
     live: bool = False  # of this machine, whose folders of modules can be looked at
     folder: Path | None = None
+    groups: set[str] = field(default_factory=set)  # the reader's own, on this machine
+    # By file what became of its lines: "kept" (read), "ignored" (blank, a heading, people's
+    # words), "dropped" (named in `problems`). Any other line is refused.
+    account: dict[str, Counter] = field(default_factory=dict)
+
+    def read_lines(self, file: str) -> list[tuple[int, str]]:
+        """List a text's lines that are not blank, with their numbers; line ends of any system.
+
+        Colours are taken off. UserError for other control characters, and for a last line
+        without an end: a command ends each, so that one is cut.
+        """
+        *lines, rest = re.split(r"\r\n|\n|\r", COLOUR.sub("", self.texts.get(file, "")))
+        found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        self.account[file] = Counter(kept=len(found), ignored=len(lines) - len(found), dropped=0)
+        for number, line in found:
+            if not line.replace("\t", " ").isprintable() or "\ufffd" in line:
+                why = f"not plain text: {shorten(line, 60)!r}"
+                raise self.refuse(file, number, why)
+        if rest:
+            raise self.refuse(file, len(lines) + 1, f"cut: no line end after {rest[-60:]!r}")
+        return found
+
+    def move(self, file: str, kind: str, problem: str = "") -> None:
+        """Count one line of a file that was taken for kept as `kind`, and name its problem."""
+        self.account[file]["kept"] -= 1
+        self.account[file][kind] += 1
+        if problem:
+            self.problems.append(problem)
 
     def refuse(self, file: str, line: int, why: str) -> UserError:
         """Name the line of a file or a command's output that cannot be read, and the fix."""
@@ -84,6 +118,8 @@ class Sources:
             fix = "is it a wrapper here? Save what Slurm's own prints and use --from DIR"
             return UserError(f"{command}, line {line}: {why}; {fix}")
         place = self.folder / file if self.folder else file
+        if file not in COMMANDS:
+            return UserError(f"{place}, line {line}: {why}; save it again: env > {file}")
         return UserError(f"{place}, line {line}: {why}; save it again: {save_command(file)}")
 
 
@@ -127,11 +163,14 @@ def save_command(file: str) -> str:
 def read_folder(folder: Path) -> Sources:
     """Read saved outputs; UserError when the folder has none of Slurm's."""
     sources = Sources(f"the files of {folder}", folder=folder)
+    commands = "; ".join(map(save_command, SLURM_FILES))
     if not folder.is_dir():
-        raise UserError(f"--from {folder}: no such folder")
+        raise UserError(f"--from {folder}: no such folder; make it, and save there: {commands}")
     for file in [*COMMANDS, ENVIRONMENT]:
         try:
-            text = (folder / file).read_bytes().decode("utf-8-sig", errors="replace")
+            data = (folder / file).read_bytes()
+            utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # as PowerShell's > writes
+            text = data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
         except FileNotFoundError:
             sources.problems.append(f"{file}: missing")
         except OSError as error:
@@ -140,19 +179,31 @@ def read_folder(folder: Path) -> Sources:
             sources.texts[file] = text
             if not text.strip():
                 sources.problems.append(f"{file}: empty")
-    for line in sources.texts.pop(ENVIRONMENT, "").splitlines():
-        name, _, value = line.removeprefix("export ").partition("=")
-        if name in MODULE_VARIABLES:
-            sources.variables[name] = value.strip().strip("\"'")
+    others = sorted({path.name for path in folder.iterdir()} - {*COMMANDS, ENVIRONMENT})
+    for name in others[:3]:
+        sources.problems.append(f"{shorten(name, 60)}: not a file that doctor.py knows")
+    if others[3:]:
+        sources.problems.append(f"{len(others) - 3} more files that doctor.py does not know")
+    read_variables(sources)
     if not any(sources.texts.get(file, "").strip() for file in SLURM_FILES):
-        commands = "; ".join(map(save_command, SLURM_FILES))
         raise UserError(f"--from {folder}: no output of Slurm's; save there: {commands}")
     return sources
 
 
+def read_variables(sources: Sources) -> None:
+    """Read the module system's variables of what `env` printed; a value may have many lines."""
+    text = sources.texts.pop(ENVIRONMENT, "")
+    for line in text.splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        if name in MODULE_VARIABLES:
+            sources.variables[name] = value.strip().strip("\"'")
+    kept = len(sources.variables)
+    sources.account[ENVIRONMENT] = Counter(kept=kept, ignored=len(text.splitlines()) - kept)
+
+
 def run_commands() -> Sources:
     """Ask this login node; UserError when there is no Slurm here, or none that answers."""
-    sources = Sources("this login node", live=True)
+    sources = Sources("this login node", live=True, groups=find_groups())
     for file, command in COMMANDS.items():
         if file == ASSOCIATIONS and not has_accounting(sources.texts):
             continue
@@ -174,6 +225,15 @@ def find_user() -> str:
     return os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
 
 
+def find_groups() -> set[str]:
+    """The user's Unix groups, which a partition's AllowGroups may name."""
+    names = set()
+    for number in os.getgroups():
+        with suppress(KeyError):  # a group without a name
+            names.add(grp.getgrgid(number).gr_name)
+    return names
+
+
 def has_accounting(texts: dict[str, str]) -> bool:
     """Say whether a database of accounts may exist: sacctmgr without one waits for long."""
     kind = re.search(r"^AccountingStorageType\s*=\s*(.*)", texts.get(CONFIG, ""), re.MULTILINE)
@@ -182,11 +242,9 @@ def has_accounting(texts: dict[str, str]) -> bool:
 
 def run(command: list[str]) -> tuple[str, str | None]:
     """Run a command for at most TIMEOUT_S; returns what it printed, and what went wrong."""
-    # A user's defaults for sinfo (SINFO_PARTITION, …) would hide a part of the cluster.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SINFO_")}
-    try:
+    try:  # a user's defaults for sinfo (SINFO_PARTITION, …) would hide a part of the cluster
         done = subprocess.run(
-            command, env=clean | {"LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+            command, env=keep_environment() | {"LC_ALL": "C"}, stdin=subprocess.DEVNULL,
             capture_output=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except FileNotFoundError:
@@ -205,12 +263,6 @@ def run(command: list[str]) -> tuple[str, str | None]:
 # ---- What each command prints -----------------------------------------------------------
 
 
-def split_lines(text: str) -> list[tuple[int, str]]:
-    """List the lines that are not blank, with their numbers; line ends of any system."""
-    lines = re.split(r"\r\n|\n|\r", text)
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
 def read_records(sources: Sources, file: str) -> list[Record]:
     """Read `scontrol show node` or `… partition`: records of several lines, indented by three.
 
@@ -219,11 +271,12 @@ def read_records(sources: Sources, file: str) -> list[Record]:
     first = {NODES: "NodeName", PARTITIONS: "PartitionName"}[file]
     records: list[Record] = []
     last = ""  # the field that stands last on the line above
-    for number, line in split_lines(sources.texts.get(file, "")):
+    for number, line in sources.read_lines(file):
         if line.startswith(f"{first}="):
             records.append(Record(sources, file))
         elif records and last in FREE_TEXT and line.startswith("    "):
             records[-1].fields[last] += f" {line.strip()}"
+            sources.move(file, "ignored")
             continue
         elif not records or not line.startswith("   "):
             why = f"not a line of {name_source(file)}: {shorten(line, 60)!r}"
@@ -257,9 +310,10 @@ def split_fields(line: str) -> list[tuple[str, str]] | None:
 
 def read_sinfo(sources: Sources) -> list[Record]:
     """Read the rows of `sinfo --exact --format=…` under its header, columns by our names."""
-    lines = split_lines(sources.texts.get(SINFO, ""))
+    lines = sources.read_lines(SINFO)
     if lines and lines[0][1].startswith("CLUSTER: "):  # where SLURM_CLUSTERS names one
         del lines[0]
+        sources.move(SINFO, "ignored")
     rows: list[Record] = []
     for position, (number, line) in enumerate(lines):
         cells = [cell.strip() for cell in line.split("|")]
@@ -268,6 +322,7 @@ def read_sinfo(sources: Sources) -> list[Record]:
             matches = [cell in headers for cell, headers in zip(cells, known, strict=False)]
             if len(cells) != len(known) or not all(matches):
                 raise sources.refuse(SINFO, number, "not the header that this command prints")
+            sources.move(SINFO, "ignored")
             continue
         if len(cells) != len(SINFO_COLUMNS):
             why = f"{len(cells)} cells instead of {len(SINFO_COLUMNS)}: {shorten(line, 60)!r}"
@@ -283,30 +338,39 @@ def read_config(sources: Sources) -> dict[str, str]:
 
     A line that is neither that nor a heading joins the sources' problems.
     """
-    lines = split_lines(sources.texts.get(CONFIG, ""))
-    if lines and not lines[0][1].startswith("Configuration data as of "):
-        raise sources.refuse(CONFIG, lines[0][0], "not the first line of scontrol show config")
+    lines = sources.read_lines(CONFIG)
     values: dict[str, str] = {}
-    for number, line in lines[1:]:
-        found = re.match(r"\s*(\S+)\s*=\s?(.*?)\s*$", line)
-        if found:
-            values.setdefault(found[1].lower(), found[2])
-        elif not CONFIG_HEADING.fullmatch(line.strip()):
-            sources.problems.append(f"{CONFIG}, line {number}: {shorten(line, 60)!r}")
+    for number, line in lines:
+        heading = line.startswith("Configuration data as of ")
+        if heading != (number == lines[0][0]):
+            why = "a second output" if heading else "not the first line of scontrol show config"
+            raise sources.refuse(CONFIG, number, why)
+        found = re.fullmatch(r"\s*([A-Za-z]\S*)\s+=(.*)", line)
+        if found and values.setdefault(found[1].lower(), found[2].strip()) == found[2].strip():
+            continue
+        if heading or CONFIG_HEADING.fullmatch(line.strip()):
+            sources.move(CONFIG, "ignored")
+        else:
+            problem = f"{CONFIG}, line {number}: {shorten(line, 60)!r}"
+            sources.move(CONFIG, "dropped", problem + (", a second value" if found else ""))
     return values
 
 
 def read_associations(sources: Sources) -> list[dict[str, str]]:
     """Read `sacctmgr --parsable2 show associations format=…`: one row per account."""
-    lines = split_lines(sources.texts.get(ASSOCIATIONS, ""))
+    lines = sources.read_lines(ASSOCIATIONS)
     rows = []
     for position, (number, line) in enumerate(lines):
         cells = [cell.strip() for cell in line.split("|")]
-        if position == 0 and cells != ASSOCIATION_COLUMNS:
-            raise sources.refuse(ASSOCIATIONS, number, "not the header that this command prints")
+        if (cells == ASSOCIATION_COLUMNS) != (position == 0):
+            why = "the header again: a second output" if position else "not the header that this "
+            why += "" if position else "command prints"
+            raise sources.refuse(ASSOCIATIONS, number, why)
         if len(cells) != len(ASSOCIATION_COLUMNS):
             raise sources.refuse(ASSOCIATIONS, number, f"{len(cells)} cells instead of 4")
-        if position:
+        if not position:
+            sources.move(ASSOCIATIONS, "ignored")
+        else:
             names = [name.lower() for name in ASSOCIATION_COLUMNS]
             rows.append(dict(zip(names, cells, strict=True)))
     return rows
@@ -314,15 +378,19 @@ def read_associations(sources: Sources) -> list[dict[str, str]]:
 
 def read_interfaces(sources: Sources) -> list[dict]:
     """Read `ip -brief address`: name, state and addresses, without loopback and bridges."""
-    found = []
-    for number, line in split_lines(sources.texts.get(INTERFACES, "")):
+    found: dict[str, dict] = {}
+    for number, line in sources.read_lines(INTERFACES):
         words = line.split()
-        if len(words) < 2:
+        if len(words) < 2 or words[1] not in LINK_STATES:
             raise sources.refuse(INTERFACES, number, f"no state: {shorten(line, 60)!r}")
-        if not words[0].startswith(LOOPBACK):
-            name = words[0].partition("@")[0]
-            found.append({"name": name, "state": words[1], "addresses": words[2:]})
-    return found
+        name = words[0].partition("@")[0]
+        if name in found:
+            raise sources.refuse(INTERFACES, number, f"{name} again: a second output")
+        if words[0].startswith(LOOPBACK):
+            sources.move(INTERFACES, "ignored")
+        else:
+            found[name] = {"name": name, "state": words[1], "addresses": words[2:]}
+    return list(found.values())
 
 
 def describe_modules(variables: dict[str, str], live: bool) -> dict:

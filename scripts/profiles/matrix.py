@@ -171,13 +171,22 @@ def choose_margin(name: str, matrix: Matrix, cluster: Cluster, time: str) -> int
         return None  # whether a signal reaches what mpirun or ibrun started, the site must say
     margin_s = next(t.requeue_margin_s for t in tables if t.requeue_margin_s is not None)
     margin_s = max(margin_s, cluster.requeue_margin_s or 0)
-    limit_s = parse_time(time)  # 0: Slurm sets none
-    if 0 < limit_s < 2 * margin_s and "time" not in cluster.omit:
-        raise UserError(
-            f'job "{name}": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write '
-            f"a longer time, or requeue = false, in {MATRIX}"
-        )
+    if "time" not in cluster.omit:
+        check_limit(name, time, margin_s, f"a longer time, or requeue = false, in {MATRIX}")
     return margin_s
+
+
+def check_limit(name: str, time: str, margin_s: int | None, fix: str) -> None:
+    """Refuse a time limit in which a job that saves `margin_s` before it could do no step.
+
+    To start takes a cold file system about as long as the least margin, and often longer.
+    """
+    limit_s = parse_time(time)  # 0: Slurm sets none
+    if margin_s is not None and 0 < limit_s < 2 * margin_s:
+        raise UserError(
+            f'job "{name}": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}, which '
+            f"a job needs to start and to save; write {fix}"
+        )
 
 
 def check_workloads(matrix: Matrix, cluster: Cluster) -> None:

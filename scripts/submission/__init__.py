@@ -1,19 +1,29 @@
 """Jobs in Slurm: submitted, kept in a ledger, followed, cancelled; the last one writes tables.
 
-slurm <- ledger, tables_job <- submit.
+options <- slurm <- ledger, tables_job <- submit.
 """
 
 from submission.ledger import read_ledger, read_our_states, watch
+from submission.options import (
+    keep_environment,
+    keep_queue_options,
+    list_overrides,
+    parse_options,
+    read_directives,
+    split_head,
+)
 from submission.slurm import (
     JobState,
     SlurmError,
     cancel_jobs,
+    number_of,
     read_state,
     read_states,
     submit_script,
+    write_cancel,
 )
 from submission.submit import announce, ask, cancel, check_jobs, count_gpu_hours, plan, submit
-from submission.tables_job import keep_queue_options, plan_tables
+from submission.tables_job import plan_tables
 
 __all__ = [
     "JobState",
@@ -24,14 +34,21 @@ __all__ = [
     "cancel_jobs",
     "check_jobs",
     "count_gpu_hours",
+    "keep_environment",
     "keep_queue_options",
+    "list_overrides",
+    "number_of",
+    "parse_options",
     "plan",
     "plan_tables",
+    "read_directives",
     "read_ledger",
     "read_our_states",
     "read_state",
     "read_states",
+    "split_head",
     "submit",
     "submit_script",
     "watch",
+    "write_cancel",
 ]

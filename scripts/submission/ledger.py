@@ -16,7 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.errors import UserError
-from submission.slurm import FORGOTTEN, JobState, SlurmError
+from submission.slurm import (
+    FORGOTTEN,
+    JobState,
+    SlurmError,
+    count_tasks,
+    number_of,
+    write_cancel,
+)
 
 LEDGER = "submitted.jsonl"
 PATIENCE = 30  # looks in a row that Slurm may leave without an answer: a restart takes minutes
@@ -26,7 +33,7 @@ PATIENCE = 30  # looks in a row that Slurm may leave without an answer: a restar
 class Entry:
     """One submitted job."""
 
-    job_id: str
+    job_id: str  # as submission.slurm writes it: `7`, `7;alpha`, `7_[0-3]`
     job: str  # its name in the matrix
     folder: str  # below the experiments
     gpus: int
@@ -45,19 +52,26 @@ def append_entry(experiments: Path, entry: Entry) -> None:
     except OSError as error:
         raise UserError(
             f"job {entry.job_id} runs, but {experiments / LEDGER} cannot be written: "
-            f"{error.strerror}; cancel it with: scancel {entry.job_id}"
+            f"{error.strerror}; cancel it with: {write_cancel([entry.job_id])}"
         ) from None
 
 
 def read_ledger(experiments: Path) -> list[Entry]:
     """Read all entries, oldest first; UserError names a line that is not an entry."""
     path = experiments / LEDGER
-    if not path.exists():
+    if not experiments.is_dir():
+        raise UserError(f"--experiments {experiments}: no such folder")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             entries.append(Entry(**json.loads(line)))
+            kinds = [type(value) for value in asdict(entries[-1]).values()]
+            if kinds != [str, str, str, int, str] or not number_of(entries[-1].job_id):
+                raise TypeError(kinds)
         except (ValueError, TypeError):
             raise UserError(f"{path}: line {number} is not an entry; delete that line") from None
     return entries
@@ -113,10 +127,10 @@ def watch(
                 if silent >= PATIENCE or not states:
                     raise
             for entry in active:
-                now = progress[entry.job_id] = read_progress(
-                    experiments / entry.folder, entry.job_id
-                )
-                states[entry.job_id] = judge_by_files(states[entry.job_id], now.exit_status)
+                number = number_of(entry.job_id)
+                now = progress[entry.job_id] = read_progress(experiments / entry.folder, number)
+                if not count_tasks(entry.job_id):  # of an array they are those of its last task
+                    states[entry.job_id] = judge_by_files(states[entry.job_id], now.exit_status)
             show(screen, entries, states, progress, shown)
             if not any(state.is_active for state in states.values()):
                 break

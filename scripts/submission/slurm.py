@@ -1,16 +1,20 @@
 """Slurm's commands, each bounded in time, with errors of one line."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from common.console import shorten
 from common.errors import UserError
+from submission.options import keep_environment, parse_options, read_directives
 
 TIMEOUT_S = 60
 ACTIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT"),
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "SIGNALING"),
+    *("RESV_DEL_HOLD", "POWER_UP_NODE", "EXPEDITING"),
 }
 
 
@@ -36,41 +40,96 @@ class JobState(NamedTuple):
 FORGOTTEN = JobState("UNKNOWN", "Slurm has forgotten this job")
 
 
-def run_slurm(*command: str, folder: Path | None = None, given: str | None = None) -> str:
+# A job is written as `sbatch --parsable` prints it: `7`, or `7;alpha` on the cluster alpha of a
+# federation; an array of tasks as squeue does: `7_[0-3]`.
+
+
+def number_of(job: str) -> str:
+    """`7_[0-3];alpha` -> `7`."""
+    return re.match(r"\d*", job)[0]
+
+
+def cluster_of(job: str) -> str:
+    """`7_[0-3];alpha` -> `alpha`; "" where Slurm named none."""
+    return job.partition(";")[2]
+
+
+def count_tasks(job: str) -> int:
+    """`7_[0-9:3,12%2]` -> 5 tasks; 0 for what is no array."""
+    count = 0
+    for low, high, step in re.findall(r"[\[,](\d+)(?:-(\d+)(?::(\d+))?)?(?=[],%])", job):
+        count += len(range(int(low), int(high or low) + 1, int(step or 1) or 1))
+    return count
+
+
+def group_by_cluster(jobs: list[str]) -> dict[tuple[str, ...], list[str]]:
+    """Group jobs by the option that names their cluster to a command of Slurm's."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        cluster = cluster_of(job)
+        groups.setdefault((f"--clusters={cluster}",) if cluster else (), []).append(job)
+    return groups
+
+
+def write_cancel(jobs: list[str]) -> str:
+    """The commands that a person types to end jobs."""
+    return "; ".join(
+        shlex.join(["scancel", *option, *map(number_of, group)])
+        for option, group in group_by_cluster(jobs).items()
+    )
+
+
+def run_slurm(
+    *command: str, folder: Path | None = None, given: str | None = None, script: str | None = None
+) -> str:
     """Run a Slurm command, `given` on its standard input; returns what it printed.
 
-    Raises SlurmError: the command's last line, when it fails.
+    `script` is the text of the job script that is submitted: the shell must not override it.
+    Raises SlurmError, with all that the command said, when it fails.
     """
+    name = Path(command[0]).name
     try:
         done = subprocess.run(
-            command, cwd=folder, input=given, capture_output=True, text=True, timeout=TIMEOUT_S,
-            check=False,
+            command, cwd=folder, input=given, capture_output=True, timeout=TIMEOUT_S,
+            encoding="utf-8", errors="replace", env=keep_environment(script), check=False,
         )  # fmt: skip
     except FileNotFoundError:
-        raise SlurmError(f"no {command[0]} here; run this on a login node of the cluster") from None
+        raise SlurmError(f"no {name} here; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer for {TIMEOUT_S} s; try again") from None
+        look = "look with squeue whether it took the job, then" if script else ""
+        raise SlurmError(f"{name} did not answer for {TIMEOUT_S} s; {look} try again") from None
+    except OSError as error:
+        raise SlurmError(f"{name} cannot be run: {error.strerror}; see ls -l {name}") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SlurmError(f"{command[0]}: {lines[-1].removeprefix(f'{command[0]}: ')}")
+        raise SlurmError(f"{name}: " + "; ".join(line.removeprefix(f"{name}: ") for line in lines))
     return done.stdout.strip()
 
 
 def submit_script(script: Path, options: list[str]) -> str:
-    """Submit `script` from its own folder; returns the job id."""
-    printed = run_slurm("sbatch", "--parsable", *options, script.name, folder=script.parent)
-    return printed.splitlines()[-1].partition(";")[0]  # "<id>;<cluster>" on a federation
+    """Submit `script` from its own folder; returns the job."""
+    text = script.read_text(encoding="utf-8")
+    printed = run_slurm(
+        "sbatch", "--parsable", *options, script.name, folder=script.parent, script=text
+    )
+    found = re.findall(r"^(\d+)(;\S+)?$", printed, re.MULTILINE)  # a site's wrapper may say more
+    if not found:
+        raise SlurmError(f"sbatch printed no job id but {shorten(printed)!r}; look with squeue")
+    number, cluster = found[-1]
+    array = dict(parse_options(options)).get("array") or read_directives(text).get("array")
+    return number + (f"_[{array}]" if array else "") + cluster
 
 
 def try_script(text: str, options: list[str]) -> None:
     """Ask sbatch whether it would take the script `text`; raises SlurmError with its reason."""
-    run_slurm("sbatch", "--test-only", *options, given=text)
+    run_slurm("sbatch", "--test-only", *options, given=text, script=text)
 
 
-def read_state(job_id: str) -> JobState:
+def read_state(job: str) -> JobState:
     """Look up a job: squeue and scontrol know it for some minutes after its end."""
+    (option,) = group_by_cluster([job])
     try:
-        shown = run_slurm("scontrol", "show", "job", "--oneliner", job_id)
+        shown = run_slurm("scontrol", *option, "show", "job", "--oneliner", number_of(job))
     except SlurmError as error:
         if "Invalid job id" in str(error):
             return FORGOTTEN
@@ -80,30 +139,52 @@ def read_state(job_id: str) -> JobState:
     return JobState(fields.get("JobState", "UNKNOWN"), "" if reason == "None" else reason)
 
 
-def read_states(job_ids: list[str]) -> dict[str, JobState]:
-    """Look up jobs with one question to Slurm; those that it has forgotten are UNKNOWN."""
-    states = dict.fromkeys(job_ids, FORGOTTEN)
-    if not job_ids:
-        return states
-    try:
-        shown = run_slurm(
-            "squeue", "--all", "--states=all", "--noheader", f"--jobs={','.join(job_ids)}",
-            "--format=%i|%T|%r|%Z",
-        )  # fmt: skip
-    except SlurmError as error:
-        if "Invalid job id" in str(error):
-            return states
-        raise
-    for line in shown.splitlines():
-        job_id, state, reason, folder = [*line.split("|", 3), "", "", ""][:4]
-        states[job_id] = JobState(state, "" if reason == "None" else reason, folder)
+def read_states(jobs: list[str]) -> dict[str, JobState]:
+    """Look up jobs with one question per cluster; those that Slurm has forgotten are UNKNOWN."""
+    states = dict.fromkeys(jobs, FORGOTTEN)
+    for option, group in group_by_cluster(jobs).items():
+        try:
+            shown = run_slurm(
+                "squeue", *option, "--all", "--states=all", "--array", "--noheader",
+                f"--jobs={','.join(map(number_of, group))}", "--format=%F|%T|%r|%Z",
+            )  # fmt: skip
+        except SlurmError as error:
+            if "Invalid job id" in str(error):
+                continue
+            raise
+        found: dict[str, list[JobState]] = {}
+        for line in shown.splitlines():
+            number, bar, rest = line.partition("|")
+            if bar:  # else it is the line that names the cluster
+                state, reason, folder = [*rest.split("|", 2), "", ""][:3]
+                reason = "" if reason == "None" else reason
+                found.setdefault(number, []).append(JobState(state, reason, folder))
+        for job in group:
+            if number_of(job) in found:
+                states[job] = join_tasks(found[number_of(job)], count_tasks(job))
     return states
 
 
-def cancel_jobs(job_ids: list[str]) -> None:
+def join_tasks(tasks: list[JobState], count: int) -> JobState:
+    """One state for an array of `count` tasks: active while one is, failed when one has.
+
+    An array of which Slurm has forgotten tasks has ended as nobody knows.
+    """
+    if not count:
+        return tasks[-1]
+    rank = {state: 1 for state in ACTIVE} | {"RUNNING": 0, "FAILED": 2, "COMPLETED": 4}
+    worst = min(tasks, key=lambda task: rank.get(task.state, 3))
+    same = sum(task.state == worst.state for task in tasks)
+    if worst.state == "COMPLETED" and len(tasks) < count:
+        why = f"Slurm has forgotten {count - len(tasks)} of {count} tasks"
+        return JobState(FORGOTTEN.state, why, worst.folder)
+    return JobState(worst.state, f"{same} of {count} tasks", worst.folder)
+
+
+def cancel_jobs(jobs: list[str]) -> None:
     """Cancel jobs, the last first: the end of one would start the next, which waits for it.
 
     Those that have ended already are no error.
     """
-    if job_ids:
-        run_slurm("scancel", "--quiet", *reversed(job_ids))
+    for option, group in group_by_cluster(jobs[::-1]).items():
+        run_slurm("scancel", *option, "--quiet", *map(number_of, group))

@@ -8,11 +8,21 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_whole
+from common.signals import hold_signals
 from common.slurm_time import parse_time
 from profiles import Job, Repository, plan_scales
 from submission.ledger import Entry, append_entry, now_utc, read_ledger, read_our_states
-from submission.slurm import cancel_jobs, read_states, submit_script
-from submission.tables_job import FOLDER, NAME, SCRIPT, TIME, TablesJob, keep_queue_options
+from submission.options import check_options, keep_queue_options, list_overrides, parse_options
+from submission.slurm import (
+    SlurmError,
+    cancel_jobs,
+    cluster_of,
+    number_of,
+    read_states,
+    submit_script,
+    write_cancel,
+)
+from submission.tables_job import FOLDER, NAME, SCRIPT, TIME, TablesJob
 
 # What prepare_data.py makes in each workload's folder; a workload that is not here needs no check.
 CONTENTS = {
@@ -36,12 +46,16 @@ def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
     return jobs * args.repeat
 
 
-def check_jobs(repository: Repository, jobs: list[Job], experiments: Path) -> str:
-    """Refuse stale scripts; make log/, without which a job leaves no log; look for the data.
+def check_jobs(
+    repository: Repository, jobs: list[Job], experiments: Path, options: list[str]
+) -> str:
+    """Refuse stale scripts and options that spoil a job; make log/, without which it has no log.
 
-    Returns the profile of the first job.
+    What may be wrong with the shell and the data is a warning. Returns the profile of the first
+    job.
     """
-    profiles = []
+    check_options(parse_options(options), jobs)
+    profiles, warnings = [], {}
     for job in jobs:
         script = experiments / job.script
         text = script.read_text(encoding="utf-8")
@@ -51,9 +65,15 @@ def check_jobs(repository: Repository, jobs: list[Job], experiments: Path) -> st
                 f"{script} is not what its template and profile make; see: python render.py "
                 f"--diff --only {job.name}, or submit it yourself with sbatch"
             )
+        warnings |= dict.fromkeys(list_overrides(text))
     for job in jobs:
         make_log_folder(experiments / job.folder)
-    for warning in check_data(repository, zip(jobs, profiles, strict=True)):
+    if not os.access(experiments, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{experiments} is closed to you: its jobs could not be noted there; work in a "
+            f"checkout of your own, or see ls -ld {experiments}"
+        )
+    for warning in [*warnings, *check_data(repository, zip(jobs, profiles, strict=True))]:
         print(f"warning: {warning}")
     return profiles[0]
 
@@ -116,13 +136,15 @@ def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) 
         for job in jobs:
             options = list(args.sbatch)
             if args.after and entries:
-                options.append(f"--dependency=afterany:{entries[-1].job_id}")
-            job_id = submit_script(args.experiments / job.script, options)
-            entries.append(Entry(job_id, job.name, job.folder, job.world_size, now_utc()))
-            record(args.experiments, entries[-1])
+                options += wait_for(entries[-1:], args.sbatch)
+            with hold_signals():  # no job is submitted that the ledger does not know
+                job_id = submit_script(args.experiments / job.script, options)
+                entries.append(Entry(job_id, job.name, job.folder, job.world_size, now_utc()))
+                record(args.experiments, entries[-1])
         if tables:
-            entries.append(submit_tables(tables, entries, args))
-            record(args.experiments, entries[-1])
+            with hold_signals():
+                entries.append(submit_tables(tables, entries, args))
+                record(args.experiments, entries[-1])
     except UserError as error:
         if not entries:
             raise
@@ -131,6 +153,20 @@ def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) 
             f"{', '.join(entry.job_id for entry in entries)} (scripts/submit.py --cancel ends them)"
         ) from None
     return entries
+
+
+def wait_for(entries: list[Entry], given: list[str]) -> list[str]:
+    """Options that let a job wait for `entries`, on their cluster, and for what is `given`."""
+    own = dict(parse_options(given)).get("dependency", "")
+    if "?" in own:
+        raise UserError(
+            f"--dependency={own} for sbatch: with --after a job waits for the one before and for "
+            'what you name: part them with ",", not "?"'
+        )
+    ids = ":".join(number_of(entry.job_id) for entry in entries)
+    cluster = cluster_of(entries[-1].job_id)
+    waits = f"--dependency={own and f'{own},'}afterany:{ids}"
+    return [waits, f"--clusters={cluster}"] if cluster else [waits]
 
 
 def record(experiments: Path, entry: Entry) -> None:
@@ -147,8 +183,7 @@ def submit_tables(tables: TablesJob, entries: list[Entry], args: argparse.Namesp
         write_whole(script, tables.text)
     except (OSError, UserError) as error:
         raise UserError(f"no job for the tables: {error}") from None
-    ids = ":".join(entry.job_id for entry in entries)
-    options = [*keep_queue_options(args.sbatch), f"--dependency=afterany:{ids}"]
+    options = [*keep_queue_options(parse_options(args.sbatch)), *wait_for(entries, [])]
     return Entry(submit_script(script, options), NAME, FOLDER, tables.gpus, now_utc())
 
 
@@ -157,7 +192,10 @@ def cancel(experiments: Path) -> None:
     entries = read_ledger(experiments)
     states = read_our_states(experiments, read_states, entries)
     active = [entry.job_id for entry in entries if states[entry.job_id].is_active]
-    cancel_jobs(active)
+    try:
+        cancel_jobs(active)
+    except SlurmError as error:
+        raise UserError(f"{error}; they may still run: {write_cancel(active)}") from None
     print(f"cancelled {count_jobs(active)}" + "".join(f" {job_id}" for job_id in active))
 
 

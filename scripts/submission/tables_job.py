@@ -12,13 +12,6 @@ from submission.slurm import SlurmError, try_script
 
 NAME, FOLDER, SCRIPT = "scaling_tables", "tables", "write_tables.sh"
 TIME, MEMORY = "00:10:00", "4G"  # 1,000 runs are read in a minute, within 300 MB
-# Options for sbatch that say who pays and where to wait: the tables' job is given these too.
-QUEUE_OPTIONS = {
-    **{f"--{name}": f"--{name}" for name in ("account", "partition", "qos", "reservation")},
-    **{f"--{name}": f"--{name}" for name in ("clusters", "constraint", "comment")},
-    **{"-A": "--account", "-p": "--partition", "-q": "--qos", "-M": "--clusters"},
-    "-C": "--constraint",
-}
 
 
 @dataclass(frozen=True)
@@ -93,18 +86,3 @@ def list_tables_directives(job: Job, cluster: Cluster, with_gpu: bool) -> list[s
         lines.append(f"--mem={MEMORY}")  # where memory is said at all; else the site's default
     lines += [option for option, _ in choose_queue(job, cluster) if option != "--exclusive"]
     return [line for line in lines if name_option(line) not in cluster.omit]
-
-
-def keep_queue_options(options: list[str]) -> list[str]:
-    """Keep, of options for sbatch, those that say who pays and where to wait.
-
-    `-A me`, `-Ame`, `--account me` and `--account=me` alike; a size or time limit is the jobs' own.
-    """
-    kept, words = [], iter(options)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not word.startswith("--"):
-            name, equals, value = word[:2], word[2:], word[2:]
-        if name in QUEUE_OPTIONS:
-            kept.append(f"{QUEUE_OPTIONS[name]}={value if equals else next(words, '')}")
-    return kept

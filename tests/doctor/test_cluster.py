@@ -149,7 +149,7 @@ LIMITS = {
 def read_limits(version: str, accounts: set[str]):
     text = LIMITS[version][0]
     (record,) = read_records(Sources("a test", {PARTITIONS: text}), PARTITIONS)
-    return make_partition(record, accounts)
+    return make_partition(record, [{"account": name, "qos": ""} for name in accounts], set())
 
 
 @pytest.mark.parametrize("version", LIMITS)

@@ -292,7 +292,7 @@ def test_write_refuses_to_overwrite_and_the_draft_renders(tmp_path):
 @pytest.mark.parametrize(
     ("args", "status", "said"),
     [
-        (["--from", "nowhere"], 1, "error: --from nowhere: no such folder\n"),
+        (["--from", "nowhere"], 1, "error: --from nowhere: no such folder; make it, and save "),
         (["--write", "../x"], 2, "--write '../x': use letters, digits"),
         (["--json", "--write", "x"], 2, "not allowed with argument"),
     ],

@@ -3,7 +3,8 @@
 import pytest
 
 from doctor.cluster import Partition
-from doctor.probe import check_script, drop_directives, list_overrides, read_directives
+from doctor.probe import check_script, drop_directives
+from submission import read_directives
 
 
 def script(*options: str) -> str:
@@ -14,7 +15,7 @@ def test_directives_in_the_forms_that_sbatch_takes():
     text = script("--mem=64G   # a node", "--gres gpu:2", "--exclusive", "--exclusive  # alone",
                   "--time=1:00 --x=2", "-N 2")  # fmt: skip
     assert read_directives(text) == {
-        "mem": "64G", "gres": "gpu:2", "exclusive": "", "time": "1:00",
+        "mem": "64G", "gres": "gpu:2", "exclusive": "", "time": "1:00", "x": "2", "nodes": "2",
     }  # fmt: skip
     assert read_directives("#!/bin/sh\ntrue\n#SBATCH --mem=1\n") == {}
 
@@ -76,12 +77,3 @@ PLACES = [
 def test_time_over_the_partitions(partition, time, over):
     options = [f"--partition={partition}"] * bool(partition) + [f"--time={time}"] * bool(time)
     assert check_script(script(*options), PLACES) == ([over] if over else [])
-
-
-def test_variables_of_the_shell_that_override(monkeypatch):
-    for name in ("SBATCH_PARTITION", "SBATCH_EXPORT", "SLURM_HINT", "SLURM_CONF", "XSBATCH_QOS"):
-        monkeypatch.setenv(name, "x y")
-    assert list_overrides() == [
-        "SBATCH_PARTITION='x y' in this shell overrides the job scripts: unset SBATCH_PARTITION",
-        "SLURM_HINT='x y' in this shell overrides the job scripts: unset SLURM_HINT",
-    ]

@@ -235,7 +235,7 @@ REFUSED = {
         "line 3: MaxTime: 'soon' is not a time of Slurm's",
     ),
     "a partition's list that is cut": (
-        "scontrol_show_partition.txt", "PartitionName=gpu\n   Nodes=n[1-4\n",
+        "scontrol_show_partition.txt", "PartitionName=gpu\n   Nodes=n[1-4 State=UP\n",
         "line 2: Nodes: 'n[1-4' is cut",
     ),
     "partitions on one line": (

@@ -234,12 +234,12 @@ def test_refusals_are_translated(slurm, tmp_path, wrong, said):
     path.write_text(f'name = "wrong"\ngpus_per_node = 1\nnodes = 1\n{wrong}\n')
     done = subprocess.run(
         [sys.executable, REPO / "scripts/doctor.py", "--probe", path],
-        env=slurm.environment | {"SBATCH_QOS": "high"}, capture_output=True, text=True,
+        env=slurm.environment | {"SBATCH_TIMELIMIT": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.returncode == (said is not None), done.stdout
     assert said is None or said in done.stdout
-    assert "SBATCH_QOS='high' in this shell overrides the job scripts" in done.stdout
+    assert "SBATCH_TIMELIMIT='1' in this shell overrides the job scripts" in done.stdout
 
 
 def probe(slurm, path: Path, text: str) -> subprocess.CompletedProcess:

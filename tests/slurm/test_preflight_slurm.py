@@ -106,10 +106,10 @@ def test_an_interface_and_a_folder_that_one_node_lacks(slurm, site):
 def test_a_setup_line_that_fails_is_named(slurm, site):
     path = site / "here.toml"
     path.write_text(re.sub(r"setup = .*", "setup = ['source /no/such/activate']", path.read_text()))
-    environment = slurm.environment | {"SBATCH_COMMENT": "x"}
+    environment = slurm.environment | {"SBATCH_HINT": "x"}
     done = subprocess.run(command(site), env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "look    SBATCH_COMMENT='x' in this shell overrides the job scripts" in done.stdout
+    assert "look    SBATCH_HINT='x' in this shell overrides the job scripts" in done.stdout
     stops = re.findall(r'^FAIL    job +FAILED, in "Software": (.*)$', done.stdout, re.MULTILINE)
     assert len(stops) == 2
     assert stops[0].startswith("/no/such/activate: No such file or directory (line ")

@@ -14,8 +14,22 @@ from common.errors import UserError
 from profiles import Repository
 from scaling.read.progress import Progress, read_progress
 from submission.ledger import Entry, append_entry, read_ledger, read_our_states, watch
-from submission.slurm import FORGOTTEN, JobState, SlurmError
-from submission.tables_job import keep_queue_options, render_tables
+from submission.options import (
+    keep_environment,
+    keep_queue_options,
+    list_overrides,
+    parse_options,
+)
+from submission.slurm import (
+    FORGOTTEN,
+    JobState,
+    SlurmError,
+    cluster_of,
+    count_tasks,
+    join_tasks,
+    number_of,
+)
+from submission.tables_job import render_tables
 from submit_command import REPO, render_short, run_submit
 
 CLUSTERS = REPO / "templates/clusters"
@@ -150,6 +164,176 @@ def test_as_a_command(tmp_path):
     assert (done.stdout, done.stderr) == ("cancelled 0 jobs\n", "")
 
 
+# ---- What sbatch is given ----------------------------------------------------------------
+
+FAKE = """#!/bin/bash
+# Speaks as sbatch(1), squeue(1) and scancel(1) say, of jobs that are numbered from 7 on.
+name=${0##*/}
+env | sort > "$FAKE/$name.env"
+echo "$*" >> "$FAKE/$name.args"
+if [[ $name == sbatch && $* != *--test-only* ]]; then
+  echo "Welcome to a site that prints this first"
+  echo "$((6 + $(wc -l < "$FAKE/sbatch.args")))$FAKE_CLUSTER"
+elif [[ $name == squeue ]]; then
+  printf '%s\\n' "CLUSTER: alpha" "$FAKE_STATES"
+fi
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with stand-ins of Slurm's commands, first on PATH; they note how they are called."""
+    (folder := tmp_path / "fake").mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (folder / name).write_text(FAKE)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("FAKE", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def read_calls(fake: Path, name: str) -> list[str]:
+    """The arguments of each call of a command."""
+    return (fake / f"{name}.args").read_text().splitlines()
+
+
+def test_the_submitting_shell_does_not_decide_the_job(jobs, fake):
+    session = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "1", "SLURM_CPU_BIND": "x", "SLURM_GPUS": "1"}
+    given = {"SLURM_CONF": "/a", "SLURM_CLUSTERS": "b", "SBATCH_ACCOUNT": "me", "SLURMX": "c"}
+    given |= {"DATA_DIR": "/data"}
+    lost = {"SBATCH_TIMELIMIT": "1", "SBATCH_GPUS": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    done = run_submit("baseline", "--experiments", jobs, **session, **given, **lost)
+    assert done.returncode == 0, done.stderr
+    seen = dict(x.split("=", 1) for x in (fake / "sbatch.env").read_text().splitlines() if "=" in x)
+    assert {name: seen.get(name) for name in given} == given
+    assert not (session | lost).keys() & seen.keys()
+    assert "SBATCH_ACCOUNT='me' in this shell is used: the job scripts have no --a" in done.stdout
+    assert "SBATCH_TIMELIMIT='1' in this shell overrides the job scripts where" in done.stdout
+    # On a login node CUDA_VISIBLE_DEVICES is the user's own word.
+    run_submit("baseline", "--experiments", jobs, CUDA_VISIBLE_DEVICES="0")
+    assert "CUDA_VISIBLE_DEVICES=0\n" in (fake / "sbatch.env").read_text()
+
+
+def test_what_a_script_names_is_not_the_shells(monkeypatch):
+    names = ("SBATCH_PARTITION", "SBATCH_EXPORT", "SLURM_HINT", "SLURM_CLUSTERS", "XSBATCH_QOS")
+    for name in names:
+        monkeypatch.setenv(name, "x y")
+    script = "#!/bin/bash\n#SBATCH -p gpu\n#SBATCH --clusters=a\nset -e\n#SBATCH --hint=x\n"
+    says = "in this shell overrides the job scripts where sbatch is typed: unset"
+    assert list_overrides(script) == [
+        f"{name}='x y' {says} {name}" for name in sorted({*names} - {"SBATCH_EXPORT", names[-1]})
+    ]
+    assert keep_environment(script).keys() & {*names} == {"XSBATCH_QOS"}
+    assert keep_environment().keys() & {*names} == {"SLURM_CLUSTERS", "XSBATCH_QOS"}
+
+
+def test_a_federations_jobs_are_followed_and_ended_on_their_cluster(jobs, fake):
+    options = ("--experiments", jobs, "--no-tables", "--after", "--", "--dependency=singleton")
+    done = run_submit("baseline", "2_gpus", *options, FAKE_CLUSTER=";alpha")
+    assert done.returncode == 0, done.stderr
+    assert [entry.job_id for entry in read_ledger(jobs)] == ["7;alpha", "8;alpha"]
+    assert read_calls(fake, "sbatch")[1] == (
+        "--parsable --dependency=singleton --dependency=singleton,afterany:7 --clusters=alpha "
+        "multi_gpu.slurm"
+    )
+    states = f"7|COMPLETED|None|{jobs}/baseline\n8|RUNNING|None|{jobs}/multi_gpu/2_gpus"
+    done = run_submit("--cancel", "--experiments", jobs, FAKE_STATES=states)
+    assert done.stdout == "cancelled 1 job 8;alpha\n"
+    assert "--clusters=alpha" in read_calls(fake, "squeue")[0]
+    assert read_calls(fake, "scancel") == ["--clusters=alpha --quiet 8"]
+    done = run_submit("--watch", "--experiments", jobs, FAKE_STATES=states.replace("RUNN", "FAIL"))
+    assert "job 7;alpha  COMPLETED" in done.stdout
+
+
+def test_an_array_is_one_entry_with_one_state(jobs, fake):
+    done = run_submit("baseline", "--experiments", jobs, "--", "-a", "0-2%1")
+    assert done.stdout.endswith("submitted ddp_1g1n as job 7_[0-2%1]\n")
+    states = [f"7|{state}|None|{jobs}/baseline" for state in ("COMPLETED", "FAILED", "COMPLETED")]
+    done = run_submit("--watch", "--experiments", jobs, FAKE_STATES="\n".join(states))
+    assert done.returncode == 1
+    assert "job 7_[0-2%1]  FAILED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "reason"),
+    [
+        ("COMPLETED COMPLETED COMPLETED", "COMPLETED", "3 of 3 tasks"),
+        ("COMPLETED RUNNING PENDING", "RUNNING", "1 of 3 tasks"),
+        ("FAILED PENDING PENDING", "PENDING", "2 of 3 tasks"),
+        ("COMPLETED TIMEOUT COMPLETED", "TIMEOUT", "1 of 3 tasks"),
+        ("COMPLETED COMPLETED", "UNKNOWN", "Slurm has forgotten 1 of 3 tasks"),
+        ("FAILED COMPLETED", "FAILED", "1 of 3 tasks"),
+    ],
+)
+def test_the_state_of_an_array(states, state, reason):
+    tasks = [JobState(word, "", "here") for word in states.split()]
+    assert join_tasks(tasks, 3) == JobState(state, reason, "here")
+
+
+@pytest.mark.parametrize(
+    ("job", "number", "cluster", "tasks"),
+    [
+        ("7", "7", "", 0), ("7;alpha", "7", "alpha", 0), ("7_[0-3];alpha", "7", "alpha", 4),
+        ("7_[0-9:3,12%2]", "7", "", 5), ("7_[5]", "7", "", 1), ("7_[1,3,5-6]", "7", "", 4),
+    ],
+)  # fmt: skip
+def test_how_a_job_is_written(job, number, cluster, tasks):
+    assert (number_of(job), cluster_of(job), count_tasks(job)) == (number, cluster, tasks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-J", "a/b"], '--job-name=a/b for sbatch: "/" names a folder that log/ does not have'),
+        (["--job-name=a/b"], "write --job-name=a_b"),
+        (["--job=a/b"], "write --job-name=a_b"),
+        (["-t1"], 'job "ddp_1g1n": time = "1" is less than 2 x requeue_margin_s = 120, which a'),
+        (["--time", "00:03:59"], "needs to start and to save; write a longer --time"),
+        (["--time-min=1"], "write a longer --time-min"),
+        (["--time=2h"], "--time for sbatch: '2h' is not a time of Slurm's; write 02:00:00"),
+        (["-o", "x.out"], "--output for sbatch: the tables and --watch read log/"),
+        (["--err=x"], "--error for sbatch: the tables"),
+        (["--chdir=/tmp"], "--chdir for sbatch: a job starts in its own folder; leave it out"),
+        (["-W"], "--wait for sbatch: say --watch"),
+        (["--test-only"], "--test-only for sbatch: say --dry-run"),
+        (["--hold", "4_gpus"], "'4_gpus' is no option of sbatch: scales stand before the --"),
+    ],
+)
+def test_options_that_would_spoil_a_job_are_refused(jobs, fake, options, message):
+    done = run_submit("baseline", "--experiments", jobs, "--", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+    assert not (fake / "sbatch.args").exists()
+
+
+def test_an_answer_without_a_job_id_is_refused(jobs, fake):
+    (fake / "sbatch").write_text("#!/bin/sh\necho Held for review\n")
+    done = run_submit("baseline", "--experiments", jobs)
+    said = "error: sbatch printed no job id but 'Held for review'; look with squeue\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_all_that_sbatch_says_is_kept(jobs, fake):
+    words = "sbatch: error: name your project\nsbatch: error: Batch"
+    (fake / "sbatch").write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
+    done = run_submit("baseline", "--experiments", jobs)
+    assert done.stderr == "error: sbatch: error: name your project; error: Batch\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--cancel", "baseline"], "--cancel ends all jobs submitted so far; leave out the rest"),
+        (["--watch", "--", "--hold"], "options for sbatch follow scales, or --all"),
+        (["baseline", "--interval=nan"], "--interval must be above 0"),
+        ([], "name scales, or --all; --watch and --cancel need none"),
+    ],
+)
+def test_wrong_use_ends_with_status_2(args, message):
+    done = run_submit(*args)
+    assert (done.returncode, message in done.stderr) == (2, True)
+
+
 # ---- The ledger -------------------------------------------------------------------------
 
 
@@ -160,10 +344,23 @@ def test_ledger_keeps_every_job_in_order(tmp_path):
     assert read_ledger(tmp_path) == entries
 
 
-def test_damaged_ledger_names_its_line(tmp_path):
-    (tmp_path / "submitted.jsonl").write_text('{"job_id": "1"}\n')
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"job_id": "1"}', b'{"job_id": "1", "job', b"\xff\xfe", b"[]",
+        b'{"job_id": 1, "job": "a", "folder": "b", "gpus": 1, "submitted_utc": ""}',
+        b'{"job_id": "x", "job": "a", "folder": "b", "gpus": 1, "submitted_utc": ""}',
+    ],
+)  # fmt: skip
+def test_damaged_ledger_names_its_line(tmp_path, line):
+    (tmp_path / "submitted.jsonl").write_bytes(line + b"\n")
     with pytest.raises(UserError, match=r"submitted\.jsonl: line 1 is not an entry"):
         read_ledger(tmp_path)
+
+
+def test_a_folder_that_is_not_there_has_no_ledger():
+    done = run_submit("--cancel", "--experiments", "nowhere")
+    assert (done.returncode, done.stderr) == (1, "error: --experiments nowhere: no such folder\n")
 
 
 # ---- Watching ---------------------------------------------------------------------------
@@ -351,7 +548,7 @@ def test_tables_job_of_every_site_is_sound_shell(tmp_path):
     ],
 )
 def test_options_of_the_queue_reach_the_tables_too(given, kept):
-    assert keep_queue_options(given) == kept
+    assert keep_queue_options(parse_options(given)) == kept
 
 
 @pytest.fixture
