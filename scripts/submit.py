@@ -62,16 +62,22 @@ def submit_and_watch(args: argparse.Namespace) -> int:
     if args.scales:
         repository = Repository(REPO)
         jobs = plan(repository, args)
-        profile = check_jobs(repository, jobs, args.experiments, args.sbatch)
+        profiles = check_jobs(repository, jobs, args.experiments, args.sbatch)
         tables = None
         if args.after and not args.no_tables:
             options = keep_queue_options(parse_options(args.sbatch))
-            tables = plan_tables(repository, jobs, profile, args.experiments, options)
+            tables = plan_tables(
+                repository, jobs, profiles[jobs[0].name], args.experiments, options
+            )
         announce(jobs, tables)
         if args.dry_run:
             return 0
         ask(count_gpu_hours(jobs, tables), args)
-        entries = submit(jobs, tables, args)
+        commands = {
+            job: repository.load_profile(profile).submit_command
+            for job, profile in profiles.items()
+        }
+        entries = submit(jobs, tables, commands, args)
     else:
         entries = read_ledger(args.experiments)
         if not entries:

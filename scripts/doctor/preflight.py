@@ -70,6 +70,7 @@ class Preflight:
     job_id: str = ""
     state: JobState = field(default_factory=lambda: JobState("", ""))
     problem: str = ""  # why it was not submitted, or was given up
+    sbatch: str = "sbatch"  # or the site's own command
 
     @property
     def size(self) -> str:
@@ -185,7 +186,7 @@ def prepare_preflight(
         raise UserError(
             f"cannot write {folder}: {error.strerror}; choose a folder that all nodes see, --to DIR"
         ) from None
-    return Preflight(job, folder, text)
+    return Preflight(job, folder, text, sbatch=cluster.submit_command)
 
 
 # ---- Submitted, followed, and none left behind -----------------------------------------
@@ -198,7 +199,7 @@ def submit_preflight(preflight: Preflight, repo: Path) -> None:
     with hold_signals():
         try:
             script = preflight.folder / f"{preflight.job.template}.slurm"
-            preflight.job_id = submit_script(script, [])
+            preflight.job_id = submit_script(script, [], preflight.sbatch)
         except SlurmError as error:
             preflight.problem = f"not submitted: {error}"
 

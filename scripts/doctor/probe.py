@@ -22,6 +22,7 @@ from common.slurm_time import format_time, parse_time
 from doctor.cluster import Partition
 from doctor.slurm_text import Gpus, parse_gpus, parse_number
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
+from profiles.cluster import choose_words
 from submission import (
     keep_environment,
     list_overrides,
@@ -38,7 +39,7 @@ NO_REQUEST = '[] is accepted, where nodes are given whole, or ["srun"], where sr
 # What to do about each directive that a refusal may be about: sbatch names none of them.
 GPU_ADVICE = "gpu_request or gpu_type: see scontrol show node, Gres"
 ADVICE = {
-    "partition": "partition: write one of {partitions}, or leave it out",
+    "partition": "partition: write one of {partitions}",
     "constraint": "constraint: write a feature that scontrol show node lists",
     "account": "account: write one that sacctmgr show associations lists, in .local.toml",
     "qos": "qos: write one that sacctmgr show associations lists for you",
@@ -100,46 +101,46 @@ def probe(
             continue
         text = render_job(job, cluster, templates, "doctor.py")
         shell |= dict.fromkeys(list_overrides(text))
-        answer = ask_sbatch(text)
+        answer = ask_sbatch(text, cluster.submit_command)
         result = ProbeResult(name, remarks=check_script(text, partitions))
         if answer.taken:
             result.remarks += [word for word in answer.words if "warning" in word.lower()]
         else:
             result.refused = answer.words
-            causes = find_causes(text, [known for said, known in explained])
+            causes = find_causes(text, cluster.submit_command, [known for said, known in explained])
             key = (answer.words[-1], causes)
             if key not in explained:
-                explained[key] = explain_refusal(causes, text, cluster, partitions)
+                explained[key] = explain_refusal(causes, text, job, cluster, partitions)
                 explained[key] += try_others(causes, job, cluster, templates)
             result.remarks += explained[key]
         results.append(result)
     return [*([ProbeResult("this shell", remarks=list(shell))] if shell else []), *results]
 
 
-def ask_sbatch(text: str) -> Answer:
-    """Ask sbatch whether it would take the script; of a site's wrapper stdout is kept, too."""
+def ask_sbatch(text: str, sbatch: str = "sbatch") -> Answer:
+    """Ask sbatch, or the site's wrapper, whether it would take the script; keep all its words."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "job.slurm"
         script.write_text(text, encoding="utf-8")
         try:
             done = subprocess.run(
-                ["sbatch", "--test-only", script.name], cwd=folder,
+                [sbatch, "--test-only", script.name], cwd=folder,
                 env=keep_environment(text) | {"LC_ALL": "C"},
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
             )  # fmt: skip
         except FileNotFoundError:
-            return Answer(False, ("sbatch is not found",))
+            return Answer(False, (f"{sbatch} is not found",))
         except subprocess.TimeoutExpired:
-            return Answer(False, ("sbatch gave no answer within 60 s",))
+            return Answer(False, (f"{sbatch} gave no answer within 60 s",))
         except OSError as error:
-            return Answer(False, (f"sbatch cannot be run: {error.strerror}",))
+            return Answer(False, (f"{sbatch} cannot be run: {error.strerror}",))
     said = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
     prefix = re.compile(r"^(sbatch: )?(error: )?(allocation failure: )?")
     words = tuple(dict.fromkeys(printable(prefix.sub("", line)) for line in said if line.strip()))
     return Answer(done.returncode == 0, words or (f"exit status {done.returncode}, no message",))
 
 
-def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
+def find_causes(text: str, sbatch: str, known: Iterable[Causes] = ()) -> Causes:
     """Find the options without which sbatch would take the job, as alternatives; () if none.
 
     First those `known` from other scales; then each option alone; then all, less those that may
@@ -148,7 +149,7 @@ def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
     options = [option for option in read_directives(text) if option not in ("job-name", "output")]
 
     def accepts(without: Iterable[str]) -> bool:
-        return ask_sbatch(drop_directives(text, set(without))).taken
+        return ask_sbatch(drop_directives(text, set(without)), sbatch).taken
 
     for causes in known:
         if causes and all(set(each) <= set(options) and accepts(each) for each in causes):
@@ -165,12 +166,14 @@ def find_causes(text: str, known: Iterable[Causes] = ()) -> Causes:
 
 
 def explain_refusal(
-    causes: Causes, text: str, cluster: Cluster, partitions: list[Partition]
+    causes: Causes, text: str, job: Job, cluster: Cluster, partitions: list[Partition]
 ) -> list[str]:
     """Say which directives, which fields, and what to write."""
-    known = ", ".join(place.name for place in partitions) or "what sinfo lists"
+    places = [place.name for place in partitions]
+    known = ", ".join(places) or "what sinfo lists"
     values = read_directives(text)
-    extra = dict(parse_options(cluster.extra_sbatch))
+    further = choose_words(cluster.extra_sbatch, job.nodes, job.gpus_per_node)
+    extra = dict(parse_options(further))
     remarks = []
     for options in causes:
         lines = [f"--{name}={values[name]}" if values[name] else f"--{name}" for name in options]
@@ -181,10 +184,12 @@ def explain_refusal(
             elif name in AMOUNTS:
                 least, less, none = AMOUNTS[name]
                 others = drop_directives(text, set(options) - {name})
-                advice[less if ask_sbatch(set_directive(others, name, least)).taken else none] = 0
+                small = ask_sbatch(set_directive(others, name, least), cluster.submit_command)
+                advice[less if small.taken else none] = None
             else:
-                default = f'omit: write ["{name}"]'
-                advice[ADVICE.get(name, default).format(partitions=known)] = None
+                said = ADVICE.get(name, f'omit: write ["{name}"]').format(partitions=known)
+                there = name == "partition" and values[name] in places
+                advice[said + ", or leave it out" * there] = None
         remarks.append(f"accepted without {' and '.join(lines)}; {'; '.join(advice)}")
     return remarks
 
@@ -198,7 +203,8 @@ def try_others(causes: Causes, job: Job, cluster: Cluster, templates: Environmen
 
     def accepts(**changes) -> bool:
         other = cluster.model_copy(update=changes)
-        return ask_sbatch(render_job(job, other, templates, "doctor.py")).taken
+        text = render_job(job, other, templates, "doctor.py")
+        return ask_sbatch(text, cluster.submit_command).taken
 
     remarks = []
     if not cluster.exclusive and accepts(exclusive=True):

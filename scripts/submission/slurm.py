@@ -106,23 +106,26 @@ def run_slurm(
     return done.stdout.strip()
 
 
-def submit_script(script: Path, options: list[str]) -> str:
-    """Submit `script` from its own folder; returns the job."""
+def submit_script(script: Path, options: list[str], sbatch: str = "sbatch") -> str:
+    """Submit `script` from its own folder with `sbatch`, or the site's wrapper; returns the job."""
     text = script.read_text(encoding="utf-8")
     printed = run_slurm(
-        "sbatch", "--parsable", *options, script.name, folder=script.parent, script=text
+        sbatch, "--parsable", *options, script.name, folder=script.parent, script=text
     )
-    found = re.findall(r"^(\d+)(;\S+)?$", printed, re.MULTILINE)  # a site's wrapper may say more
+    # A site's wrapper may say more, and not know --parsable.
+    found = re.findall(
+        r"^(?:(\d+)(?:;(\S+))?|Submitted batch job (\d+)(?: on cluster (\S+))?)$", printed, re.M
+    )
     if not found:
-        raise SlurmError(f"sbatch printed no job id but {shorten(printed)!r}; look with squeue")
-    number, cluster = found[-1]
+        raise SlurmError(f"{sbatch} printed no job id but {shorten(printed)!r}; look with squeue")
+    number, cluster = found[-1][:2] if found[-1][0] else found[-1][2:]
     array = dict(parse_options(options)).get("array") or read_directives(text).get("array")
-    return number + (f"_[{array}]" if array else "") + cluster
+    return number + (f"_[{array}]" if array else "") + (cluster and f";{cluster}")
 
 
-def try_script(text: str, options: list[str]) -> None:
+def try_script(text: str, options: list[str], sbatch: str = "sbatch") -> None:
     """Ask sbatch whether it would take the script `text`; raises SlurmError with its reason."""
-    run_slurm("sbatch", "--test-only", *options, given=text, script=text)
+    run_slurm(sbatch, "--test-only", *options, given=text, script=text)
 
 
 def read_state(job: str) -> JobState:
@@ -172,7 +175,7 @@ def join_tasks(tasks: list[JobState], count: int) -> JobState:
     """
     if not count:
         return tasks[-1]
-    rank = {state: 1 for state in ACTIVE} | {"RUNNING": 0, "FAILED": 2, "COMPLETED": 4}
+    rank = dict.fromkeys(ACTIVE, 1) | {"RUNNING": 0, "FAILED": 2, "COMPLETED": 4}
     worst = min(tasks, key=lambda task: rank.get(task.state, 3))
     same = sum(task.state == worst.state for task in tasks)
     if worst.state == "COMPLETED" and len(tasks) < count:

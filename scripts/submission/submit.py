@@ -48,11 +48,10 @@ def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
 
 def check_jobs(
     repository: Repository, jobs: list[Job], experiments: Path, options: list[str]
-) -> str:
+) -> dict[str, str]:
     """Refuse stale scripts and options that spoil a job; make log/, without which it has no log.
 
-    What may be wrong with the shell and the data is a warning. Returns the profile of the first
-    job.
+    What may be wrong with the shell and the data is a warning. Returns each job's profile.
     """
     check_options(parse_options(options), jobs)
     profiles, warnings = [], {}
@@ -75,7 +74,7 @@ def check_jobs(
         )
     for warning in [*warnings, *check_data(repository, zip(jobs, profiles, strict=True))]:
         print(f"warning: {warning}")
-    return profiles[0]
+    return {job.name: profile for job, profile in zip(jobs, profiles, strict=True)}
 
 
 def make_log_folder(folder: Path) -> None:
@@ -126,10 +125,13 @@ def ask(gpu_hours: float, args: argparse.Namespace) -> None:
         raise UserError("not submitted; say --yes, or fewer scales, or a higher --ask-above")
 
 
-def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) -> list[Entry]:
+def submit(
+    jobs: list[Job], tables: TablesJob | None, sbatch: dict[str, str], args: argparse.Namespace
+) -> list[Entry]:
     """Submit `jobs` in order, with --after each behind the one before it, the tables behind all.
 
-    Returns their entries in the ledger. A refusal in the middle says what was submitted before.
+    `sbatch`: the command for each job, by its name. Returns their entries in the ledger. A
+    refusal in the middle says what was submitted before.
     """
     entries: list[Entry] = []
     try:
@@ -138,12 +140,12 @@ def submit(jobs: list[Job], tables: TablesJob | None, args: argparse.Namespace) 
             if args.after and entries:
                 options += wait_for(entries[-1:], args.sbatch)
             with hold_signals():  # no job is submitted that the ledger does not know
-                job_id = submit_script(args.experiments / job.script, options)
+                job_id = submit_script(args.experiments / job.script, options, sbatch[job.name])
                 entries.append(Entry(job_id, job.name, job.folder, job.world_size, now_utc()))
                 record(args.experiments, entries[-1])
         if tables:
             with hold_signals():
-                entries.append(submit_tables(tables, entries, args))
+                entries.append(submit_tables(tables, entries, sbatch[jobs[0].name], args))
                 record(args.experiments, entries[-1])
     except UserError as error:
         if not entries:
@@ -175,7 +177,9 @@ def record(experiments: Path, entry: Entry) -> None:
     print(f"submitted {entry.job} as job {entry.job_id}")
 
 
-def submit_tables(tables: TablesJob, entries: list[Entry], args: argparse.Namespace) -> Entry:
+def submit_tables(
+    tables: TablesJob, entries: list[Entry], sbatch: str, args: argparse.Namespace
+) -> Entry:
     """Write the tables' job script into <experiments>/tables and submit it behind `entries`."""
     script = args.experiments / FOLDER / SCRIPT
     try:
@@ -184,7 +188,7 @@ def submit_tables(tables: TablesJob, entries: list[Entry], args: argparse.Namesp
     except (OSError, UserError) as error:
         raise UserError(f"no job for the tables: {error}") from None
     options = [*keep_queue_options(parse_options(args.sbatch)), *wait_for(entries, [])]
-    return Entry(submit_script(script, options), NAME, FOLDER, tables.gpus, now_utc())
+    return Entry(submit_script(script, options, sbatch), NAME, FOLDER, tables.gpus, now_utc())
 
 
 def cancel(experiments: Path) -> None:

@@ -36,13 +36,14 @@ def plan_tables(
         with_gpu: render_tables(repository, jobs, profile, experiments, with_gpu)
         for with_gpu in (False, True)
     }
+    sbatch = repository.load_profile(profile).submit_command
     asks = "no profile says whether its site takes a job without GPUs"
-    if shutil.which("sbatch") is None:
-        return TablesJob(texts[False], f"asks for no GPU ({asks}, and there is no sbatch to ask)")
+    if shutil.which(sbatch) is None:
+        return TablesJob(texts[False], f"asks for no GPU ({asks}, and there is no {sbatch} to ask)")
     refusals = []
     for with_gpu in (False, True):
         try:
-            try_script(texts[with_gpu], options)
+            try_script(texts[with_gpu], options, sbatch)
         except SlurmError as refusal:
             refusals.append(str(refusal))
             continue

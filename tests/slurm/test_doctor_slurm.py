@@ -52,7 +52,7 @@ def test_saved_outputs_say_what_the_live_cluster_says(slurm, tmp_path):
     live = json.loads(slurm.run(sys.executable, REPO / "scripts/doctor.py", "--json"))
     for file, command in COMMANDS.items():
         if file != "sacctmgr.txt" and shutil.which(command[0]):
-            (tmp_path / file).write_text(slurm.run(*command))
+            (tmp_path / file).write_text(slurm.run(*command) + "\n")
     saved = json.loads(doctor("--from", tmp_path, "--json").stdout)
     assert saved["partitions"] == live["partitions"]
     assert saved["config"] == live["config"]
@@ -218,12 +218,16 @@ def test_drafts_for_contrasting_sites_are_accepted_as_they_stand(shaped, tmp_pat
         ('mem = "900G"', "accepted without --mem=900G; mem: write less"),
         (  # two causes at once, and three
             'mem = "900G"\nconstraint = "a100"',
-            "accepted without --mem=900G and --constraint=a100; mem: write less, or leave it out; "
+            "accepted without --mem=900G and --constraint=a100; mem: write less; "
             "constraint: write a feature",
         ),
         (
             'mem = "900G"\nconstraint = "a100"\npartition = "no"',
             "accepted without --mem=900G and --partition=no and --constraint=a100; mem",
+        ),
+        (
+            'extra_sbatch = ["--licenses=matlab:1"]',
+            "accepted without --licenses=matlab:1; extra_sbatch: leave it out",
         ),
         ('time = "05:00:00"', "--time=05:00:00 is over 04:00:00, MaxTime of main: set time"),
         ('gpu_request = ["gpus", "gpus-per-task"]\nlauncher = "srun"', None),
@@ -258,8 +262,12 @@ def test_a_refusal_of_many_scales_is_explained_once(slurm, tmp_path):
         "refused ddp_1g1n, ddp_2g1n, ddp_4g1n, ddp_8g1n, ddp_2g2n, minimal_1g1n, minimal_4g1n, "
         "gpt2_1g1n, gpt2_2g1n, gpt2_4g1n, gpt2_4g2n, translation_1g1n, translation_2g1n, "
         "spiral_mlp_1gpu, spiral_mlp_4gpu, spiral_mlp_8gpu: Invalid partition name specified\n"
+        "          sbatch: invalid partition specified: gpuu\n"
+        "          sbatch: Invalid partition name specified\n"
         "          accepted without --partition=gpuu; partition: write one of main\n"
         "refused ddp_2g4n, ddp_2g8n: Invalid partition name specified\n"
+        "          sbatch: invalid partition specified: gpuu\n"
+        "          sbatch: Invalid partition name specified\n"
         "          accepted without --nodes=4 and --partition=gpuu; nodes: write how many a job "
         "may have at most; partition: write one of main\n"
         "Next: change TMP as the remarks say, then probe again\n"
