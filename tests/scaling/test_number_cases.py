@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from filled_tables import call, parse_markdown
+from run_folders import epoch_line, gpu_csv, put
 
 CASES = Path(__file__).resolve().parents[1] / "cases"
 
@@ -39,3 +40,26 @@ def test_two_models_are_two_series():
     done = call("scaling_tables", "--from-csv", CASES / "csv/models_as_numbers.csv")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert '--where "Model=7b"' in done.stderr
+
+
+def test_logs_alone_fill_the_tables(tmp_path):
+    """What the original workshop's jobs leave, and nothing else."""
+    for gpus, run, throughput in ((1, 11, 704.9), (4, 14, 2750.0)):
+        lines = [epoch_line(n, throughput=throughput) for n in (1, 2, 3)]
+        put(tmp_path / f"log/ddp_{gpus}g1n_{run}.out", "\n".join(lines) + "\n")
+        used = {gpu: [22000, 26532, 26532] for gpu in range(gpus)}
+        put(tmp_path / f"gpu_memory/{run}/gpu_memory_log.csv", gpu_csv(used))
+    done = call("fill_tables", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    four = next(row for row in parse_markdown(done.stdout) if row[0].startswith("4 GPUs"))
+    assert [cell.split(" [")[0] for cell in four[1:9]] == [
+        "5.149",
+        "2.16%",
+        "2750.0",
+        "26532",
+        "25021.33",
+        "26532",
+        "3.90×",
+        "1.00×",
+    ]
+    assert "all epochs are done, and no end was recorded" in done.stdout

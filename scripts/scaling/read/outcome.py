@@ -52,8 +52,8 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
     """Return how the run stands: complete, failed (and how), running, or never started.
 
     Complete: RUN_COMPLETE.txt and no exit status but 0. A run without this project's record
-    (an older workshop's: only the log and a CSV) is complete when its log has every epoch
-    and the total training time.
+    (an older workshop's: only the log and a CSV) is complete when its log has every epoch; the
+    reason says so where nothing tells that it ended.
     """
     complete = evidence.run_complete or (not evidence.has_record and _log_is_whole(evidence))
     if complete and not evidence.exit_status:
@@ -63,10 +63,12 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
         return Verdict(State.TIMED_OUT, f"timed out: saved a checkpoint to go on{then}")
     if evidence.requeued_as:
         return Verdict(State.CANCELLED, f"cancelled: requeued as {evidence.requeued_as}")
-    if evidence.exit_status == 0:
-        return _judge_silent_end(evidence)
     log = evidence.log
     cause, ending = (log.cause, log.ending) if log else (None, None)
+    if cause is None and _has_all_epochs(evidence):
+        return Verdict(State.COMPLETE, "complete: all epochs are done, and no end was recorded")
+    if evidence.exit_status == 0:
+        return _judge_silent_end(evidence)
     if cause is None and (verdict := _judge_by_accounting(evidence)):
         return verdict
     if cause is None and evidence.exit_status is None:
@@ -76,6 +78,16 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
 
 def _log_is_whole(evidence: Evidence) -> bool:
     return bool(evidence.attempt and evidence.attempt.is_whole)
+
+
+def _has_all_epochs(evidence: Evidence) -> bool:
+    """Whether a log alone has every epoch, and nothing says that the job failed."""
+    told = evidence.accounting.state if evidence.accounting else None
+    if evidence.has_record or evidence.exit_status or told not in (
+        None, State.COMPLETE, State.RUNNING
+    ):  # fmt: skip
+        return False
+    return bool(evidence.attempt and evidence.attempt.has_all_epochs)
 
 
 def _judge_silent_end(evidence: Evidence) -> Verdict:

@@ -117,6 +117,12 @@ class Run:
         return self.state is State.COMPLETE and not self.problems
 
     @property
+    def end_note(self) -> list[str]:
+        """What to know of the end of a complete run: that nothing recorded it."""
+        _, colon, note = self.reason.partition("complete: ")
+        return [note] if colon and self.state is State.COMPLETE else []
+
+    @property
     def account(self) -> str:
         """How it stands in words, for the row that has no better run."""
         if not self.id:

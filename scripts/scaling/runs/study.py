@@ -416,7 +416,8 @@ def _describe_source(source, row) -> dict:
     notes = list(getattr(source, "notes", ()))
     if isinstance(source, Run):
         found = source.metrics  # read before lost_records is looked at
-        notes += [*source.lost_records, *(found.notes + found.dropped if found else ())]
+        notes += [*source.lost_records, *source.end_note]
+        notes += found.notes + found.dropped if found else []
     if isinstance(source, TableRow):
         return {"throughput_per_s": _or_nan(source.throughput_per_s),
                 "wall_s": _or_nan(source.wall_s), "samples": samples,

@@ -305,7 +305,7 @@ class _Filler:
     def _list_notes(self, run: Run) -> list[str]:
         """List what is to know of a run: rank files that cannot be used, other epochs."""
         run.rank_epochs  # noqa: B018 - reading them names those that cannot be used
-        notes = list(run.lost_records)
+        notes = [*run.lost_records, *run.end_note]
         last = run.attempt.last if run.attempt else None
         if last is not None and last.epochs != self.epochs:
             notes.append(f"this run has {last.epochs} epochs: its values are of epoch {last.epoch}")

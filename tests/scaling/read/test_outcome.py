@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from run_folders import out_text
+from run_folders import epoch_line, out_text
 from scaling.read.causes import State
 from scaling.read.job_log import read_job_log
 from scaling.read.outcome import SILENT_S, Evidence, judge
 from scaling.read.sacct import SacctJob
 
 LIMIT = "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-21T10:00:00 DUE TO TIME LIMIT ***"
+
+
+ALL_EPOCHS = "".join(epoch_line(n) + "\n" for n in (1, 2, 3))
 
 
 def gather(tmp_path: Path, out: str | None = None, **known: object) -> Evidence:
@@ -32,6 +35,11 @@ VERDICTS = [
     ({"run_complete": True, "exit_status": 1}, "error: cannot write\n", "failed: error: cannot"),
     ({"has_record": False}, out_text(), "complete"),
     ({"has_record": False}, out_text(2), "running, epoch 2 of 3 done"),
+    ({"has_record": False}, ALL_EPOCHS, "complete: all epochs are done, and no end was recorded"),
+    ({"has_record": False, "accounting": SacctJob("12", "COMPLETED")}, ALL_EPOCHS, "complete: all"),
+    ({"has_record": False, "accounting": SacctJob("12", "TIMEOUT")}, ALL_EPOCHS, "timed out"),
+    ({"has_record": False}, ALL_EPOCHS + LIMIT + "\n", "timed out"),
+    ({"has_record": True}, ALL_EPOCHS, "running, epoch 3 of 3 done"),
     ({"wants_requeue": True, "requeued_as": "12.1"}, None,
      "timed out: saved a checkpoint to go on, requeued as 12.1"),
     ({"requeued_as": "12.1"}, None, "cancelled: requeued as 12.1"),
