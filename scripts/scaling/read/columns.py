@@ -46,6 +46,13 @@ class Column:
         self.max = number if self.max is None else max(self.max, number)
         self.min = number if self.min is None else min(self.min, number)
 
+    def add_all(self, values: list[Decimal]) -> None:
+        """Take many finite numbers in."""
+        self.n += len(values)
+        self.total += sum(values)
+        self.max = max(values if self.max is None else (self.max, *values))
+        self.min = min(values if self.min is None else (self.min, *values))
+
     def add_text(self, cell: str, times: int = 1) -> None:
         """Take a cell in as it was printed; its unit is kept when the header gave none."""
         cell = cell.strip()

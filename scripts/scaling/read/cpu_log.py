@@ -9,11 +9,13 @@ psutil has no interval to measure over yet. Source: psrecord 1.4, main.py.
 
 from __future__ import annotations
 
+import math
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
+from operator import sub
 from pathlib import Path
 
 from common.console import shorten
@@ -26,6 +28,7 @@ from scaling.read.text import clean_line, read_blocks
 LOG_COMMAND = (
     "psrecord PID --include-children --interval 5 --log cpu_memory_log.txt"  # as our jobs run it
 )
+SAMPLES = ("elapsed_s", "cpu_pct", "rss_mib", "virtual_mib")
 _IO = tuple(f"{what}_{unit}" for unit in ("count", "bytes") for what in ("read", "write"))
 # Each form's titles in order, and our names of them; --include-io appends the other four.
 _FORMS = (
@@ -55,9 +58,9 @@ class CpuLog:
 
     `counts.kept` is the number of samples. `peak_mib` is None without a sample (`problem` says
     why), `mean_cpu_pct` with fewer than two. `columns` is name -> Column of the figures as they
-    were logged (CPU without the first sample). `samples` (None unless asked for) is name -> one
-    entry per sample: `elapsed_s`, `timestamp` (None: psrecord writes none), `cpu_pct` (None for
-    the first of a log), `rss_mib`, `virtual_mib`.
+    were logged (CPU without the first sample). `samples` (None unless asked for) is name -> an
+    array with one entry per sample: `elapsed_s`, `cpu_pct` (nan for the first of a log),
+    `rss_mib`, `virtual_mib`.
     """
 
     path: Path
@@ -68,7 +71,7 @@ class CpuLog:
     interval_s: float | None
     problem: str | None
     columns: dict[str, Column] = field(default_factory=dict)
-    samples: dict[str, list[float | datetime | None]] | None = None
+    samples: dict[str, array] | None = None
 
 
 def read_cpu_log(path: Path, samples: bool = False) -> CpuLog:
@@ -83,6 +86,7 @@ def read_cpu_log(path: Path, samples: bool = False) -> CpuLog:
     for lines, have_ends in read_blocks(path):
         for line in lines:
             reader.add(line, have_ends)
+        reader.take_rows()
     return reader.finish()
 
 
@@ -101,11 +105,10 @@ class _Reader:
         self.counts = LineCounts()
         self.names: tuple[str, ...] = ()
         self.is_csv = False
+        self.rows: list[list[str]] = []  # below the newest header, not yet taken
         self.columns: dict[str, Column] = {}
-        names = ("elapsed_s", "timestamp", "cpu_pct", "rss_mib", "virtual_mib")
-        self.samples: dict[str, list] | None = {name: [] for name in names} if samples else None
-        self.is_first = True  # of its log: its CPU figure is always 0
-        self.elapsed_s = Decimal(0)
+        self.samples = {name: array("d") for name in SAMPLES} if samples else None
+        self.last_s: Decimal | None = None  # None: the next row is the first of its log
         self.covered_s = Decimal(0)
         self.steps: Counter[float] = Counter()
         self.first_text = ""
@@ -118,45 +121,57 @@ class _Reader:
         elif not has_end:
             counts.dropped["cut: the last line has no end"] += 1
         elif "\0" in line:
-            self.first_text = self.first_text or shorten(line, 80)
-            counts.dropped["NUL bytes"] += 1
+            self._drop(line, "NUL bytes")
         elif names := parse_header(line):
             counts.ignored["repeated header" if self.names else "header"] += 1
-            self.names, self.is_csv, self.is_first = names, "," in line, True
-        elif reason := self._add_row(line):
-            self.first_text = self.first_text or shorten(line, 80)
-            counts.dropped[reason] += 1
+            self.take_rows()
+            self.names, self.is_csv, self.last_s = names, "," in line, None
         else:
-            counts.kept += 1
+            self._add_row(line)
 
-    def _add_row(self, line: str) -> str:
-        """Take a sample in; return why the line is none, '' when it is one."""
+    def _add_row(self, line: str) -> None:
+        text = clean_line(line)
+        cells = [c.strip() for c in text.split(",")] if self.is_csv else text.split()
         if not self.names:
-            return "no header above it"
-        line = clean_line(line)
-        cells = [c.strip() for c in line.split(",")] if self.is_csv else line.split()
-        if len(cells) != len(self.names):
-            return "another number of columns"
-        if not all(map(_VALUE.fullmatch, cells)):
-            return "not numbers"
-        row: dict[str, Decimal | None] = dict(zip(self.names, map(Decimal, cells), strict=True))
-        step_s = row["elapsed_s"] - self.elapsed_s
-        if step_s > 0 and self.counts.kept and not self.is_first:
-            self.covered_s += step_s
-            self.steps[round(float(step_s), 1)] += 1
-        self.elapsed_s = row["elapsed_s"]
-        if self.is_first:
-            row["cpu_pct"] = None
-        self.is_first = False
-        for name, value in row.items():
-            if value is not None:
-                if name not in self.columns:
-                    self.columns[name] = Column(name, _UNITS.get(name, ""))
-                self.columns[name].add(value)
+            self._drop(line, "no header above it")
+        elif len(cells) != len(self.names):
+            self._drop(line, "another number of columns")
+        elif not all(map(_VALUE.fullmatch, cells)):
+            self._drop(line, "not numbers")
+        else:
+            self.counts.kept += 1
+            self.rows.append(cells)
+
+    def _drop(self, line: str, reason: str) -> None:
+        self.first_text = self.first_text or shorten(line, 80)
+        self.counts.dropped[reason] += 1
+
+    def take_rows(self) -> None:
+        """Count the rows that were added, column by column."""
+        if not self.rows:
+            return
+        columns = {
+            name: list(map(Decimal, cells))
+            for name, cells in zip(self.names, zip(*self.rows, strict=True), strict=True)
+        }
+        self.rows = []
         for name, values in (self.samples or {}).items():
-            value = row.get(name)
-            values.append(None if value is None else float(value))
-        return ""
+            values.extend(map(float, columns[name]))
+        times_s = columns["elapsed_s"]
+        if self.last_s is None:  # its CPU figure is always 0
+            del columns["cpu_pct"][0]
+            if self.samples:
+                self.samples["cpu_pct"][-len(times_s)] = math.nan
+        else:
+            times_s = [self.last_s, *times_s]
+        self.last_s = times_s[-1]
+        steps_s = [step_s for step_s in map(sub, times_s[1:], times_s) if step_s > 0]
+        self.covered_s += sum(steps_s)
+        self.steps.update(round(float(step_s), 1) for step_s in steps_s)
+        for name, values in columns.items():
+            if values:
+                column = self.columns.setdefault(name, Column(name, _UNITS.get(name, "")))
+                column.add_all(values)
 
     def finish(self) -> CpuLog:
         if not self.names and self.first_text:

@@ -41,8 +41,8 @@ from scaling.read.times import parse_timestamp, seconds_between
 NOT_OWN = "a GPU that is not the job's"
 NOT_ASKED_FOR = "a GPU that was not asked for"
 _FIGURES = ("utilization_pct", "power_w", "temperature_c", "sm_clock_mhz")
-FLOATS = ("elapsed_s", "used_mib", "total_mib", *_FIGURES)
-SAMPLES = ("gpu", "timestamp", *FLOATS, "throttle_mask")
+FLOATS = ("elapsed_s", "used_mib", "total_mib", *_FIGURES, "throttle_mask")
+SAMPLES = ("gpu", *FLOATS)
 MOST_REMEMBERED = 100_000  # cells of one measure
 MOST_MIB = 1 << 20  # of a GPU whose amounts are counted in a list
 STEPS_COUNTED = 20  # the usual step between samples is that of the first ones
@@ -92,10 +92,10 @@ class GpuLog:
     """One node's GPU log: its GPUs by rising index, and where each of its lines went.
 
     `problem` says why there is no GPU, else it is None. `columns` is name -> Column over all
-    GPUs, when they were asked for. `samples` (None unless asked for) is name (SAMPLES) -> one
-    entry per kept row: `gpu` is a position in `gpus`, `timestamp` a datetime (as logged: often
-    local time without a zone) or None, `elapsed_s` counts from the log's first timestamp,
-    `throttle_mask` is an int or None; the others are arrays of floats, nan when missing.
+    GPUs, when they were asked for. `samples` (None unless asked for) is name (SAMPLES) -> an
+    array with one entry per kept row: `gpu` is a position in `gpus`; the others are floats, nan
+    when missing. `elapsed_s` counts from `start`, the log's first timestamp (as logged: often
+    local time without a zone); a time that has a zone where the first has none is missing.
     """
 
     path: Path
@@ -103,7 +103,8 @@ class GpuLog:
     counts: LineCounts
     problem: str | None
     columns: dict[str, Column] = field(default_factory=dict)
-    samples: dict[str, list | array] | None = None
+    samples: dict[str, array] | None = None
+    start: datetime | None = None
 
     @property
     def first(self) -> datetime | None:
@@ -146,14 +147,10 @@ def _tidy_uuid(uuid: object) -> str:
 
 def _select_samples(samples: dict, wanted: list[bool]) -> dict:
     stays = [wanted[gpu] for gpu in samples["gpu"]]
-    found = {name: _like(old, compress(old, stays)) for name, old in samples.items()}
+    found = {name: array(old.typecode, compress(old, stays)) for name, old in samples.items()}
     positions = list(accumulate(wanted))  # of the GPUs that stay, from 1
     found["gpu"] = array("l", (positions[gpu] - 1 for gpu in found["gpu"]))
     return found
-
-
-def _like(old: list | array, values: Iterable) -> list | array:
-    return array(old.typecode, values) if isinstance(old, array) else list(values)
 
 
 def _merge_columns(gpus: Iterable[GpuUse]) -> dict[str, Column]:
@@ -181,7 +178,7 @@ def read_gpu_log(
     that logs what is needed, when the file is no such CSV, has no header, or no column tells
     its GPUs apart. Source: nvidia-smi --help-query-gpu.
     """
-    reader = _Reader(Path(path), samples=samples, columns=columns or samples)
+    reader = _Reader(Path(path), samples, columns)
     for lines, have_ends in read_blocks(path):
         reader.add_lines(lines, have_ends)
     return reader.finish(tuple(gpus))
@@ -286,11 +283,11 @@ class _Reader:
         self.path = path
         self.counts = LineCounts()
         self.columns: Columns | None = None
-        self.wants_columns = columns
-        self.samples: dict[str, list | array] | None = None
+        self.counts_columns = columns
+        self.wants_columns = columns or samples
+        self.samples: dict[str, array] | None = None
         if samples:
-            self.samples = {"gpu": array("l"), "timestamp": [], "throttle_mask": []}
-            self.samples |= {name: array("d") for name in FLOATS}
+            self.samples = {"gpu": array("l"), **{name: array("d") for name in FLOATS}}
         self.gpus: dict[tuple[str, int, str], _Gpu] = {}
         self.known: dict[str, _Gpu] = {}  # the cell that names it -> a GPU that was seen often
         self.has_units = self.has_times = False
@@ -307,6 +304,9 @@ class _Reader:
         if not have_ends:
             self.counts.dropped["cut: the last line has no end"] += 1
             return
+        if not lines[0][:1].isdigit():  # a header: its names hold marks that no plain row does
+            self._add_line(lines[0])
+            lines = lines[1:]
         text = "".join(lines)
         # int() also takes 1_000 and digits of other scripts; quotes and NUL need a look by line.
         is_plain = text.isascii() and not any(mark in text for mark in '"\0_+')
@@ -399,7 +399,7 @@ class _Reader:
             self._count_measures(gpu)
 
     def _count_measures(self, gpu: _Gpu) -> None:
-        if self.wants_columns:
+        if self.counts_columns:
             gpu.measures = self.columns.measures
             gpu.cells = {at: defaultdict(int) for at in gpu.measures}
 
@@ -519,8 +519,7 @@ class _Reader:
         samples, figures = self.samples, self.columns.figures
         self.start = self.start or when
         samples["gpu"].append(gpu.position)
-        samples["timestamp"].append(when)
-        samples["elapsed_s"].append(NAN if when is None else seconds_between(self.start, when))
+        samples["elapsed_s"].append(self._elapse(when))
         samples["used_mib"].append(NAN if used_mib is None else used_mib)
         samples["total_mib"].append(NAN if total_mib == math.inf else total_mib)
         for name in _FIGURES:
@@ -528,13 +527,20 @@ class _Reader:
         mask = cells[figures["throttle_mask"]] if "throttle_mask" in figures else ""
         samples["throttle_mask"].append(_parse_mask(mask))
 
+    def _elapse(self, when: datetime | None) -> float:
+        """Return the seconds since the log's first timestamp; nan where only one has a zone."""
+        if when is None or (when.tzinfo is None) is not (self.start.tzinfo is None):
+            return NAN
+        return (when - self.start).total_seconds()
+
     def _take_plain(self, rows: list[tuple[_Gpu, int, list[str]]]) -> None:
         """Take the figures of plain rows in, column by column: (GPU, used MiB, cells) each."""
-        by_gpu: dict[_Gpu, list[list[str]]] = defaultdict(list)
-        for gpu, _, cells in rows:
-            by_gpu[gpu].append(cells)
-        for gpu, lines in by_gpu.items():
-            gpu.see_rows(list(zip(*lines, strict=True)))
+        if self.counts_columns:
+            by_gpu: dict[_Gpu, list[list[str]]] = defaultdict(list)
+            for gpu, _, cells in rows:
+                by_gpu[gpu].append(cells)
+            for gpu, lines in by_gpu.items():
+                gpu.see_rows(list(zip(*lines, strict=True)))
         if rows and self.samples is not None:
             self._keep_plain(rows)
 
@@ -544,8 +550,7 @@ class _Reader:
         stamps = columns[self.columns.timestamp]
         times = [datetime.fromisoformat(stamp.strip().replace("/", "-")) for stamp in stamps]
         samples["gpu"].extend(gpu.position for gpu, _, _ in rows)
-        samples["timestamp"] += times
-        samples["elapsed_s"].extend(seconds_between(self.start, when) for when in times)
+        samples["elapsed_s"].extend(map(self._elapse, times))
         samples["used_mib"].extend(used_mib for _, used_mib, _ in rows)
         nothing, total = [""] * len(rows), self.columns.total
         unit = "" if total is None else self.columns.units[total]
@@ -555,7 +560,7 @@ class _Reader:
             cells = columns[places[name]] if name in places else nothing
             samples[name].extend(map(_parse_figure, cells))
         masks = columns[places["throttle_mask"]] if "throttle_mask" in places else nothing
-        samples["throttle_mask"] += map(_parse_mask, masks)
+        samples["throttle_mask"].extend(map(_parse_mask, masks))
 
     def finish(self, wanted: tuple[str, ...]) -> GpuLog:
         """Return the log, of the GPUs wanted (all when none is named)."""
@@ -578,7 +583,9 @@ class _Reader:
         gpus = tuple(gpu.summarise() for gpu in found)
         self.counts.kept = sum(gpu.rows for gpu in gpus)
         problem = None if gpus else self._explain_nothing(is_error)
-        log = GpuLog(self.path, gpus, self.counts, problem, _merge_columns(gpus), self.samples)
+        log = GpuLog(
+            self.path, gpus, self.counts, problem, _merge_columns(gpus), self.samples, self.start
+        )
         if not wanted or not gpus:
             return log
         asked_for = [str(gpu.index) in wanted or gpu.uuid in wanted for gpu in gpus]
@@ -628,12 +635,12 @@ def _parse_figure(cell: str) -> float:
 
 
 @lru_cache(MOST_REMEMBERED)
-def _parse_mask(cell: str) -> int | None:
+def _parse_mask(cell: str) -> float:
     text = cell.strip().lower()
     try:
-        return int(text, 16) if text.startswith("0x") else None
-    except ValueError:
-        return None
+        return float(int(text, 16)) if text.startswith("0x") else NAN
+    except (ValueError, OverflowError):
+        return NAN
 
 
 def format_memory(log: GpuLog) -> list[str]:

@@ -6,7 +6,7 @@ columns. export_runs.py writes just these.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -292,54 +292,42 @@ def _list_rank_epochs(run: Run) -> Iterator[dict]:
 
 def _list_gpu_samples(run: Run) -> Iterator[pd.DataFrame]:
     for node, log in run.gpu_logs.items():
-        if not log.samples:
-            continue
-        frame = _make_columns(log.samples)
-        positions = frame["gpu"].to_numpy()
-        indices = np.array([gpu.index for gpu in log.gpus])
-        uuids = pd.Series([_to_text(gpu.uuid or None) for gpu in log.gpus], dtype="string")
-        yield frame.assign(
-            source=_repeat(GPU_LOG, frame.index),
-            node=node,
-            gpu=indices[positions],
-            uuid=uuids.take(positions).set_axis(frame.index),
-            timestamp_utc=_to_utc(log.samples["timestamp"], run.start),
-        )
+        if log.samples:
+            frame = _make_columns(log.samples)
+            positions = frame["gpu"].to_numpy()
+            uuids = pd.array([_to_text(gpu.uuid or None) for gpu in log.gpus], dtype="string")
+            yield frame.assign(
+                source=_repeat(GPU_LOG, frame.index),
+                node=node,
+                gpu=np.array([gpu.index for gpu in log.gpus])[positions],
+                uuid=uuids.take(positions),
+                timestamp_utc=_to_utc(log.start, frame["elapsed_s"], run.start),
+            )
 
 
 def _list_cpu_samples(run: Run) -> Iterator[pd.DataFrame]:
     for node, log in run.cpu_logs.items():
         if log.samples:
             frame = _make_columns(log.samples)
-            # Before a row of psrecord a time may stand; without a zone it says nothing.
-            times = log.samples["timestamp"]
-            times = [when if when is not None and when.tzinfo else None for when in times]
-            source = _repeat(CPU_LOG, frame.index)
-            yield frame.assign(source=source, node=node, timestamp_utc=_to_utc(times, None))
+            yield frame.assign(source=_repeat(CPU_LOG, frame.index), node=node)
 
 
-def _make_columns(samples: dict[str, Sequence]) -> pd.DataFrame:
-    """Return samples as columns, but for their times; arrays are taken over as they are."""
-    return pd.DataFrame({
-        name: np.asarray(values) if isinstance(values, array) else values
-        for name, values in samples.items()
-        if name != "timestamp"
-    })  # fmt: skip
+def _make_columns(samples: dict[str, array]) -> pd.DataFrame:
+    """Return samples as columns; the arrays are taken over as they are."""
+    return pd.DataFrame({name: np.asarray(values) for name, values in samples.items()})
 
 
-def _to_utc(times: Iterable[datetime | None], start: datetime | None) -> pd.Series:
-    """Return a log's times in UTC; those that are not of the first one's kind are missing."""
-    times = list(times)
-    first = next((when for when in times if when is not None), None)
+def _to_utc(first: datetime | None, elapsed_s: pd.Series, start: datetime | None) -> pd.Series:
+    """Return when each sample of a log was taken, in UTC; missing where its zone is unknown.
+
+    first: the log's first time. start: of its run.
+    """
     offset = find_utc_offset(first, start)
     if first is None or (first.tzinfo is None and offset is None):
-        return pd.Series(pd.NaT, range(len(times)))
-    has_zone = first.tzinfo is not None
-    alike = (when is not None and (when.tzinfo is not None) is has_zone for when in times)
-    known = [when if is_like else None for when, is_like in zip(times, alike, strict=True)]
-    if has_zone:
-        return pd.to_datetime(pd.Series(known), utc=True)
-    return (pd.Series(np.array(known, "datetime64[us]")) - offset).dt.tz_localize("UTC")
+        return pd.Series(pd.NaT, elapsed_s.index, dtype="datetime64[us, UTC]")
+    first_utc = first.replace(tzinfo=UTC) - offset if first.tzinfo is None else first
+    times = pd.to_timedelta((elapsed_s * 1e6).round(), unit="us")
+    return pd.Timestamp(first_utc).as_unit("us").tz_convert("UTC") + times.astype("timedelta64[us]")
 
 
 def find_utc_offset(first: datetime | None, start: datetime | None) -> timedelta | None:

@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from array import array
 from datetime import datetime
 from pathlib import Path
 
@@ -316,10 +317,10 @@ def test_samples(tmp_path):
     path = tmp_path / "gpu.csv"
     rows = [gpu_row(0, 1, 200), gpu_row(0, 0, 100), gpu_row(5, 1, "[N/A]"), gpu_row(5, 0, 300)]
     path.write_text("\n".join([GPU_HEADER, *rows, ""]))
-    log = read_gpu_log(path, samples=True)
+    log = read_gpu_log(path, samples=True, columns=True)
     found = log.samples
     assert list(found["gpu"]) == [1, 0, 1, 0]  # positions in log.gpus
-    assert found["timestamp"][2] == datetime(2026, 11, 21, 10, 0, 5, 123000)
+    assert log.start == datetime(2026, 11, 21, 10, 0, 0, 123000)
     assert list(found["elapsed_s"]) == [0.0, 0.0, 5.0, 5.0]
     assert list(found["used_mib"])[:2] == [200.0, 100.0]
     assert math.isnan(found["used_mib"][2])
@@ -327,7 +328,7 @@ def test_samples(tmp_path):
     assert (found["power_w"][0], found["temperature_c"][0], found["sm_clock_mhz"][0]) == (
         251.3, 61.0, 1530.0,
     )  # fmt: skip
-    assert (found["total_mib"][0], found["throttle_mask"]) == (32510.0, [0, 0, 0, 0])
+    assert (found["total_mib"][0], found["throttle_mask"]) == (32510.0, array("d", [0] * 4))
     own = log.keep_gpus(["gpu-1"])
     assert [gpu.index for gpu in own.gpus] == [1]
     assert (own.counts.kept, own.counts.ignored[NOT_OWN]) == (2, 2)
