@@ -7,53 +7,126 @@
 # however it ends, has an exit status in job_end.json and a summary in its log, and goes on in a
 # requeued attempt when its time was too short. It needs bash 4.4, `set -euo pipefail`, and of the
 # script's section "Paths" REPO_DIR, RESULTS_DIR, GPU_DIR, CPU_DIR, run_dir, run_id, and in a job
-# that may be requeued CHECKPOINT_DIR.
+# that may be requeued CHECKPOINT_DIR. The script then calls choose_port and launch.
 # shellcheck disable=SC2154  # run_dir and run_id are the job script's
+
+# ---- Before the training -------------------------------------------------------------
 
 # Make the run's folders, and name them in the log: fill_tables.py follows that line.
 make_run_folders() {
-  mkdir -p -- "$RESULTS_DIR" "$GPU_DIR" "$CPU_DIR"
+  local why
+  why=$(mkdir -p -- "$RESULTS_DIR" "$GPU_DIR" "$CPU_DIR" 2>&1) || {
+    echo "error: ${why//$'\n'/; }; choose another folder: RUN_DIR=… sbatch $job_file" >&2
+    exit 2
+  }
   echo "Results: $run_dir"
 }
 
-# write_job_end STATUS: write how the job ended, whole or not at all.
+# choose_port FIRST LAST: export MASTER_PORT, one that nobody listens on at MASTER_ADDR.
+choose_port() {
+  first_port=$1 ports=$(($2 - $1 + 1))
+  export MASTER_PORT=$((first_port + SLURM_JOB_ID % ports))
+  pass_taken_ports
+}
+
+# Each job steps by a stride of its own: two that are after the same port part at once.
+pass_taken_ports() {
+  local try stride=$((1 + SLURM_JOB_ID * 7919 % ports))
+  for ((try = 0; try < 200; try++)); do
+    (: < "/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2> /dev/null || return 0
+    MASTER_PORT=$((first_port + (MASTER_PORT - first_port + stride) % ports))
+  done
+  echo "error: 200 ports of $MASTER_ADDR are in use; see port_range in the profile" >&2
+  exit 2
+}
+
+# launch COMMAND…: run it on the job's nodes. Between choosing a port and binding it another job may
+# take it; so look again now, and once more when the training could not begin because of that.
+launch() {
+  local status=0 log_bytes began=$SECONDS
+  launched=yes
+  if [[ -n $first_port ]]; then pass_taken_ports; fi
+  log_bytes=$(stat --format=%s -- "$log" 2> /dev/null) || log_bytes=0
+  "$@" || status=$?
+  if ((status == 0 || SECONDS - began > 600)) || [[ -n $killed || -z $first_port ]] ||
+    [[ -e $RESULTS_DIR/run.json ]] || ! grep --quiet --ignore-case --extended-regexp \
+    'EADDRINUSE|address already in use' < <(tail --bytes="+$((log_bytes + 1))" -- "$log"); then
+    return "$status"
+  fi
+  local taken=$MASTER_PORT
+  pass_taken_ports
+  echo "Another job took port $taken: starting once more, with $MASTER_PORT."
+  "$@"
+}
+
+# ---- The end -------------------------------------------------------------------------
+
+# write_job_end STATUS: write how the job ended, whole or not at all; and the signal it got, if any.
 write_job_end() {
-  local end=$RESULTS_DIR/job_end.json
-  printf '{"exit_status": %d, "elapsed_s": %d}\n' "$1" "$SECONDS" > "$end.tmp" &&
+  local end=$RESULTS_DIR/job_end.json signal=
+  if [[ -n $killed ]]; then signal=", \"signal\": \"$(kill -l "$killed")\""; fi
+  printf '{"exit_status": %d, "elapsed_s": %d%s}\n' "$1" "$SECONDS" "$signal" > "$end.tmp" &&
     mv -- "$end.tmp" "$end"
 }
 
 # print_summary STATUS: print the last lines of the log: GPU memory, how the job ended, and why.
 print_summary() {
-  python "$REPO_DIR/scripts/job_summary.py" --run-dir "$run_dir" --run-id "$run_id" \
-    --log "log/${SLURM_JOB_NAME}_$SLURM_JOB_ID.out" \
-    --exit-status "$1" --elapsed-s "$SECONDS"
+  local python
+  for python in python python3; do
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null || continue
+    "$python" "$REPO_DIR/scripts/job_summary.py" --run-dir "$run_dir" --run-id "$run_id" \
+      --log "$log" --exit-status "$1" --elapsed-s "$SECONDS"
+    return
+  done
+  echo "Job $run_id: ended with exit status $1 after $SECONDS s"
+  say_fix "no Python 3.10 or newer on PATH"
+}
+
+# say_fix WHAT: the line for a job whose software is missing.
+say_fix() {
+  echo "error: $1; see the Software section of $job_file: load the site's module, or make" \
+    "the environment with: bash scripts/setup_env.sh" >&2
 }
 
 # Queue the job again, under the same id. Where Slurm refuses, say what to type instead and fail:
 # the training is not complete.
 requeue() {
-  scontrol requeue "$SLURM_JOB_ID" && exit
-  echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file" >&2
+  scontrol requeue "$SLURM_JOB_ID" && exit 0
+  echo "Not requeued; type: $go_on" >&2
   exit 75
 }
 
 # The job's exit trap. The exit status is the training's, never the summary's.
 finish() {
-  local status=${killed:-$?}
+  local status=$? go_on
   set +e                        # whatever fails here, a full disk for instance, go on
+  if [[ -n $killed ]]; then status=$((128 + killed)); fi
   write_job_end "$status"
+  if ((status == 127)) || [[ $status == 1 && -z $launched$killed ]]; then
+    say_fix "the training was not started, or a command is missing: the line above says which"
+  fi
   print_summary "$status"
-  # The trainer leaves REQUEUE when it has saved because its time ran out.
-  if [[ $status == 0 && -n ${CHECKPOINT_DIR:-} && -e $RESULTS_DIR/REQUEUE ]]; then requeue; fi
+  if [[ -n ${CHECKPOINT_DIR:-} && ! -e $RESULTS_DIR/RUN_COMPLETE.txt ]]; then
+    go_on="CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file"
+    # The trainer leaves REQUEUE when it has saved because its time ran out. What went wrong after
+    # that cost nothing; but who cancels a job does not want it back.
+    if [[ -e $RESULTS_DIR/REQUEUE && -z $killed ]]; then
+      if ((status)); then echo "The training had saved before it ended so: it goes on."; fi
+      requeue
+    elif ((status)) && [[ -n $(ls -A -- "$CHECKPOINT_DIR" 2> /dev/null) ]]; then
+      echo "To go on from its checkpoint: $go_on"
+    fi
+  fi
   exit "$status"
 }
 
-job_file=$1 killed=             # killed: not what the submitting shell may have exported
+# What the submitting shell may have exported under these names is not meant.
+job_file=$1 killed='' launched='' first_port='' ports='' log=log/${SLURM_JOB_NAME}_$SLURM_JOB_ID.out
+export SLURM_EXPORT_ENV=ALL     # after `sbatch --export=NONE`, too, srun hands on what is set here
 make_run_folders
 trap finish EXIT
 # A signal to the job itself: bash lets srun end first, then the exit trap runs. TERM: cancelled.
-trap 'killed=143' TERM
-trap 'killed=129' HUP
-trap 'killed=130' INT
+trap 'killed=15' TERM
+trap 'killed=1' HUP
+trap 'killed=2' INT
 trap : USR1                     # the time is nearly up: that is for the trainer

@@ -16,6 +16,7 @@ GPU_FIELDS = (
     "timestamp,index,name,memory.used,memory.total,utilization.gpu",
     "power.draw,temperature.gpu,clocks.sm,clocks_throttle_reasons.active,uuid",
 )
+NODE = 'bash "$REPO_DIR/scripts/node.sh"'  # runs run_on_node
 
 
 def make_environment(templates: Path) -> Environment:
@@ -64,12 +65,12 @@ def format_options(job: Job) -> list[str]:
 def format_launch(job: Job, cluster: Cluster) -> str:
     """Format the command that starts run_on_node on every node, or once per GPU."""
     if cluster.starter:
-        return f"{cluster.starter} bash -c run_on_node"
-    words = [shlex.quote(cluster.srun), "--kill-on-bad-exit=1", *list_step_options(job, cluster)]
+        return f"launch {cluster.starter} {NODE}"
+    words = ["launch", shlex.quote(cluster.srun), "--kill-on-bad-exit=1", *list_step_options(job, cluster)]
     words += map(shlex.quote, choose_words(cluster.srun_args, job.nodes, job.gpus_per_node))
     words += list_srun_args(cluster.container)
-    refuse_twice(job, cluster, [word.lstrip("'\"") for word in words[1:]], "srun_args")
-    words.append("bash -c run_on_node")
+    refuse_twice(job, cluster, [word.lstrip("'\"") for word in words[2:]], "srun_args")
+    words.append(NODE)
     return " \\\n  ".join(fill_lines(words, 90))
 
 
@@ -107,7 +108,6 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             container=format_prefix(cluster.container, cluster.accelerator),
             processes=(processes := format_processes(job, cluster)),
             workers=format_workers(job, cluster, processes),
-            ports=cluster.port_range[1] - cluster.port_range[0] + 1,
             env={name: choose(value, *scale) for name, value in cluster.env.items()},
             data_dir=cluster.data_dir.get(job.workload),
             gpu_fields=GPU_FIELDS,

@@ -70,8 +70,8 @@ def run_bash(program: str, folder: Path) -> list[str]:
     home = folder / "empty"
     home.mkdir(exist_ok=True)
     done = subprocess.run(
-        ["bash", "-c", program], cwd=home, env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"},
-        capture_output=True, check=True,
+        ["bash", "-c", program], cwd=home, capture_output=True, check=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "REPO_DIR": ""},
     )  # fmt: skip
     assert list(home.iterdir()) == []
     return done.stdout.decode().split("\0")[:-1]
@@ -140,7 +140,7 @@ def test_options_and_srun_are_refused_or_exact(value, tmp_path):
     launch = text[text.index("\n", text.index("# srun starts run_on_node")) :]
     assert run_bash(f"printf '%s\\0' {options}", tmp_path)[3:] == [f"--note={value}"]
     assert run_bash(f"printf '%s\\0' {launch.strip()}", tmp_path) == [
-        value, "--kill-on-bad-exit=1", "bash", "-c", "run_on_node",
+        "launch", value, "--kill-on-bad-exit=1", "bash", "/scripts/node.sh",
     ]  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_further_arguments_are_refused_or_exact(field, value, tmp_path):
     if field == "extra_sbatch":
         assert read_directives(text).count(value) == 1
         return
-    start = "srun --kill" if field == "srun_args" else "torchrun --nnodes"
+    start = "launch srun --kill" if field == "srun_args" else "torchrun --nnodes"
     command = re.search(rf"^ *({start}(?:.*\\\n)*.*)$", text, re.MULTILINE)[1]
     words = run_bash(f"printf '%s\\0' {command.removesuffix('&')}", tmp_path)
     assert words.count(value) == 1

@@ -11,7 +11,7 @@ import pytest
 from common.errors import UserError
 from profiles.cluster import Cluster, load_cluster
 from profiles.matrix import DoesNotFit, Matrix, load_matrix, plan_job
-from profiles.render_job import make_environment, render_job
+from profiles.render_job import NODE, make_environment, render_job
 from profiles.toml_model import span_holds
 
 REPO = Path(__file__).resolve().parents[2]
@@ -123,18 +123,18 @@ def test_one_task_a_gpu_without_torchrun():
 def test_gpus_asked_of_srun_alone():
     text = render(gpu_request=["srun"], gpu_type="a100")
     assert "gpu" not in "".join(directives(text))
-    assert "srun --kill-on-bad-exit=1 --gres=gpu:a100:2 bash -c run_on_node" in text
+    assert f"launch srun --kill-on-bad-exit=1 --gres=gpu:a100:2 {NODE}" in text
     assert "--nproc-per-node=2 " in text  # SLURM_GPUS_ON_NODE may not be set
 
 
 def test_srun_and_what_stands_instead_of_it():
     text = render(srun="/opt/my slurm/bin/srun", srun_args=["--cpu-bind=none"], cpus_per_gpu=4)
     assert text.endswith(
-        "'/opt/my slurm/bin/srun' --kill-on-bad-exit=1 --cpus-per-task=\"$SLURM_CPUS_PER_TASK\" "
-        "\\\n  --cpu-bind=none bash -c run_on_node\n"
+        "\nlaunch '/opt/my slurm/bin/srun' --kill-on-bad-exit=1 \\\n  "
+        f'--cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=none {NODE}\n'
     )
     text = render(starter="ibrun -n 2", node_rank="PMI_RANK")
-    assert text.endswith("\nibrun -n 2 bash -c run_on_node\n")
+    assert text.endswith(f"\nlaunch ibrun -n 2 {NODE}\n")
     assert "  export SLURM_NODEID=$PMI_RANK\n" in text
     assert "srun starts" not in text
     assert "SLURM_NODEID=" not in render("ddp_2g1n", starter="ibrun")  # one node needs no number
@@ -154,8 +154,8 @@ def test_a_starter_gets_signals_only_where_the_site_says_so():
 
 def step_words(text: str) -> list[str]:
     """The words of srun's line, as a shell makes them, before the command."""
-    words = shlex.split(text[text.index("\nsrun ") :].replace("\\\n", " "))
-    return words[1 : words.index("bash")]
+    words = shlex.split(text[text.index("\nlaunch srun ") :].replace("\\\n", " "))
+    return words[2 : words.index("bash")]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_master_address(master, expected):
 
 
 def test_ports_stay_in_their_range():
-    assert "MASTER_PORT=$((20000 + SLURM_JOB_ID % 1000))" in render(port_range=[20000, 20999])
+    assert "\nchoose_port 20000 20999\n" in render(port_range=[20000, 20999])
     with pytest.raises(ValueError, match="must rise"):
         Cluster(name="x", gpus_per_node=1, port_range=[3000, 2000])
 
@@ -355,7 +355,7 @@ def test_cpus_of_a_task_as_they_stand():
 
 def test_containers_of_pyxis_come_as_arguments_of_srun():
     image = "--container-image=nvcr.io#nvidia/pytorch:24.01-py3"
-    assert f" '{image}' \\\n  bash -c run_on_node\n" in render(srun_args=[image])
+    assert f" '{image}' \\\n  {NODE}\n" in render(srun_args=[image])
 
 
 IMAGE = shlex.quote("/it's/p.sif")
@@ -454,7 +454,7 @@ def test_pyxis_makes_the_container_of_the_step():
     image = "nvcr.io#nvidia/pytorch:24.01-py3"
     facts = {"runtime": "pyxis", "image": image, "binds": ["/d", "/s:/t"]}
     text = render(container=facts)
-    words = shlex.split(text[text.index("\nsrun ") :].replace("\\\n", " "))
+    words = shlex.split(text[text.index("\nlaunch srun ") :].replace("\\\n", " "))
     assert f"--container-image={image}" in words
     assert "--container-mounts=/d:/d,/s:/t" in words
     assert "\n  torchrun --nnodes=" in text

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -23,7 +26,8 @@ source "$REPO_DIR/scripts/job.sh" multi_gpu.slurm
 {body}
 """
 STANDINS = {
-    "python": 'printf "%s\\n" "$*" >> told',  # job_summary.py has tests of its own
+    # job_summary.py has tests of its own
+    "python": '[[ $1 == -c ]] || printf "%s\\n" "$*" >> told',
     "scontrol": 'printf "scontrol %s\\n" "$*" >> told; exit ${REFUSED:-0}',
 }
 
@@ -109,16 +113,23 @@ CHECKPOINT_DIR = "export CHECKPOINT_DIR=$run_dir/checkpoints/it\\'s"
 CUT_OFF = 'echo step > "$RESULTS_DIR/REQUEUE"'
 
 
-def test_training_that_saved_is_requeued(start, tmp_path):
-    process = start(CUT_OFF, CHECKPOINT_DIR)
-    process.communicate(timeout=20)
-    assert (process.returncode, read_end(tmp_path)) == (0, 0)
+@pytest.mark.parametrize("status", [0, 1])  # what went wrong after the save cost nothing
+def test_training_that_saved_is_requeued(start, tmp_path, status):
+    process = start(f"{CUT_OFF}; launch exit {status}", CHECKPOINT_DIR)
+    printed, _ = process.communicate(timeout=20)
+    assert (process.returncode, read_end(tmp_path)) == (0, status)
+    assert ("had saved" in printed) == bool(status)
     assert (tmp_path / "job/told").read_text().endswith("\nscontrol requeue 7\n")
 
 
 @pytest.mark.parametrize(
     ("body", "checkpoint_dir"),
-    [(f"{CUT_OFF}; exit 1", CHECKPOINT_DIR), ("true", CHECKPOINT_DIR), (CUT_OFF, "")],
+    [
+        ("true", CHECKPOINT_DIR),
+        (CUT_OFF, ""),  # the job has no --requeue
+        (f'{CUT_OFF}; touch "$RESULTS_DIR/RUN_COMPLETE.txt"', CHECKPOINT_DIR),
+        (f"{CUT_OFF}; kill -TERM $$", CHECKPOINT_DIR),  # somebody cancels it after it has saved
+    ],
 )
 def test_only_a_training_that_saved_is_requeued(start, tmp_path, body, checkpoint_dir):
     start(body, checkpoint_dir).communicate(timeout=20)
@@ -138,3 +149,114 @@ def test_full_disk_costs_neither_the_summary_nor_the_status(start, tmp_path):
     process.communicate(timeout=20)
     assert process.returncode == 3
     assert "--exit-status 3" in (tmp_path / "job/told").read_text()
+
+
+# ---- What stops a job before its training ------------------------------------------------
+
+
+def test_folder_that_cannot_be_made_is_one_line_with_the_fix(start, tmp_path):
+    (tmp_path / "job/run").write_text("a file")
+    process = start("true")
+    printed, errors = process.communicate(timeout=20)
+    assert (process.returncode, printed) == (2, "")
+    assert errors.count("error: ") == 1 and "RUN_DIR=… sbatch multi_gpu.slurm" in errors
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("source /no/such/activate", 1),
+        ("false  # module load", 1),
+        ("echo $nothing_like_this", 1),
+        ("launch no-such-srun", 127),
+        ("no-such-module load", 127),
+    ],
+)
+def test_missing_software_names_the_setup_script(start, tmp_path, body, status):
+    process = start(body)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert len(re.findall(r"^error: .*bash scripts/setup_env\.sh$", errors, re.MULTILINE)) == 1
+
+
+def test_no_python_still_says_how_the_job_ended(start, tmp_path):
+    (tmp_path / "few").mkdir()
+    for tool in ("bash", "mkdir", "mv", "stat", "ls", "tail", "grep"):
+        (tmp_path / "few" / tool).symlink_to(shutil.which(tool))
+    process = start("launch exit 3", PATH=f"{tmp_path}/few")
+    printed, errors = process.communicate(timeout=20)
+    assert (process.returncode, read_end(tmp_path)) == (3, 3)
+    assert re.search(r"^Job 7: ended with exit status 3 after \d+ s$", printed, re.MULTILINE)
+    assert re.fullmatch(r"error: no Python 3\.10 .* bash scripts/setup_env\.sh\n", errors)
+
+
+def test_cancelled_run_with_a_checkpoint_says_how_to_go_on(start, tmp_path):
+    saved = f'{CHECKPOINT_DIR}; mkdir -p "$CHECKPOINT_DIR"; touch "$CHECKPOINT_DIR/step_7.pt"'
+    process = start("kill -TERM $$", saved)
+    printed, _ = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "To go on from its checkpoint: CHECKPOINT_DIR=" in printed.splitlines()[-1]
+    end = json.loads((tmp_path / "job/run/results/7/job_end.json").read_text())
+    assert (end["exit_status"], end["signal"]) == (143, "TERM")
+
+
+# ---- Two jobs that are after the same port -----------------------------------------------
+
+# Binds in the "network", a process of the test's: bash can connect, not bind.
+BINDING = """
+cd {folder}; set -uo pipefail; REPO_DIR={repo}; run_dir=$PWD; run_id=$SLURM_JOB_ID; SLURM_JOB_NAME=x
+RESULTS_DIR=$PWD/r$run_id GPU_DIR=$RESULTS_DIR CPU_DIR=$RESULTS_DIR
+mkdir -p log; exec > "log/x_$run_id.out" 2>&1
+python() {{ :; }}
+source "$REPO_DIR/scripts/job.sh" x.slurm
+MASTER_ADDR=127.0.0.1
+choose_port {first} {last}
+bind() {{
+  exec 5<> /dev/tcp/127.0.0.1/{control}
+  echo "$MASTER_PORT" >&5; read -r answer <&5; exec 5>&-
+  echo "$answer"; [[ $answer == bound ]]
+}}
+launch bind
+"""
+
+
+def test_two_hundred_pairs_of_jobs_that_start_together_lose_none(tmp_path):
+    bound, taken = [], []
+
+    def serve(control: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = control.accept()
+            except OSError:
+                return
+            with client, client.makefile("rw") as stream:
+                listener = socket.socket()
+                try:
+                    listener.bind(("127.0.0.1", int(stream.readline())))
+                    listener.listen()
+                    bound.append(listener)
+                    stream.write("bound\n")
+                except OSError:
+                    taken.append(1)
+                    listener.close()
+                    stream.write("EADDRINUSE\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as control:
+        threading.Thread(target=serve, args=(control,), daemon=True).start()
+        for pair in range(200):
+            ids = (1000 + pair, 1000 + pair + (1000 if pair % 2 else 1))  # same port, or next
+            text = BINDING.format(
+                folder=tmp_path, repo=REPO, first=21000, last=21999,
+                control=control.getsockname()[1],
+            )  # fmt: skip
+            jobs = [
+                subprocess.Popen(
+                    ["bash", "-c", text], env={"PATH": os.environ["PATH"], "SLURM_JOB_ID": str(job)}
+                )
+                for job in ids
+            ]
+            assert [job.wait(timeout=30) for job in jobs] == [0, 0], pair
+            assert len({each.getsockname()[1] for each in bound}) == 2
+            while bound:
+                bound.pop().close()
+    assert taken, "no pair met: nothing was tried"

@@ -18,6 +18,7 @@ from profiles.matrix import load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
 
 REPO = Path(__file__).resolve().parents[2]
+NODE_SH = REPO / "scripts/node.sh"
 MATRIX = load_matrix(REPO / "experiments/matrix.toml")
 ENVIRONMENT = make_environment(REPO / "templates")
 
@@ -54,7 +55,8 @@ def node(tmp_path: Path):
         for name, script in {**trainer, "psrecord": "#!/bin/bash\nexec sleep 9\n", **tools}.items():
             (bin_dir / name).write_text(script)
             (bin_dir / name).chmod(0o755)
-        where = {name: str(tmp_path) for name in ("GPU_DIR", "CPU_DIR", "TMPDIR", "REPO_DIR")}
+        folders = ("RESULTS_DIR", "GPU_DIR", "CPU_DIR", "TMPDIR", "REPO_DIR")
+        where = dict.fromkeys(folders, str(tmp_path))
         slurm = {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": "2",
                  "SLURMD_NODENAME": "node1", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2",
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "SLURM_CPUS_PER_TASK": "1",
@@ -66,7 +68,7 @@ def node(tmp_path: Path):
             environment = {"PATH": path, **where, **slurm, **ids, **variables}
             tasks.append(
                 subprocess.Popen(
-                    ["bash", "-c", f"{function}\nrun_on_node"],
+                    ["bash", "-c", f"{function}export -f run_on_node\nexec bash {NODE_SH}"],
                     env=environment,
                     text=True,
                     stdout=subprocess.PIPE,
