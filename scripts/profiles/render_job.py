@@ -66,7 +66,8 @@ def format_launch(job: Job, cluster: Cluster) -> str:
     """Format the command that starts run_on_node on every node, or once per GPU."""
     if cluster.starter:
         return f"launch {cluster.starter} {NODE}"
-    words = ["launch", shlex.quote(cluster.srun), "--kill-on-bad-exit=1", *list_step_options(job, cluster)]
+    words = ["launch", shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
+    words += list_step_options(job, cluster)
     words += map(shlex.quote, choose_words(cluster.srun_args, job.nodes, job.gpus_per_node))
     words += list_srun_args(cluster.container)
     refuse_twice(job, cluster, [word.lstrip("'\"") for word in words[2:]], "srun_args")
