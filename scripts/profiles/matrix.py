@@ -133,12 +133,16 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
             'nodes: "PMI_RANK" (Intel MPI, MPICH, MVAPICH), "OMPI_COMM_WORLD_RANK" (Open MPI) or '
             '"SLURM_NODEID" (where it calls srun)'
         )
+    if row.gpus_per_node is None and row.template == "multi_gpu" and gpus == 1:
+        why = "1 node x 1 GPU cannot run: a multi_gpu job has more; this is a limit"
+        raise DoesNotFit(name, f'{why} of cluster "{cluster.name}"')
     check_template(name, row.template, row.nodes, gpus)
     launcher = choose(cluster.launcher, row.nodes, gpus) or "torchrun"
     tasks = gpus if launcher == "srun" else 1
     args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
     cpus = count_cpus(row.nodes, gpus, tasks, cluster)
     check_cpus(name, gpus, cpus, cluster, args)
+    check_batch(name, row.nodes * gpus, args)
     time = choose(cluster.time, row.nodes, gpus) or row.time
     return Job(
         name=name,
@@ -230,6 +234,15 @@ def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> 
         raise UserError(
             f'job "{name}": {nodes} x {gpus_per_node} GPUs does not fit template '
             f'"{template}"; write template = "{right}" in {MATRIX}'
+        )
+
+
+def check_batch(name: str, world_size: int, args: Options) -> None:
+    """Refuse a job whose ranks take more than the global batch in one step (strong scaling)."""
+    total, each = args.get("global-batch-size"), args.get("batch-size")
+    if isinstance(total, int) and isinstance(each, int) and world_size * each > total:
+        raise DoesNotFit(
+            name, f"{world_size} ranks x batch-size = {each} exceed global-batch-size = {total}"
         )
 
 

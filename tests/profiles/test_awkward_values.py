@@ -180,7 +180,8 @@ def test_words_that_stand_bare_in_the_script_are_harmless(table, value, tmp_path
         assert (check.returncode, check.stderr) == (0, "")
 
 
-SHELL = ["setup = [{}]", "step_setup = [{}]", "container = {}", "starter = {}",
+SHELL = ["setup = [{}]", "step_setup = [{}]", "container = {}",
+         "starter = {}\nnode_rank = 'PMI_RANK'\nrequeue_margin_s = 120",
          "master = {{ command = {} }}", "port_command = {}"]  # fmt: skip
 
 
