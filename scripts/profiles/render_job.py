@@ -65,7 +65,7 @@ def format_options(job: Job) -> list[str]:
 def format_launch(job: Job, cluster: Cluster) -> str:
     """Format the command that starts run_on_node on every node, or once per GPU."""
     if cluster.starter:
-        return f"launch {cluster.starter} {NODE}"
+        return " \\\n  ".join(fill_lines([f"launch {cluster.starter}", NODE], 90))
     words = ["launch", shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
     words += list_step_options(job, cluster)
     words += map(shlex.quote, choose_words(cluster.srun_args, job.nodes, job.gpus_per_node))

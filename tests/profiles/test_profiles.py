@@ -568,8 +568,9 @@ def test_a_limit_has_room_for_training_and_saving(time, margin_s, fits):
     with pytest.raises(UserError) as caught:
         render(matrix=matrix)
     assert str(caught.value) == (
-        f'job "ddp_2g2n": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}; write a '
-        "longer time, or requeue = false, in experiments/matrix.toml"
+        f'job "ddp_2g2n": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}, which a '
+        "job needs to start and to save; write a longer time, or requeue = false, in "
+        "experiments/matrix.toml"
     )
     assert render(matrix=matrix, omit=["time"])  # then the partition has the last word
     assert render(matrix=matrix_with({"time": time} | NEVER, {}, {}))
