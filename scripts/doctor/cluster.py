@@ -88,6 +88,14 @@ class Partition:
         return any(node.gpus for node in self.nodes)
 
 
+def name_default(partitions: list[Partition]) -> str | None:
+    """The default partition, where it has no GPUs and another one has; else None."""
+    default = next((place for place in partitions if place.default), None)
+    if default is None or default.has_gpus or not any(place.has_gpus for place in partitions):
+        return None
+    return default.name
+
+
 @dataclass
 class Config:
     """What `scontrol show config` says; None where it does not."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.slurm_time import parse_time
-from doctor.cluster import FROM_NODE, FROM_PARTITION, FROM_SINFO, Facts, Node
+from doctor.cluster import FROM_NODE, FROM_PARTITION, FROM_SINFO, Facts, Node, name_default
 from doctor.partitions import GpuKind, Selection, find_limits, select_partitions
 from doctor.slurm_text import is_slice, is_usable
 from profiles import Cluster
@@ -47,10 +47,12 @@ def write_draft(facts: Facts, name: str, longest_job: str) -> str:
         *state_queue(selection, facts, longest_job),
         *state_shares(selection.used, facts),
         *state_accelerator(selection.main),
+        *state_notices(selection, facts),
     ]
     text = "".join(format_line(*line) for line in lines)
+    kinds = [*selection.used, *selection.others]
     for kind in selection.others:
-        text += format_other(kind, selection.main, facts)
+        text += format_other(kind, kinds, facts)
     text += format_unknown(facts)
     parse_model(tomllib.loads(text), Cluster, f"the draft of {name}.toml")
     return text
@@ -67,8 +69,12 @@ def state_nodes(selection: Selection) -> list[Line]:
         f"; MaxNodes={kind.partition.max_nodes} of {kind.partition.name}"
         for kind in selection.used if kind.partition.max_nodes
     )  # fmt: skip
+    counted = largest.gpus_from
+    if not main.counted:
+        counted = "TO BE COUNTED: Slurm knows of no GPUs on these nodes (Gres); see srun "
+        counted += f"--partition={main.partition.name} --nodes=1 --time=2 nvidia-smi -L"
     lines: list[Line] = [
-        ("gpus_per_node", str(selection.gpus_per_node), largest.gpus_from),
+        ("gpus_per_node", str(selection.gpus_per_node), counted),
         ("nodes", str(selection.nodes), f"{source}; {out} down or drained now" if out else source),
     ]
     if limits := find_limits(selection):
@@ -80,6 +86,8 @@ def state_nodes(selection: Selection) -> list[Line]:
 def state_request(kind: GpuKind, facts: Facts) -> list[Line]:
     """How GPUs are asked for: by type where Slurm has types, in the form every Slurm knows."""
     source = next(node.gpus_from for node in kind.nodes)
+    if not kind.counted:
+        return [("gpu_request", "[]", "Slurm counts no GPUs here (Gres): a job has a node's")]
     if kind.gpu_type:
         return [
             ("gpu_request", '["gres"]', "with the type: Slurm names one, and any select plugin"
@@ -101,9 +109,13 @@ def state_queue(selection: Selection, facts: Facts, longest_job: str) -> list[Li
         rows = [write_table(where | {"use": k.partition.name}) for where, k in selection.rules]
         value = write_array(rows)
     lines: list[Line] = [("partition", value, describe_partitions(selection))]
-    if selection.constraint:
+    constraint = selection.constraint
+    if constraint:
         source = f"{FROM_NODE}: AvailableFeatures; {place.name} has other GPUs besides"
-        lines.append(("constraint", quote(selection.constraint), source))
+        lines.append(("constraint", quote(constraint), source))
+    elif constraint == "":
+        lines.append(("", f"{place.name} has other GPUs besides, and no features that only these "
+                      "nodes have: a job may get either; ask the site", ""))  # fmt: skip
     elif selection.main.models:
         lines.append(
             ("", f"The nodes' features name the GPU: {', '.join(selection.main.models)}", "")
@@ -113,6 +125,9 @@ def state_queue(selection: Selection, facts: Facts, longest_job: str) -> list[Li
         if kind.partition.qos:
             lines.append(("", f"{kind.partition.name} has the QOS {kind.partition.qos}, whose "
                           "limits apply: sacctmgr show qos", ""))  # fmt: skip
+        if kind.partition.allow_qos:
+            lines.append(("", f"{kind.partition.name} takes these QOS only, one of which must be "
+                          f"named: {kind.partition.allow_qos}", ""))  # fmt: skip
     if facts.config.job_submit_plugins:
         lines.append(("", f"JobSubmitPlugins = {facts.config.job_submit_plugins}: the site may "
                       "change or refuse what a job asks for", ""))  # fmt: skip
@@ -164,7 +179,9 @@ def state_shares(kinds: list[GpuKind], facts: Facts) -> list[Line]:
         lines.append(("cpus_per_node", str(cpus.of_node), cpus.node_source))
         lines.append(("cpus_per_gpu", str(cpus.per_gpu), cpus.source))
     memory = share_memory(kinds, cpus)
-    if memory is None:
+    if not kinds[0].counted:
+        lines.append(("", "No mem: a job has whole nodes here, with all of their memory", ""))
+    elif memory is None:
         lines.append(("", "mem: no output names the memory of these nodes", ""))
     elif all(kind.partition.exclusive for kind in kinds):
         lines.append(
@@ -189,6 +206,23 @@ def write_memory_rules(memory: Share, most: int) -> str:
     return write_array(rows)
 
 
+def state_notices(selection: Selection, facts: Facts) -> list[Line]:
+    """What a person must know of these partitions and nodes before the first job."""
+    said = []
+    for place in dict.fromkeys(kind.partition.name for kind in selection.used):
+        (partition,) = (kind.partition for kind in selection.used if kind.partition.name == place)
+        if partition.closed_by:
+            said.append(f"{place} is closed to you: {partition.closed_by}; ask the site")
+        if partition.job_defaults:
+            said.append(f"{place} gives a job that does not ask: {partition.job_defaults}")
+    foreign = {node.arch for kind in selection.used for node in kind.nodes} - {None, "x86_64"}
+    for arch in sorted(foreign):
+        said.append(f"The nodes are {arch}, not x86_64: install the software on one of them")
+    if (default := name_default(facts.partitions)) is not None:
+        said.append(f"The default partition, {default}, has no GPUs: a job must name another")
+    return [("", line, "") for line in said]
+
+
 def state_accelerator(kind: GpuKind) -> list[Line]:
     """What logs the devices' memory: nvidia-smi, unless the GPUs are AMD's."""
     if not any(AMD.match(word) for word in (kind.gpu_type or "", *kind.models)):
@@ -196,9 +230,9 @@ def state_accelerator(kind: GpuKind) -> list[Line]:
     return [("accelerator", quote("amd"), "the GPU's name is one of AMD's: no nvidia-smi")]
 
 
-def format_other(kind: GpuKind, main: GpuKind, facts: Facts) -> str:
-    """Format another kind of GPU as commented lines, to be used instead."""
-    what = kind.gpu_type or ", ".join(kind.models) or "GPUs without a type"
+def format_other(kind: GpuKind, kinds: list[GpuKind], facts: Facts) -> str:
+    """Format another kind of GPU as commented lines, to be used instead of the first."""
+    what = ", ".join(filter(None, [kind.gpu_type, *kind.models])) or "GPUs without a type"
     nodes = len(kind.nodes)
     place = kind.partition
     head = f"Or {what}: {nodes} node{'s' * (nodes != 1)} of partition {place.name}, time limit "
@@ -206,17 +240,20 @@ def format_other(kind: GpuKind, main: GpuKind, facts: Facts) -> str:
     head += (
         "; slices of GPUs, not for DDP" if is_slice(kind.gpu_type) else ". Instead of the above:"
     )
-    alone = Selection(kind, [({}, kind)], [])
+    if place.closed_by:
+        head = head.replace(f"partition {place.name}", f"partition {place.name} (closed to you: "
+                            f"{place.closed_by})")  # fmt: skip
+    alone = Selection(kind, [({}, kind)], [other for other in kinds if other is not kind])
     lines: list[Line] = [
         *state_nodes(alone),
         *state_request(kind, facts),
         ("partition", quote(kind.partition.name), ""),
-        *([("constraint", quote(kind.models[0]), "")] if kind.models else []),
+        *([("constraint", quote(alone.constraint), "")] if alone.constraint else []),
         *state_shares([kind], facts),
     ]
     if is_slice(kind.gpu_type):
         lines = []
-    elif kind.gpu_key == main.gpu_key:  # the same GPUs in another partition
+    elif kind.gpu_key == kinds[0].gpu_key:  # the same GPUs in another partition
         lines = [line for line in lines if line[0] in {"gpus_per_node", "nodes", "partition"}]
     body = "".join(format_line(*line) for line in lines)
     return f"\n{write_comment(head)}" + "".join(f"# {line}\n" for line in body.splitlines())
@@ -253,9 +290,12 @@ def format_unknown(facts: Facts) -> str:
 
 
 def count_whole_gpus(node: Node) -> int:
-    """All whole GPUs of a node, of whatever type; all of its slices when it has only these."""
+    """All whole GPUs of a node, of whatever type; all of its slices when it has only these.
+
+    1 where Slurm counts none.
+    """
     gpus = node.gpus or {}
-    return sum(n for kind, n in gpus.items() if not is_slice(kind)) or sum(gpus.values())
+    return sum(n for kind, n in gpus.items() if not is_slice(kind)) or sum(gpus.values()) or 1
 
 
 def share_cpus(kinds: list[GpuKind]) -> Share | None:

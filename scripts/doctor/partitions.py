@@ -4,12 +4,13 @@ A profile speaks of one kind of GPU. Other kinds of the cluster become `others`:
 chooses between them, and nothing is averaged.
 """
 
+import itertools
 import re
 from dataclasses import dataclass, field
 
 from common.errors import UserError
 from doctor.cluster import Node, Partition
-from doctor.slurm_text import is_slice, name_models
+from doctor.slurm_text import MODEL, is_slice, name_models
 
 # Partitions that are not for measuring, by what sites call them.
 SPECIAL = re.compile(
@@ -18,22 +19,36 @@ SPECIAL = re.compile(
 )
 
 
+# Names of partitions with GPUs, where Slurm counts none (TACC): gpu-a100-dev, gh, rtx.
+GPU_WORD = re.compile(rf"gpu\w*|gh|{MODEL.pattern}", re.IGNORECASE)
+COUNT = re.compile(r"(\d{1,2})x?gpus?", re.IGNORECASE)  # a feature: 4gpus
+
+
 @dataclass
 class GpuKind:
     """The GPUs of one sort that one partition has: by Slurm's type, else by the features."""
 
     partition: Partition
     gpu_type: str | None
-    models: tuple[str, ...]  # features that name a GPU, when Slurm gives no type
+    models: tuple[str, ...]  # features that name a GPU, where Slurm's type does not tell enough
     nodes: list[Node] = field(default_factory=list)
+    named: str | None = None  # by the partition's name alone: Slurm counts no GPUs
 
     @property
     def gpu_key(self) -> tuple:
         """What makes two kinds of different partitions the same GPUs."""
-        return (self.gpu_type, self.models)
+        return (self.gpu_type, self.models, self.named)
+
+    @property
+    def counted(self) -> bool:
+        """Whether Slurm says how many GPUs a node has."""
+        return self.named is None
 
     def count_gpus(self, node: Node) -> int:
-        """GPUs of this kind on one of its nodes."""
+        """GPUs of this kind on one of its nodes; 1 where nothing says how many."""
+        if not self.counted:
+            counts = [int(found[1]) for f in node.features or () if (found := COUNT.fullmatch(f))]
+            return max([1, *counts])
         return (node.gpus or {}).get(self.gpu_type, 0)
 
     @property
@@ -79,34 +94,83 @@ class Selection:
 
     @property
     def constraint(self) -> str | None:
-        """A feature that only this kind's nodes have, where the partition has another kind."""
-        beside = [
-            kind for kind in self.others if kind.partition in [k.partition for k in self.used]
+        """Features that only this kind's nodes have, where others have the same type of GPU.
+
+        None where there are no others; "" where no one or two features tell them apart.
+        """
+        places = [kind.partition for kind in self.used]
+        mine = {node.name for kind in self.used for node in kind.nodes}
+        foreign = [
+            set(node.features or ())
+            for kind in self.others
+            if kind.partition in places and kind.gpu_type == self.main.gpu_type
+            for node in kind.nodes
+            if node.name not in mine
         ]
-        if self.main.gpu_type or not beside:
+        if not foreign:
             return None
-        foreign = {model for kind in beside for model in kind.models}
-        return next((model for model in self.main.models if model not in foreign), None)
+        nodes = [set(node.features or ()) for kind in self.used for node in kind.nodes]
+        shared = sorted(set.intersection(*nodes), key=lambda f: (f not in self.main.models, f))
+        for size in (1, 2):
+            for chosen in itertools.combinations(shared, size):
+                if not any(set(chosen) <= features for features in foreign):
+                    return "&".join(chosen)
+        return ""
 
 
-def list_kinds(partition: Partition) -> list[GpuKind]:
-    """List the kinds of GPUs in a partition."""
+def list_kinds(partition: Partition, mixed: set[str | None]) -> list[GpuKind]:
+    """List the kinds of GPUs in a partition; those of `mixed` types differ by their features."""
     kinds: dict[tuple, GpuKind] = {}
     for node in partition.nodes:
         models = name_models(node.features or ())
         for gpu_type in node.gpus or {}:
-            kind = GpuKind(partition, gpu_type, () if gpu_type else models)
+            kind = GpuKind(partition, gpu_type, models if gpu_type in mixed else ())
+            kinds.setdefault(kind.gpu_key, kind).nodes.append(node)
+    return list(kinds.values())
+
+
+def find_mixed(partitions: list[Partition]) -> set[str | None]:
+    """The types of GPUs whose nodes have models, as features, that exclude each other.
+
+    Type a100 with a100_40 on some nodes and a100_80 on the others. GPUs without a type are told
+    apart by whatever models their nodes have.
+    """
+    models: dict[str | None, set[frozenset[str]]] = {}
+    for node in (node for partition in partitions for node in partition.nodes):
+        for gpu_type in node.gpus or {}:
+            found = models.setdefault(gpu_type, set())
+            found.add(frozenset(name_models(node.features or ())))
+    apart = {
+        gpu_type
+        for gpu_type, sets in models.items()
+        if len(sets) > 1 and all(a - b and b - a for a, b in itertools.combinations(sets, 2))
+    }
+    return apart | {None}
+
+
+def list_named(partition: Partition) -> list[GpuKind]:
+    """List what may be GPUs where Slurm counts none: by features, or by the partition's name."""
+    words = [w.lower() for w in re.split(r"[-_.]", partition.name) if GPU_WORD.fullmatch(w)]
+    name = next((word for word in words if not word.startswith("gpu")), "")
+    kinds: dict[tuple, GpuKind] = {}
+    for node in partition.nodes:
+        models = name_models(node.features or ())
+        if models or words:
+            kind = GpuKind(partition, None, models, named=name)
             kinds.setdefault(kind.gpu_key, kind).nodes.append(node)
     return list(kinds.values())
 
 
 def select_partitions(partitions: list[Partition]) -> Selection:
     """Select partitions; UserError when no partition that is up has a GPU."""
-    kinds = [kind for partition in partitions if partition.up for kind in list_kinds(partition)]
+    mixed, up = find_mixed(partitions), [partition for partition in partitions if partition.up]
+    kinds = [kind for partition in up for kind in list_kinds(partition, mixed)]
+    kinds = kinds or [kind for partition in up for kind in list_named(partition)]
     if not kinds:
         raise UserError(
-            "found no partition with GPUs, so there is nothing to draft; "
-            "their numbers stand in scontrol show node (Gres) or sinfo (GRES)"
+            "found no partition with GPUs, so there is nothing to draft; their numbers stand in "
+            "scontrol show node (Gres) or sinfo (GRES). Where Slurm counts none, copy a profile "
+            "and write gpu_request = []"
         )
     main = max(kinds, key=rank)  # slices of GPUs only where there is nothing else
     same = [

@@ -19,7 +19,7 @@ from jinja2 import Environment
 
 from common.console import printable
 from common.slurm_time import format_time, parse_time
-from doctor.cluster import Partition
+from doctor.cluster import Partition, name_default
 from doctor.slurm_text import Gpus, parse_gpus, parse_number
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
 from profiles.cluster import choose_words
@@ -288,16 +288,10 @@ def check_partition(options: dict[str, str], partitions: list[Partition]) -> lis
     if closed and len(closed) == len(names):
         shut = "; ".join(f"{place.name} is closed to you ({place.closed_by})" for place in closed)
         return [f"{shut}: write another partition, or ask the site"]
-    default = next((place for place in partitions if place.default), None)
-    if (
-        names != [""]
-        or default is None
-        or default.has_gpus
-        or not any(place.has_gpus for place in partitions)
-    ):
+    if names != [""] or (default := name_default(partitions)) is None:
         return []
     return [
-        f"no --partition, and the default, {default.name}, has no GPUs: set partition, unless "
+        f"no --partition, and the default, {default}, has no GPUs: set partition, unless "
         "the site finds one for each job"
     ]
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import asdict
 
-from doctor.cluster import Facts, Node
+from doctor.cluster import Facts, Node, name_default
 from doctor.slurm_text import is_usable, name_models
 
 
@@ -29,6 +29,7 @@ def describe_group(group: list[Node]) -> dict:
         "hosts": [node.name for node in group],
         "gpus": None if gpus is None else [{"type": k, "count": n} for k, n in gpus.items()],
         "gpus_from": first.gpus_from or None,
+        "arch": "/".join(sorted({node.arch for node in group if node.arch})) or None,
         "cpus": first.cpus,
         "threads_per_core": first.threads_per_core,
         "memory_mb": memory[0] if memory else None,
@@ -63,6 +64,8 @@ def report_cluster(facts: Facts) -> str:
     lines = [f"Read from {facts.origin}.", *report_config(found["config"])]
     for partition in found["partitions"]:
         lines += ["", *report_partition(partition)]
+    if (default := name_default(facts.partitions)) is not None:
+        lines += ["", f"The default partition, {default}, has no GPUs: a job must name another."]
     if not found["partitions"]:
         lines += ["", "No partition was found."]
     accounts = list(dict.fromkeys(row["account"] for row in found["associations"]))
@@ -99,9 +102,11 @@ def report_config(config: dict) -> list[str]:
 def report_partition(partition: dict) -> list[str]:
     traits = ["default"] if partition["default"] else []
     traits += [] if partition["up"] else ["not up"]
-    traits += [] if partition["open_to_me"] else ["not open to everybody"]
+    traits += [] if partition["open_to_me"] else [f"closed to you ({partition['closed_by']})"]
     traits += ["whole nodes"] if partition["exclusive"] else []
     traits += [f"MaxNodes={partition['max_nodes']}"] if partition["max_nodes"] else []
+    traits += [f"AllowQos={partition['allow_qos']}"] if partition["allow_qos"] else []
+    traits += [f"JobDefaults={partition['job_defaults']}"] if partition["job_defaults"] else []
     traits += [f"time limit {partition['time_limit'] or 'unknown'}"]
     nodes = partition["nodes"]
     head = f"Partition {partition['name']}: {nodes} node{'s' * (nodes != 1)}, {', '.join(traits)}"
@@ -118,6 +123,7 @@ def report_group(group: dict) -> str:
     threads, memory = group["threads_per_core"], group["memory_mb"]
     cells = [
         gpus,
+        group["arch"] if group["arch"] not in (None, "x86_64") else "",
         f"{group['cpus'] or '?'} CPUs"
         + (f" ({threads} threads per core)" if (threads or 1) > 1 else ""),
         f"{memory / 1024:.0f} GiB" if memory else "memory unknown",

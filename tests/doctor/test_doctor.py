@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doctor import detect, run_commands, write_draft
+from doctor import detect, report_cluster, run_commands, write_draft
 from doctor.partitions import select_partitions
 from doctor.sources import Sources, describe_modules
 from profiles import load_cluster
@@ -244,6 +244,111 @@ def test_a_partition_for_my_account_is_open_to_me():
     assert (
         not detect_text(text.replace("AllowGroups=ALL", "AllowGroups=x")).partitions[0].open_to_me
     )
+
+
+SMALL_SITE = ("c1", "c2", "g1", "g2", "g3", "g4", "a1", "a2")
+TACC = (  # whole nodes, none of whose GPUs Slurm counts: Vista, Lonestar6
+    PARTITION.format("gg", "c[1-2]", "Default=YES OverSubscribe=EXCLUSIVE")
+    + PARTITION.format("gh", "g[1-4]", "OverSubscribe=EXCLUSIVE MaxNodes=2")
+    + PARTITION.format("gh-dev", "g[1-4]", "OverSubscribe=EXCLUSIVE")
+    + PARTITION.format("gpu-a100", "a[1-2]", "OverSubscribe=EXCLUSIVE"),
+    "".join(NODE.format(name, "(null) Arch=aarch64") for name in SMALL_SITE),
+)
+
+
+def test_gpus_that_slurm_does_not_count_are_not_asked_for():
+    text = write_draft(detect_text(*TACC), "x", "00:30:00")
+    assert tomllib.loads(text) == {
+        "name": "x", "gpus_per_node": 1, "nodes": 2, "gpu_request": [], "partition": "gh",
+        "cpus_per_node": 32, "cpus_per_gpu": 32,
+    }  # fmt: skip
+    comments = " ".join(line.removeprefix("# ") for line in text.splitlines())
+    assert (
+        "TO BE COUNTED: Slurm knows of no GPUs on these nodes (Gres); see srun --partition=gh"
+        in (comments)
+    )
+    assert "The nodes are aarch64, not x86_64: install the software on one of them" in comments
+    assert '# partition = "gpu-a100"' in text
+    named = "NodeName=n1\n   AvailableFeatures=gh200,4gpus CPUTot=288 Gres=(null) State=IDLE\n"
+    facts = detect_text(PARTITION.format("all", "n1", ""), named)
+    values = tomllib.loads(write_draft(facts, "x", "00:30:00"))
+    assert (values["gpus_per_node"], values["gpu_request"]) == (4, [])
+
+
+@pytest.mark.parametrize(
+    ("gres", "features", "constraint"),
+    [
+        ("gpu:4", ["a100_40", "a100_80"], "a100_40"),
+        ("gpu:4", ["a100,a100_40", "a100,a100_80"], "a100_40"),
+        ("gpu:a100:4", ["a100_40", "a100_80"], "a100_40"),  # of one type: the features part them
+        ("gpu:4", ["a100", "a100,a100_80"], ""),  # `a100` would match both
+        ("gpu:4", ["a100,old", "a100,a100_80"], "old"),
+        ("gpu:4", ["a100,a30", "a100", "a30"], "a100&a30"),
+        ("gpu:a100:4", ["a100", "a100,big"], None),  # no other GPUs: nothing to tell apart
+        ("gpu:4", ["a100", "a100"], None),
+    ],
+)
+def test_a_constraint_matches_only_the_nodes_that_are_meant(gres, features, constraint):
+    count = max(3, 6 // len(features))  # the first kind has the most nodes
+    names = [f"n{k}" for k in range(1, count + len(features))]
+    each = [features[0]] * count + features[1:]
+    nodes = "".join(
+        NODE.format(name, f"{gres} AvailableFeatures={words}")
+        for name, words in zip(names, each, strict=True)
+    )
+    text = write_draft(
+        detect_text(PARTITION.format("gpu", ",".join(names), ""), nodes), "x", "00:30:00"
+    )
+    assert tomllib.loads(text).get("constraint", None if constraint is None else "") == constraint
+    assert ("no features that only these nodes have" in text.replace("\n# ", " ")) == (
+        constraint == ""
+    )
+
+
+def test_what_a_person_must_know_of_the_partitions():
+    limits = "AllowGroups=staff OverSubscribe=NO JobDefaults=DefCpuPerGPU=4"
+    places = PARTITION.replace("AllowGroups=ALL ", "")
+    partitions = places.format("cpu", "c1", "Default=YES") + places.format("gpu", "g1", limits)
+    nodes = NODE.format("c1", "(null)") + NODE.format("g1", "gpu:4").replace(
+        "NodeName=g1", "NodeName=g1 Arch=aarch64"
+    )
+    facts = detect_text(partitions, nodes)
+    said = " ".join(line.removeprefix("# ") for line in write_draft(facts, "x", "1").splitlines())
+    for notice in [
+        "gpu is closed to you: AllowGroups=staff; ask the site",
+        "gpu gives a job that does not ask: DefCpuPerGPU=4",
+        "The nodes are aarch64, not x86_64: install the software on one of them",
+        "The default partition, cpu, has no GPUs: a job must name another",
+    ]:
+        assert notice in said
+    report = report_cluster(facts)
+    assert (
+        "Partition gpu: 1 node, closed to you (AllowGroups=staff), JobDefaults=DefCpuPerGPU=4"
+        in (report)
+    )
+    assert "1 x  4 x GPU  aarch64  32 CPUs" in report
+    assert "The default partition, cpu, has no GPUs: a job must name another." in report
+
+
+@pytest.mark.parametrize(
+    ("limit", "closed_by"),
+    [
+        ("AllowGroups=staff", "AllowGroups=staff"),
+        ("AllowGroups=staff,users", ""),
+        ("AllowGroups=(null)", ""),
+        ("AllowQos=staff", "AllowQos=staff"),
+        ("AllowQos=normal,long", ""),
+        ("RootOnly=YES", "RootOnly=YES"),
+        ("DenyAccounts=physics", "DenyAccounts=physics"),
+    ],
+)
+def test_who_may_use_a_partition(limit, closed_by):
+    texts = {
+        "scontrol_show_partition.txt": f"PartitionName=gpu\n   {limit} Nodes=g1 State=UP\n",
+        "sacctmgr.txt": f"{ACCOUNTS}here|physics||normal\n",
+    }
+    (place,) = detect(Sources("a test", texts, groups={"users"})).partitions
+    assert place.closed_by == closed_by
 
 
 def test_modules_are_looked_for_on_this_machine_only(tmp_path):
