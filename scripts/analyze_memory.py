@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.console import printable, run_command
+from common.counts import LineCounts
 from common.errors import UserError
 from scaling.read.columns import plain_number
-from scaling.read.counts import LineCounts
 from scaling.read.cpu_log import format_cpu, read_cpu_log
 from scaling.read.gpu_log import format_memory, read_gpu_log
 from scaling.read.kinds import PSRECORD, UNPACK, detect_kind, expected_kind

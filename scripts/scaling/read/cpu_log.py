@@ -19,10 +19,10 @@ from operator import sub
 from pathlib import Path
 
 from common.console import shorten
+from common.counts import LineCounts, list_reasons
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read.columns import Column
-from scaling.read.counts import LineCounts, list_reasons
 from scaling.read.text import clean_line, read_blocks
 
 LOG_COMMAND = (

@@ -22,10 +22,10 @@ from itertools import accumulate, compress
 from pathlib import Path
 
 from common.console import shorten
+from common.counts import LineCounts, list_reasons
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read.columns import Column, finite_float, plain_number
-from scaling.read.counts import LineCounts, list_reasons
 from scaling.read.gpu_columns import (
     ERROR_TEXT,
     LOG_COMMAND,

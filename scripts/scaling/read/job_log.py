@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
+from common.counts import LineCounts
 from scaling.read.causes import WORDS, Cause, CauseSearch, Strength
-from scaling.read.counts import LineCounts
 from scaling.read.epoch_line import NUMBER, Epoch, is_of_others, parse_epoch_lines, parse_label
 from scaling.read.text import clean_line, drop_colours, read_blocks
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from common.console import printable
+from common.counts import LineCounts
 from common.errors import UserError
 from common.files import replace_nan
 from scaling.read import kinds as log_kinds
 from scaling.read.columns import Column, describe_columns, plain_number
-from scaling.read.counts import LineCounts
 from scaling.read.cpu_log import read_cpu_log
 from scaling.read.epoch_line import Epoch
 from scaling.read.gpu_log import read_gpu_log

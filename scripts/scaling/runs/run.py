@@ -7,10 +7,10 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+from common.counts import LineCounts
 from common.errors import UserError
 from scaling.read import contract
 from scaling.read.causes import Cause, State
-from scaling.read.counts import LineCounts
 from scaling.read.cpu_log import CpuLog, read_cpu_log
 from scaling.read.gpu_log import GpuLog, read_gpu_log
 from scaling.read.job_log import Attempt, JobLog, read_job_log

@@ -13,9 +13,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from common.console import shorten
+from common.counts import LineCounts
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
-from scaling.read.counts import LineCounts
 from scaling.read.text import read_lines
 from scaling.runs.study import Study, TableRow, build_study
 from scaling.tables.fixed_work import BASES, make_fixed_work

@@ -1,12 +1,12 @@
-"""scaling.read.counts and columns: the account of a file's lines, and what a column holds."""
+"""The account of a file's lines, and what a column holds."""
 
 from collections import Counter
 from decimal import Decimal
 
 import pytest
 
+from common.counts import LineCounts
 from scaling.read.columns import Column
-from scaling.read.counts import LineCounts
 
 
 def test_the_account_in_words():
