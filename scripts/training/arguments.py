@@ -178,6 +178,11 @@ def add_output_arguments(parser) -> None:
         default=[0],
         help="the ranks that --profile looks at, such as 0,3 (default: 0)",
     )
+    add(
+        "--no-certificate",
+        action="store_true",
+        help="do not compare the replicas after each epoch (default: do)",
+    )
     add("--no-probe", action="store_true", help="do not measure communication (default: do)")
     add(
         "--comet-project",

@@ -99,6 +99,18 @@ class ResumableBatches(BatchSampler):
     def __init__(self, sampler: Sampler, batch_size: int):
         super().__init__(sampler, batch_size, drop_last=True)
         self.skip = 0
+        self._given: list[list[int]] = []
 
     def __iter__(self) -> Iterator[list[int]]:
-        return islice(super().__iter__(), self.skip, None)
+        self._given = []
+        return islice(self._keep(super().__iter__()), self.skip, None)
+
+    def _keep(self, batches: Iterator[list[int]]) -> Iterator[list[int]]:
+        given = self._given
+        for batch in batches:
+            given.append(batch)
+            yield batch
+
+    def drawn(self, batches: int) -> list[int]:
+        """The samples of the epoch's first batches; a loader may have asked for more of them."""
+        return [index for batch in self._given[:batches] for index in batch]

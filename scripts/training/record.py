@@ -142,12 +142,20 @@ class RunRecord:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
+    def note_replicas(self, found: str) -> None:
+        """Keep in run.json what comparing the replicas found (rank 0)."""
+        if self.is_main and self.run.get("replicas") != found:
+            self.run["replicas"] = found
+            write_json(self.workdir / "run.json", self.run, WRITE_ELSEWHERE)
+
     def finish(self) -> None:
         """Print the totals and mark the run as complete, once every rank has written its files."""
         dist.barrier()
         if not self.is_main:
             return
         total_s = sum(epoch["epoch_wall_time_sec"] for epoch in self.epochs)
+        if "replicas" in self.run:
+            print(f"Replicas: {self.run['replicas']}")
         print(f"Total training time: {total_s:.1f} s", *format_best(self.results), sep="\n")
         sys.stdout.flush()
         self.write_metrics(done_utc=utc_now())

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from common.files import write_whole
 from training.breakdown import measure_exposed_comm
+from training.certificate import Certificate
 from training.checkpoint import (
     Checkpoints,
     ModelState,
@@ -58,6 +59,7 @@ class TrainingRun:
         self.record = RunRecord(args.workdir, settings, device, trainer)
         self.checkpoints = Checkpoints(args.checkpoint_dir, self.record.run)
         self.stop = StopRequest()
+        self.certificate = None if args.no_certificate else Certificate()
         self.epoch, self.step = 0, 0  # in hand, and done in this epoch
         self.total_steps = 0  # optimizer steps since the training began
         self.lr = settings["lr"]  # of the last step that was begun
@@ -90,6 +92,7 @@ class TrainingRun:
         total = min(len(loader) // accum, limit or len(loader))
         self.stopwatch = Stopwatch(self.device)
         self._resume_epoch(loader, accum)
+        self.batches = loader.batch_sampler
         remaining = range(self.step, total)
         what = f"Epoch {self.epoch + 1}/{self.settings['epochs']}"
         with self.stopwatch:
@@ -146,6 +149,8 @@ class TrainingRun:
 
     def end_epoch(self, result: EpochResult, samples: int) -> None:
         """Record the epoch; `samples` are this rank's, `result` is the whole job's."""
+        if self.certificate:
+            self._certify()
         self.record.add_epoch(result, self.stopwatch, samples, self.probe)
         self.probe.pop("probe_s", None)  # spent once
         self.tracker.add_epoch(result, self.total_steps)
@@ -153,6 +158,15 @@ class TrainingRun:
         self.sums = None
         if self.epoch < self.settings["epochs"] and (number := self.stop.agree(at_once=True)):
             self._stop(number)
+
+    def _certify(self) -> None:
+        """Compare the replicas; what is wrong is in the log at once, and in run.json."""
+        drawn = self.batches.drawn(self.step * self.grad_accum_steps)
+        passes = getattr(self.batches.sampler, "passes", 1)
+        for fault in self.certificate.check(self.state.model, drawn, passes):
+            if self.is_main:
+                print(f"warning: epoch {self.epoch + 1}: {fault}", flush=True)
+        self.record.note_replicas(self.certificate.describe())
 
     def finish(self) -> None:
         """End the run: the last checkpoint, the totals, RUN_COMPLETE.txt."""

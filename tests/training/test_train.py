@@ -129,7 +129,9 @@ def test_summary_excludes_the_warmup(two_process_run):
 
 def test_log_ends_with_the_totals(two_process_run):
     output, workdir = two_process_run
-    total, loss, accuracy = output.splitlines()[-3:]
+    replicas, total, loss, accuracy = output.splitlines()[-4:]
+    assert replicas == "Replicas: equal (2 of 2), each sample once"
+    assert load(workdir / "run.json")["replicas"] == replicas.removeprefix("Replicas: ")
     summary = load(workdir / "training_metrics.json")["summary"]
     assert total == f"Total training time: {summary['total_wall_time_sec']:.1f} s"
     assert loss == f"Best validation loss: {summary['best_val_loss']:.3f}"

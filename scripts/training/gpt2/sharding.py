@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training import TrainingError
+from training.certificate import compare_first_weights
 
 SHARDED = ("zero2", "fsdp", "hsdp")  # what fully_shard does
 
@@ -79,6 +80,7 @@ def shard_model(model: nn.Module, strategy: str, shard_group: int | None = None)
     it still computes, and dropped after it (zero2: after the backward pass); what is left belongs
     to the model as a whole. hsdp gathers within a group, and averages gradients across groups.
     """
+    compare_first_weights(model)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

@@ -85,6 +85,13 @@ class PassSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    @property
+    def passes(self) -> int:
+        """How many passes through the data the part has a share of."""
+        begin, end = self.work.bounds(self.epoch)
+        per_pass = self.work.steps_per_pass
+        return math.ceil(end / per_pass) - begin // per_pass
+
     def __len__(self) -> int:
         begin, end = self.work.bounds(self.epoch)
         return (end - begin) * self.per_step
