@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from common.counts import LineCounts
 from common.errors import UserError
 from common.slurm_time import parse_time
 from doctor.slurm_text import (
@@ -124,6 +125,7 @@ class Facts:
     associations: list[dict[str, str]]
     modules: dict
     interfaces: list[dict]
+    counts: dict[str, LineCounts]  # by output: what became of its lines
 
 
 def detect(sources: Sources) -> Facts:
@@ -165,6 +167,7 @@ def detect(sources: Sources) -> Facts:
         associations,
         describe_modules(sources.variables, sources.live),
         read_interfaces(sources),
+        sources.counts,
     )
 
 

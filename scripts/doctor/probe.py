@@ -110,8 +110,12 @@ def probe(
             causes = find_causes(text, cluster.submit_command, [known for said, known in explained])
             key = (answer.words[-1], causes)
             if key not in explained:
-                explained[key] = explain_refusal(causes, text, job, cluster, partitions)
-                explained[key] += try_others(causes, job, cluster, templates)
+                found = explain_refusal(causes, text, job, cluster, partitions)
+                found += try_others(causes, job, cluster, templates)
+                if not found:  # a site may want what two directives stand in the way of
+                    pair = find_pair(text, cluster.submit_command)
+                    found = explain_refusal(pair, text, job, cluster, partitions)
+                explained[key] = found or ["no directive is the reason; ask the site, and quote it"]
             result.remarks += explained[key]
         results.append(result)
     return [*([ProbeResult("this shell", remarks=list(shell))] if shell else []), *results]
@@ -144,9 +148,9 @@ def find_causes(text: str, sbatch: str, known: Iterable[Causes] = ()) -> Causes:
     """Find the options without which sbatch would take the job, as alternatives; () if none.
 
     First those `known` from other scales; then each option alone; then all, less those that may
-    stay, which finds any number of causes together; then pairs, for a site that wants the others.
+    stay, which finds any number of causes together.
     """
-    options = [option for option in read_directives(text) if option not in ("job-name", "output")]
+    options = list_options(text)
 
     def accepts(without: Iterable[str]) -> bool:
         return ask_sbatch(drop_directives(text, set(without)), sbatch).taken
@@ -162,7 +166,20 @@ def find_causes(text: str, sbatch: str, known: Iterable[Causes] = ()) -> Causes:
             fewer = tuple(other for other in rest if other != option)
             rest = fewer if accepts(fewer) else rest
         return (rest,)
-    return tuple(pair for pair in itertools.combinations(options, 2) if accepts(pair))[:1]
+    return ()
+
+
+def find_pair(text: str, sbatch: str) -> Causes:
+    """Find two options without which sbatch would take the job, though not without all of them."""
+    for pair in itertools.combinations(list_options(text), 2):
+        if ask_sbatch(drop_directives(text, set(pair)), sbatch).taken:
+            return (pair,)
+    return ()
+
+
+def list_options(text: str) -> list[str]:
+    """The options of a script's directives that a site may refuse."""
+    return [option for option in read_directives(text) if option not in ("job-name", "output")]
 
 
 def explain_refusal(
@@ -216,7 +233,7 @@ def try_others(causes: Causes, job: Job, cluster: Cluster, templates: Environmen
             remarks.append(found)
         elif in_directives and accepts(gpu_request=[]):
             remarks.append(f"gpu_request = {NO_REQUEST}")
-    return remarks or ([] if causes else ["no directive is the reason; ask the site, and quote it"])
+    return remarks
 
 
 def find_dialect(cluster: Cluster, accepts) -> str | None:

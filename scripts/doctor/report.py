@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from doctor.cluster import Facts, Node, name_default
 from doctor.slurm_text import is_usable, name_models
+from doctor.sources import name_source
 
 
 def group_nodes(nodes: list[Node]) -> list[list[Node]]:
@@ -55,6 +56,7 @@ def describe_cluster(facts: Facts) -> dict:
         "associations": facts.associations,
         "modules": facts.modules,
         "interfaces": facts.interfaces,
+        "lines": {file: counts.to_record() for file, counts in facts.counts.items()},
     }
 
 
@@ -76,6 +78,7 @@ def report_cluster(facts: Facts) -> str:
         f"Modules: {found['modules']['system'] or 'no module system seen'}"
         + "".join(f", {name}" for name in found["modules"]["candidates"]),
         f"Network interfaces here: {', '.join(names) or 'none read'}",
+        *(f"{name_source(file)}: {counts.describe()}" for file, counts in facts.counts.items()),
         *(f"not read: {problem}" for problem in facts.problems),
     ]
     # Without control characters: a terminal must not obey a node's name.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.console import shorten
+from common.counts import LineCounts
 from common.errors import UserError
 from submission import keep_environment
 
@@ -83,9 +84,8 @@ class Sources:
     live: bool = False  # of this machine, whose folders of modules can be looked at
     folder: Path | None = None
     groups: set[str] = field(default_factory=set)  # the reader's own, on this machine
-    # By file what became of its lines: "kept" (read), "ignored" (blank, a heading, people's
-    # words), "dropped" (named in `problems`). Any other line is refused.
-    account: dict[str, Counter] = field(default_factory=dict)
+    # By file what became of its lines: what is dropped is named in `problems`.
+    counts: dict[str, LineCounts] = field(default_factory=dict)
 
     def read_lines(self, file: str) -> list[tuple[int, str]]:
         """List a text's lines that are not blank, with their numbers; line ends of any system.
@@ -95,7 +95,9 @@ class Sources:
         """
         *lines, rest = re.split(r"\r\n|\n|\r", COLOUR.sub("", self.texts.get(file, "")))
         found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-        self.account[file] = Counter(kept=len(found), ignored=len(lines) - len(found), dropped=0)
+        if file in self.texts:
+            blank = Counter(blank=len(lines) - len(found))
+            self.counts[file] = LineCounts(len(lines), len(found), ignored=+blank)
         for number, line in found:
             if not line.replace("\t", " ").isprintable() or "\ufffd" in line:
                 why = f"not plain text: {shorten(line, 60)!r}"
@@ -104,12 +106,16 @@ class Sources:
             raise self.refuse(file, len(lines) + 1, f"cut: no line end after {rest[-60:]!r}")
         return found
 
-    def move(self, file: str, kind: str, problem: str = "") -> None:
-        """Count one line of a file that was taken for kept as `kind`, and name its problem."""
-        self.account[file]["kept"] -= 1
-        self.account[file][kind] += 1
-        if problem:
-            self.problems.append(problem)
+    def ignore(self, file: str, rule: str) -> None:
+        """Count a line of a file as ignored, not kept."""
+        self.counts[file].kept -= 1
+        self.counts[file].ignored[rule] += 1
+
+    def drop(self, file: str, number: int, reason: str, line: str) -> None:
+        """Count a line of a file as dropped, not kept, and name it."""
+        self.counts[file].kept -= 1
+        self.counts[file].dropped[reason] += 1
+        self.problems.append(f"{file}, line {number}: {shorten(line, 60)!r}: {reason}")
 
     def refuse(self, file: str, line: int, why: str) -> UserError:
         """Name the line of a file or a command's output that cannot be read, and the fix."""
@@ -197,8 +203,10 @@ def read_variables(sources: Sources) -> None:
         name, _, value = line.removeprefix("export ").partition("=")
         if name in MODULE_VARIABLES:
             sources.variables[name] = value.strip().strip("\"'")
-    kept = len(sources.variables)
-    sources.account[ENVIRONMENT] = Counter(kept=kept, ignored=len(text.splitlines()) - kept)
+    if lines := len(text.splitlines()):
+        kept = len(sources.variables)
+        ignored = Counter({"other variable": lines - kept})
+        sources.counts[ENVIRONMENT] = LineCounts(lines, kept, ignored=ignored)
 
 
 def run_commands() -> Sources:
@@ -276,7 +284,7 @@ def read_records(sources: Sources, file: str) -> list[Record]:
             records.append(Record(sources, file))
         elif records and last in FREE_TEXT and line.startswith("    "):
             records[-1].fields[last] += f" {line.strip()}"
-            sources.move(file, "ignored")
+            sources.ignore(file, "people's words")
             continue
         elif not records or not line.startswith("   "):
             why = f"not a line of {name_source(file)}: {shorten(line, 60)!r}"
@@ -313,7 +321,7 @@ def read_sinfo(sources: Sources) -> list[Record]:
     lines = sources.read_lines(SINFO)
     if lines and lines[0][1].startswith("CLUSTER: "):  # where SLURM_CLUSTERS names one
         del lines[0]
-        sources.move(SINFO, "ignored")
+        sources.ignore(SINFO, "header")
     rows: list[Record] = []
     for position, (number, line) in enumerate(lines):
         cells = [cell.strip() for cell in line.split("|")]
@@ -322,7 +330,7 @@ def read_sinfo(sources: Sources) -> list[Record]:
             matches = [cell in headers for cell, headers in zip(cells, known, strict=False)]
             if len(cells) != len(known) or not all(matches):
                 raise sources.refuse(SINFO, number, "not the header that this command prints")
-            sources.move(SINFO, "ignored")
+            sources.ignore(SINFO, "header")
             continue
         if len(cells) != len(SINFO_COLUMNS):
             why = f"{len(cells)} cells instead of {len(SINFO_COLUMNS)}: {shorten(line, 60)!r}"
@@ -349,10 +357,10 @@ def read_config(sources: Sources) -> dict[str, str]:
         if found and values.setdefault(found[1].lower(), found[2].strip()) == found[2].strip():
             continue
         if heading or CONFIG_HEADING.fullmatch(line.strip()):
-            sources.move(CONFIG, "ignored")
+            sources.ignore(CONFIG, "heading")
         else:
-            problem = f"{CONFIG}, line {number}: {shorten(line, 60)!r}"
-            sources.move(CONFIG, "dropped", problem + (", a second value" if found else ""))
+            why = "a second value" if found else "neither Key = Value nor a heading"
+            sources.drop(CONFIG, number, why, line)
     return values
 
 
@@ -369,7 +377,7 @@ def read_associations(sources: Sources) -> list[dict[str, str]]:
         if len(cells) != len(ASSOCIATION_COLUMNS):
             raise sources.refuse(ASSOCIATIONS, number, f"{len(cells)} cells instead of 4")
         if not position:
-            sources.move(ASSOCIATIONS, "ignored")
+            sources.ignore(ASSOCIATIONS, "header")
         else:
             names = [name.lower() for name in ASSOCIATION_COLUMNS]
             rows.append(dict(zip(names, cells, strict=True)))
@@ -387,7 +395,7 @@ def read_interfaces(sources: Sources) -> list[dict]:
         if name in found:
             raise sources.refuse(INTERFACES, number, f"{name} again: a second output")
         if words[0].startswith(LOOPBACK):
-            sources.move(INTERFACES, "ignored")
+            sources.ignore(INTERFACES, "loopback or bridge")
         else:
             found[name] = {"name": name, "state": words[1], "addresses": words[2:]}
     return list(found.values())

@@ -1,9 +1,13 @@
 """What the doctor reads in a job script, and what it says where sbatch says nothing."""
 
+import os
+
 import pytest
 
-from doctor.cluster import Partition
-from doctor.probe import check_script, drop_directives
+from doctor.cluster import Node, Partition
+from doctor.probe import ask_sbatch, check_script, drop_directives, probe
+from profiles import load_cluster, load_matrix, make_environment
+from slurm_shapes import REPO
 from submission import read_directives
 
 
@@ -77,3 +81,118 @@ PLACES = [
 def test_time_over_the_partitions(partition, time, over):
     options = [f"--partition={partition}"] * bool(partition) + [f"--time={time}"] * bool(time)
     assert check_script(script(*options), PLACES) == ([over] if over else [])
+
+
+# ---- What a site refuses ----------------------------------------------------------------
+
+# A site's rule as bash finds it broken in the job script $1, what its sbatch says then, and what
+# the doctor finds out with it. The words are Slurm's own or those of public job_submit plugins.
+SITES = {
+    "no CPUs may be named": (
+        'grep -q -- "^#SBATCH --cpus-per-task" "$1"',
+        "sbatch: error: Please do not use --cpus-per-task",
+        ["accepted without --cpus-per-task=8; cpus_per_gpu: leave it out; the site gives a job its "
+         "CPUs"],
+    ),
+    "fewer CPUs": (
+        'grep -q -- "^#SBATCH --cpus-per-task=[2-9]" "$1"',
+        "allocation failure: Requested node configuration is not available",
+        ["accepted without --cpus-per-task=8; cpus_per_gpu: write less; see scontrol show node, "
+         "CPUTot"],
+    ),
+    "no memory may be named": (
+        'grep -q -- "^#SBATCH --mem=" "$1"',
+        "sbatch: error: --mem is not allowed here",
+        ["accepted without --mem=64G; mem: leave it out"],
+    ),
+    "no tasks per node": (
+        'grep -q -- "^#SBATCH --ntasks-per-node" "$1"',
+        "sbatch: error: Batch job submission failed: Invalid directive",
+        ['accepted without --ntasks-per-node=1; omit: write ["ntasks-per-node"]'],
+    ),
+    "a directive of the profile's own": (
+        'grep -q -- "^#SBATCH -d singleton" "$1" || grep -q -- "^#SBATCH --nvmps" "$1"',
+        "sbatch: unrecognized option '--nvmps'",
+        ["accepted without --nvmps; extra_sbatch: leave it out"],
+    ),
+    "whole nodes": (
+        '! grep -q -- "^#SBATCH --exclusive" "$1"',
+        "sbatch: error: this partition gives whole nodes",
+        ["exclusive = true is accepted"],
+    ),
+    "GPUs are not asked for": (
+        'grep -Eq -- "^#SBATCH --g(pu|res)" "$1"',
+        "--> Verifying job request...\nsbatch: error: no --gres here, please",
+        ["accepted without --gpus-per-node=2; gpu_request or gpu_type: see scontrol show node, "
+         "Gres",
+         'gpu_request = [] is accepted, where nodes are given whole, or ["srun"], where srun asks '
+         "for GPUs"],
+    ),
+    "GPUs in another form": (
+        '! grep -q -- "^#SBATCH --gres=gpu:2" "$1"',
+        "sbatch: error: use --gres=gpu:N",
+        ['gpu_request = ["gres"] is accepted'],
+    ),
+    "two in the way, and GPUs needed": (
+        '! grep -q -- "--gpus-per-node" "$1" || grep -Eq -- "^#SBATCH --(mem|cpus)" "$1"',
+        "sbatch: error: ask for GPUs alone",
+        ["accepted without --cpus-per-task=8 and --mem=64G; cpus_per_gpu: leave it out; the site "
+         "gives a job its CPUs; mem: leave it out"],
+    ),
+    "a project": (
+        "true",
+        "sbatch: error: Name your project with --account",
+        ["no directive is the reason; ask the site, and quote it"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_what_a_site_refuses_is_found_out(site, tmp_path, monkeypatch):
+    broken, words, remarks = SITES[site]
+    (sbatch := tmp_path / "sbatch").write_text(
+        f"#!/bin/bash\nshift\nif {broken}; then cat >&2 << 'EOF'\n{words}\nEOF\nexit 1; fi\n"
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    profile = tmp_path / "there.toml"
+    profile.write_text(
+        'name = "there"\ngpus_per_node = 2\nnodes = 1\ncpus_per_gpu = 4\nmem = "64G"\n'
+        'extra_sbatch = ["--nvmps"]\n'
+    )
+    matrix = load_matrix(REPO / "experiments/matrix.toml")
+    one = matrix.model_copy(update={"jobs": {"ddp_2g1n": matrix.jobs["ddp_2g1n"]}})
+    templates = make_environment(REPO / "templates")
+    (result,) = probe(load_cluster(str(profile), tmp_path), one, templates, [])
+    said = words.replace("sbatch: ", "").replace("error: ", "")
+    assert "\n".join(result.refused) == said.replace("allocation failure: ", "")
+    assert result.remarks == remarks
+
+
+def test_a_warning_of_an_accepted_job_is_shown(tmp_path, monkeypatch):
+    (sbatch := tmp_path / "sbatch").write_text(
+        "#!/bin/sh\necho 'sbatch: warning: limits were lowered' >&2\necho 'sbatch: Job 1' >&2\n"
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert ask_sbatch(script("--nodes=1")) == (True, ("warning: limits were lowered", "Job 1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "remark"),
+    [
+        (["--partition=lab"], "lab is closed to you (AllowGroups=staff): write another partition"),
+        (["--partition=lab,gpu"], None),
+        ([], "no --partition, and the default, cpu, has no GPUs: set partition, unless the site"),
+        (["-p gpu"], None),
+    ],
+)
+def test_partitions_that_cannot_take_the_job(options, remark):
+    gpus = [Node("g1", gpus={None: 4})]
+    places = [
+        Partition("cpu", default=True, nodes=[Node("c1", gpus={})]),
+        Partition("gpu", nodes=gpus),
+        Partition("lab", nodes=gpus, closed_by="AllowGroups=staff"),
+    ]
+    said = check_script(script(*options), places)
+    assert said == [] if remark is None else said[0].startswith(remark)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from doctor import describe_cluster, detect, report_cluster, write_draft
+from doctor import describe_cluster, detect, read_folder, report_cluster, write_draft
 from doctor.slurm_text import (
     expand_hosts,
     is_slice,
@@ -20,8 +20,8 @@ from doctor.slurm_text import (
     parse_state,
     parse_tres_gpus,
 )
-from doctor.sources import COMMANDS, NODES, Sources, read_interfaces, read_records
-from slurm_shapes import DUMPS, SINFO_HEADER, doctor, list_groups
+from doctor.sources import COMMANDS, NODES, Sources, read_interfaces, read_records, save_command
+from slurm_shapes import DUMPS, SHAPES, SINFO_HEADER, doctor, list_groups
 
 # ---- Slurm's notations ------------------------------------------------------------------
 
@@ -250,6 +250,64 @@ REFUSED = {
         "sacctmgr.txt", "   Cluster    Account       User\n---------- ----------\n",
         "line 1: not the header that",
     ),
+    "two outputs in one file": (
+        "scontrol_show_node.txt", f"{NODE}\n{NODE}", "line 4: n1 again: a second output",
+    ),
+    "two outputs of partitions": (
+        "scontrol_show_partition.txt", "PartitionName=gpu\n   Nodes=n1 State=UP\n" * 2,
+        "line 3: gpu again: a second output",
+    ),
+    "two outputs of sinfo": (
+        "sinfo.txt", f"{SINFO_HEADER}\n{ROW}\n{SINFO_HEADER}\n{ROW}\n",
+        "line 3: time: 'TIMELIMIT' is not a time of Slurm's",
+    ),
+    "two configurations": (
+        "scontrol_show_config.txt", f"{CONFIG}ClusterName = a\n{CONFIG}ClusterName = b\n",
+        "line 3: a second output",
+    ),
+    "two lists of accounts": (
+        "sacctmgr.txt", "Cluster|Account|Partition|QOS\na|b||\nCluster|Account|Partition|QOS\n",
+        "line 3: the header again: a second output",
+    ),
+    "two lists of interfaces": (
+        "ip_address.txt", "ib0 UP 192.0.2.1/24\nib0 UP 192.0.2.1/24\n", "line 2: ib0 again",
+    ),
+    "a prompt before the interfaces": (
+        "ip_address.txt", "login$ ip -brief address\nib0 UP\n", "line 1: no state: 'login$ ip ",
+    ),
+    "a record cut at its line's end": (
+        "scontrol_show_node.txt", f"{NODE}NodeName=n2 CoresPerSocket=8\n   CPUTot=16\n",
+        "line 3: n2 has no State: its record is cut",
+    ),
+    "a record cut within a number": (
+        "scontrol_show_node.txt", f"{NODE}   CfgTRES=cpu=16,mem=64",
+        "line 3: cut: no line end after '   CfgTRES=cpu=16,mem=64'",
+    ),
+    "a row cut within a name": (
+        "sinfo.txt", f"{SINFO_HEADER}\n{ROW.replace('|2|', '|1|').replace('n[1-2]', 'n1')}",
+        "line 2: cut: no line end after",
+    ),
+    "lines that a terminal wrapped": (
+        "scontrol_show_node.txt", NODE.replace("Gres=gpu:4 ", "Gres=gp\nu:4 "),
+        "line 3: not a line of scontrol show node: 'u:4 State=IDLE'",
+    ),
+    "rows that a terminal wrapped": (
+        "sinfo.txt", f"{SINFO_HEADER}\n{ROW[:30]}\n{ROW[30:]}\n", "line 2: 5 cells instead of 14",
+    ),
+    "a pager's mark": (
+        "scontrol_show_node.txt", f"{NODE}\x1b[7m--More--\x1b[27m\n", "line 3: not a line of",
+    ),
+    "a terminal's other codes": (
+        "sinfo.txt", f"\x1b]0;login\x07{SINFO_HEADER}\n{ROW}\n", "line 1: not plain text: ",
+    ),
+    "NULs": ("scontrol_show_node.txt", f"{NODE}\0\0\n", "line 3: not plain text: "),
+    "a locale's numbers": (
+        "scontrol_show_node.txt", NODE.replace("=64000", "=64.000"),
+        "line 2: RealMemory: '64.000' is not a whole number",
+    ),
+    "nodes whose partition nothing names": (
+        "scontrol_show_node.txt", NODE, "line 1: no output names a partition of n1; save beside it",
+    ),
     "other columns": (
         "sacctmgr.txt", "Account|User|QOS\nroot||normal\n", "line 1: not the header that",
     ),
@@ -265,9 +323,82 @@ def test_other_forms_are_refused_by_file_and_line(form, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {tmp_path / file}, {said}")
     command = COMMANDS[file][0]
-    assert f"; save it again: {command} " in done.stderr
-    assert done.stderr.endswith(f" > {file}\n")
+    if form != "nodes whose partition nothing names":
+        assert f"; save it again: {command} " in done.stderr
+        assert done.stderr.endswith(f" > {file}\n")
+    assert "scontrol show partition > " in done.stderr or " again: " in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_every_case_of_a_wrong_dump_is_refused_by_file_and_line(tmp_path):
+    text = (DUMPS / "typed/scontrol_show_node.txt").read_text()
+    (tmp_path / "scontrol_show_partition.txt").write_bytes(
+        (DUMPS / "typed/scontrol_show_partition.txt").read_bytes()
+    )
+    whole = detect(read_folder(DUMPS / "typed")).partitions
+    for end in range(0, len(text), 61):  # wherever it is cut: refused, or told what is missing
+        (tmp_path / "scontrol_show_node.txt").write_text(text[:end])
+        try:
+            facts = detect(read_folder(tmp_path))
+        except UserError as error:
+            assert f"{tmp_path}/scontrol_show_node.txt, line " in str(error)
+        else:
+            same = [p.nodes for p in facts.partitions] == [p.nodes for p in whole]
+            assert same or any("scontrol_show_node.txt: " in said for said in facts.problems)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.replace("gpu", "\x1b[1;31mgpu\x1b[0m").encode(),
+    ],
+    ids=["CR LF", "BOM", "UTF-16", "colours"],
+)
+def test_how_a_file_is_written_changes_nothing(shape, change, tmp_path):
+    for path in (DUMPS / shape).iterdir():
+        (tmp_path / path.name).write_bytes(change(path.read_text()))
+    found, meant = (describe_cluster(detect(read_folder(f))) for f in (tmp_path, DUMPS / shape))
+    assert found == meant | {"origin": f"the files of {tmp_path}"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_line_is_accounted_for(shape):
+    sources = read_folder(DUMPS / shape)
+    detect(sources)
+    lines = {path.name: len(path.read_text().splitlines()) for path in (DUMPS / shape).iterdir()}
+    assert {file: counts.lines for file, counts in sources.counts.items()} == lines
+    assert all(counts.is_whole for counts in sources.counts.values())
+    dropped = sum(counts.dropped.total() for counts in sources.counts.values())
+    assert dropped == len([said for said in sources.problems if ", line " in said])
+
+
+def test_what_is_missing_is_named(tmp_path):
+    (tmp_path / "scontrol_show_node.txt").write_text(
+        "NodeName=n1\n   CPUTot=8 State=IDLE Partitions=gpu\nNodeName=n2\n   CPUTot=8 State=IDLE\n"
+    )
+    (tmp_path / "scontrol_show_partition.txt").write_text(
+        "PartitionName=gpu\n   Nodes=n[1,3-9] State=UP TotalNodes=9\n"
+    )
+    for name in ("sinfo_2.txt", "notes.txt"):
+        (tmp_path / name).touch()
+    said = detect(read_folder(tmp_path)).problems
+    assert [line for line in said if not line.endswith(": missing")] == [
+        "notes.txt: not a file that doctor.py knows",
+        "sinfo_2.txt: not a file that doctor.py knows",
+        "scontrol_show_partition.txt, line 2: gpu has TotalNodes=9, but Nodes names 8",
+        "scontrol_show_node.txt: in no partition, so not shown: n2",
+        "scontrol_show_node.txt: no record of n3, n4, n5 and 4 more: cut?",
+    ]
+
+
+def test_the_help_names_the_commands_that_the_tool_asks():
+    shown = " ".join(doctor("--help").stdout.replace("\\\n", " ").replace("'", "").split())
+    for file in COMMANDS:
+        assert save_command(file).replace("'", "") in shown
 
 
 def test_what_a_command_here_prints_wrongly_is_refused():
@@ -299,7 +430,11 @@ def test_a_line_of_the_configuration_that_is_not_read_is_named():
     text += "Cgroup Support Configuration:\nsomething else\n\nSlurmctld(primary) at ctl1 is UP\n"
     facts = detect(Sources("a test", {"scontrol_show_config.txt": text}))
     assert facts.config.version == "24.11.1"
-    assert facts.problems == ["scontrol_show_config.txt, line 5: 'something else'"]
+    why = "neither Key = Value nor a heading"
+    assert facts.problems == [f"scontrol_show_config.txt, line 5: 'something else': {why}"]
+    assert facts.counts["scontrol_show_config.txt"].describe() == (
+        f"7 lines: 2 kept; dropped: 1 {why}; ignored: 1 blank, 3 heading"
+    )
 
 
 def test_interfaces_without_loopback_and_bridges():
@@ -337,6 +472,7 @@ def test_any_text_is_read_or_refused_in_one_line(texts):
         assert str(error).isprintable()
         return
     json.dumps(describe_cluster(facts))
+    assert all(counts.is_whole for counts in facts.counts.values())
     assert report_cluster(facts).replace("\n", "").isprintable()
     try:
         text = write_draft(facts, "there", "00:30:00")
