@@ -41,6 +41,11 @@ Omittable = Literal[
     "gpus-per-task", "gres", "hint", "threads-per-core", "mem", "mem-per-gpu", "time", "open-mode",
     "signal", "requeue",
 ]  # fmt: skip
+SHORT = {
+    **{"-A": "account", "-C": "constraint", "-c": "cpus-per-task", "-G": "gpus", "-J": "job-name"},
+    **{"-M": "clusters", "-N": "nodes", "-n": "ntasks", "-o": "output", "-p": "partition"},
+    **{"-q": "qos", "-s": "oversubscribe", "-t": "time"},
+}
 # What an omitted directive becomes: an option of srun. The others are left to the site.
 ON_SRUN = (
     *("ntasks", "ntasks-per-node", "cpus-per-task", "gpus", "gpus-per-node", "gpus-per-task"),
@@ -75,6 +80,7 @@ OPTIONS = (
     ),
     *("mem", "mem_per_gpu"),
 )
+WITH_FIELD = {*OPTIONS, "threads_per_core", "cpus_per_task", "export"} - {"gpu_type"}
 EVERY_RULE = {
     "cannot_run",
     "srun_args",
@@ -341,6 +347,31 @@ class Cluster(Strict):
                     raise ValueError(f"write the value alone, without its option: {show(rest)}")
         return value
 
+    @field_validator("srun")
+    @classmethod
+    def refuse_options_of_srun(cls, value: str) -> str:
+        """Refuse `srun = "srun --mpi=none"`: it would be the name of one program."""
+        command, space, options = value.partition(" -")
+        if space:
+            words = show([f"-{word}" for word in options.split(" -")])
+            raise ValueError(
+                f"its options stand apart: srun = {show(command)}, srun_args = {words}"
+            )
+        return value
+
+    @field_validator("setup", "step_setup")
+    @classmethod
+    def refuse_directives(cls, value: list[str]) -> list[str]:
+        """Refuse a directive below "Software", where it is a comment."""
+        for line in value:
+            if line.lstrip().startswith("#SBATCH"):
+                option = line.split("#SBATCH")[1].strip()
+                raise ValueError(
+                    f"a directive is no shell line: write {show(option)} as its field, "
+                    "or into extra_sbatch"
+                )
+        return value
+
     @field_validator("env", mode="before")
     @classmethod
     def refuse_variable_names(cls, value: Any) -> Any:
@@ -376,6 +407,26 @@ class Cluster(Strict):
         return self
 
     @model_validator(mode="after")
+    def check_further(self) -> "Cluster":
+        """Refuse a further option that has a field, which rules and the other commands know of."""
+        for field in ("extra_sbatch", "srun_args"):
+            for option in (getattr(each, "use", each) for each in getattr(self, field)):
+                name = name_option(option)
+                if name in ("nodes", "ntasks", "ntasks-per-node") and name not in self.omit:
+                    raise ValueError(
+                        f"{field} has {option}, but how many nodes and tasks a job has is the "
+                        "matrix's and the launcher's; leave it out"
+                    )
+                if field == "srun_args" or name.replace("-", "_") not in WITH_FIELD:
+                    continue
+                value = option.removeprefix("--").partition("=")[2] or option[2:]
+                value = value if value.isdigit() and name != "mem" else show(value)
+                raise ValueError(
+                    f"extra_sbatch has {option}; write {name.replace('-', '_')} = {value}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def check_starter(self) -> "Cluster":
         """Refuse what would not be used: a starter stands in place of srun and all its options."""
         if self.starter is None:
@@ -403,6 +454,14 @@ class Cluster(Strict):
         if first >= last:
             raise ValueError(f"port_range = [{first}, {last}] must rise")
         return self
+
+
+def name_option(option: str) -> str:
+    """`--time=00:30:00` and `-t30` -> `time`."""
+    if not option.startswith("--"):
+        return SHORT.get(option[:2], option[:2])
+    name = option.removeprefix("--").partition("=")[0]
+    return "ntasks-per-node" if name == "tasks-per-node" else name
 
 
 def choose(value: Value | list | None, nodes: int, gpus_per_node: int) -> Value | None:
@@ -464,6 +523,9 @@ def find_profile(name_or_file: str, folder: Path) -> tuple[Path, str]:
             raise UserError(f'no cluster "{path}": a profile\'s file is named NAME.toml')
         hint = name_nearest(path.name, known)
         raise UserError(f'no cluster "{name_or_file}" in templates/clusters; {hint}')
+    if path.name.endswith(".local.toml"):
+        whole = path.name.removesuffix(".local.toml")
+        raise UserError(f"{path} is laid over {whole}.toml by itself; give {whole}")
     if not path.is_file() and path.stem in known:
         raise UserError(f'no file {path}; did you mean "{path.stem}", of templates/clusters?')
     return path, name_or_file

@@ -4,20 +4,17 @@ All dialects of asking for GPUs are here.
 """
 
 from common.errors import UserError
-from profiles.cluster import ON_SRUN, Cluster, choose, choose_words
+from profiles.cluster import ON_SRUN, Cluster, choose, choose_words, name_option
 from profiles.matrix import Job
 
 Line = tuple[str, str]  # the option, and what to say of it at the end of its line ("" = nothing)
-SHORT = {
-    **{"-A": "account", "-C": "constraint", "-c": "cpus-per-task", "-G": "gpus", "-J": "job-name"},
-    **{"-M": "clusters", "-N": "nodes", "-n": "ntasks", "-o": "output", "-p": "partition"},
-    **{"-q": "qos", "-s": "oversubscribe", "-t": "time"},
-}
 # Of each family Slurm takes one; of any other option, the last.
 FAMILIES = (
     {"mem", "mem-per-gpu", "mem-per-cpu"},
     {"cpus-per-task", "cpus-per-gpu"},
     {"exclusive", "oversubscribe"},
+    {"requeue", "no-requeue"},
+    {"gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres=gpu"},
 )
 
 
@@ -27,8 +24,9 @@ def list_directives(job: Job, cluster: Cluster) -> list[str]:
     Raises UserError when an option stands there twice, which Slurm would not say.
     """
     lines = [line for line in ask(job, cluster) if name_option(line[0]) not in cluster.omit]
-    lines = add_further(lines, choose_words(cluster.extra_sbatch, job.nodes, job.gpus_per_node))
-    refuse_twice(job, cluster, [option for option, _ in lines], "extra_sbatch")
+    further = choose_words(cluster.extra_sbatch, job.nodes, job.gpus_per_node)
+    refuse_twice(job, cluster, [option for option, _ in lines], further, "extra_sbatch")
+    lines = add_further(lines, further)
     width = max((len(option) for option, comment in lines if comment), default=0)
     return [f"{option:<{width}}  # {text}" if text else option for option, text in lines]
 
@@ -68,14 +66,6 @@ def ask(job: Job, cluster: Cluster) -> list[Line]:
     ]
 
 
-def name_option(option: str) -> str:
-    """`--time=00:30:00` and `-t30` -> `time`."""
-    if not option.startswith("--"):
-        return SHORT.get(option[:2], option[:2])
-    name = option.removeprefix("--").partition("=")[0]
-    return "ntasks-per-node" if name == "tasks-per-node" else name
-
-
 def add_further(lines: list[Line], further: list[str]) -> list[Line]:
     """Add the site's own directives. Slurm takes the last `--gres`: other kinds join the GPUs'."""
     lines = list(lines)
@@ -89,24 +79,36 @@ def add_further(lines: list[Line], further: list[str]) -> list[Line]:
     return lines
 
 
-def refuse_twice(job: Job, cluster: Cluster, options: list[str], field: str) -> None:
-    """Refuse options of which Slurm would take one and pass over the other, or that exclude it."""
-    seen: dict[str, str] = {}
-    for option in options:
-        name = name_option(option)
-        family = next((family for family in FAMILIES if name in family), {name})
-        if (other := next((seen[each] for each in sorted(family) if each in seen), None)) is None:
-            seen[name] = option
-            continue
-        where = f"for {job.nodes} nodes x {job.gpus_per_node} GPUs"
-        scale = (job.nodes, job.gpus_per_node)
-        if choose(cluster.mem, *scale) and choose(cluster.mem_per_gpu, *scale):
-            why = f"mem and mem_per_gpu exclude each other, and both hold {where}"
-        elif name == name_option(other):
-            why = f"{where} {other} is there already, and {field} has {option}"
-        else:
-            why = f"{other} and {option} exclude each other"
-        raise UserError(f"{cluster.shown}: {why}; keep one")
+def refuse_twice(
+    job: Job, cluster: Cluster, ours: list[str], further: list[str], field: str
+) -> None:
+    """Refuse further options of which Slurm would take one, and pass over the other of `ours`."""
+    scale = (job.nodes, job.gpus_per_node)
+    where = f"for {job.nodes} nodes x {job.gpus_per_node} GPUs"
+    if choose(cluster.mem, *scale) and choose(cluster.mem_per_gpu, *scale):
+        raise UserError(
+            f"{cluster.shown}: mem and mem_per_gpu exclude each other, and both hold {where}; "
+            "keep one"
+        )
+    seen = list(ours)
+    for option in further:
+        other = next((each for each in seen if exclude_each_other(each, option)), None)
+        if other is not None:
+            raise UserError(
+                f"{cluster.shown}: {where} {other} is there already, and {field} has {option}; "
+                "keep one"
+            )
+        seen.append(option)
+
+
+def exclude_each_other(one: str, other: str) -> bool:
+    """Say whether Slurm takes one of two options at most."""
+    names = {
+        "gres=gpu" if each.startswith("--gres=gpu") else name_option(each) for each in (one, other)
+    }
+    if names == {"gres=gpu", "gres"}:  # another kind of resource, which joins the GPUs
+        return False
+    return len(names) == 1 or any(names <= family for family in FAMILIES)
 
 
 def ask_requeue(job: Job) -> list[Line]:

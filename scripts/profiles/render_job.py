@@ -66,11 +66,11 @@ def format_launch(job: Job, cluster: Cluster) -> str:
     """Format the command that starts run_on_node on every node, or once per GPU."""
     if cluster.starter:
         return " \\\n  ".join(fill_lines([f"launch {cluster.starter}", NODE], 90))
-    words = ["launch", shlex.quote(cluster.srun), "--kill-on-bad-exit=1"]
-    words += list_step_options(job, cluster)
-    words += map(shlex.quote, choose_words(cluster.srun_args, job.nodes, job.gpus_per_node))
+    own = ["--kill-on-bad-exit=1", *list_step_options(job, cluster)]
+    further = choose_words(cluster.srun_args, job.nodes, job.gpus_per_node)
+    refuse_twice(job, cluster, own, further, "srun_args")
+    words = ["launch", shlex.quote(cluster.srun), *own, *map(shlex.quote, further)]
     words += list_srun_args(cluster.container)
-    refuse_twice(job, cluster, [word.lstrip("'\"") for word in words[2:]], "srun_args")
     words.append(NODE)
     return " \\\n  ".join(fill_lines(words, 90))
 

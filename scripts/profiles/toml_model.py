@@ -152,7 +152,20 @@ def read_toml(path: Path, shown: str) -> dict:
     except OSError as error:
         raise UserError(f"{shown}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{shown}: not valid TOML: {error}") from None
+        raise UserError(f"{shown}: not valid TOML: {explain_toml(str(error), path)}") from None
+
+
+def explain_toml(error: str, path: Path) -> str:
+    """Add to TOML's own words the line that is meant, and what is most often wrong with it."""
+    found = re.search(r"\(at line (\d+),", error)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    line = lines[int(found[1]) - 1].strip() if found and int(found[1]) <= len(lines) else ""
+    if not line or not line.isprintable() or len(line) > 120:
+        return error
+    bare = re.fullmatch(r"([\w-]+)\s*=\s*([A-Za-z0-9./][^\s\"'#\[\]{}]*)", line)
+    fix = f"; text stands in quotes: {bare[1]} = {show(bare[2])}" if bare else ""
+    curly = "; write straight quotes" if set(line) & set("\u201c\u201d\u201e\u2018\u2019") else ""
+    return f"{error}: {line}{fix or curly}"
 
 
 def merge_toml(facts: dict, mine: dict) -> dict:
@@ -184,24 +197,32 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict) -> str:
         return explain_unknown(key, where, model)
     if kind == "missing":
         return f'missing key "{".".join(filter(None, [key, where[-1]]))}"; add it'
-    if kind == "model_type" and isinstance(value, str) and isinstance(where[-1], int):
-        texts = [p["input"] for p in error.errors(include_url=False) if p["type"] == "string_type"]
-        if texts:  # a list of texts where one text may stand, or rules
-            rules = [{"nodes": str(n + 1), "use": each} for n, each in enumerate(texts[0][:-1])]
-            key = key.rpartition(".")[0]
-            use = texts[0][0] if not rules else [*rules, {"use": texts[0][-1]}]
-            said = "text, not a list" if not rules else "one text, or rules such as these"
-            return f'"{key}" must be {said}: write {key.split(".")[-1]} = {show(use)}'
+    if kind == "model_type" and isinstance(where[-1], int) and not isinstance(value, dict | list):
+        known = ("string_type", "int_type", "bool_type")
+        lists = [p["input"] for p in error.errors(include_url=False) if p["type"] in known]
+        if lists and isinstance(lists[0], list):  # values where one may stand, or rules
+            return explain_list(key.rpartition(".")[0], lists[0])
     if fix := show_fix(key.split(".")[-1], value, kind):
         return f'"{key}" {fix}'
     if kind == "string_type":
         return f'"{key}" must be text in quotes, not {value!r}'
+    if kind == "literal_error":
+        return explain_choice(key, value, problem["ctx"]["expected"])
     if kind == "string_pattern_mismatch":
         pattern = problem["ctx"]["pattern"]
         return f'"{key}" = {value!r} is not allowed here (it must match {pattern})'
     if isinstance(value, dict | list):  # too long to show, and the message names what is wrong
         return f'"{key}": {said}'
     return f'"{key}" = {value!r}: {said}'
+
+
+def explain_list(key: str, values: list) -> str:
+    """Say that a list of values stands where one value may, or a list of rules."""
+    rules = [{"nodes": str(n + 1), "use": each} for n, each in enumerate(values[:-1])]
+    use = [*rules, {"use": values[-1]}] if rules else values[0]
+    kind = "text" if isinstance(values[0], str) else "value"
+    said = f"one {kind}, or rules such as these" if rules else f"{kind}, not a list"
+    return f'"{key}" must be {said}: write {key.split(".")[-1]} = {show(use)}'
 
 
 def explain_unknown(key: str, where: tuple, model: type[Strict]) -> str:
@@ -214,21 +235,42 @@ def explain_unknown(key: str, where: tuple, model: type[Strict]) -> str:
     return f'unknown key "{key}"; {name_nearest(name, list_keys(model, where[:-1]))}'
 
 
+def explain_choice(key: str, value: object, expected: str) -> str:
+    """Say which of a few words may stand here, and which is meant."""
+    known = re.findall(r"'([^']+)'", expected)
+    word = str(value).lstrip("-").partition("=")[0].replace("_", "-").lower()
+    meant = [word] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    fix = f"did you mean {show(meant[0])}?" if meant else f"known: {', '.join(map(show, known))}"
+    return f'"{key}" = {value!r} is not known here; {fix}'
+
+
 def show_fix(name: str, value: object, kind: str) -> str:
     """Show how to write a value of the wrong type; "" where what is meant is open."""
-    if kind == "string_type":
-        if hasattr(value, "isoformat"):
+    text = str(value).rpartition("=")[2].strip() if isinstance(value, str) else ""
+    match kind, value:
+        case "string_type", _ if hasattr(value, "isoformat"):
             return f'must be text: write {name} = "{value.isoformat()}"'
-        if isinstance(value, dict) and "use" in value:
+        case "string_type", int() if name == "time" and not isinstance(value, bool):
+            return (
+                f"must be text: write {name} = {show(write_time(f'{value}m'))} for {value} minutes"
+            )
+        case "string_type", int() | float():
+            return f"must be text in quotes, not {value!r}: write {name} = {show(show(value))}"
+        case "string_type", {"use": _}:
             return f"must be text or a list of rules: write {name} = [{show(value)}]"
-        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-            return f"must be text, not a list: write {name} = {show(value[0])}"
-    if kind == "list_type" and isinstance(value, str | int):
-        return f"must be a list: write {name} = [{show(value)}]"
-    if kind == "int_type" and isinstance(value, str) and value.strip().isdigit():
-        return f"must be a number without quotes: write {name} = {value.strip()}"
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in ("true", "false"):
-        return f"must stand without quotes: write {name} = {value.lower()}"
+        case "string_type", [str() as only]:
+            return f"must be text, not a list: write {name} = {show(only)}"
+        case "list_type", str() | int() | dict():
+            return f"must be a list: write {name} = [{show(value)}]"
+        case "dict_type", _:
+            return f"must be a table: write [{name}], and below it one line for each name"
+        case "int_type", str() if text.isdigit():
+            return f"must be a number without quotes: write {name} = {text}"
+        case "bool_type", str() if text.lower() in ("true", "yes", "false", "no"):
+            yes = text.lower() in ("true", "yes")
+            return f"must stand without quotes: write {name} = {show(yes)}"
+        case "bool_type", _:
+            return f"is yes or no: write {name} = true, or false"
     return ""
 
 

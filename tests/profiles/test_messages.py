@@ -85,6 +85,23 @@ MISTAKES = [
         '"time.0.use" = \'1.5h\': Slurm does not read that; write "01:30',
     ),
     ('time = "soon"', 'write "02:00:00" for two hours, "2-00:00:00" for two days'),
+    ("constraint = 100", '"constraint" must be text in quotes, not 100: write constraint = "100"'),
+    ("time = 120", '"time" must be text: write time = "02:00:00" for 120 minutes'),
+    ('mem = [{ nodes = 2, use = "1G" }]', '"mem.0.nodes" must be text in quotes, not 2: write nod'),
+    ('cpus_per_gpu = "--cpus-per-gpu=8"', "a number without quotes: write cpus_per_gpu = 8"),
+    ("cpus_per_gpu = [8, 4]", 'one value, or rules such as these: write cpus_per_gpu = [{'),
+    ('exclusive = "yes"', '"exclusive" must stand without quotes: write exclusive = true'),
+    ('exclusive = "--exclusive"', '"exclusive" is yes or no: write exclusive = true, or false'),
+    ('cannot_run = { because = "a" }', 'must be a list: write cannot_run = [{ because = "a" }]'),
+    ('env = ["A=1"]', '"env" must be a table: write [env], and below it one line for each name'),
+    ('omit = ["--nodes"]', '"omit.0" = \'--nodes\' is not known here; did you mean "nodes"?'),
+    ('gpu_request = ["gpus_per_node"]', 'did you mean "gpus-per-node"?'),
+    ('launcher = "mpirun"', '"launcher" = \'mpirun\' is not known here; known: "torchrun", "srun"'),
+    ('srun = "srun --mpi=pmi2"', 'options stand apart: srun = "srun", srun_args = ["--mpi=pmi2"]'),
+    ('setup = ["#SBATCH --mem=1G"]', 'a directive is no shell line: write "--mem=1G" as its field'),
+    # What is no TOML.
+    ("mem = 64G", '(at line 3, column 9): mem = 64G; text stands in quotes: mem = "64G"'),
+    ("mem = \u201c64G\u201d", "mem = \u201c64G\u201d; write straight quotes"),
     # Two keys that exclude each other: the file as a whole is not repeated.
     ("cpus_per_gpu = 4\ncpus_per_task = 4", "cpus_per_gpu and cpus_per_task exclude each other"),
 ]
@@ -94,7 +111,7 @@ MISTAKES = [
 def test_a_mistake_shows_what_to_write(text, message, tmp_path):
     said = refuse(tmp_path, text + "\n")
     assert message in said
-    assert "gpus_per_node'" not in said  # not the whole profile
+    assert "'name': 'x'" not in said  # not the whole profile
     assert len(said) < 220
 
 
@@ -117,6 +134,7 @@ def test_other_encodings_and_a_byte_order_mark(tmp_path):
         ("sub/mine", 'no cluster "sub/mine": a path ends in .toml; did you mean sub/mine.toml?'),
         ("./raven.toml", 'no file raven.toml; did you mean "raven", of templates/clusters?'),
         ("templates/clusters/raven", 'did you mean "raven"?'),
+        ("sub/mine.local.toml", "sub/mine.local.toml is laid over mine.toml by itself; give mine"),
         ("sub/plain", 'no cluster "sub/plain": a profile\'s file is named NAME.toml'),
     ],
 )

@@ -199,18 +199,18 @@ def test_omitted_sizes_go_to_srun(facts, given, moved):
             {"mem": [{"nodes": "2", "use": "1G"}], "mem_per_gpu": "1G"},
             "both hold for 2 nodes x 2 GPUs; keep one",
         ),
-        (
-            {"partition": "a", "extra_sbatch": ["-pb"]},
-            "for 2 nodes x 2 GPUs --partition=a is there already, and extra_sbatch has -pb; keep",
-        ),
-        ({"extra_sbatch": ["--time=01:00:00"]}, "--time=00:30:00 is there already"),
         ({"extra_sbatch": ["--nice=1", "--nice=2"]}, "--nice=1 is there already"),
+        ({"extra_sbatch": ["--mem-per-cpu=4G"], "mem": "1G"}, "--mem=1G is there already"),
+        ({"extra_sbatch": ["--cpus-per-gpu=4"], "cpus_per_gpu": 4}, "--cpus-per-task=8 is there"),
+        ({"extra_sbatch": ["--no-requeue"]}, "--requeue is there already"),
         ({"extra_sbatch": ["--gpus-per-node=2"]}, "--gpus-per-node=2 is there already"),
-        ({"extra_sbatch": ["--tasks-per-node=4"]}, "--ntasks-per-node=1 is there already"),
-        ({"extra_sbatch": ["--mem-per-cpu=4G"], "mem": "1G"}, "--mem=1G and --mem-per-cpu=4G excl"),
-        ({"extra_sbatch": ["--gres=gpu:4"], "gpu_request": ["gres"]}, "--gres=gpu:2 is there alr"),
+        ({"extra_sbatch": ["--gres=gpu:4"]}, "--gpus-per-node=2 is there already, and"),
+        ({"extra_sbatch": ["-G4"], "gpu_request": ["gres"]}, "--gres=gpu:2 is there already"),
         ({"srun_args": ["--kill-on-bad-exit=0"]}, "and srun_args has --kill-on-bad-exit=0; keep"),
-        ({"srun_args": ["-c", "-c"]}, "-c is there already"),
+        (
+            {"srun_args": ["--cpus-per-task=1"], "cpus_per_gpu": 4},
+            '--cpus-per-task="$SLURM_CPUS_PER_TASK" is there already',
+        ),
         ({"starter": "mpirun"}, "with a starter, node_rank must name the variable that numbers"),
     ],
 )
@@ -218,6 +218,27 @@ def test_what_slurm_would_pass_over_is_refused(facts, message):
     with pytest.raises(UserError) as refusal:
         render(**facts)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "option", "message"),
+    [
+        ("extra_sbatch", "--partition=b", 'extra_sbatch has --partition=b; write partition = "b"'),
+        ("extra_sbatch", "-pb", 'extra_sbatch has -pb; write partition = "b"'),
+        ("extra_sbatch", "--time=01:00:00", 'write time = "01:00:00"'),
+        ("extra_sbatch", "--mem=64", 'write mem = "64"'),
+        ("extra_sbatch", "--cpus-per-task=8", "write cpus_per_task = 8"),
+        ("extra_sbatch", "--export=NONE", 'write export = "NONE"'),
+        ("extra_sbatch", "-N2", "but how many nodes and tasks a job has is the matrix's"),
+        ("srun_args", "--ntasks=8", "but how many nodes and tasks a job has is the matrix's"),
+        ("extra_sbatch", "--tasks-per-node=4", "but how many nodes and tasks a job has is"),
+    ],
+)
+def test_what_has_a_field_is_no_further_option(field, option, message):
+    for value in ([option], [{"nodes": "2+", "use": option}]):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Cluster(name="x", gpus_per_node=4, partition="a", **{field: value})
+    assert Cluster(name="x", gpus_per_node=4, omit=["nodes"], extra_sbatch=["--nodes=2-4"])
 
 
 @pytest.mark.parametrize(
@@ -620,7 +641,7 @@ def test_a_mistake_in_the_local_file_names_it(tmp_path):
             'unknown key "partition.0.node"; did you mean "nodes"?',
         ),
         ({"master": {"interface": "ib0", "lookup": True}}, "looks up names with a suffix only"),
-        ({"launcher": "mpirun"}, '"launcher" = \'mpirun\': Input should be'),
+        ({"launcher": "mpirun"}, '"launcher" = \'mpirun\' is not known here; known: "torchrun'),
         ({"cpus_per_gpu": [{"use": 0}]}, '"cpus_per_gpu.0.use" = 0: Input should be greater'),
         ({"master": {}}, "takes one of suffix, interface and command"),
         ({"master": {"suffix": "i", "interface": "ib0"}}, "takes one of"),

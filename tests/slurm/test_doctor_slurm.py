@@ -287,16 +287,6 @@ def test_a_site_that_wants_gpus_on_srun_is_offered_no_dialect(slurm, tmp_path, w
 
 
 @pytest.mark.slurm
-def test_gpu_requests_that_disagree_are_found_where_sbatch_finds_nothing(slurm, tmp_path):
-    text = 'nodes = 2\nextra_sbatch = ["--gres=gpu:2"]'
-    done = probe(slurm, tmp_path / "both.toml", text)
-    assert (done.returncode, "refused" in done.stdout) == (0, False)
-    look = r"^look    ddp_4g1n, .*\n +--gres=gpu:2 and --gpus-per-node=4 contradict each other: "
-    assert re.search(look, done.stdout, re.MULTILINE)
-    assert re.search(r"^ok      ddp_2g1n\b", done.stdout, re.MULTILINE)
-
-
-@pytest.mark.slurm
 def test_what_sbatch_takes_for_a_comment_is_told(slurm, tmp_path):
     """sbatch accepts a script whose wrong directives it does not see; the doctor does."""
     script = tmp_path / "job.slurm"
