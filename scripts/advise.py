@@ -18,7 +18,12 @@ from pathlib import Path
 
 from common.console import put_out, run_command
 from common.errors import UserError
-from scaling.arguments import add_output_arguments, add_study_arguments, make_parser
+from scaling.arguments import (
+    add_output_arguments,
+    add_study_arguments,
+    find_chosen_runs,
+    make_parser,
+)
 
 
 def main() -> int:
@@ -44,11 +49,12 @@ def read_study(arguments: argparse.Namespace):
         from scaling.tables.from_csv import read_csv_table
 
         return read_csv_table(arguments.from_csv).study
-    from scaling.runs import find_runs, make_study
+    from scaling.runs import choose_workload, make_study
 
     try:
-        runs = find_runs(arguments.folder)
-        return make_study(runs, arguments.workload, arguments.allow_unlike, str(arguments.folder))
+        runs = find_chosen_runs(arguments)
+        workload = choose_workload(runs, arguments.workload)
+        return make_study(runs, workload, arguments.allow_unlike, str(arguments.folder))
     except UserError:
         if arguments.predict and arguments.step_ms:
             return None

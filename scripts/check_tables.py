@@ -17,12 +17,12 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
-from scaling.arguments import add_study_arguments, make_parser
+from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
 
 
 def main() -> int:
     arguments = parse_arguments()
-    from scaling.runs import find_runs
+    from scaling.runs import choose_workload
     from scaling.tables import (
         Verdict,
         check_tables,
@@ -33,10 +33,9 @@ def main() -> int:
     )
 
     try:
-        runs = find_runs(arguments.folder)
-        tables = make_readme_tables(
-            runs, arguments.workload, arguments.job, source=str(arguments.folder)
-        )
+        runs = find_chosen_runs(arguments)
+        workload = choose_workload(runs, arguments.workload)
+        tables = make_readme_tables(runs, workload, arguments.job, source=str(arguments.folder))
         checked = check_tables(arguments.tables, tables, runs)
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)

@@ -20,6 +20,7 @@ from scaling.arguments import (
     DEFAULT_FOLDER,
     add_output_arguments,
     add_study_arguments,
+    find_chosen_runs,
     make_parser,
 )
 
@@ -31,14 +32,15 @@ def main() -> int:
 
 def make_text(arguments: argparse.Namespace) -> str:
     from scaling.diagnose import RULE, diagnose  # pandas: not for --help
-    from scaling.runs import find_runs, make_study, read_workdir
+    from scaling.runs import choose_workload, make_study, read_workdir
     from scaling.tables.table import FORMATS
 
     folders, runs = arguments.run or [DEFAULT_FOLDER], []
     workdirs = list(map(read_workdir, folders))
     for folder, run in zip(folders, workdirs, strict=True):
-        runs += find_runs(folder) if run is None else [run]
-    workload, named = arguments.workload, {run and run.workload for run in workdirs}
+        runs += find_chosen_runs(arguments, folder) if run is None else [run]
+    workload = choose_workload(runs, arguments.workload)
+    named = {run and run.workload for run in workdirs}
     if len(named) == 1 and None not in named:
         (workload,) = named  # named one by one, so no need to name it too
     source = ", ".join(map(str, folders))

@@ -13,7 +13,7 @@ from pathlib import Path
 from common.console import printable, run_command
 from common.errors import UserError
 from common.files import write_whole
-from scaling.arguments import add_study_arguments, make_parser
+from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
 
 TABLES = ("runs", "epochs", "rank_epochs", "samples")
 
@@ -31,10 +31,9 @@ def main() -> int:
 
 def export_runs(arguments: argparse.Namespace) -> list[tuple[Path, int]]:
     """Write the tables that were asked for; return (file, rows) of each."""
-    from scaling.runs import find_runs  # pandas: not for --help
-    from scaling.runs.frames import FRAMES, to_csv, to_json
+    from scaling.runs.frames import FRAMES, to_csv, to_json  # pandas: not for --help
 
-    runs = [run for run in find_runs(arguments.folder) if run.id]
+    runs = [run for run in find_chosen_runs(arguments) if run.id]
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

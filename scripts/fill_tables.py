@@ -17,11 +17,16 @@ from pathlib import Path
 
 from common.console import printable, put_out, run_command
 from common.errors import UserError
-from scaling.arguments import add_output_arguments, add_study_arguments, make_parser
+from scaling.arguments import (
+    add_output_arguments,
+    add_study_arguments,
+    find_chosen_runs,
+    make_parser,
+)
 
 MOVED = (
     "--summary", "--fixed-work", "--cost", "--from-csv", "--basis", "--price", "--currency",
-    "--cluster", "--gpus", "--throughput", "--time", "--where",
+    "--cluster", "--throughput", "--time", "--where",
 )  # fmt: skip
 REPO = Path(__file__).resolve().parent.parent
 
@@ -33,14 +38,16 @@ def main() -> int:
 
 def make_text(arguments: argparse.Namespace) -> str:
     """Return the tables in the format that was asked for; UserError says why it cannot."""
-    from scaling.runs import find_runs
+    from scaling.runs import choose_workload
     from scaling.tables import FORMATS, make_memory_table, make_readme_tables
 
+    runs = find_chosen_runs(arguments)
+    workload = choose_workload(runs, arguments.workload)
     tables = make_readme_tables(
-        find_runs(arguments.folder),
-        arguments.workload,
+        runs,
+        workload,
         arguments.job,
-        describe_site(arguments.folder, arguments.workload),
+        describe_site(arguments.folder, workload),
         arguments.allow_unlike,
         source=str(arguments.folder),
     )

@@ -8,15 +8,22 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
+from scaling.arguments import add_log_arguments
+from scaling.read.foreign_log import LogChoice
 from scaling.runs.inspection import format_inspection, inspect_log
 
 
 def main() -> int:
     arguments = parse_arguments()
     records, is_good = [], True
+    try:
+        choice = LogChoice.parse(arguments.log_format, arguments.gpus, arguments.samples)
+    except UserError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 2
     for path in arguments.files:
         try:
-            found = inspect_log(path)
+            found = inspect_log(path, choice)
         except UserError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             records.append({"file": str(path), "kind": None, "reason": printable(error)})
@@ -37,14 +44,15 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Kinds: slurm-out, gpu-csv, psrecord, rank-json, training-metrics, run-json, "
-        "job-end, sacct, or not recognised, with the reason. What a file is is told from what is "
-        "in it; a file that is not what its name says is named and not read. Exit status: 0 "
-        "when every file is of a kind and gave values, 1 when one did not.",
+        epilog="Kinds: slurm-out, trainer-log, gpu-csv, psrecord, rank-json, training-metrics, "
+        "run-json, job-end, sacct, or not recognised, with the reason. What a file is is told from "
+        "what is in it; a file that is not what its name says is named and not read. Exit status: "
+        "0 when every file is of a kind and gave values, 1 when one did not.",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="any file of a run")
     text = "print a list of records, one per file (scripts/README.md says what they hold)"
     parser.add_argument("--json", action="store_true", help=text)
+    add_log_arguments(parser)
     return parser.parse_args()
 
 

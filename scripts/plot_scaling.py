@@ -19,7 +19,12 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
-from scaling.arguments import DEFAULT_FOLDER, make_parser
+from scaling.arguments import (
+    DEFAULT_FOLDER,
+    add_log_arguments,
+    find_chosen_runs,
+    make_parser,
+)
 
 SINGLE, MULTI, DEVICE_OUT = Path("workdir_single"), Path("workdir_2gpu"), Path("submit_figures")
 
@@ -53,12 +58,15 @@ def draw_devices(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
 def draw_studies(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Draw each workload's study; with several, each into a folder of its name."""
     from scaling.plots import MAIN, list_charts, list_left_out, list_run_charts, save_charts
-    from scaling.runs import find_runs, make_metrics_studies, make_studies
+    from scaling.runs import make_metrics_studies, make_studies
 
     files = [path for path in arguments.paths if path.is_file()]
     if len(arguments.paths) > 1 and len(files) < len(arguments.paths):
         raise UserError("name one folder, or one or several training_metrics.json files")
-    studies = make_metrics_studies(files) if files else make_studies(find_runs(arguments.paths[0]))
+    if files:
+        studies = make_metrics_studies(files)
+    else:
+        studies = make_studies(find_chosen_runs(arguments, arguments.paths[0]))
     if arguments.workload:
         studies = [study for study in studies if study.workload == arguments.workload]
     if not studies:
@@ -99,6 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--single", metavar="DIR", type=Path, help=text)
     text = "the workdir of a run on several devices (default, with --single: workdir_2gpu)"
     add("--multi", metavar="DIR", type=Path, help=text)
+    add_log_arguments(parser)
     arguments = parser.parse_args()
     arguments.format = arguments.format or ["png"]
     is_bare = len(sys.argv) == 1 and (SINGLE.exists() or MULTI.exists())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
-from scaling.arguments import add_study_arguments, make_parser
+from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
 
 LEAST_WATCH_S = 5
 
@@ -35,11 +35,10 @@ def write_page(arguments: argparse.Namespace) -> None:
     from common.files import write_whole
     from fill_tables import describe_site
     from scaling.report import make_page  # matplotlib and pandas: not for --help
-    from scaling.runs import find_runs
 
     began = time.monotonic()
     text = make_page(
-        find_runs(arguments.folder),
+        find_chosen_runs(arguments),
         str(arguments.folder),
         lambda workload: describe_site(arguments.folder, workload),
         arguments.watch,

@@ -16,7 +16,12 @@ import argparse
 from pathlib import Path
 
 from common.console import put_out, run_command
-from scaling.arguments import add_output_arguments, add_study_arguments, make_parser
+from scaling.arguments import (
+    add_output_arguments,
+    add_study_arguments,
+    find_chosen_runs,
+    make_parser,
+)
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)  # GPUs of the options --gpu1 to --gpu64
 # Option -> the tables that it belongs to: none is passed over in silence.
@@ -27,9 +32,12 @@ BELONGS = {
     "cluster": ("summary",),
     "allow_unlike": ("summary", "fixed_work", "cost"),
     **dict.fromkeys(
-        ("gpus", "nodes", "throughput", "time", "gpus_per_node", "per", "where", "vary", "decimal"),
+        ("nodes", "throughput", "time", "gpus_per_node", "per", "where", "vary", "decimal"),
         ("from_csv",),
     ),
+    "gpus": ("from_csv", "summary", "fixed_work", "cost"),
+    "samples": ("summary", "fixed_work", "cost"),
+    "log_format": ("summary", "fixed_work", "cost"),
 }
 ROLES = ("gpus", "nodes", "throughput", "time")  # of a CSV's columns
 
@@ -46,6 +54,7 @@ def make_text(arguments: argparse.Namespace) -> str:
     write = FORMATS[arguments.format or "md"]
     if arguments.from_csv:
         given = {role: getattr(arguments, role) for role in (*ROLES, "gpus_per_node", "per")}
+        given["gpus"] = arguments.gpus[-1] if arguments.gpus else None
         table = read_csv_table(
             arguments.from_csv, given, arguments.basis, arguments.where, arguments.vary,
             arguments.decimal,
@@ -64,14 +73,13 @@ def make_text(arguments: argparse.Namespace) -> str:
 
 def make_study_of(arguments: argparse.Namespace):
     """Return the Study of the named metrics files, else of the runs below the folder."""
-    from scaling.runs import find_runs, make_metrics_study, make_study
+    from scaling.runs import choose_workload, make_metrics_study, make_study
 
     if arguments.files:
         return make_metrics_study(arguments.files, arguments.allow_unlike)
-    runs = find_runs(arguments.folder)
-    return make_study(
-        runs, arguments.workload, arguments.allow_unlike, source=str(arguments.folder)
-    )
+    runs = find_chosen_runs(arguments)
+    workload = choose_workload(runs, arguments.workload)
+    return make_study(runs, workload, arguments.allow_unlike, source=str(arguments.folder))
 
 
 def write_summary(study, arguments: argparse.Namespace) -> str:
@@ -89,7 +97,8 @@ def write_summary(study, arguments: argparse.Namespace) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    add_study_arguments(parser)
+    text = "[LOG=]N, a log's GPUs (NODESxGPUS on several nodes); of --from-csv its column of GPUs"
+    add_study_arguments(parser, gpus=text)
     which = parser.add_argument_group("which table")
     text = "runs, speedups and bands as text (the default for a folder)"
     which.add_argument("--summary", action="store_true", help=text)
@@ -112,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
     how.add_argument("--currency", metavar="NAME", default="", help="what --price is counted in")
     text = "the cluster's name in the summary (default: what the runs recorded)"
     how.add_argument("--cluster", metavar="NAME", help=text)
-    for role in ROLES:
+    for role in ROLES[1:]:  # --gpus also says a log's
         text = f"the CSV's column of {role} (default: the one whose name says so)"
         how.add_argument(f"--{role}", metavar="COL", help=text)
     text = "the CSV's column of GPUs per node, or their number"

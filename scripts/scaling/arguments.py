@@ -7,13 +7,14 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.errors import UserError
 from scaling.runs.workloads import DEFAULT_WORKLOAD
 
 FORMATS = ("md", "markdown", "csv", "json", "html", "text")
 DEFAULT_FOLDER = Path("experiments")
 _HELP = {
     "folder": "the folder with the job files and their logs (default: experiments)",
-    "workload": f"the workload whose runs are read (default: {DEFAULT_WORKLOAD})",
+    "workload": f"the workload that is read (default: {DEFAULT_WORKLOAD}, else the only one)",
     "job": "this Slurm job instead of the latest complete one; may be repeated",
     "allow-unlike": "divide runs whose settings differ, too; the note names what differs",
     "format": "of the tables (default: {default})",
@@ -33,7 +34,7 @@ def add_study_arguments(
     names: Iterable[str] = ("folder", "workload", "allow-unlike"),
     **helps: str,
 ) -> None:
-    """Add those of folder, workload, job and allow-unlike that are named.
+    """Add those of folder, workload, job and allow-unlike that are named, and how logs are read.
 
     helps: a command's own text for one of them (`job="…"`).
     """
@@ -42,13 +43,39 @@ def add_study_arguments(
             ["folder"],
             {"metavar": "FOLDER", "nargs": "?", "type": Path, "default": DEFAULT_FOLDER},
         ),
-        "workload": (["--workload"], {"metavar": "W", "default": DEFAULT_WORKLOAD}),
+        "workload": (["--workload"], {"metavar": "W"}),
         "job": (["--job"], {"metavar": "ID", "action": "append", "default": []}),
         "allow-unlike": (["--allow-unlike"], {"action": "store_true"}),
     }
     for name in names:
         flags, how = options[name]
         parser.add_argument(*flags, help=helps.get(name.replace("-", "_"), _HELP[name]), **how)
+    add_log_arguments(parser, helps.get("gpus"))
+
+
+def add_log_arguments(parser: argparse.ArgumentParser, gpus: str | None = None) -> None:
+    """Add what is said of the log of another trainer. gpus: a command's own help for --gpus."""
+    add = parser.add_argument_group("logs of other trainers").add_argument
+    text = "how they are read: a name or a file of experiments/log_formats/ (default: what fits)"
+    add("--log-format", metavar="NAME|FILE", help=text)
+    how = {"action": "append", "default": []}
+    text = "a log's GPUs: N on one node, or NODESxGPUS; LOG: its name, a pattern, or the job id"
+    add("--gpus", metavar="[LOG=]N", help=gpus or text, **how)
+    text = "samples (or tokens) in the step or epoch that a line times: of all GPUs, or N/gpu"
+    add("--samples", metavar="[LOG=]N", help=text, **how)
+
+
+def find_chosen_runs(arguments: argparse.Namespace, folder: Path | None = None) -> list:
+    """Return the runs below a folder (default: the arguments'), their logs read as asked."""
+    from scaling.read.foreign_log import LogChoice
+    from scaling.runs import describe_others, find_runs
+
+    choice = LogChoice.parse(arguments.log_format, arguments.gpus, arguments.samples)
+    folder = folder or arguments.folder
+    runs = find_runs(folder, choice=choice)
+    if not runs and (others := describe_others(folder)):
+        raise UserError(f"{folder}: no job file and no run in it; {others}")
+    return runs
 
 
 def add_output_arguments(

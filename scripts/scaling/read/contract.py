@@ -25,6 +25,12 @@ _NODE_FILE = re.compile(r"(?:gpu|cpu)_memory_log(?:_node(\d{1,6}))?\.(?:csv|txt)
 _JOB_NAME = re.compile(r"(?:^|_)(\d{1,4})g(\d{1,5})n$")
 _PATH_SCALE = re.compile(r"(?P<count>\d{1,5})_(?P<what>gpus?|nodes?)", re.IGNORECASE)
 _SCRIPT_JOB_NAME = re.compile(r"#SBATCH\s+(?:--job-name[= ]|-J\s*)\s*[\"']?([\w.-]+)")
+_DIRECTIVES = {
+    "nodes": r"(?:--nodes[= ]|-N\s*)(\d{1,5})(?![\d-])",
+    "gpus": r"(?:--gpus[= ]|-G\s*)(?:[\w.-]+:)?(\d{1,5})\b",
+    "per node": r"--gpus-per-node[= ](?:[\w.-]+:)?(\d{1,4})\b",
+    "gres": r"--gres[= ](?:[^\s#]*,)?gpu:(?:[\w.-]+:)?(\d{1,4})\b",
+}
 OTHER_WORKLOADS = ("minimal", "gpt2", "translation", "spiral")  # as their folders are named
 
 
@@ -89,6 +95,30 @@ def read_script_job_name(script: Path) -> str | None:
         return None
     match = _SCRIPT_JOB_NAME.search(head)
     return match[1] if match else None
+
+
+def scale_of_script(folder: Path) -> tuple[int | None, int | None]:
+    """Return (nodes, GPUs per node) that the only job script of a folder asks for."""
+    scripts = [*folder.glob("*.slurm"), *folder.glob("*.sbatch")]
+    if len(scripts) != 1:
+        return None, None
+    try:
+        text = scripts[0].read_text(encoding="utf-8", errors="replace")[:100_000]
+    except OSError:
+        return None, None
+    asked = {
+        name: int(found[-1])
+        for name, pattern in _DIRECTIVES.items()
+        if (found := re.findall(rf"^#SBATCH\s+{pattern}", text, re.MULTILINE))
+    }
+    nodes, per_node = asked.get("nodes"), asked.get("per node")
+    per_node = per_node or asked.get("gres")
+    if "gpus" in asked and (nodes or per_node):
+        nodes = nodes or asked["gpus"] // per_node
+        per_node = per_node or asked["gpus"] // nodes
+    elif asked.get("gpus") == 1 or (per_node and nodes is None):
+        nodes, per_node = 1, per_node or 1  # sbatch's own default
+    return (nodes, per_node) if per_node else (None, None)
 
 
 def read_json(path: Path) -> dict:

@@ -61,6 +61,7 @@ class Attempt:
     was read; `repeated` are the epochs that came twice in a row with other figures.
     """
 
+    is_of_others = False  # windows of another trainer's log: see foreign_log.Windows
     by_number: dict[int, Epoch] = field(default_factory=dict)
     totals: dict[str, Decimal] = field(default_factory=dict)
     newest: Epoch | None = None
@@ -153,6 +154,10 @@ class JobLog:
     @property
     def last_attempt(self) -> Attempt:
         return self.attempts[-1]
+
+    @property
+    def has_epochs(self) -> bool:
+        return any(attempt.by_number for attempt in self.attempts)
 
     @property
     def is_mixed(self) -> bool:

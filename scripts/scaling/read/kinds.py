@@ -16,7 +16,9 @@ from scaling.read.text import clean_line, read_lines
 
 SLURM_OUT, GPU_CSV, PSRECORD, SACCT = "slurm-out", "gpu-csv", "psrecord", "sacct"
 RANK_JSON, METRICS, RUN_JSON, JOB_END = "rank-json", "training-metrics", "run-json", "job-end"
+TRAINER_LOG = "trainer-log"  # of another trainer, by a log format
 UNKNOWN = "not recognised"
+PLAIN_TEXT = "text without a line of a kind known here"
 
 _HEAD_LINES = 500  # a table's header stands among them
 _NAMES = (
@@ -231,4 +233,4 @@ def _explain(path: Path, lines: list[str]) -> str:
     is_text = lines[0].lstrip()[:1] in "{[" or len(lines) < 2
     if not is_text and "," in lines[0] and len({line.count(",") for line in lines[:10]}) == 1:
         return f'a CSV of another kind: "{shorten(lines[0], 80)}"'
-    return f'text without a line of a kind known here; it begins "{shorten(lines[0], 80)}"'
+    return f'{PLAIN_TEXT}; it begins "{shorten(lines[0], 80)}"'

@@ -66,7 +66,10 @@ def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
     log = evidence.log
     cause, ending = (log.cause, log.ending) if log else (None, None)
     if cause is None and _has_all_epochs(evidence):
-        return Verdict(State.COMPLETE, "complete: all epochs are done, and no end was recorded")
+        if evidence.exit_status == 0:
+            return Verdict(State.COMPLETE, "complete")
+        what = "its log is read" if evidence.attempt.is_of_others else "all epochs are done"
+        return Verdict(State.COMPLETE, f"complete: {what}, and no end was recorded")
     if evidence.exit_status == 0:
         return _judge_silent_end(evidence)
     if cause is None and (verdict := _judge_by_accounting(evidence)):
@@ -81,13 +84,17 @@ def _log_is_whole(evidence: Evidence) -> bool:
 
 
 def _has_all_epochs(evidence: Evidence) -> bool:
-    """Whether a log alone has every epoch, and nothing says that the job failed."""
+    """Whether a log alone has every epoch, and nothing says that the job failed.
+
+    Of a log that a format describes that is whatever stands in it: few say where they end.
+    """
     told = evidence.accounting.state if evidence.accounting else None
     if evidence.has_record or evidence.exit_status or told not in (
         None, State.COMPLETE, State.RUNNING
     ):  # fmt: skip
         return False
-    return bool(evidence.attempt and evidence.attempt.has_all_epochs)
+    attempt = evidence.attempt
+    return bool(attempt and (attempt.has_all_epochs or attempt.is_of_others))
 
 
 def _judge_silent_end(evidence: Evidence) -> Verdict:

@@ -4,27 +4,34 @@ import logging
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
 from scaling.read import contract
 from scaling.read.causes import State
+from scaling.read.foreign_log import LogChoice, is_trainer_log, looks_timed
 from scaling.read.job_log import JobLog, read_job_log
 from scaling.read.sacct import SacctJob, read_sacct
+from scaling.runs.records import read_training_metrics
 from scaling.runs.run import Run, read_run, take_settings
 
 _LOG = logging.getLogger("scaling")
+_LOG_SUFFIXES = (".out", ".log", ".txt", ".err")
 
 
-def find_runs(folder: Path, now_s: float | None = None) -> list[Run]:
+def find_runs(
+    folder: Path, now_s: float | None = None, choice: LogChoice | None = None
+) -> list[Run]:
     """Return every run below a folder, and a never-started one for each unused job script.
 
     A job folder is one with a `*.slurm` file or a folder of the run contract (log, results,
-    gpu_memory, cpu_memory), or one that holds a job's log and its GPU log side by side. A
+    gpu_memory, cpu_memory), or one that holds a job's log and its GPU log side by side, or logs
+    of a trainer, by what is in them. choice: what the user says of logs of others. A
     record that cannot be read costs its own run a line in `problems`, nothing more. Raises
     UserError when the folder does not exist.
     """
-    folder = Path(folder)
+    folder, choice = Path(folder), choice or LogChoice()
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; run this from the repository's top folder, or name the "
@@ -32,8 +39,8 @@ def find_runs(folder: Path, now_s: float | None = None) -> list[Run]:
         )
     return [
         run
-        for job_folder in _find_job_folders(folder)
-        for run in _read_job_folder(job_folder, now_s)
+        for job_folder in _find_job_folders(folder, choice)
+        for run in _read_job_folder(job_folder, now_s, choice)
     ]
 
 
@@ -64,26 +71,41 @@ def order_in_time(runs: list[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.job, run.restart))
 
 
+def describe_others(folder: Path) -> str:
+    """Name the command that reads what lies in a folder without a run; '' when nothing does."""
+    for path in sorted(Path(folder).rglob("*")):
+        if path.suffix == ".json" and path.is_file():
+            with suppress(UserError):
+                metrics = read_training_metrics(path)
+                gpus = metrics.world_size or "N"
+                how = f"python scripts/scaling_tables.py --gpu{gpus} {shlex.quote(str(path))}"
+                return f"{path} is a metrics file: {how}, and so each of its scales"
+        elif path.suffix in _LOG_SUFFIXES and path.is_file() and looks_timed(path):
+            how = f"python scripts/inspect_log.py {shlex.quote(str(path))}"
+            return f"{path} may be a trainer's log: see {how}"
+    return ""
+
+
 def describe_no_run(folder: Path, script_name: str) -> str:
     """Return `no run yet: cd … && sbatch …`, ready to be pasted into a shell."""
     return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
 
 
-def _find_job_folders(folder: Path) -> Iterator[Path]:
+def _find_job_folders(folder: Path, choice: LogChoice) -> Iterator[Path]:
     def report(error: OSError) -> None:
         _LOG.warning("%s cannot be read: %s", error.filename, error.strerror)
 
     for path, names, files in os.walk(folder, onerror=report):
         is_one = set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files)
-        if is_one or _is_flat(Path(path)):
+        if is_one or _is_flat(Path(path)) or _list_trainer_logs(Path(path), choice):
             yield Path(path)
         skipped = (*contract.RUN_FOLDERS, "__pycache__")
         names[:] = sorted(n for n in names if n not in skipped and not n.startswith("."))
 
 
-def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
+def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> list[Run]:
     scripts = sorted(folder.glob("*.slurm"))
-    logs = _find_logs(folder)
+    logs = _find_logs(folder, choice)
     homes = dict.fromkeys(_list_run_ids(folder), folder)  # run id -> where its files are
     own_jobs = {contract.split_id(run_id)[0] for run_id in homes}
     parsed: dict[Path, JobLog] = {}
@@ -113,6 +135,7 @@ def _read_job_folder(folder: Path, now_s: float | None) -> list[Run]:
             accounting=accounts.get(str(job)),
             is_alone=len(ids) == 1,
             parsed_log=parsed.get(path),
+            choice=choice,
         )
         run.script = scripts[0] if scripts else None
         runs.append(run)
@@ -158,13 +181,38 @@ def _not_started(folder: Path, script: Path) -> Run:
     return run
 
 
-def _find_logs(folder: Path) -> dict[str, tuple[str | None, Path]]:
-    """Return run id -> (job name or None, log); of several with one id the last by name."""
+def _find_logs(folder: Path, choice: LogChoice) -> dict[str, tuple[str | None, Path]]:
+    """Return run id -> (job name or None, log); of several with one id the last by name.
+
+    A log whose name has no job id is one when a trainer's lines are in it; its name is its id.
+    """
     paths = _list(folder / "log") + (_list(folder) if _is_flat(folder) else [])
-    parsed = ((path, contract.parse_log_name(path.name)) for path in paths)
-    return {
-        found[1]: (found[0] or None, path) for path, found in parsed if found and path.is_file()
-    }
+    found = {}
+    for path in paths:
+        if (name := contract.parse_log_name(path.name)) and path.is_file():
+            found[name[1]] = (name[0] or None, path)
+    for place in (folder / "log", folder):
+        for path in [] if found else _list_trainer_logs(place, choice):
+            name = contract.parse_log_name(path.with_suffix(".out").name) or (path.stem, path.stem)
+            run_id = path.name if name[1] in found else name[1]
+            found[run_id] = (name[0] or None, path)
+    return found
+
+
+def _list_trainer_logs(folder: Path, choice: LogChoice) -> list[Path]:
+    """List the files of a folder in which a trainer's lines are, of a job's two logs the first."""
+    paths = [path for path in _list(folder) if path.suffix in _LOG_SUFFIXES and path.is_file()]
+    return [
+        path
+        for path in paths
+        if not (path.suffix == ".err" and path.with_suffix(".out") in paths)
+        and (is_trainer_log(path, choice.format) or _has_errors_log(path, choice))
+    ]
+
+
+def _has_errors_log(path: Path, choice: LogChoice) -> bool:
+    errors = path.with_suffix(".err")
+    return path.suffix == ".out" and errors.is_file() and is_trainer_log(errors, choice.format)
 
 
 def _is_flat(folder: Path) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -19,6 +20,14 @@ from scaling.read import kinds as log_kinds
 from scaling.read.columns import Column, describe_columns, plain_number
 from scaling.read.cpu_log import read_cpu_log
 from scaling.read.epoch_line import Epoch
+from scaling.read.foreign_log import (
+    ForeignLog,
+    LogChoice,
+    is_trainer_log,
+    looks_timed,
+    measure_windows,
+    read_foreign_log,
+)
 from scaling.read.gpu_log import read_gpu_log
 from scaling.read.job_log import Attempt, find_final_cause, read_job_log
 from scaling.read.kinds import Kind
@@ -78,17 +87,19 @@ class Inspection:
         }
 
 
-def inspect_log(path: Path) -> Inspection:
+def inspect_log(path: Path, choice: LogChoice | None = None) -> Inspection:
     """Return what a file is and what was read from it.
 
-    A file whose content is not what its name says is named and not read. Raises
-    UserError when the file cannot be read at all.
+    choice: what the user says of the log of another trainer. A file whose content is not what
+    its name says is named and not read. Raises UserError when the file cannot be read at all.
     """
-    path = Path(path)
+    path, choice = Path(path), choice or LogChoice()
     kind = log_kinds.detect_kind(path)
     if not kind.is_whole:
         kind = _read_cut_json(path)
     expected = log_kinds.expected_kind(path)
+    if expected in (None, log_kinds.SLURM_OUT) and _may_be_trainer_log(path, kind, choice):
+        return _describe_trainer_log(path, kind, choice)
     if kind.name == log_kinds.UNKNOWN or expected not in (None, kind.name):
         reason = kind.reason
         if expected not in (None, kind.name):
@@ -100,6 +111,13 @@ def inspect_log(path: Path) -> Inspection:
     except UserError as error:
         reason = _without_path(str(error), path)
         return Inspection(path, kind.name, reason, _count_unread_lines(path))
+
+
+def _may_be_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> bool:
+    if kind.name == log_kinds.SLURM_OUT:
+        return True
+    is_text = kind.name == log_kinds.UNKNOWN and kind.reason.startswith(log_kinds.PLAIN_TEXT)
+    return is_text and (choice.format is not None or is_trainer_log(path) or looks_timed(path))
 
 
 def _read_cut_json(path: Path) -> Kind:
@@ -190,6 +208,71 @@ def _describe_out(path: Path, kind: Kind) -> Inspection:
         path, kind.name, _MIXED if log.is_mixed else "", log.counts, ranks=sorted(log.ranks),
         columns=_describe_epochs(log.last_attempt.epochs), details=details,
     )  # fmt: skip
+
+
+def _describe_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> Inspection:
+    """Describe a job's log with our epoch lines, else by the format that fits."""
+    found = _describe_out(path, Kind(log_kinds.SLURM_OUT))
+    if found.columns and choice.format is None:
+        return found
+    try:
+        log = read_foreign_log(path, [choice.format] if choice.format else None)
+    except UserError as error:
+        why = found.reason or f"no epoch line, and {_without_path(str(error), path)}"
+        found.kind, found.reason = kind.name, "; ".join(filter(None, [kind.reason, why]))
+        return found
+    found.kind, found.reason, found.counts = log_kinds.TRAINER_LOG, "", log.counts
+    found.columns = {}
+    found.details = {key: found.details[key] for key in ("cause",)} | _describe_windows(log)
+    columns = _list_columns(log)
+    nodes, gpus = choice.find_scale(path, "")
+    if gpus is None:
+        nodes, gpus = log.find_scale()
+    found.details |= {"nodes": nodes, "world_size": gpus}
+    try:
+        windows = measure_windows(log, gpus, choice.find_samples(path, "", gpus))
+        column = Column("throughput_per_s", log.format.unit)
+        for epoch in windows.epochs:
+            column.add(epoch.throughput_per_s)
+        columns = [each for each in columns if each.name != "printed_per_s"] + [column]
+        found.details["notes"] = [windows.describe(), *windows.notes]
+    except UserError as error:
+        found.details["notes"] = [_without_path(str(error), path)]
+    found.columns = describe_columns(columns)
+    return found
+
+
+def _describe_windows(log: ForeignLog) -> dict:
+    last = log.windows[-1]
+    return {
+        "log_format": log.format.name,
+        "title": log.format.title,
+        "windows": len(log.windows),
+        "ended": log.ended,
+        "total_s": plain_number(log.total_s),
+        "last_line": {"number": last.number, "text": last.text},
+    }
+
+
+def _list_columns(log: ForeignLog) -> list[Column]:
+    """Return the columns of a log as it prints them: a rate of one GPU stays that."""
+    unit = f"{log.format.unit} per GPU" if log.format.per == "gpu" else log.format.unit
+    columns = {
+        "rate": Column("printed_per_s", unit),
+        "seconds": Column(f"{log.format.times}_s", "s"),
+        "batch": Column("batch", "per GPU" if log.format.batch == "gpu" else "global"),
+        "loss": Column("train_loss"),
+        "val_loss": Column("val_loss"),
+    }
+    for window in log.windows:
+        for name, column in columns.items():
+            value = getattr(window, name) if name in ("rate", "seconds") else window.get(name)
+            if value is not None:
+                column.add(value)
+    if "batch" in log.facts and not columns["batch"].n:
+        for batch in log.facts["batch"]:
+            columns["batch"].add(Decimal(batch))
+    return list(columns.values())
 
 
 def _describe_attempt(attempt: Attempt) -> dict:
@@ -302,7 +385,6 @@ _DESCRIBERS: dict[str, Callable[[Path, Kind], Inspection]] = {
     log_kinds.GPU_CSV: _describe_gpu,
     log_kinds.PSRECORD: _describe_cpu,
     log_kinds.SACCT: _describe_sacct,
-    log_kinds.SLURM_OUT: _describe_out,
 }
 
 
@@ -352,8 +434,18 @@ def _format_details(details: dict) -> Iterator[str]:
             for name, column in gpu["columns"].items()
         )
         yield "  " + printable(f"GPU {gpu['index']}: mean {means}")
+    if details.get("log_format"):
+        count, total = details["windows"], details["total_s"]
+        lines = f"{count} line{'s' if count != 1 else ''} with a throughput or a time"
+        end = "it says that it ended" if details["ended"] else "it does not say that it ended"
+        end += f", total {_show(total)} s" if total is not None else ""
+        yield "  " + printable(
+            f"log format {details['log_format']} ({details['title']}): {lines}; {end}"
+        )
     for at, attempt in enumerate(details.get("attempts", ()), start=1):
-        done, of = len(attempt["epochs"]), attempt["of_epochs"] or "?"
+        if not attempt["epochs"]:
+            continue
+        done, of = len(attempt["epochs"]), attempt["of_epochs"]
         total = attempt["total_training_s"]
         end = f", total training time {total} s" if total is not None else ""
         yield f"  attempt {at}: {done} of {of} epochs{end}"

@@ -12,6 +12,13 @@ from common.errors import UserError
 from scaling.read import contract
 from scaling.read.causes import Cause, State
 from scaling.read.cpu_log import CpuLog, read_cpu_log
+from scaling.read.foreign_log import (
+    NOTHING_LIKELY,
+    LogChoice,
+    Windows,
+    measure_windows,
+    read_foreign_log,
+)
 from scaling.read.gpu_log import GpuLog, read_gpu_log
 from scaling.read.job_log import Attempt, JobLog, read_job_log
 from scaling.read.outcome import judge
@@ -24,7 +31,7 @@ from scaling.runs.records import (
     read_training_metrics,
     section,
 )
-from scaling.runs.workloads import NOUNS
+from scaling.runs.workloads import NOUNS, name_noun
 
 DEFAULT_WARMUP_EPOCHS = 1  # the run contract's, for a run without run.json
 
@@ -62,6 +69,10 @@ class Run:
     exit_status: int | None = None  # likewise; None while there is no job_end.json
     accounting: SacctJob | None = None  # what sacct said of the job
     results_dir: Path | None = None
+    choice: LogChoice = field(default_factory=LogChoice)  # how another trainer's log is read
+    log_problem: str = ""  # why such a log gave no throughput
+    parsed_log: JobLog | None = None  # the log, when it was read already
+    said_gpus: int | None = None  # by such a log, where nothing says on how many nodes
 
     def __post_init__(self):
         if self.results_dir is None:
@@ -86,7 +97,7 @@ class Run:
         if self.nodes and self.gpus_per_node:
             return self.nodes * self.gpus_per_node
         world_size = (self.settings or {}).get("world_size")
-        return world_size if isinstance(world_size, int) else None
+        return world_size if isinstance(world_size, int) else self.said_gpus
 
     @property
     def unit(self) -> str | None:
@@ -108,6 +119,8 @@ class Run:
     @property
     def warmup_epochs(self) -> int:
         """How many first epochs means leave out: run.json's word, else the contract's."""
+        if isinstance(self.attempt, Windows):
+            return self.attempt.warmup
         warmup = (self.settings or {}).get("warmup_epochs")
         return warmup if isinstance(warmup, int) else DEFAULT_WARMUP_EPOCHS
 
@@ -161,13 +174,51 @@ class Run:
     @cached_property
     def log(self) -> JobLog | None:
         """The Slurm log, None when there is none or (see `problems`) it cannot be read."""
-        log = self._try(read_job_log, self.log_path) if self.log_path else None
+        log = self.parsed_log
+        if log is None and self.log_path:
+            log = self._try(read_job_log, self.log_path)
         if log is not None and log.is_mixed:
             self._note(
                 f"{self.log_path}: several processes print epoch lines that differ, without a "
                 "label: which are the job's is unknown"
             )
+        if log is not None and not log.has_epochs:
+            self._read_foreign(log)
         return log
+
+    def _read_foreign(self, log: JobLog) -> None:
+        """Give a log without an epoch line the windows that a log format finds in it.
+
+        What Python's logging module prints is in the log of errors, where a job has one.
+        """
+        formats = [self.choice.format] if self.choice.format else None
+        errors = self.log_path.with_suffix(".err")
+        for path in [self.log_path, errors] if errors.is_file() else [self.log_path]:
+            try:
+                found = read_foreign_log(path, formats)
+                self._take_scale(*found.find_scale(), path)
+                samples = self.choice.find_samples(self.log_path, self.id, self.gpus)
+                log.attempts = [measure_windows(found, self.gpus, samples)]
+                log.counts, self.log_problem = found.counts, ""
+                self.workload = self.workload or found.format.name
+                return
+            except UserError as error:
+                self.log_problem = str(error)
+
+    def _take_scale(self, nodes: int | None, gpus: int | None, path: Path) -> None:
+        """Take over the scale that a log says; UserError when something else says another."""
+        if gpus is None or self.choice.find_scale(self.log_path, self.id)[1]:
+            return
+        if self.gpus not in (None, gpus):
+            raise UserError(
+                f"{path}: it says {gpus} GPUs, its name, folder or script {self.gpus}: say which "
+                f"with --gpus {self.log_path.name}=N"
+            )
+        self.said_gpus = gpus
+        if self.nodes is None and nodes and gpus % nodes == 0:
+            self.nodes, self.gpus_per_node = nodes, gpus // nodes
+        elif self.nodes and self.gpus_per_node is None and gpus % self.nodes == 0:
+            self.gpus_per_node = gpus // self.nodes
 
     @property
     def attempt(self) -> Attempt | None:
@@ -175,6 +226,8 @@ class Run:
         attempts = self.log.attempts if self.log else []
         if self.restart < self.restarts:  # a forerunner: what comes after it must be there
             return attempts[self.restart] if self.restart < len(attempts) - 1 else None
+        if attempts and attempts[-1].is_of_others:  # it has those of all restarts
+            return attempts[-1]
         # A restart that has printed nothing yet must not be given its forerunner's epochs.
         if not attempts or (self.restart >= len(attempts) and not self.run_complete):
             return None
@@ -274,26 +327,38 @@ def read_run(
     accounting: SacctJob | None = None,
     is_alone: bool = False,
     parsed_log: JobLog | None = None,
+    choice: LogChoice | None = None,
 ) -> Run:
     """Return the run of that id in a job's folder, with its state judged.
 
     log: (job name, path) of its Slurm log; parsed_log: that log, when it was read already.
-    accounting: what sacct said of the job. A record that cannot be read is named in `problems`.
+    accounting: what sacct said of the job; choice: what the user says of its log. A record
+    that cannot be read is named in `problems`.
     """
     name, log_path = log
     restarts = max(restarts, contract.split_id(run_id)[1])
     run = Run(
         folder, run_id, name, log_path=log_path, restarts=restarts, home=home, is_alone=is_alone
     )
-    if parsed_log is not None:
-        run.log = parsed_log
+    if choice is not None:
+        run.choice = choice
+    run.parsed_log = parsed_log
     take_settings(run, _read_record(run, "run.json"))
+    if log_path is not None:
+        nodes, gpus = run.choice.find_scale(log_path, run_id)
+        if gpus:
+            run.nodes, run.gpus_per_node = nodes, gpus // nodes
     end = _read_record(run, "job_end.json") or {}
     run.exit_status = _whole_number(run, end, "exit_status", "job_end.json")
     run.elapsed_s = _whole_number(run, end, "elapsed_s", "job_end.json")
     run.accounting = accounting if run.restart == run.restarts else None
     verdict = judge(run, now_s)
     run.state, run.reason, run.cause = verdict.state, verdict.reason, verdict.cause
+    if run.log_problem and not run.log_problem.endswith(NOTHING_LIKELY) and run.cause is None:
+        run.reason = f"{run.reason}; {run.log_problem}"
+    last = run.attempt.last if run.settings is None and run.attempt else None
+    if run.workload is None and last is not None and last.unit != "img/s":
+        run.workload = name_noun(last.unit)  # of a trainer that leaves its epoch lines alone
     return run
 
 
@@ -310,6 +375,8 @@ def take_settings(run: Run, settings: dict | None) -> None:
     if not all(by_record):
         by_name = contract.scale_of_job_name(run.job_name)
         by_record = by_name or contract.scale_of_path(run.folder)
+        if by_record == (None, None):
+            by_record = contract.scale_of_script(run.folder)
     run.nodes, run.gpus_per_node = by_record
 
 

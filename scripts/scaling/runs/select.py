@@ -7,6 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from scaling.runs.find import order_in_time
 from scaling.runs.run import Run
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 
 DEFAULT_GPUS_PER_NODE = 2  # of the committed multi-node jobs
 
@@ -39,6 +40,15 @@ def is_of_workload(run: Run, workload: str) -> bool:
     return workload == "tinyimagenet" and (last is None or last.unit == "img/s")
 
 
+def choose_workload(runs: list[Run], asked: str | None = None) -> str:
+    """Return the workload that is asked for, else the default, else the only one that has runs."""
+    started = [run for run in runs if run.id]
+    others = {run.workload for run in started if run.workload} - {DEFAULT_WORKLOAD}
+    if asked or len(others) != 1 or any(is_of_workload(run, DEFAULT_WORKLOAD) for run in started):
+        return asked or DEFAULT_WORKLOAD
+    return others.pop()
+
+
 def usual_gpus_per_node(runs: list[Run]) -> int:
     """Return the number of GPUs per node of most multi-node runs and job files."""
     counts = Counter(run.gpus_per_node for run in runs if (run.nodes or 0) > 1)
@@ -49,6 +59,8 @@ def usual_gpus_per_node(runs: list[Run]) -> int:
 def has_scale(run: Run, scale: Scale) -> bool:
     """Whether a run is at a scale; of a multi-node run the GPUs per node may be unknown."""
     nodes, gpus_per_node = scale
+    if run.nodes is None and run.gpus is not None:  # by a log that names no nodes: noted there
+        return scale == (1, run.gpus)
     same_gpus = run.gpus_per_node == gpus_per_node or (nodes > 1 and run.gpus_per_node is None)
     return run.nodes == nodes and same_gpus
 

@@ -31,8 +31,8 @@ class Spread:
         if self.kind == "repeats":
             return f"± {width}: 95 % interval of the mean, Student t, n = {self.n} runs"
         return (
-            f"one run, so no interval; its {self.n} epochs after warm-up spread by ± {width} "
-            "(sample standard deviation, ddof 1)"
+            f"one run, so no interval; its {self.n} epochs or windows after warm-up spread by "
+            f"± {width} (sample standard deviation, ddof 1)"
         )
 
 

@@ -32,7 +32,7 @@ from scaling.runs.records import TrainingMetrics, describe_settings, read_traini
 from scaling.runs.run import Run
 from scaling.runs.select import is_of_workload
 from scaling.runs.spread import Spread, over_epochs, over_repeats, pooled_deviation
-from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS
+from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS, name_noun
 
 MOST_PER_S = 1e15  # no throughput is larger
 # Each rank drops its last, incomplete batch: on many GPUs that is some percent of an epoch.
@@ -113,7 +113,7 @@ class Study:
     @property
     def noun(self) -> str:
         """What throughput counts: tokens or samples."""
-        return NOUNS.get(self.unit or "", "samples")
+        return name_noun(self.unit)
 
     @cached_property
     def rank_epochs(self) -> pd.DataFrame:
@@ -172,6 +172,11 @@ class Study:
 
     def define_throughput(self) -> str:
         """Say what the throughput is: the run contract's, else what its source says."""
+        if any(_has_windows(source) for source in self.sources):
+            return (
+                f"Throughput: {self.noun} of the whole job, as its log has it: the mean over the "
+                "windows after warm-up, then over repeated runs."
+            )
         return self.definition or (
             f"Throughput: {self.noun} of all ranks / seconds of the slowest rank, training part of "
             "the epoch only, mean over the epochs after warm-up, then over repeated runs."
@@ -392,6 +397,8 @@ def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
         frame[name] = _as_objects(getattr(source, name, None) for source in sources)
     frame["nodes_key"] = [_find_scale(source)[1] for source in sources]
     frame["is_steady"] = frame["is_steady"].fillna(True).astype(bool)
+    is_of_others = [_has_windows(source) for source in sources]
+    frame.loc[is_of_others, "epochs"] = float("nan")  # its rows are windows
     pairs = zip(sources, frame.itertuples(), strict=True)
     told = [_describe_source(source, row) for source, row in pairs]
     for column in ("throughput_per_s", "wall_s", "samples"):
@@ -423,6 +430,11 @@ def _describe_source(source, row) -> dict:
                 "wall_s": _or_nan(source.wall_s), "samples": samples,
                 "note": "; ".join(notes) or None}  # fmt: skip
     metrics = source.metrics
+    if _has_windows(source):
+        notes += [source.attempt.describe(), *source.attempt.notes]
+        # Of logs of others the work is seldom known, and unlike work has no common time.
+        return {"throughput_per_s": rate, "wall_s": wall_s if samples == samples else float("nan"),
+                "samples": samples, "note": "; ".join(notes)}  # fmt: skip
     if metrics is not None and metrics.total_wall_s:
         wall_s = metrics.total_wall_s
     elif isinstance(source, Run) and source.attempt and "total_training_s" in source.attempt.totals:
@@ -443,6 +455,11 @@ def _describe_source(source, row) -> dict:
         notes.append(f"its summary says {shown}, a mean of other epochs than those after warm-up")
     note = "; ".join(dict.fromkeys(notes)) or None
     return {"throughput_per_s": rate, "wall_s": wall_s, "samples": samples, "note": note}
+
+
+def _has_windows(source) -> bool:
+    """Whether a source is a run whose log is another trainer's."""
+    return isinstance(source, Run) and source.attempt is not None and source.attempt.is_of_others
 
 
 def _or_nan(value: float | None) -> float:

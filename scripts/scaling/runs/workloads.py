@@ -9,6 +9,11 @@ DEFAULT_WORKLOAD = "tinyimagenet"
 NOUNS = {"img/s": "samples", "samples/s": "samples", "tokens/s": "tokens"}
 
 
+def name_noun(unit: str | None) -> str:
+    """Return what a unit counts: of one that is not ours the word before the /s."""
+    return NOUNS.get(unit or "samples/s") or unit.removesuffix("/s")
+
+
 @dataclass(frozen=True)
 class Score:
     """How good the model is, beside the loss.
@@ -37,14 +42,14 @@ class Score:
 
 SCORES = (
     Score(
-        "accuracy", "train_accuracy_pct", "Train Acc (Epoch {epochs})",
+        "accuracy", "train_accuracy_pct", "Train Acc ({of})",
         "val_accuracy", "Validation accuracy", "%", 100.0, 2,
     ),
     Score(
-        "perplexity", "train_perplexity", "Train Perplexity (Epoch {epochs})",
+        "perplexity", "train_perplexity", "Train Perplexity ({of})",
         "perplexity", "Validation perplexity",
     ),
-    Score("BLEU", "val_bleu", "Val BLEU (Epoch {epochs})", "bleu", "BLEU (validation)"),
+    Score("BLEU", "val_bleu", "Val BLEU ({of})", "bleu", "BLEU (validation)"),
 )  # fmt: skip
 ACCURACY, PERPLEXITY, BLEU = SCORES
 
@@ -59,7 +64,7 @@ class Workload:
 
     @property
     def noun(self) -> str:
-        return NOUNS.get(self.unit, "samples")
+        return name_noun(self.unit)
 
 
 WORKLOADS = {

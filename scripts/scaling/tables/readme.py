@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
+from scaling.read.foreign_log import Windows, show_rate
 from scaling.read.gpu_log import GpuLog
 from scaling.runs.alike import compare
 from scaling.runs.ratios import SUPERLINEAR_PCT, compute_efficiency_pct, divide
@@ -231,8 +232,7 @@ class _Filler:
             headers,
             [self._fill_row(row, headers) for row in layout.rows],
             (
-                f"Throughput: {self.workload.noun} of all ranks / seconds of the slowest rank, "
-                "training part of the epoch only, last epoch.",
+                self._define_throughput(),
                 MEMORY_DEFINITION,
             ),
             sources=[f"{row.config}: {self._name_source(row)}" for row in layout.rows],
@@ -245,12 +245,21 @@ class _Filler:
             shown=shown,
         )
 
+    def _define_throughput(self) -> str:
+        if not self.epochs:
+            return "Throughput: of the whole job, the mean of its log's windows after the warm-up."
+        return (
+            f"Throughput: {self.workload.noun} of all ranks / seconds of the slowest rank, "
+            "training part of the epoch only, last epoch."
+        )
+
     def _list_headers(self, base: str) -> dict[str, str]:
         score = self.workload.score
+        of = f"Epoch {self.epochs}" if self.epochs else "last"  # windows are not counted
         return {
             "config": "Config",
-            "train_loss": f"Train Loss (Epoch {self.epochs})",
-            score.log_key: score.header.format(epochs=self.epochs),
+            "train_loss": f"Train Loss ({of})",
+            score.log_key: score.header.format(of=of),
             "throughput_per_s": f"Throughput ({self.workload.unit})",
             "gpu0_peak_mib": "GPU 0 Peak (MiB)",
             "gpu0_avg_mib": "GPU 0 Avg (MiB)",
@@ -285,6 +294,8 @@ class _Filler:
             latest = f"; the latest log is {choice.latest_log}" if choice.latest_log else ""
             return f"no complete run{latest}"
         log = choice.run.log_path or f"{choice.run.results_dir} (no Slurm log)"
+        if isinstance(choice.run.attempt, Windows):
+            log = f"{log} (log format {choice.run.attempt.log.format.name})"
         later = f"; later and not shown: {choice.later}" if choice.later else ""
         return f"job {choice.run.id}, {log}{later}"
 
@@ -307,7 +318,11 @@ class _Filler:
         run.rank_epochs  # noqa: B018 - reading them names those that cannot be used
         notes = [*run.lost_records, *run.end_note]
         last = run.attempt.last if run.attempt else None
-        if last is not None and last.epochs != self.epochs:
+        if run.nodes is None:
+            notes.append(f"on how many nodes its {run.gpus} GPUs were is unknown")
+        if isinstance(run.attempt, Windows):
+            notes += [run.attempt.describe(), *run.attempt.notes]
+        elif last is not None and last.epochs != self.epochs:
             notes.append(f"this run has {last.epochs} epochs: its values are of epoch {last.epoch}")
         return notes
 
@@ -355,7 +370,8 @@ def _find_epochs(choices: dict[Scale, Choice]) -> int:
     counts = Counter(count(choice) for choice in choices.values())
     counts.pop(None, None)
     usual = max(counts, key=lambda n: (counts[n], n), default=DEFAULT_EPOCHS)
-    return count(choices[BASELINE]) or usual
+    told = count(choices[BASELINE])
+    return usual if told is None else told
 
 
 def _list_keys(shown: Shown) -> dict[str, object]:
@@ -388,17 +404,20 @@ def _measure_epoch(run: Run, workload: Workload) -> dict[str, Cell]:
     last = run.attempt.last if run.attempt else None
     if last is None:
         reason = "the log has no readable epoch line" if run.log else _explain_no_log(run)
+        reason = run.log_problem or reason
         return dict.fromkeys(names, missing(reason))
     if last.epoch != last.epochs:
         reason = f"the log has no readable line for epoch {last.epochs} of {last.epochs}"
         return dict.fromkeys(names, missing(reason))
     value = last.get(score.log_key)
+    rate, is_mean = last.throughput_per_s, isinstance(run.attempt, Windows)
+    shown = Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
     return {
         "train_loss": _show_logged(last.train_loss),
         score.log_key: missing(f"the epoch line holds no {score.name}")
         if value is None
         else _show_logged(value, "%" if score.log_key.endswith("_pct") else ""),
-        "throughput_per_s": _show_logged(last.throughput_per_s)
+        "throughput_per_s": shown
         if last.unit == workload.unit
         else missing(f"logged as {last.throughput_per_s} {last.unit}, not in {workload.unit}"),
     }

@@ -85,8 +85,7 @@ def _describe_spread(study: Study, scale) -> str:
         return f"± {round_half_even(wall_s.half_width, 2)} s (95 %, n = {wall_s.n} runs)"
     if epoch_s and epoch_s.kind == "epochs":
         return f"1 run; an epoch ± {round_half_even(epoch_s.half_width, 2)} s (n = {epoch_s.n})"
-    epochs = study.runs["epochs"][scale.latest]
-    return "1 run; no steady state" if is_missing(epochs) or epochs < 2 else "1 run"
+    return "1 run" if study.runs["is_steady"][scale.latest] else "1 run; no steady state"
 
 
 def _list_remarks(study: Study) -> list[str]:

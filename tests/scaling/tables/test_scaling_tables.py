@@ -272,7 +272,7 @@ def test_fixed_work_and_cost_may_stand_together(study_folder):
         (["--price", "2"], "--price is for --cost"),
         (["--job", "12"], "unrecognized arguments: --job"),
         (["--basis", "walltime"], "--basis is for --fixed-work or --from-csv"),
-        (["--fixed-work", "--gpus", "a"], "--gpus is for --from-csv"),
+        (["--fixed-work", "--throughput", "a"], "--throughput is for --from-csv"),
         (["--from-csv", "x", "--allow-unlike"], "--allow-unlike is for --summary or --fixed-work"),
         (["--from-csv", "x", "--gpu1", "y"], "name different files"),
         (["--cost", "--price", "-1"], "is no price"),
