@@ -44,10 +44,22 @@ def list_step_options(job: Job, cluster: Cluster) -> list[str]:
     if {"nodes", "ntasks-per-node"} <= set(cluster.omit):  # else all tasks may be on one node
         moved.insert(0, f"--nodes={job.nodes}")
     if job.cpus_per_task and "cpus-per-task" not in cluster.omit:
-        moved.append('--cpus-per-task="$SLURM_CPUS_PER_TASK"')  # srun does not inherit it
+        granted = '"$SLURM_CPUS_PER_TASK"'  # srun does not inherit it
+        moved.append(
+            f"--cpus-per-task={job.cpus_per_task if shares_node(job, cluster) else granted}"
+        )
     if "srun" in cluster.gpu_request:
         moved.append(f"--gres=gpu:{format_type(cluster)}{job.gpus_per_node}")
     return moved
+
+
+def shares_node(job: Job, cluster: Cluster) -> bool:
+    """Say whether srun alone starts several tasks on a node, which sbatch counts as one.
+
+    Told of all tasks without a number per node, Slurm may place 3 and 1 of them: that was seen.
+    """
+    omitted = "ntasks-per-node" in cluster.omit and "nodes" not in cluster.omit
+    return omitted and job.tasks_per_node > 1
 
 
 def ask(job: Job, cluster: Cluster) -> list[Line]:
@@ -125,8 +137,7 @@ def request_nodes(job: Job, cluster: Cluster) -> list[Line]:
     if job.launcher == "srun":
         comment = "one task per GPU"
     lines = [(f"--nodes={job.nodes}", "")]
-    several = job.tasks_per_node > 1 and "ntasks-per-node" in cluster.omit
-    if "nodes" in cluster.omit or several:  # the number of tasks says what the omitted one would
+    if "nodes" in cluster.omit:  # then the number of tasks says how many nodes
         lines.append((f"--ntasks={job.nodes * job.tasks_per_node}", ""))
     return [*lines, (f"--ntasks-per-node={job.tasks_per_node}", comment)]
 
@@ -141,6 +152,15 @@ def request_gpus(job: Job, cluster: Cluster) -> list[Line]:
         "gpus-per-task": (f"--gpus-per-task={kind}{job.gpus_per_node // job.tasks_per_node}", ""),
     }
     wanted = [form for form in cluster.gpu_request if form in forms]
+    if (
+        "gpus-per-task" in wanted
+        and shares_node(job, cluster)
+        and "gpus-per-task" not in cluster.omit
+    ):
+        raise UserError(
+            f'{cluster.shown}: with omit = ["ntasks-per-node"] gpu_request = ["gpus-per-task"] '
+            'asks for one GPU per node; write gpu_request = ["gres"]'
+        )
     part = job.nodes > 1 and job.gpus_per_node < cluster.gpus_per_node
     if wanted == ["gpus"] and part:  # in all alone, nodes that others use may give 3 and 1
         wanted.append("gpus-per-node")
@@ -158,7 +178,8 @@ def request_cpus(job: Job, cluster: Cluster) -> list[Line]:
     if job.cpus_per_task:
         each = job.cpus_per_task * job.tasks_per_node // job.gpus_per_node
         comment = "" if cluster.cpus_per_task else f"{each} per GPU, to load data"
-        lines.append((f"--cpus-per-task={job.cpus_per_task}", comment))
+        tasks = job.tasks_per_node if shares_node(job, cluster) else 1
+        lines.append((f"--cpus-per-task={job.cpus_per_task * tasks}", comment))
     if cluster.hint:
         lines.append((f"--hint={cluster.hint}", ""))
     if cluster.threads_per_core:

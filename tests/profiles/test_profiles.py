@@ -163,8 +163,8 @@ def step_words(text: str) -> list[str]:
     [
         (
             {"launcher": "srun", "omit": ["ntasks-per-node"], "cpus_per_gpu": 4},
-            {"--nodes=2", "--ntasks=4", "--cpus-per-task=4"},
-            ["--ntasks-per-node=2", "--cpus-per-task=$SLURM_CPUS_PER_TASK"],
+            {"--nodes=2", "--cpus-per-task=8"},  # a node's: --ntasks=4 was seen to place 3 + 1
+            ["--ntasks-per-node=2", "--cpus-per-task=4"],
         ),
         ({"omit": ["ntasks-per-node"]}, {"--nodes=2"}, ["--ntasks-per-node=1"]),
         (
@@ -210,6 +210,10 @@ def test_omitted_sizes_go_to_srun(facts, given, moved):
         (
             {"srun_args": ["--cpus-per-task=1"], "cpus_per_gpu": 4},
             '--cpus-per-task="$SLURM_CPUS_PER_TASK" is there already',
+        ),
+        (
+            {"omit": ["ntasks-per-node"], "launcher": "srun", "gpu_request": ["gpus-per-task"]},
+            'write gpu_request = ["gres"]',
         ),
         ({"starter": "mpirun"}, "with a starter, node_rank must name the variable that numbers"),
     ],
