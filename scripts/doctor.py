@@ -38,9 +38,9 @@ def main() -> int:
     from doctor import describe_cluster, detect, read_folder, report_cluster, run_commands
 
     folder = arguments.folder
-    facts = detect(read_folder(folder) if folder else run_commands())
     if arguments.probe is not None:
-        return probe_profile(facts, arguments.probe)
+        return probe_profile(arguments.probe)
+    facts = detect(read_folder(folder) if folder else run_commands())
     if arguments.write is not None:
         write_profile(facts, arguments.write)
     elif arguments.json:
@@ -65,14 +65,15 @@ def write_profile(facts, name: str) -> None:
     print(f"Next: python scripts/doctor.py --probe {name}, on the login node")
 
 
-def probe_profile(facts, name: str) -> int:
+def probe_profile(name: str) -> int:
     """Ask sbatch about every job of the profile; returns 1 when it refuses one."""
-    from doctor import format_results, probe
+    from doctor import detect, format_results, probe, run_commands
     from profiles import load_cluster, load_matrix, make_environment
 
     cluster = load_cluster(name, REPO / "templates/clusters")
     matrix = load_matrix(REPO / "experiments/matrix.toml")
-    results = probe(cluster, matrix, make_environment(REPO / "templates"), facts.partitions)
+    places = detect(run_commands()).partitions
+    results = probe(cluster, matrix, make_environment(REPO / "templates"), places)
     print(format_results(results), end="")
     if any(result.refused for result in results):
         print(f"Next: change {name} as the remarks say, then probe again")
@@ -172,12 +173,11 @@ def parse_arguments() -> argparse.Namespace:
         help=f"{text} (default: the matrix's cluster)",
     )  # fmt: skip
     text = "with --submit: cancel jobs that have not ended after MIN minutes (default: 30)"
-    add("--timeout", type=float, default=30, metavar="MIN", help=text)
+    add("--timeout", type=float, metavar="MIN", help=text)
     text = "with --submit: GPUs per node (default: the most that a job of the matrix takes)"
     add("--gpus", type=int, metavar="N", help=text)
     text = "with --submit: write the jobs to DIR, which all nodes must see (default: preflight)"
-    add("--to", type=Path, metavar="DIR", default=Path(os.path.relpath(REPO / "preflight")),
-        help=text)  # fmt: skip
+    add("--to", type=Path, metavar="DIR", help=text)
     arguments = parser.parse_args()
     asks = "--probe" if arguments.probe is not None else "--submit"
     asked = arguments.probe is not None or arguments.submit is not None
@@ -186,6 +186,13 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.json and (arguments.probe is not None or arguments.write is not None):
         other = "--probe" if arguments.probe is not None else "--write"
         parser.error(f"--json: not allowed with argument {other}")
+    for option in ("timeout", "gpus", "to"):
+        if getattr(arguments, option) is not None and arguments.submit is None:
+            parser.error(f"--{option} is for --submit")
+    if arguments.timeout is None:
+        arguments.timeout = 30
+    if arguments.to is None:
+        arguments.to = Path(os.path.relpath(REPO / "preflight"))
     if not 0 < arguments.timeout < 1e6 or (arguments.gpus is not None and arguments.gpus < 1):
         parser.error("--timeout and --gpus must be above 0")
     name = arguments.write

@@ -59,6 +59,8 @@ def submit_and_watch(args: argparse.Namespace) -> int:
         submit,
     )
 
+    if args.scales and not args.experiments.is_dir():
+        raise UserError(f"--experiments {args.experiments}: no such folder; see render.py --to")
     if args.scales:
         repository = Repository(REPO)
         jobs = plan(repository, args)

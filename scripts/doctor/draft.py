@@ -411,4 +411,7 @@ def save_draft(text: str, path: Path) -> None:
     except FileExistsError:
         raise UserError(f"{path} is there already; delete it or choose another NAME") from None
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; name a file in a folder of yours, that ends "
+            "in .toml"
+        ) from None

@@ -191,7 +191,7 @@ def plan_scales(
                 continue
             if not script.is_file():
                 raise UserError(f"{script} is missing; run: python render.py --only {name}")
-            profile = repository.profile_of(script.read_text(encoding="utf-8"))
+            profile = repository.profile_of(script.read_text(encoding="utf-8", errors="replace"))
             jobs.append(repository.plan(name, profile))
         except DoesNotFit as misfit:
             if not every:

@@ -5,6 +5,7 @@ live table on a terminal, as plain lines elsewhere.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -56,6 +57,17 @@ def append_entry(experiments: Path, entry: Entry) -> None:
         ) from None
 
 
+def check_ledger(experiments: Path) -> None:
+    """Refuse a ledger that no job could be added to, before any is submitted."""
+    read_ledger(experiments)
+    path = experiments / LEDGER
+    if not os.access(path if path.exists() else experiments, os.W_OK):
+        raise UserError(
+            f"{path} cannot be written, so jobs could not be followed; work in a checkout of your "
+            f"own, or see ls -ld {experiments}"
+        )
+
+
 def read_ledger(experiments: Path) -> list[Entry]:
     """Read all entries, oldest first; UserError names a line that is not an entry."""
     path = experiments / LEDGER
@@ -65,6 +77,8 @@ def read_ledger(experiments: Path) -> list[Entry]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; move it away") from None
     entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:

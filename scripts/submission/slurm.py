@@ -99,7 +99,8 @@ def run_slurm(
         look = "look with squeue whether it took the job, then" if script else ""
         raise SlurmError(f"{name} did not answer for {TIMEOUT_S} s; {look} try again") from None
     except OSError as error:
-        raise SlurmError(f"{name} cannot be run: {error.strerror}; see ls -l {name}") from None
+        fix = f"see type -a {name}, and ask the site"
+        raise SlurmError(f"{name} cannot be run: {error.strerror}; {fix}") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise SlurmError(f"{name}: " + "; ".join(line.removeprefix(f"{name}: ") for line in lines))

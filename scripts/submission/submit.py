@@ -11,7 +11,14 @@ from common.files import write_whole
 from common.signals import hold_signals
 from common.slurm_time import parse_time
 from profiles import Job, Repository, plan_scales
-from submission.ledger import Entry, append_entry, now_utc, read_ledger, read_our_states
+from submission.ledger import (
+    Entry,
+    append_entry,
+    check_ledger,
+    now_utc,
+    read_ledger,
+    read_our_states,
+)
 from submission.options import check_options, keep_queue_options, list_overrides, parse_options
 from submission.slurm import (
     SlurmError,
@@ -57,7 +64,7 @@ def check_jobs(
     profiles, warnings = [], {}
     for job in jobs:
         script = experiments / job.script
-        text = script.read_text(encoding="utf-8")
+        text = script.read_text(encoding="utf-8", errors="replace")
         profiles.append(repository.profile_of(text))
         if text != repository.render(job, profiles[-1]):
             raise UserError(
@@ -67,11 +74,7 @@ def check_jobs(
         warnings |= dict.fromkeys(list_overrides(text))
     for job in jobs:
         make_log_folder(experiments / job.folder)
-    if not os.access(experiments, os.W_OK | os.X_OK):
-        raise UserError(
-            f"{experiments} is closed to you: its jobs could not be noted there; work in a "
-            f"checkout of your own, or see ls -ld {experiments}"
-        )
+    check_ledger(experiments)
     for warning in [*warnings, *check_data(repository, zip(jobs, profiles, strict=True))]:
         print(f"warning: {warning}")
     return {job.name: profile for job, profile in zip(jobs, profiles, strict=True)}
@@ -94,16 +97,16 @@ def announce(jobs: list[Job], tables: TablesJob | None) -> None:
     """Print what is asked for: one line per job, and the GPU-hours if each runs to its limit."""
     for job in jobs:
         hours = job.world_size * parse_time(job.time) / 3600
-        size = f"{job.nodes} nodes x {job.gpus_per_node} GPUs"
+        size = f"{count(job.nodes, 'node')} x {count(job.gpus_per_node, 'GPU')}"
         print(f"{job.name:<18} {size:<18} {job.time}  {hours:>6.1f} GPU-hours")
     if tables:
         print(f"{NAME:<18} {'1 node x 1 CPU':<18} {TIME}  {tables.remark}")
-    and_tables = " and the tables" if tables else ""
-    print(f"{count_jobs(jobs)}{and_tables}, at most {count_gpu_hours(jobs, tables):.1f} GPU-hours")
+    what = count(len(jobs), "job") + (" and the tables" if tables else "")
+    print(f"{what}, at most {count_gpu_hours(jobs, tables):.1f} GPU-hours")
 
 
-def count_jobs(jobs: list) -> str:
-    return f"{len(jobs)} job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def count_gpu_hours(jobs: list[Job], tables: TablesJob | None) -> float:
@@ -200,7 +203,7 @@ def cancel(experiments: Path) -> None:
         cancel_jobs(active)
     except SlurmError as error:
         raise UserError(f"{error}; they may still run: {write_cancel(active)}") from None
-    print(f"cancelled {count_jobs(active)}" + "".join(f" {job_id}" for job_id in active))
+    print(f"cancelled {count(len(active), 'job')}" + "".join(f" {job_id}" for job_id in active))
 
 
 # ---- The data of the jobs ----------------------------------------------------------------

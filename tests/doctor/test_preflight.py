@@ -242,6 +242,8 @@ def test_files_of_a_job(tmp_path):
         (["--submit", "--probe", "x"], "not allowed with argument"),
         (["--submit", "--timeout", "0"], "must be above 0"),
         (["--submit", "--gpus", "0"], "must be above 0"),
+        (["--timeout", "5"], "--timeout is for --submit"),
+        (["--write", "x", "--to", "y"], "--to is for --submit"),
     ],
 )
 def test_mistakes_in_one_line(args, said):

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,7 @@ def test_dry_run_says_what_it_may_cost_and_submits_nothing(jobs):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split() == [
-        "ddp_1g1n", "1", "nodes", "x", "1", "GPUs", "00:30:00", "0.5", "GPU-hours",
+        "ddp_1g1n", "1", "node", "x", "1", "GPU", "00:30:00", "0.5", "GPU-hours",
     ]  # fmt: skip
     assert lines[-1] == "14 jobs, at most 43.0 GPU-hours"  # 2 x (1+2+4+8+4+8+16) x 0.5
     assert not (jobs / "submitted.jsonl").exists()
@@ -124,6 +126,11 @@ def spoil_script(jobs: Path) -> None:
     script.write_text(script.read_text().replace("--time=00:30:00", "--time=00:10:00"))
 
 
+def spoil_letters(jobs: Path) -> None:
+    script = jobs / "baseline/baseline.slurm"
+    script.write_bytes(script.read_bytes() + b"\xff\xfe")
+
+
 def replace_log(jobs: Path) -> None:
     shutil.rmtree(jobs / "baseline/log")
     (jobs / "baseline/log").touch()
@@ -139,10 +146,13 @@ def replace_log(jobs: Path) -> None:
         (["8_gpus", "--max-gpus=4"], None, "no scale is left; see --workload and --max-gpus"),
         (["--watch"], None, "nothing submitted yet; name scales, or --all"),
         (["--all", "--workload=tiny"], None, 'no workload "tiny" in experiments/matrix.toml; '),
+        (["baseline"], spoil_letters, "baseline.slurm is not what its template and profile make"),
+        (["baseline"], lambda jobs: (jobs / "submitted.jsonl").write_text("{"), "line 1 is not an"),
+        (["baseline"], lambda jobs: shutil.rmtree(jobs), "no such folder; see render.py --to"),
         (["baseline"], replace_log, "baseline/log cannot be made: File exists; a job without it"),
     ],
 )
-def test_refusal_is_one_line(jobs, args, spoil, message):
+def test_refusal_is_one_line(jobs, fake, args, spoil, message):
     if spoil:
         spoil(jobs)
     done = run_submit(*args, "--experiments", jobs)
@@ -150,7 +160,7 @@ def test_refusal_is_one_line(jobs, args, spoil, message):
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not (jobs / "submitted.jsonl").exists()
+    assert not (fake / "sbatch.args").exists()
 
 
 def test_without_slurm_it_says_so(jobs, tmp_path):
@@ -304,6 +314,23 @@ def test_options_that_would_spoil_a_job_are_refused(jobs, fake, options, message
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert message in done.stderr
     assert not (fake / "sbatch.args").exists()
+
+
+def test_an_interrupted_submission_leaves_no_job_that_the_ledger_does_not_know(jobs, fake):
+    slow = FAKE.replace("env | sort", "sleep 0.3; env | sort").replace("#!/bin/bash", "", 1)
+    (fake / "sbatch").write_text(f'#!/bin/bash\ntouch "$FAKE/began"\n{slow}')
+    command = [sys.executable, REPO / "scripts/submit.py", "baseline", "2_gpus"]
+    child = subprocess.Popen([*command, "--experiments", jobs], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    while not (fake / "began").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate()[1] == (
+        "\nstopped; what was submitted goes on; to end it: scripts/submit.py --cancel\n"
+    )
+    assert child.returncode == 130
+    assert [entry.job_id for entry in read_ledger(jobs)] == ["7"]
 
 
 def test_an_answer_without_a_job_id_is_refused(jobs, fake):
