@@ -33,6 +33,7 @@ from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.device import choose_precision
 from training.epoch import EpochResult
+from training.flops import count_flops
 from training.images.augment import AugmentedImages, PlainImages, normalize_pixels
 from training.images.batch_loader import BatchLoader
 from training.images.cached import DeviceImages
@@ -113,6 +114,7 @@ def build_model(args, plan, train_set, device: torch.device):
 
     torch.manual_seed(args.seed)  # the same initial weights on every rank
     model = torchvision.models.get_model(args.model, num_classes=len(train_set.classes))
+    args.flops_per_sample = count_flops(model, (3, args.image_size, args.image_size))
     # Channels last is the layout that GPUs convolve fastest.
     model = model.to(device, memory_format=torch.channels_last)
     if args.compile:
@@ -273,13 +275,16 @@ def reduce_metrics(run, train_sums: torch.Tensor, val_sums: torch.Tensor) -> Epo
     )
 
 
+SETTINGS = ("model", "image_size", "input", "cuda_graph", "flops_per_sample")
+
+
 def describe_run(args, plan, train_set, val_set) -> dict:
     """What run.json says of the settings: runs that differ in these are not compared."""
     sizes = {"classes": len(train_set.classes), "train": len(train_set), "val": len(val_set)}
     return {
         "workload": "tinyimagenet",
         "unit": "img/s",
-        **{key: vars(args)[key] for key in ("model", "image_size", "input", "cuda_graph")},
+        **{key: vars(args)[key] for key in SETTINGS},
         "strategy": "ddp",
         "optimizer": "SGD",
         **plan.describe(args),

@@ -33,6 +33,7 @@ from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.device import choose_precision
 from training.epoch import EpochResult
+from training.flops import count_flops
 from training.launch import launch
 from training.record import check_workdir
 from training.run import TrainingRun
@@ -106,6 +107,7 @@ def build_model(args, plan, train_set, device: torch.device):
     widths = [2, *args.hidden_dims]  # a point has two coordinates
     hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
     model = nn.Sequential(*hidden, nn.Linear(widths[-1], args.arms)).to(device)
+    args.flops_per_sample = count_flops(model, (2,))
     if args.compile:
         model.compile()
     # DDP copies rank 0's weights to all ranks now, and averages the gradients of all ranks during
@@ -251,6 +253,7 @@ def describe_run(args, plan, train_set, val_set) -> dict:
         "workload": "spiral",
         "unit": "samples/s",
         "model": f"MLP {args.hidden_dims}",
+        "flops_per_sample": args.flops_per_sample,
         "strategy": "ddp",
         "optimizer": "Adam",
         **plan.describe(args),

@@ -32,6 +32,7 @@ from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.device import choose_precision
 from training.epoch import EpochResult
+from training.flops import flops_per_target_token
 from training.launch import launch
 from training.ranks import start_ranks
 from training.record import check_workdir
@@ -308,6 +309,9 @@ def describe_run(args, plan, train_set, val_set, model, untrained: list[float]) 
         "model": f"transformer-{args.layers}x{args.width}",
         **{name: getattr(args, name) for name in names},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flops_per_sample": flops_per_target_token(
+            args.layers, args.width, train_set.vocabulary.size, *train_set.mean_lengths()
+        ),
         "strategy": "ddp",
         "optimizer": "AdamW",
         **plan.describe(args),

@@ -86,6 +86,11 @@ class SentencePairs(Dataset):
     def __len__(self) -> int:
         return len(self.sources)
 
+    def mean_lengths(self) -> tuple[float, float]:
+        """Mean tokens of a source and of a target, as they are learnt from."""
+        sources = sum(len(source) for source in self.sources)
+        return sources / len(self), int(self.target_tokens.sum()) / len(self)
+
     def by_length(self) -> list[int]:
         """The indices of all pairs, the longest first."""
         return self.lengths.argsort(stable=True, descending=True).tolist()
