@@ -39,15 +39,16 @@ def list_step_options(job: Job, cluster: Cluster) -> list[str]:
     moved = [
         option
         for option, _ in ask(job, cluster)
-        if name_option(option) in cluster.omit and name_option(option) in ON_SRUN
+        if (name := name_option(option)) in cluster.omit
+        and name in ON_SRUN
+        and name != "cpus-per-task"
     ]
     if {"nodes", "ntasks-per-node"} <= set(cluster.omit):  # else all tasks may be on one node
         moved.insert(0, f"--nodes={job.nodes}")
-    if job.cpus_per_task and "cpus-per-task" not in cluster.omit:
-        granted = '"$SLURM_CPUS_PER_TASK"'  # srun does not inherit it
-        moved.append(
-            f"--cpus-per-task={job.cpus_per_task if shares_node(job, cluster) else granted}"
-        )
+    if job.cpus_per_task:  # srun does not inherit it
+        typed = "cpus-per-task" in cluster.omit or shares_node(job, cluster)
+        granted = job.cpus_per_task if typed else '"$SLURM_CPUS_PER_TASK"'
+        moved.append(f"--cpus-per-task={granted}")
     if "srun" in cluster.gpu_request:
         moved.append(f"--gres=gpu:{format_type(cluster)}{job.gpus_per_node}")
     return moved

@@ -168,6 +168,11 @@ def step_words(text: str) -> list[str]:
         ),
         ({"omit": ["ntasks-per-node"]}, {"--nodes=2"}, ["--ntasks-per-node=1"]),
         (
+            {"launcher": "srun", "omit": ["ntasks-per-node", "cpus-per-task"], "cpus_per_gpu": 4},
+            {"--nodes=2"},
+            ["--ntasks-per-node=2", "--cpus-per-task=4"],
+        ),
+        (
             {"omit": ["nodes", "ntasks-per-node"]},
             {"--ntasks=2"},
             ["--nodes=2", "--ntasks-per-node=1"],
