@@ -41,11 +41,13 @@ Omittable = Literal[
     "gpus-per-task", "gres", "hint", "threads-per-core", "mem", "mem-per-gpu", "time", "open-mode",
     "signal", "requeue",
 ]  # fmt: skip
-SHORT = {
-    **{"-A": "account", "-C": "constraint", "-c": "cpus-per-task", "-G": "gpus", "-J": "job-name"},
-    **{"-M": "clusters", "-N": "nodes", "-n": "ntasks", "-o": "output", "-p": "partition"},
-    **{"-q": "qos", "-s": "oversubscribe", "-t": "time"},
-}
+SHORT = {  # sbatch's options of one letter
+    "A": "account", "C": "constraint", "D": "chdir", "G": "gpus", "H": "hold", "J": "job-name",
+    "L": "licenses", "M": "clusters", "N": "nodes", "W": "wait", "a": "array", "b": "begin",
+    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill",
+    "m": "distribution", "n": "ntasks", "o": "output", "p": "partition", "q": "qos",
+    "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
+}  # fmt: skip
 # What an omitted directive becomes: an option of srun. The others are left to the site.
 ON_SRUN = (
     *("ntasks", "ntasks-per-node", "cpus-per-task", "gpus", "gpus-per-node", "gpus-per-task"),
@@ -459,7 +461,7 @@ class Cluster(Strict):
 def name_option(option: str) -> str:
     """`--time=00:30:00` and `-t30` -> `time`."""
     if not option.startswith("--"):
-        return SHORT.get(option[:2], option[:2])
+        return SHORT.get(option[1:2], option[:2])
     name = option.removeprefix("--").partition("=")[0]
     return "ntasks-per-node" if name == "tasks-per-node" else name
 

@@ -10,15 +10,9 @@ import re
 from common.errors import UserError
 from common.slurm_time import parse_time
 from profiles import Job
+from profiles.cluster import SHORT
 from profiles.matrix import check_limit
 
-SHORT = {
-    "A": "account", "C": "constraint", "D": "chdir", "G": "gpus", "H": "hold", "J": "job-name",
-    "L": "licenses", "M": "clusters", "N": "nodes", "W": "wait", "a": "array", "b": "begin",
-    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill",
-    "m": "distribution", "n": "ntasks", "o": "output", "p": "partition", "q": "qos",
-    "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
-}  # fmt: skip
 FLAGS = {  # they take no value, or one after = only
     "hold", "wait", "no-kill", "oversubscribe", "requeue", "no-requeue", "exclusive", "contiguous",
     "overcommit", "spread-job", "use-min-nodes", "parsable", "test-only", "reboot", "quiet",
@@ -40,6 +34,8 @@ REFUSED = {
 OF_SLURM = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCTMGR_")
 DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"}
 FILL_IN = {f"SBATCH_{name.upper()}": name for name in QUEUE} | {"SLURM_CLUSTERS": "clusters"}
+# What a job script takes from the shell that submits it, where somebody has set it.
+HANDED_ON = ("REPO_DIR", "RUN_DIR", "DATA_DIR", "CHECKPOINT_DIR", "CACHE_DIR")
 OVERRIDING, HARMLESS = {"SLURM_HINT", "SLURM_CLUSTERS"}, {"SBATCH_EXPORT", "SBATCH_DEBUG"}
 
 
@@ -143,6 +139,15 @@ def fill_in(script: str) -> list[str]:
     """The variables that say who pays and where to wait where the text `script` does not."""
     named = read_directives(script)
     return [n for n, option in FILL_IN.items() if os.environ.get(n) and option not in named]
+
+
+def hand_on(script: str, options: list[str]) -> list[str]:
+    """The option that names the variables a job needs, of a `script` that begins without any."""
+    names = [name for name in HANDED_ON if os.environ.get(name)]
+    asked = dict(parse_options(options))
+    if read_directives(script).get("export") != "NONE" or "export" in asked or not names:
+        return []
+    return [f"--export={','.join(names)}"]
 
 
 def list_overrides(script: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from common.console import shorten
 from common.errors import UserError
-from submission.options import keep_environment, parse_options, read_directives
+from submission.options import hand_on, keep_environment, parse_options, read_directives
 
 TIMEOUT_S = 60
 ACTIVE = {
@@ -110,6 +110,7 @@ def run_slurm(
 def submit_script(script: Path, options: list[str], sbatch: str = "sbatch") -> str:
     """Submit `script` from its own folder with `sbatch`, or the site's wrapper; returns the job."""
     text = script.read_text(encoding="utf-8")
+    options = [*hand_on(text, options), *options]
     printed = run_slurm(
         sbatch, "--parsable", *options, script.name, folder=script.parent, script=text
     )

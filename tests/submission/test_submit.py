@@ -30,6 +30,7 @@ from submission.slurm import (
     count_tasks,
     join_tasks,
     number_of,
+    submit_script,
 )
 from submission.tables_job import render_tables
 from submit_command import REPO, render_short, run_submit
@@ -235,6 +236,21 @@ def test_what_a_script_names_is_not_the_shells(monkeypatch):
     ]
     assert keep_environment(script).keys() & {*names} == {"XSBATCH_QOS"}
     assert keep_environment().keys() & {*names} == {"SLURM_CLUSTERS", "XSBATCH_QOS"}
+
+
+def test_an_empty_job_gets_by_name_what_it_takes(fake, tmp_path, monkeypatch):
+    script = tmp_path / "job.slurm"
+    script.write_text("#!/bin/bash\n#SBATCH --export=NONE\n")
+    monkeypatch.setenv("RUN_DIR", "/run")
+    monkeypatch.setenv("DATA_DIR", "/data")
+    submit_script(script, [])
+    submit_script(script, ["--export=ALL"])
+    script.write_text("#!/bin/bash\n")
+    submit_script(script, [])
+    assert read_calls(fake, "sbatch") == [
+        "--parsable --export=RUN_DIR,DATA_DIR job.slurm", "--parsable --export=ALL job.slurm",
+        "--parsable job.slurm",
+    ]  # fmt: skip
 
 
 def test_a_federations_jobs_are_followed_and_ended_on_their_cluster(jobs, fake):
