@@ -42,6 +42,54 @@ def test_two_models_are_two_series():
     assert '--where "Model=7b"' in done.stderr
 
 
+# File -> the lines of analyze_memory.py, and words of inspect_log.py.
+GPU_LOGS = {
+    "g2_unknown_header": ("GPU 0] Peak = 1070 MiB", "utilization.gpu: n 80, mean"),
+    "g4_mdy": ("GPU 0] Peak = 26136 MiB", "4 kept"),
+    "g6_own_names": ("GPU 0] Peak = 473 MiB", "4 kept"),
+    "g9_pooled": ("GPU 0] Peak = 25000 MiB|GPU 1] Peak = 15 MiB",
+                  "GPU 0: mean utilization.gpu 91 %|GPU 1: mean utilization.gpu 0 %"),
+    "g10_nul": ("GPU 0] Peak = 20 MiB", "2 kept; dropped: 1 NUL bytes"),
+    "g11_custom_dates": ("GPU 0] Peak = 200 MiB", "2 kept"),
+    "gpu_is_a_name": ("GPU 0] Peak = 20100.5 MiB", "2 kept"),
+    "two_hosts": ("node0 GPU 0] Peak = 20000 MiB|node1 GPU 0] Peak = 30000 MiB",
+                  "GPUs: node0 GPU 0, node1 GPU 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GPU_LOGS)
+def test_gpu_logs(name):
+    memory, words = GPU_LOGS[name]
+    path = CASES / f"gpu/{name}.csv"
+    done, seen = call("analyze_memory", path), call("inspect_log", path)
+    assert (done.returncode, seen.returncode) == (0, 0)
+    lines = done.stdout.splitlines()
+    assert [line.split(" - ")[1].split(",")[0] for line in lines] == memory.split("|")
+    assert all(text in seen.stdout for text in words.split("|"))
+    assert "45.5" not in seen.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("g5_util_only", "utilization.gpu: n 4, mean 81.5 %"),
+     ("g7_gpu_id", "GPU 0: mean utilization.gpu 10 %\n  GPU 1: mean utilization.gpu 20 %")],
+)  # fmt: skip
+def test_a_gpu_log_without_memory(name, words):
+    done = call("inspect_log", CASES / f"gpu/{name}.csv")
+    assert done.returncode == 0 and words in done.stdout and "memory" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["g1_used_free", "g12_noheader3", "headerless_load_first", "g3_index0"]
+)
+def test_a_gpu_log_that_leaves_it_open_is_refused(name):
+    for command in ("analyze_memory", "inspect_log"):
+        done = call(command, CASES / f"gpu/{name}.csv")
+        assert done.returncode == 1 and "Peak" not in done.stdout and "mean" not in done.stdout
+        assert done.stderr.count("\n") == 1 and f"{name}.csv: " in done.stderr
+    assert "nvidia-smi --query-gpu=" in call("analyze_memory", CASES / f"gpu/{name}.csv").stderr
+
+
 def test_logs_alone_fill_the_tables(tmp_path):
     """What the original workshop's jobs leave, and nothing else."""
     for gpus, run, throughput in ((1, 11, 704.9), (4, 14, 2750.0)):

@@ -27,8 +27,11 @@ from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read.columns import Column, finite_float, plain_number
 from scaling.read.gpu_columns import (
+    ASSUMED_MIB,
     ERROR_TEXT,
+    LEAST_TOTAL_MIB,
     LOG_COMMAND,
+    MOST_MIB,
     Columns,
     parse_header,
     parse_mib,
@@ -44,11 +47,12 @@ _FIGURES = ("utilization_pct", "power_w", "temperature_c", "sm_clock_mhz")
 FLOATS = ("elapsed_s", "used_mib", "total_mib", *_FIGURES, "throttle_mask")
 SAMPLES = ("gpu", *FLOATS)
 MOST_REMEMBERED = 100_000  # cells of one measure
-MOST_MIB = 1 << 20  # of a GPU whose amounts are counted in a list
 STEPS_COUNTED = 20  # the usual step between samples is that of the first ones
 NAN = math.nan
 # nvidia-smi's own times, as nearly all logs have them: they sort as text.
 _NVIDIA_TIME = re.compile(r" *\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}", re.ASCII)
+_CLOCK = re.compile(r"(\d\d):(\d\d):(\d\d(?:\.\d+)?)")
+_SHORTEST_S = 0.05  # between two rows of one GPU
 _MILLISECONDS = frozenset(f"{n:03d}" for n in range(1000))
 
 
@@ -57,10 +61,11 @@ class GpuUse:
     """One GPU over a log: n samples of its used memory; peak, average and mode in MiB.
 
     `uuid`, `name` and `host` are '' when the log has no such column; without an index column
-    `index` is the order of appearance. `rows` are the lines kept of it, among them those that
-    hold no memory but other figures. `covered_s` is the time between the first and the last
-    sample (backward steps of the clock left out) and `interval_s` the usual step; None without
-    readable timestamps. `columns` is name -> Column of its measures, when they were asked for.
+    `index` is the order of appearance, 0 for the only GPU of a log that names none. `rows` are the
+    lines kept of it, among them those that hold no memory but other figures. `covered_s` is the
+    time between the first and the last sample (backward steps of the clock left out) and
+    `interval_s` the usual step; None without readable timestamps. `columns` is name ->
+    Column of its measures, when they were asked for.
     """
 
     index: int
@@ -77,6 +82,11 @@ class GpuUse:
     covered_s: float | None
     interval_s: float | None
     columns: dict[str, Column] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """`GPU 0`, with its host where the log names hosts."""
+        return f"{self.host + ' ' if self.host else ''}GPU {self.index}"
 
     def to_record(self) -> dict:
         """Return what JSON shows of its memory; `host` only where the log names hosts."""
@@ -169,9 +179,10 @@ def read_gpu_log(
     gpus: the indices or uuids wanted; rows of others are ignored by that rule. Without it all
     count. columns: count every measure, and take rows and logs without memory.used too.
     samples: keep every row's figures as well, so memory grows with the log.
-    Read: any columns in any order below a header; values with units or without; repeated
-    headers; CRLF; UTF-16 with a byte order mark. GPUs are told apart by index and uuid, of
-    several hosts by their column too; without an index, by the uuid in order of appearance.
+    Read: any columns in any order below a header, parted by a comma, a semicolon or a tab; values
+    with units or without; repeated headers; CRLF; UTF-16 with a byte order mark. GPUs are told
+    apart by host, index and uuid (the name, where there is no uuid). A log without index and uuid
+    is of one GPU per host when it has one row per time and no other column that may part GPUs.
     Dropped: a last line without its end (a cut number is never a shorter number), rows with
     another number of fields, NUL bytes, error texts, `[N/A]` (no data, never 0).
     A log without any sample is returned with `problem` set. Raises UserError, with the command
@@ -193,7 +204,9 @@ class _Gpu:
 
     def __init__(self, position: int, host: str, index: int, uuid: str, name: str):
         self.position = position  # by first appearance
-        self.identity = (host, index, uuid)
+        self.clock_s: float | None = None  # of the last row, in a log that names no GPU
+        self.gaps_ms: Counter[int] = Counter()  # between its rows, likewise
+        self.identity = (host, index, uuid, "" if uuid else name)
         self.name = name
         self.other = self.another = ""  # cells of its rows that name it, as printed
         self.total_mib: int | Decimal | float = math.inf
@@ -226,6 +239,20 @@ class _Gpu:
             self.add_time(parse_timestamp(self.newest.strip()))
             self.newest = ""
 
+    def add_clock(self, clock_s: float) -> None:
+        if self.clock_s is not None and len(self.gaps_ms) < MOST_REMEMBERED:
+            self.gaps_ms[round((clock_s - self.clock_s) % 86400 * 1000)] += 1
+        self.clock_s = clock_s
+
+    @property
+    def may_be_several(self) -> bool:
+        """Whether rows come in rounds, as several GPUs' do: some gaps far below the usual one."""
+        gaps = sorted(self.gaps_ms.elements())
+        if not gaps:
+            return False
+        short_ms = max(gaps[int(0.95 * (len(gaps) - 1))] / 4, _SHORTEST_S * 1000)
+        return sum(gap < short_ms for gap in gaps) > 0.05 * len(gaps)
+
     def see_cells(self, cells: list[str]) -> None:
         for at, seen in self.cells.items():
             seen[cells[at]] += 1
@@ -250,7 +277,7 @@ class _Gpu:
             seen.clear()
 
     def summarise(self) -> GpuUse:
-        host, index, uuid = self.identity
+        host, index, uuid, _ = self.identity
         counts = self.used_mib
         for mib in compress(range(len(self.whole_mib)), self.whole_mib):
             counts[mib] += self.whole_mib[mib]
@@ -288,7 +315,9 @@ class _Reader:
         self.samples: dict[str, array] | None = None
         if samples:
             self.samples = {"gpu": array("l"), **{name: array("d") for name in FLOATS}}
-        self.gpus: dict[tuple[str, int, str], _Gpu] = {}
+        self.gpus: dict[tuple[str, int, str, str], _Gpu] = {}
+        self.parting: dict[int, str] = {}  # position -> the only cell that it may hold
+        self.rows_below_header = 0
         self.known: dict[str, _Gpu] = {}  # the cell that names it -> a GPU that was seen often
         self.has_units = self.has_times = False
         self.start: datetime | None = None
@@ -359,7 +388,8 @@ class _Reader:
         columns = self.columns
         if columns is None or None in (columns.used, columns.timestamp):
             return 0, 0, "", 0, 0, 0, 0
-        count = columns.count if len(columns.identities) <= 3 else 0
+        is_plain = columns.has_gpus and columns.separator == ","
+        count = columns.count if is_plain and len(columns.identities) <= 3 else 0
         unit = " MiB" if self.has_units else ""
         return count, columns.used, unit, columns.timestamp, *_name_three(columns)
 
@@ -388,8 +418,7 @@ class _Reader:
             raise UserError(
                 f"{self.path}: not a log of GPU memory: {only}; log it with `{LOG_COMMAND}`"
             )
-        if columns.index is None and columns.uuid is None:
-            raise self._refuse_gpus("it has no column index or uuid")
+        self.rows_below_header = 0
         for gpu in self.gpus.values():
             gpu.catch_up()
             gpu.count_cells()
@@ -410,11 +439,14 @@ class _Reader:
 
     def _add_row(self, line: str) -> None:
         self.first_text = self.first_text or shorten(line)
-        columns, cells = self.columns, split_fields(line)
+        columns = self.columns
+        cells = split_fields(line, columns.separator if columns else ",")
         if columns is None or len(cells) != columns.count:
             if ERROR_TEXT.search(line) or (columns and len(cells) == 1):
                 raise _Dropped("error text")
             raise _Dropped("another number of fields" if columns else "no header above it")
+        if columns.uuid is None and columns.index is not None and not self.gpus:
+            columns = self._settle_index(cells)
         when = self._read_time(cells)
         used_mib, total_mib = self._read_memory(cells)
         gpu = self._find_gpu(cells)
@@ -445,7 +477,10 @@ class _Reader:
         """Return a row's time, None in a log whose times cannot be read at all."""
         if self.columns.timestamp is None:
             return None
-        when = parse_timestamp(cells[self.columns.timestamp].strip())
+        text = cells[self.columns.timestamp].strip()
+        if self.columns.date is not None:
+            text = f"{cells[self.columns.date].strip()} {text}"
+        when = parse_timestamp(text)
         if when is None and self.has_times:
             raise _Dropped("timestamp not readable")
         self.has_times = self.has_times or when is not None
@@ -472,6 +507,11 @@ class _Reader:
         # `26532 MiB` cut behind a digit reads as a smaller, bare number.
         if self.has_units and not text.endswith("B"):
             raise _Dropped("unit missing where other rows have one")
+        if total_mib < LEAST_TOTAL_MIB and columns.units[columns.total] == ASSUMED_MIB:
+            raise UserError(
+                f"{self.path}: its memory has no unit, and {total_mib} is no GPU's in MiB; "
+                f"name the unit in the header, or log with `{LOG_COMMAND}`"
+            )
         if used_mib > total_mib:
             raise _Dropped("memory.used above memory.total")
         self.has_units = text.endswith("B")
@@ -488,7 +528,11 @@ class _Reader:
         host = "" if columns.host is None else cells[columns.host].strip()
         uuid = "" if columns.uuid is None else cells[columns.uuid].strip()
         uuid = "" if says_no_data(uuid) else uuid
-        if columns.index is None:
+        name = "" if columns.name is None else cells[columns.name].strip()
+        name = "" if says_no_data(name) else name
+        if not columns.has_gpus:
+            index = 0
+        elif columns.index is None:
             if not uuid:
                 raise _Dropped("no GPU index")
             same_host = [gpu for gpu in self.gpus if gpu[0] == host]
@@ -501,12 +545,48 @@ class _Reader:
                 if _parse_index(cells[at]) not in (None, index):
                     names = " and ".join(columns.names[at] for at in (columns.index, at))
                     raise self._refuse_gpus(f"its columns {names} disagree")
-        gpu = self.gpus.get((host, index, uuid))
+        key = host, index, uuid, "" if uuid else name
+        gpu = self.gpus.get(key)
         if gpu is None:
-            name = "" if columns.name is None else cells[columns.name].strip()
-            gpu = self.gpus[host, index, uuid] = _Gpu(len(self.gpus), host, index, uuid, name)
+            gpu = self.gpus[key] = _Gpu(len(self.gpus), host, index, uuid, name)
             self._count_measures(gpu)
+        if not columns.has_gpus:
+            self._check_single(gpu, cells)
         return gpu
+
+    def _settle_index(self, cells: list[str]) -> Columns:
+        """Return the columns; a `gpu` that holds a name is no index."""
+        columns, cell = self.columns, cells[self.columns.index].strip()
+        is_name = _parse_index(cell) is None and re.search(r"[A-Za-z]{2}", cell)
+        if is_name and not says_no_data(cell) and columns.name is None:
+            others = columns.other_indices
+            self.columns = replace(
+                columns, name=columns.index, index=others[0] if others else None,
+                other_indices=others[1:],
+            )  # fmt: skip
+        return self.columns
+
+    def _check_single(self, gpu: _Gpu, cells: list[str]) -> None:
+        """Refuse rows of which no column says that they are of one GPU."""
+        columns = self.columns
+        for at in columns.parting:
+            if self.parting.setdefault(at, cells[at]) != cells[at]:
+                raise self._refuse_gpus(
+                    f"it has no column index or uuid, and {columns.names[at]} differs"
+                )
+        self.rows_below_header += 1
+        clock_s = None
+        if columns.timestamp is not None:
+            text = cells[columns.timestamp].strip()
+            if match := _CLOCK.search(text):
+                clock_s = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+            else:
+                with suppress(ValueError):
+                    clock_s = float(text)
+        if clock_s is not None and math.isfinite(clock_s):
+            gpu.add_clock(clock_s)
+        elif self.rows_below_header > 1:
+            raise self._refuse_gpus("it has no column index or uuid, and no times")
 
     def _keep_sample(
         self,
@@ -574,6 +654,8 @@ class _Reader:
             raise self._refuse_gpus("no row names one by index or uuid")
         self.counts.dropped = +self.counts.dropped
         found = sorted(self.gpus.values(), key=lambda gpu: gpu.identity)
+        if self.columns and not self.columns.has_gpus and any(gpu.may_be_several for gpu in found):
+            raise self._refuse_gpus("it has no column index or uuid, and several rows of one time")
         for gpu in found:
             gpu.catch_up()
             gpu.count_cells()
@@ -610,7 +692,7 @@ def _parse_index(cell: str) -> int | None:
 
 def _name_three(columns: Columns) -> list[int]:
     """Return where three cells stand that name a row's GPU, one again when there are fewer."""
-    return (columns.identities + columns.identities[:1] * 2)[:3]
+    return (columns.identities + columns.identities[:1] * 2)[:3] or [0, 0, 0]
 
 
 def _is_plain_time(cell: str) -> bool:
@@ -646,9 +728,18 @@ def _parse_mask(cell: str) -> float:
 def format_memory(log: GpuLog) -> list[str]:
     """Return one line per GPU, `[<stem> - GPU <index>] Peak = …, Avg = …, Mode = …`, in MiB."""
     return [
-        f"[{log.path.stem} - {gpu.host + ' ' if gpu.host else ''}GPU {gpu.index}] "
+        f"[{log.path.stem} - {label}] "
         f"Peak = {gpu.peak_mib} MiB, Avg = {round_half_even(gpu.average_mib, 2)} MiB, "
         f"Mode = {gpu.mode_mib} MiB"
-        for gpu in log.gpus
+        for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True)
         if gpu.n
+    ]
+
+
+def list_labels(gpus: Iterable[GpuUse]) -> list[str]:
+    """Return `GPU 0` for each; of two with one index also the uuid or the name."""
+    gpus = list(gpus)
+    times = Counter(gpu.label for gpu in gpus)
+    return [
+        gpu.label + (f" ({gpu.uuid or gpu.name})" if times[gpu.label] > 1 else "") for gpu in gpus
     ]

@@ -28,7 +28,7 @@ from scaling.read.foreign_log import (
     measure_windows,
     read_foreign_log,
 )
-from scaling.read.gpu_log import read_gpu_log
+from scaling.read.gpu_log import list_labels, read_gpu_log
 from scaling.read.job_log import Attempt, find_final_cause, read_job_log
 from scaling.read.kinds import Kind
 from scaling.read.sacct import read_sacct
@@ -158,13 +158,12 @@ def _describe_gpu(path: Path, kind: Kind) -> Inspection:
     log = read_gpu_log(path, columns=True)
     columns = describe_columns(log.columns.values())
     memory = [
-        gpu.to_record() | {"columns": describe_columns(gpu.columns.values())}
-        for gpu in log.gpus
-        if gpu.n
+        {"label": label, **gpu.to_record(), "columns": describe_columns(gpu.columns.values())}
+        for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True)
     ]
     return Inspection(
         path, kind.name, log.problem or ("" if columns else "no measure in it"), log.counts,
-        gpus=sorted({gpu.index for gpu in log.gpus}), columns=columns, details={"memory": memory},
+        gpus=[gpu.index for gpu in log.gpus], columns=columns, details={"memory": memory},
     )  # fmt: skip
 
 
@@ -396,7 +395,8 @@ def format_inspection(found: Inspection) -> Iterator[str]:
     yield printable(f"{found.path}: {found.kind}" + (f" ({found.reason})" if found.reason else ""))
     yield f"  {found.counts.describe()}"
     if found.gpus:
-        yield f"  GPUs: {_list(found.gpus)}"
+        labels = [gpu["label"].removeprefix("GPU ") for gpu in found.details.get("memory", ())]
+        yield "  " + printable(f"GPUs: {_list(labels)}")
     if found.ranks:
         yield f"  ranks: {_list(found.ranks)}"
     for name, column in found.columns.items():
@@ -406,14 +406,14 @@ def format_inspection(found: Inspection) -> Iterator[str]:
             for key, words in (("no_data", "without data"), ("unreadable", "not readable"))
             if key in column
         )
-        mean, most = _show(column["mean"]), _show(column["max"])
-        yield "  " + printable(
-            f"{name}: n {column['n']}, mean {mean}{unit}, max {most}{unit}{lacking}"
-        )
+        # A mean over several GPUs hides an idle one: theirs are below.
+        mean = "" if len(found.gpus) > 1 else f", mean {_show(column['mean'])}{unit}"
+        most = _show(column["max"])
+        yield "  " + printable(f"{name}: n {column['n']}{mean}, max {most}{unit}{lacking}")
     yield from _format_details(found.details)
 
 
-def _list(numbers: list[int]) -> str:
+def _list(numbers: list) -> str:
     shown = ", ".join(map(str, numbers[:_SHOWN_IDS]))
     more = len(numbers) - _SHOWN_IDS
     return f"{shown} and {more} more" if more > 0 else shown
@@ -428,12 +428,12 @@ def _show(value: float | None) -> str:
 
 def _format_details(details: dict) -> Iterator[str]:
     gpus = details.get("memory", ())
-    for gpu in gpus if len(gpus) > 1 else ():  # a mean of all GPUs hides an idle one
+    for gpu in gpus if len(gpus) > 1 else ():
         means = ", ".join(
             f"{name} {_show(column['mean'])} {column['unit']}".rstrip()
             for name, column in gpu["columns"].items()
         )
-        yield "  " + printable(f"GPU {gpu['index']}: mean {means}")
+        yield "  " + printable(f"{gpu['label']}: mean {means}")
     if details.get("log_format"):
         count, total = details["windows"], details["total_s"]
         lines = f"{count} line{'s' if count != 1 else ''} with a throughput or a time"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from run_folders import GPU_HEADER, gpu_csv, gpu_row
 from scaling.read.gpu_columns import parse_mib
-from scaling.read.gpu_log import NOT_OWN, GpuLog, read_gpu_log
+from scaling.read.gpu_log import NOT_OWN, GpuLog, list_labels, read_gpu_log
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 quick = settings(
@@ -36,6 +36,56 @@ def table(log: GpuLog) -> dict[int, tuple]:
     return {
         gpu.index: (gpu.n, gpu.peak_mib, float(gpu.average_mib), gpu.mode_mib) for gpu in log.gpus
     }
+
+
+# Each is one GPU: no column parts GPUs, and there is one row per time.
+ONE_GPU = {
+    "a name and an ambiguous date": "timestamp, name, memory.used [MiB]\n"
+    "03-11-2026 15:00:16, Orin, 10\n03-11-2026 15:01:16, Orin, 30\n",
+    "a day's end": "timestamp, memory.used\n2026/11/21 23:59:58, 10\n2026/11/22 00:00:03, 30\n",
+    "own words": "elapsed_sec,gpu_util_pct,mem_used_mb,temp_c\n0.0,0,10,29\n0.25,1,30,29\n",
+    "words in one": "time,gpuUtil%,memUsedMB\n0.0,0,10\n0.25,1,30\n",
+    "no unit": "timestamp,gpu_utilization,memory_used,memory_total\n1700000000.25,0, 10, 15360\n"
+    "1700000001.25,0, 30, 15360\n",
+    "a gpu that is a name": "Time,GPU,Util (%),Memory Used (MB)\n10:00:00,NVIDIA A100,3,10\n"
+    "10:00:05,NVIDIA A100,39,30\n",
+    "date and time": "Date,Time,Temperature,Power Used,Utilization,Memory Used\n"
+    "04-03-2021,13:32:39,58,1,0,10\n04-03-2021,13:32:40,58,1,5,30\n",
+    "a header above each row": "memory.used [MiB]\n10 MiB\nmemory.used [MiB]\n30 MiB\n",
+    "semicolons and decimal commas": "time;gpu_id;mem_used_mb;power_w\n1,0;0;10,0;26,5\n"
+    "2,0;0;30,0;26,5\n",
+    "tabs": "gpu_id\tmem_used (KiB)\n0\t10240\n0\t30720\n",
+    "bytes": "gpu,memory used [bytes]\n0,10485760\n0,31457280\n",
+}
+
+
+@pytest.mark.parametrize("content", ONE_GPU.values(), ids=ONE_GPU)
+def test_one_gpu_of_a_users_own_logger(tmp_path, content):
+    assert table(read(tmp_path, content)) == {0: (2, 30, 20.0, 10)}
+
+
+def test_rows_in_rounds_are_of_several_gpus(tmp_path):
+    rows = [f"2026/11/21 10:{at // 12:02d}:{at % 12 * 5:02d}.{gpu:03d}, 5"
+            for at in range(40) for gpu in range(4)]  # fmt: skip
+    with pytest.raises(UserError, match="several rows of one time"):
+        read(tmp_path, "\n".join(["timestamp, memory.used [MiB]", *rows, ""]))
+    late = [row for row in rows[::4] if not row.startswith("2026/11/21 10:01")]  # it stalled once
+    log = read(tmp_path, "\n".join(["timestamp, memory.used [MiB]", *late, ""]))
+    assert table(log) == {0: (28, 5, 5.0, 5)}
+
+
+OF_TWO = [
+    "hostname, index, memory.used [MiB]\na, 0, 20\nb, 0, 30\n",
+    "index, name, memory.used [MiB]\n0, A100, 20\n0, T4, 30\n",
+    "index, uuid, memory.used [MiB]\n0, GPU-a, 20\n0, GPU-b, 30\n",
+]
+
+
+@pytest.mark.parametrize("content", OF_TWO)
+def test_one_index_of_two_hosts_or_names_is_two_gpus(tmp_path, content):
+    log = read(tmp_path, content)
+    assert [(gpu.index, gpu.peak_mib) for gpu in log.gpus] == [(0, 20), (0, 30)]
+    assert len(set(list_labels(log.gpus))) == 2
 
 
 DAY = "2026/11/21 10:00:"

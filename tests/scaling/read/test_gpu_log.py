@@ -180,22 +180,28 @@ REFUSED = {
         "timestamp, memory.used [MiB]\n2026/11/21 10:00:00.000, 1\n2026/11/21 10:00:00.002, 7\n",
         "cannot be told apart: it has no column index or uuid",
     ),
-    "one GPU, but nothing says so": (
-        "timestamp, name, memory.used [MiB]\n03-11-2026 15:00:16, Orin, 5\n",
-        "cannot be told apart: it has no column index or uuid",
+    "no index and no times": (
+        "memory.used [MiB]\n5 MiB\n7 MiB\n", "it has no column index or uuid, and no times"
+    ),
+    "no index, two names": (
+        "timestamp, name, memory.used [MiB]\n2026/11/21 10:00:00, Orin, 5\n"
+        "2026/11/21 10:00:05, T4, 5\n", "it has no column index or uuid, and name differs"
+    ),
+    "no index, a column that may part GPUs": (
+        "timestamp, gpu_slot, memory.used [MiB]\n2026/11/21 10:00:00, 1, 5\n"
+        "2026/11/21 10:00:05, 2, 5\n", "and gpu_slot differs"
     ),
     "two columns of indices that disagree": (
         "timestamp,gpu,index,memory.used\n2026-01-02T03:04:00+01:00,0,0,100\n"
         "2026-01-02T03:04:00+01:00,1,0,200\n",
         "cannot be told apart: its columns index and gpu disagree",
     ),
-    "names where indices should be": (
-        "Time,GPU,Util (%),Memory Used (MB)\n2026-03-01 10:00:00,NVIDIA A100,37,20000.5\n",
-        "cannot be told apart: no row names one by index or uuid",
-    ),
     "no memory": ("utilization.gpu [%], index\n80 %, 0\n", "it has no column memory.used"),
-    "names of their own": (
-        "elapsed_sec,gpu_util_pct,mem_used_mb\n0.0,0,470\n", "not an nvidia-smi CSV"
+    "the host's memory": ("time,cpu_util,mem_used_mb\n0.0,0,470\n", "not an nvidia-smi CSV"),
+    "the memory of a process": ("gpu,pid,gpu_mem_used_mb\n0,7,470\n", "not an nvidia-smi CSV"),
+    "a share of the memory": ("gpu_id,mem_usage (%)\n0,47\n", "not an nvidia-smi CSV"),
+    "gigabytes without a unit": (
+        "gpu_id,memory_used,memory_total\n0,12,80\n", "its memory has no unit, and 80 is no GPU's"
     ),
 }  # fmt: skip
 

@@ -157,7 +157,8 @@ def test_gpu_csv(tmp_path):
     assert "index" not in found.columns
     assert "clocks_throttle_reasons.active" not in found.columns
     assert found.details["memory"][0] == {
-        "index": 0, "uuid": "GPU-0", "n": 2, "peak_mib": 300, "avg_mib": 200.0, "mode_mib": 100,
+        "label": "GPU 0", "index": 0, "uuid": "GPU-0", "n": 2, "peak_mib": 300, "avg_mib": 200.0,
+        "mode_mib": 100,
         "columns": found.details["memory"][0]["columns"],
     }  # fmt: skip
     (first, second) = found.details["memory"]
@@ -190,7 +191,7 @@ def test_a_gpu_log_without_memory_has_its_other_columns(tmp_path):
     )
     assert (found.kind, found.counts.kept, found.counts.dropped) == ("gpu-csv", 1, {"no data": 1})
     assert column(found, "utilization.gpu") == (1, 97.0, 97, "%")
-    assert (found.gpus, found.details["memory"]) == ([0], [])
+    assert (found.gpus, found.details["memory"][0]["n"]) == ([0], 0)
 
 
 def test_gpus_that_cannot_be_told_apart_are_said_to_be(tmp_path):
