@@ -1,5 +1,6 @@
 """Which jobs there are: the schema of experiments/matrix.toml, and its arithmetic."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from profiles.toml_model import (
     Name,
     Options,
     Strict,
+    Text,
     TimeLimit,
     name_nearest,
     parse_model,
@@ -33,9 +35,14 @@ class DoesNotFit(UserError):
 
 
 class Workload(Strict):
-    """What is trained: the script in scripts/, a title, the options of every job."""
+    """What is trained: a script or a command, a title, the options of every job.
 
-    trainer: Annotated[str, Field(pattern=r"^train[a-z0-9_]*\.py$")]
+    trainer: a script in scripts/ by its name, or any other by its path (below the repository's
+    folder, or absolute). command: words of a shell, as `python -m my_package.train`.
+    """
+
+    trainer: Annotated[str, Field(pattern=r"^(train[a-z0-9_]*\.py|[\w.~+-]*(/[\w.+-]+)+)$")] = ""
+    command: Text = ""
     title: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ,.()-]+$")]
     args: Options = {}
     requeue: bool | None = None
@@ -75,7 +82,8 @@ class Job:
 
     name: str
     workload: str
-    trainer: str
+    trainer: str  # "" where a command stands in for it
+    command: str
     title: str
     template: str
     folder: str  # below experiments/
@@ -87,6 +95,19 @@ class Job:
     time: str
     requeue_margin_s: int | None  # None: what the time limit cuts off stays as it is
     args: dict[str, bool | int | float | str]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether one of scripts/ trains: its options are known, and it takes --num-workers."""
+        return bool(self.trainer) and "/" not in self.trainer
+
+    @property
+    def needs(self) -> str:
+        """What tells the repository's folder, below it."""
+        if self.is_own:
+            return f"scripts/{self.trainer}"
+        is_below = self.trainer and not self.trainer.startswith("/")
+        return self.trainer if is_below else "scripts/job.sh"
 
     @property
     def world_size(self) -> int:
@@ -103,6 +124,8 @@ def load_matrix(path: Path) -> Matrix:
     """Load experiments/matrix.toml; UserError names an unknown workload or shared folder."""
     matrix = parse_model(read_toml(path, MATRIX), Matrix, MATRIX)
     seen: dict[str, str] = {}
+    for name, workload in matrix.workloads.items():
+        check_trainer(name, workload)
     for name, row in matrix.jobs.items():
         if row.workload not in matrix.workloads:
             hint = name_nearest(row.workload, list(matrix.workloads))
@@ -114,6 +137,25 @@ def load_matrix(path: Path) -> Matrix:
             )
         seen[row.folder] = name
     return matrix
+
+
+def check_trainer(name: str, workload: Workload) -> None:
+    """Refuse a workload that says what trains twice, or not at all, or not in a shell's words."""
+    where = f'{MATRIX}: workload "{name}"'
+    if bool(workload.trainer) == bool(workload.command):
+        told = "both" if workload.trainer else "neither"
+        raise UserError(f"{where} has {told} of trainer and command; write one of them")
+    if workload.trainer.startswith("~"):
+        raise UserError(f'{where}: trainer = "{workload.trainer}": write the whole path')
+    try:
+        words = shlex.split(workload.command)
+    except ValueError as error:
+        raise UserError(f'{where}: command = "{workload.command}": {error}') from None
+    if words[:1] in (["torchrun"], ["srun"], ["deepspeed"], ["accelerate"]):
+        raise UserError(
+            f'{where}: command = "{workload.command}": leave out {words[0]}: the job script '
+            'starts a process per GPU; write what each runs, as in command = "python train.py"'
+        )
 
 
 def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
@@ -148,6 +190,7 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         name=name,
         workload=row.workload,
         trainer=workload.trainer,
+        command=workload.command,
         title=workload.title,
         template=row.template,
         folder=row.folder,

@@ -1,5 +1,6 @@
 """Turn one job on one cluster into the text of its job script."""
 
+import re
 import shlex
 from pathlib import Path, PurePosixPath
 
@@ -59,7 +60,29 @@ def format_options(job: Job) -> list[str]:
         for name, value in job.args.items()
         if value is not False
     ]
-    return fill_lines(words, 84)
+    return fill_lines(words, 84) if words else []
+
+
+def format_program(job: Job, workers: str | None) -> str:
+    """Format what each process runs, with its options: a word that torchrun or bash takes.
+
+    torchrun starts a script, a module (--module) or, with --no-python, any other command.
+    """
+    words = shlex.split(job.command)
+    is_torchrun = job.launcher == "torchrun"
+    if job.trainer:
+        folder = "scripts/" if job.is_own else ""
+        script = f'"$REPO_DIR/{folder}{job.trainer}"'
+        script = job.trainer if job.trainer.startswith("/") else script
+        parts = [script if is_torchrun else f"python {script}"]
+    elif is_torchrun and re.fullmatch(r"python[\d.]*", words[0]):
+        words = ["--module", *words[2:]] if words[1:2] == ["-m"] else words[1:]
+        parts = [shlex.join(words)]
+    else:
+        parts = [("--no-python " if is_torchrun else "") + shlex.join(words)]
+    if workers and job.is_own:
+        parts.append(f"--num-workers={workers}")
+    return " \\\n    ".join([*parts, *format_options(job)])
 
 
 def format_launch(job: Job, cluster: Cluster) -> str:
@@ -103,12 +126,11 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             cluster=cluster,
             command=command,
             directives=list_directives(job, cluster),
-            options=" \\\n    ".join(format_options(job)),
             launch=format_launch(job, cluster),
             passed=pass_variables(cluster.container, cluster.env),
             container=format_prefix(cluster.container, cluster.accelerator),
             processes=(processes := format_processes(job, cluster)),
-            workers=format_workers(job, cluster, processes),
+            program=format_program(job, format_workers(job, cluster, processes)),
             env={name: choose(value, *scale) for name, value in cluster.env.items()},
             data_dir=cluster.data_dir.get(job.workload),
             gpu_fields=GPU_FIELDS,

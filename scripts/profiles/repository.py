@@ -66,7 +66,7 @@ class Repository:
         cluster = self.load_profile(profile)
         job = plan_job(name, self.matrix, cluster)
         list_directives(job, cluster)  # so that --list, too, refuses what excludes each other
-        known = self.options_of(job.trainer)
+        known = self.options_of(job.trainer) if job.is_own else ()
         for option in job.args if known else ():
             if option not in known:
                 raise UserError(

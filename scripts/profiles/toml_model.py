@@ -132,7 +132,7 @@ Span = Annotated[
 ]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
 # One option of a trainer: its name as after "--", and a plain value.
-OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
+OptionName = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9]*([._-][a-zA-Z0-9]+)*$")]
 Options = dict[OptionName, bool | int | float | Text]
 
 

@@ -21,6 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCRIPTS = sorted(REPO.glob("experiments/**/*.slurm"))
 MATRIX = load_matrix(REPO / "experiments/matrix.toml")
+ENVIRONMENT = make_environment(REPO / "templates")
 
 
 def run_render(*args: str, repo: Path = REPO) -> subprocess.CompletedProcess:
@@ -571,3 +572,50 @@ def test_job_numbers():
 def test_too_many_nodes_is_refused():
     with pytest.raises(UserError, match=r"nodes = 8 exceeds nodes = 4 .* edit experiments"):
         plan_job("ddp_2g8n", MATRIX, Cluster(name="x", gpus_per_node=4, nodes=4))
+
+
+OWN = [  # what the matrix says of a reader's own trainer, the launcher, what each process runs
+    ('trainer = "/opt/my train.py"', "torchrun", None),
+    ('trainer = "/opt/my_train.py"', "torchrun", "    /opt/my_train.py \\\n    --batch_size=64 &"),
+    ('trainer = "mine/go.py"', "srun", '  python "$REPO_DIR/mine/go.py" \\\n    --batch_size=64 &'),
+    ('command = "python -m my.train --fast"', "torchrun",
+     "    --module my.train --fast \\\n    --batch_size=64 &"),
+    ('command = "python -m my.train"', "srun", "  python -m my.train \\\n    --batch_size=64 &"),
+    ('command = "python3 my.py \'a b\'"', "torchrun", "    my.py 'a b' \\\n    --batch_size=64 &"),
+    ('command = "bash run.sh"', "torchrun",
+     "    --no-python bash run.sh \\\n    --batch_size=64 &"),
+    ('command = "bash run.sh"', "srun", "  bash run.sh \\\n    --batch_size=64 &"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "launcher", "line"), OWN, ids=[f"{s} {x}" for s, x, _ in OWN])
+def test_a_trainer_of_the_readers_own_is_launched_as_ours(checkout, said, launcher, line):
+    edit(checkout / "experiments/matrix.toml", 'trainer = "train_minimal.py"\nargs = { epochs = 3, '
+         "batch-size = 512, lr = 0.001 }", f"{said}\nargs = {{ batch_size = 64 }}")  # fmt: skip
+    path = checkout / "experiments/matrix.toml"
+    if line is None:
+        with pytest.raises(UserError, match="trainer"):
+            load_matrix(path)
+        return
+    cluster = Cluster(name="x", gpus_per_node=8, cpus_per_gpu=4, launcher=launcher)
+    job = plan_job("minimal_4g1n", load_matrix(path), cluster)
+    text = render_job(job, cluster, ENVIRONMENT, "python render.py")
+    assert line in text and "--num-workers" not in text
+    bash = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+    assert bash.returncode == 0, bash.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ('trainer = "train.py"\ncommand = "python x.py"', "has both of trainer and command"),
+        ("", "has neither of trainer and command"),
+        ('command = "torchrun x.py"', "leave out torchrun"),
+        ('command = "python \'x.py"', "No closing quotation"),
+    ],
+)
+def test_a_workload_says_once_what_trains(checkout, said, words):
+    edit(checkout / "experiments/matrix.toml", 'trainer = "train_minimal.py"', said)
+    with pytest.raises(UserError, match=words) as caught:
+        load_matrix(checkout / "experiments/matrix.toml")
+    assert 'workload "minimal"' in str(caught.value)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from common.console import printable, shorten
@@ -82,8 +83,24 @@ def scale_of_path(folder: Path) -> tuple[int | None, int | None]:
 
 
 def workload_of_path(folder: Path) -> str | None:
-    """Return the workload whose part of `experiments/` a job folder lies in, if another's."""
+    """Return the workload that a job folder is of: by the matrix above it, else by its place."""
+    for top in list(folder.absolute().parents)[:5]:
+        if (top / "matrix.toml").is_file():
+            places = _read_places(top / "matrix.toml")
+            return places.get(folder.absolute().relative_to(top).as_posix())
     return next((part for part in folder.parts[-3:-1] if part in OTHER_WORKLOADS), None)
+
+
+@lru_cache(maxsize=8)
+def _read_places(matrix: Path) -> dict[str, str]:
+    """Return job folder -> workload, as a matrix.toml has them; {} for one that is none."""
+    from scaling.read.log_format import tomllib  # of no use inside a job, whose Python may lack it
+
+    try:
+        jobs = tomllib.loads(matrix.read_text(encoding="utf-8")).get("jobs", {})
+        return {str(job["folder"]): str(job["workload"]) for job in jobs.values()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
 
 
 def read_script_job_name(script: Path) -> str | None:

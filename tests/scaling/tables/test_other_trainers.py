@@ -165,6 +165,21 @@ def test_epoch_lines_of_any_unit_without_a_record_are_a_workload(tmp_path):
     assert "Train Loss (Epoch 2)" in done.stdout
 
 
+def test_a_trainer_of_the_matrix_is_known_by_its_job_folder(tmp_path):
+    (tmp_path / "matrix.toml").write_text(
+        '[jobs.a]\nfolder = "mine/baseline"\nworkload = "graphs"\n'
+    )
+    job = tmp_path / "mine/baseline"
+    (job / "log").mkdir(parents=True)
+    (job / "log/a_12.out").write_text("Epoch [1/1] Throughput: 10.0 img/s\n")
+    (job / "results/12").mkdir(parents=True)
+    (job / "results/12/job_end.json").write_text('{"exit_status": 0, "elapsed_s": 9}')
+    (run,) = find_runs(tmp_path)
+    assert (run.workload, run.gpus, run.reason) == ("graphs", 1, "complete")
+    (job / "results/12/job_end.json").write_text('{"exit_status": 1, "elapsed_s": 9}')
+    assert str(find_runs(tmp_path)[0].state) == "failed"
+
+
 def test_our_epoch_lines_win_over_a_format(tmp_path):
     text = deepspeed(1) + "".join(epoch_line(n) + "\n" for n in (1, 2, 3))
     (tmp_path / "ddp_1g1n_12.out").write_text(text + "Total training time: 93.1 s\n")
