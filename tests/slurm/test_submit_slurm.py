@@ -78,6 +78,16 @@ def test_last_job_writes_the_tables_though_one_before_it_failed(slurm, jobs, var
     assert json.loads(end.read_text()) == {"exit_status": 0}
 
 
+def test_an_array_is_followed_to_the_end_of_each_task(jobs, variables):
+    options = ("--watch", "--interval=0.5", "--experiments", jobs, "--", "--array=0-1")
+    done = run_submit("baseline", *options, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = read_ledger(jobs)
+    assert entry.job_id.endswith("_[0-1]")
+    assert f"job {entry.job_id}  COMPLETED\n" in done.stdout
+    assert len(list((jobs / "baseline/log").glob("*.out"))) == 2
+
+
 def test_without_tables(jobs, variables):
     done = run_submit(
         "baseline", "--after", "--no-tables", "--experiments", jobs, "--", "--hold", **variables
@@ -112,7 +122,16 @@ def test_slurm_is_asked_whether_it_takes_a_job_without_gpus(jobs, variables):
 
 
 def test_watch_follows_a_job_to_its_end(jobs, variables):
-    done = run_submit("baseline", "--watch", "--interval=0.5", "--experiments", jobs, **variables)
+    """From within a session of one GPU, whose variables would be srun's options in the job."""
+    session = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_GPUS": "8",
+        "SLURM_MEM_PER_CPU": "1",
+        "SLURM_NNODES": "9",
+    }
+    session |= {"SBATCH_TIMELIMIT": "1", "SLURM_CPU_BIND": "mask_cpu:0x80000000"}
+    options = ("--watch", "--interval=0.5", "--experiments", jobs)
+    done = run_submit("baseline", *options, **variables, **session)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Epoch [") == 3
     assert "  COMPLETED\n" in done.stdout
