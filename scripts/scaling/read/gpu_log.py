@@ -12,13 +12,14 @@ import math
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from itertools import accumulate, compress
+from operator import le
 from pathlib import Path
 
 from common.console import shorten
@@ -31,7 +32,6 @@ from scaling.read.gpu_columns import (
     ERROR_TEXT,
     LEAST_TOTAL_MIB,
     LOG_COMMAND,
-    MOST_MIB,
     Columns,
     parse_header,
     parse_mib,
@@ -49,8 +49,9 @@ SAMPLES = ("gpu", *FLOATS)
 MOST_REMEMBERED = 100_000  # cells of one measure
 STEPS_COUNTED = 20  # the usual step between samples is that of the first ones
 NAN = math.nan
-# nvidia-smi's own times, as nearly all logs have them: they sort as text.
-_NVIDIA_TIME = re.compile(r" *\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}", re.ASCII)
+FEW_LINES = 8  # are read one by one
+# nvidia-smi's own times, but for their milliseconds, as nearly all logs have them.
+_NVIDIA_SECOND = re.compile(r" *\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.", re.ASCII)
 _CLOCK = re.compile(r"(\d\d):(\d\d):(\d\d(?:\.\d+)?)")
 _SHORTEST_S = 0.05  # between two rows of one GPU
 _MILLISECONDS = frozenset(f"{n:03d}" for n in range(1000))
@@ -208,10 +209,8 @@ class _Gpu:
         self.gaps_ms: Counter[int] = Counter()  # between its rows, likewise
         self.identity = (host, index, uuid, "" if uuid else name)
         self.name = name
-        self.other = self.another = ""  # cells of its rows that name it, as printed
         self.total_mib: int | Decimal | float = math.inf
-        self.used_mib: dict[int | Decimal, int] = defaultdict(int)  # MiB -> samples
-        self.whole_mib: list[int] = []  # likewise; far faster than a dict of many amounts
+        self.used_mib: Counter[int | Decimal] = Counter()  # MiB -> samples
         self.rows_without_memory = 0
         self.measures: dict[int, tuple[str, str]] = {}  # position -> (name, unit)
         self.cells: dict[int, dict[str, int]] = {}  # position -> the measure, as printed -> rows
@@ -279,8 +278,6 @@ class _Gpu:
     def summarise(self) -> GpuUse:
         host, index, uuid, _ = self.identity
         counts = self.used_mib
-        for mib in compress(range(len(self.whole_mib)), self.whole_mib):
-            counts[mib] += self.whole_mib[mib]
         n, most = sum(counts.values()), max(counts.values(), default=0)
         total_mib = Decimal(sum(mib * times for mib, times in counts.items()))
         usual_step = max(self.steps, key=lambda step: (self.steps[step], -step), default=None)
@@ -318,17 +315,13 @@ class _Reader:
         self.gpus: dict[tuple[str, int, str, str], _Gpu] = {}
         self.parting: dict[int, str] = {}  # position -> the only cell that it may hold
         self.rows_below_header = 0
-        self.known: dict[str, _Gpu] = {}  # the cell that names it -> a GPU that was seen often
+        self.known: dict[tuple[str, ...], _Gpu] = {}  # cells that name it -> a GPU seen often
         self.has_units = self.has_times = False
         self.start: datetime | None = None
         self.first_text = ""
 
     def add_lines(self, lines: list[str], have_ends: bool) -> None:
-        """Take lines in.
-
-        A row of a known GPU costs a look at its GPU, its amount and its time, if all three are
-        printed as nvidia-smi prints them; every other line is read with care.
-        """
+        """Take lines in."""
         self.counts.lines += len(lines)
         if not have_ends:
             self.counts.dropped["cut: the last line has no end"] += 1
@@ -338,60 +331,55 @@ class _Reader:
             lines = lines[1:]
         text = "".join(lines)
         # int() also takes 1_000 and digits of other scripts; quotes and NUL need a look by line.
-        is_plain = text.isascii() and not any(mark in text for mark in '"\0_+')
-        if not is_plain:
+        if text.isascii() and not any(mark in text for mark in '"\0_+'):
+            self._take(lines)
+        else:
             for line in lines:
                 self._add_line(line)
-            return
-        known, rest = self.known, iter(lines)
-        plain: list[tuple[_Gpu, int, list[str]]] = []  # rows whose other figures are not taken yet
-        while True:  # once more after each line that is read with care
-            newest = max((gpu.newest for gpu in known.values()), default="")
-            second_ends = ""  # a time up to it is sound, if it is not before the newest
-            count, used_at, unit, time_at, gpu_at, other_at, another_at = self._plan_rows()
-            for line in rest:
-                cells = line.split(",")
-                gpu = known.get(cells[gpu_at]) if len(cells) == count else None
-                if gpu is None or gpu.other != cells[other_at] or gpu.another != cells[another_at]:
-                    break
-                stamp, amount = cells[time_at], cells[used_at]
-                if stamp > second_ends and _is_plain_time(stamp):
-                    second_ends = stamp[:-3] + "999"
-                is_time = len(stamp) == len(second_ends) and stamp[-3:] in _MILLISECONDS
-                if not (is_time and newest <= stamp <= second_ends):
-                    break
-                if unit:
-                    amount = amount[: -len(unit)] if amount.endswith(unit) else ""
-                try:
-                    used_mib = int(amount if amount.lstrip(" ").isdigit() else "")  # no -0, no tab
-                except ValueError:
-                    break
-                if not 0 <= used_mib <= gpu.total_mib:
-                    break
-                gpu.whole_mib[used_mib] += 1
-                gpu.newest = newest = stamp
-                if self.wants_columns:
-                    plain.append((gpu, used_mib, cells))
-            else:
-                self._take_plain(plain)
-                return
-            self._take_plain(plain)
-            plain = []
-            self._add_line(line)
 
-    def _plan_rows(self) -> tuple[int, int, str, int, int, int, int]:
-        """Return of a plain row: count of cells, memory.used, its unit, time, GPU, other names.
+    def _take(self, lines: list[str]) -> None:
+        """Take lines in together when all are plain rows, else in halves; a few one by one.
 
-        The count is 0 when every row is read with care: it has no time, or more than three
-        cells name its GPU.
+        A plain row is one of a known GPU, with its amount and its time as nvidia-smi prints them.
         """
         columns = self.columns
-        if columns is None or None in (columns.used, columns.timestamp):
-            return 0, 0, "", 0, 0, 0, 0
-        is_plain = columns.has_gpus and columns.separator == ","
-        count = columns.count if is_plain and len(columns.identities) <= 3 else 0
-        unit = " MiB" if self.has_units else ""
-        return count, columns.used, unit, columns.timestamp, *_name_three(columns)
+        may_be_plain = columns is not None and columns.has_gpus and columns.separator == ","
+        if not may_be_plain or columns.timestamp is None or len(lines) <= FEW_LINES:
+            for line in lines:
+                self._add_line(line)
+        elif not (self.known and self._take_plain([line.split(",") for line in lines])):
+            middle = len(lines) // 2
+            self._take(lines[:middle])
+            self._take(lines[middle:])
+
+    def _take_plain(self, rows: list[list[str]]) -> bool:
+        """Take rows in column by column; return False, with nothing taken, if one is not plain."""
+        columns = self.columns
+        if set(map(len, rows)) != {columns.count}:
+            return False
+        names = zip(*([row[at] for row in rows] for at in columns.identities), strict=True)
+        gpus = list(map(self.known.get, names))
+        stamps = [row[columns.timestamp] for row in rows]
+        newest = max(gpu.newest for gpu in self.known.values())
+        if None in gpus or not _are_plain_times(newest, stamps):
+            return False
+        cells = [row[columns.used] for row in rows]
+        used_mib = _parse_plain_amounts(cells, " MiB" if self.has_units else "")
+        by_gpu: dict[_Gpu, list[int]] = {gpu: [] for gpu in self.known.values()}
+        for gpu, mib in zip(gpus, used_mib, strict=False):
+            by_gpu[gpu].append(mib)
+        if not used_mib or any(max(own, default=0) > gpu.total_mib for gpu, own in by_gpu.items()):
+            return False
+        for gpu, own in by_gpu.items():
+            gpu.used_mib.update(own)
+        for gpu, stamp in dict(zip(gpus, stamps, strict=True)).items():
+            gpu.newest = stamp
+            if self.counts_columns:
+                own = [row for row, of in zip(rows, gpus, strict=True) if of is gpu]
+                gpu.see_rows(list(zip(*own, strict=True)))
+        if self.samples is not None:
+            self._keep_plain(gpus, used_mib, list(zip(*rows, strict=True)))
+        return True
 
     def _add_line(self, line: str) -> None:
         """Take one whole line in, whatever it is."""
@@ -465,13 +453,9 @@ class _Reader:
             if total_mib != gpu.total_mib:
                 self.known.clear()  # with another total in its cells it would be taken for this
             stamp = cells[columns.timestamp]
-            is_plain = columns.units[columns.used] == "MiB" and total_mib <= MOST_MIB
-            if is_plain and _is_plain_time(stamp):
-                gpu_at, other_at, another_at = _name_three(columns)
+            if columns.units[columns.used] == "MiB" and _are_plain_times("", [stamp]):
                 gpu.newest, gpu.total_mib = stamp, total_mib
-                gpu.whole_mib += [0] * (int(total_mib) + 1 - len(gpu.whole_mib))
-                gpu.other, gpu.another = cells[other_at], cells[another_at]
-                self.known[cells[gpu_at]] = gpu
+                self.known[tuple(cells[at] for at in columns.identities)] = gpu
 
     def _read_time(self, cells: list[str]) -> datetime | None:
         """Return a row's time, None in a log whose times cannot be read at all."""
@@ -613,26 +597,16 @@ class _Reader:
             return NAN
         return (when - self.start).total_seconds()
 
-    def _take_plain(self, rows: list[tuple[_Gpu, int, list[str]]]) -> None:
-        """Take the figures of plain rows in, column by column: (GPU, used MiB, cells) each."""
-        if self.counts_columns:
-            by_gpu: dict[_Gpu, list[list[str]]] = defaultdict(list)
-            for gpu, _, cells in rows:
-                by_gpu[gpu].append(cells)
-            for gpu, lines in by_gpu.items():
-                gpu.see_rows(list(zip(*lines, strict=True)))
-        if rows and self.samples is not None:
-            self._keep_plain(rows)
-
-    def _keep_plain(self, rows: list[tuple[_Gpu, int, list[str]]]) -> None:
+    def _keep_plain(
+        self, gpus: list[_Gpu], used_mib: list[int], columns: list[tuple[str, ...]]
+    ) -> None:
         samples, places = self.samples, self.columns.figures
-        columns = list(zip(*(cells for _, _, cells in rows), strict=True))
         stamps = columns[self.columns.timestamp]
-        times = [datetime.fromisoformat(stamp.strip().replace("/", "-")) for stamp in stamps]
-        samples["gpu"].extend(gpu.position for gpu, _, _ in rows)
-        samples["elapsed_s"].extend(map(self._elapse, times))
-        samples["used_mib"].extend(used_mib for _, used_mib, _ in rows)
-        nothing, total = [""] * len(rows), self.columns.total
+        elapsed_s = {stamp: self._elapse(_parse_plain_time(stamp)) for stamp in set(stamps)}
+        samples["gpu"].extend([gpu.position for gpu in gpus])
+        samples["elapsed_s"].extend(map(elapsed_s.__getitem__, stamps))
+        samples["used_mib"].extend(used_mib)
+        nothing, total = [""] * len(gpus), self.columns.total
         unit = "" if total is None else self.columns.units[total]
         totals = nothing if total is None else columns[total]
         samples["total_mib"].extend(_parse_total(cell, unit) for cell in totals)
@@ -690,14 +664,37 @@ def _parse_index(cell: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
 
 
-def _name_three(columns: Columns) -> list[int]:
-    """Return where three cells stand that name a row's GPU, one again when there are fewer."""
-    return (columns.identities + columns.identities[:1] * 2)[:3] or [0, 0, 0]
+def _are_plain_times(newest: str, stamps: Sequence[str]) -> bool:
+    """Whether times are of nvidia-smi's kind and go on from `newest` ("": none): as text, too."""
+    if {len(stamp) for stamp in stamps} - {len(newest or stamps[0])}:
+        return False
+    if not {stamp[-3:] for stamp in stamps} <= _MILLISECONDS:
+        return False
+    if not all(map(le, (newest, *stamps), stamps)):
+        return False
+    seconds = {stamp[:-3] for stamp in stamps}
+    try:
+        return all(_NVIDIA_SECOND.fullmatch(s) and _parse_plain_time(f"{s}000") for s in seconds)
+    except ValueError:  # no day of the calendar
+        return False
 
 
-def _is_plain_time(cell: str) -> bool:
-    """Whether a time is of nvidia-smi's kind; its milliseconds may not be."""
-    return bool(_NVIDIA_TIME.match(cell)) and parse_timestamp(cell.strip()) is not None
+def _parse_plain_time(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp.strip().replace("/", "-"))
+
+
+def _parse_plain_amounts(cells: list[str], unit: str) -> list[int]:
+    """Return the whole MiB of cells as nvidia-smi prints them, [] when any is not."""
+    if unit:
+        if not all(cell.endswith(unit) for cell in cells):
+            return []
+        cells = [cell[: -len(unit)] for cell in cells]
+    if not "".join(cells).replace(" ", "").isdigit():  # no -0, no tab
+        return []
+    try:
+        return list(map(int, cells))
+    except ValueError:  # nothing, or two numbers
+        return []
 
 
 @lru_cache(MOST_REMEMBERED)
