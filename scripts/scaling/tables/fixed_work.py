@@ -4,6 +4,7 @@ import math
 
 from common.rounding import round_half_even
 from scaling.runs.study import WORK_TOLERANCE, Study, count
+from scaling.tables.hardware import define_hardware, list_hardware_headers, make_hardware_cells
 from scaling.tables.readme import explain_superlinear
 from scaling.tables.table import ROUNDING, Cell, Table, join_notes, missing, say, show
 
@@ -28,6 +29,7 @@ def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
         "wall_s": "Wall time (s)",
         "speedup": f"Speedup vs {base_name}",
         "efficiency": "Scaling efficiency",
+        **list_hardware_headers(study),
     }
     if study.scales["gpus"].duplicated().any():
         headers = {"config": "Configuration", **headers}
@@ -40,6 +42,7 @@ def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
         "Wall time: all epochs, warm-up and validation included."
         if study.definition is None
         else "Wall time: as it stands there.",
+        *define_hardware(study),
         ROUNDING,
     )
     return Table("fixed_work", title, headers, rows, definitions, study.list_remarks())
@@ -60,6 +63,7 @@ def _make_row(study: Study, row, basis: str) -> dict[str, Cell]:
         ),
         "speedup": speedup,
         "efficiency": efficiency,
+        **make_hardware_cells(study, row),
     }
 
 
