@@ -9,6 +9,7 @@ arguments), and what cannot be read becomes a line.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -20,39 +21,55 @@ from scaling.read import contract
 from scaling.read.cpu_log import CpuLog, format_cpu, read_cpu_log
 from scaling.read.gpu_log import GpuLog, format_memory, read_gpu_log
 from scaling.read.job_log import Attempt, JobLog, read_job_log
-from scaling.read.outcome import State, Verdict, judge
+from scaling.read.outcome import judge
 
 
 class Job:
     """What a job that is about to end left behind: the evidence of how it stands."""
 
-    requeued_as = accounting = None
+    requeued_as = accounting = is_queued = last_written_s = None  # it runs, and writes this
 
     def __init__(self, run_dir: Path, run_id: str, log_path: Path, exit_status: int):
         self.run_dir = run_dir
         self.id = run_id
+        self.job, self.restart = contract.split_id(run_id)
         self.log_path = log_path
         self.exit_status = exit_status
         self.problems: list[str] = []
-        results = run_dir / "results" / run_id
-        self.settings = self._read_settings(results / "run.json")
-        self.run_complete = (results / "RUN_COMPLETE.txt").exists()
-        self.has_record = self.run_complete or (results / "run.json").exists()
-        self.wants_requeue = (results / "REQUEUE").exists()
-        self.last_written_s = None  # it is writing now
+        self.results_dir = run_dir / "results" / run_id
+        self.settings = self._read("run.json")
+        self.end_signal = self._read("job_end.json").get("signal")
+        self.run_complete = (self.results_dir / "RUN_COMPLETE.txt").exists()
+        self.has_record = self.run_complete or (self.results_dir / "run.json").exists()
+        self.wants_requeue = (self.results_dir / "REQUEUE").exists()
 
-    def _read_settings(self, path: Path) -> dict:
+    def _read(self, name: str) -> dict:
+        path = self.results_dir / name
         try:
             return contract.read_json(path) if path.exists() else {}
         except UserError as error:
             self.problems.append(str(error))
             return {}
 
+    @property
+    def resume_command(self) -> str | None:
+        """What continues the job; its trap runs this in the job's own folder."""
+        default = self.run_dir / "checkpoints" / str(self.job)
+        checkpoints = Path(os.environ.get("CHECKPOINT_DIR") or default)
+        return contract.make_resume_command(Path.cwd(), checkpoints)
+
     @cached_property
     def log(self) -> JobLog | None:
-        """The job's own log, read while it is still being written; only when it is asked."""
-        log = read_job_log(self.log_path) if self.log_path.is_file() else None
-        if log is not None and log.is_mixed:
+        """The job's own log, read while it is still being written."""
+        epochs = contract.epochs_of(self.settings)
+        try:
+            if not self.log_path.is_file():
+                return None
+            log = read_job_log(self.log_path, str(self.job), epochs)
+        except UserError as error:
+            self.problems.append(str(error))
+            return None
+        if log.is_mixed:
             self.problems.append(
                 f"{self.log_path}: several processes print epoch lines that differ, without a "
                 "label: which are the job's is not known"
@@ -62,18 +79,19 @@ class Job:
     @cached_property
     def attempt(self) -> Attempt | None:
         """This run's part of the log; a restart that has printed nothing yet has none."""
-        attempts = self.log.attempts if self.log else []
-        restart = contract.split_id(self.id)[1]
-        if not attempts or (restart >= len(attempts) and not self.run_complete):
-            return None
-        return attempts[-1]
+        log = self.log
+        return log and log.find_attempt(self.restart, self.restart, self.run_complete)
 
-    def judge(self) -> Verdict:
-        """Return how the job stands; a log that cannot be read is why nothing is known."""
-        try:
-            return judge(self)
-        except UserError as error:
-            return Verdict(State.FAILED, f"failed: {error}")
+    def find_bad_loss(self) -> str:
+        """Return a line on the first epoch whose loss is no number, "" without one."""
+        epoch = self.attempt.first_bad_loss if self.attempt else None
+        if epoch is None:
+            return ""
+        losses = f"training {epoch.train_loss}, validation {epoch.val_loss}"
+        return (
+            f"Loss: no number since epoch {epoch.epoch} ({losses}): lower --lr, or clip the "
+            "gradients"
+        )
 
     @property
     def nodes(self) -> int:
@@ -123,26 +141,32 @@ def main() -> int:
 
 def summarise(job: Job, elapsed_s: int) -> Iterator[str]:
     """Yield the memory lines of a job, then at most five: its end, first cause and hint."""
-    yield from list_memory("GPU memory", "gpu_memory", job, job.read_gpu, "no nvidia-smi")
-    yield from list_memory("CPU memory", "cpu_memory", job, job.read_cpu, "no psrecord")
-    verdict = job.judge()
+    yield from list_memory("GPU memory", "gpu_memory", job, job.read_gpu, "nvidia-smi")
+    yield from list_memory("CPU memory", "cpu_memory", job, job.read_cpu, "psrecord")
+    verdict = judge(job)
     yield f"Job {job.id}: {verdict.state} (exit status {job.exit_status}) after {elapsed_s} s"
-    if verdict.cause is not None:
-        yield f"First cause: {printable(verdict.cause.text)}"
-        yield f"What to do: {verdict.cause.hint}"
-    elif job.exit_status or verdict.reason != verdict.state:
-        yield f"Why: {printable(verdict.reason.removeprefix(f'{verdict.state}: '))}"
+    why = verdict.reason.removeprefix(str(verdict.state)).lstrip(":; ")
+    if why:
+        is_cause = verdict.cause is not None and why.startswith(verdict.cause.text)
+        yield f"{'First cause' if is_cause else 'Why'}: {printable(why)}"
+    if verdict.advice:
+        yield f"What to do: {printable(verdict.advice)}"
+    if bad := job.find_bad_loss():
+        yield printable(bad)
     if job.problems:
         yield f"Cannot be read: {printable('; '.join(job.problems))}"
 
 
 def list_memory(
-    what: str, kind: str, job: Job, read: Callable[[Path], list[str]], lack: str
+    what: str, kind: str, job: Job, read: Callable[[Path], list[str]], tool: str
 ) -> Iterator[str]:
     """Yield the lines of each node's log, and a line for the nodes that have none."""
     paths = contract.find_node_files(job.run_dir / kind / job.id, kind)
+    lack = f"{tool} left no file"
+    if job.log is not None and tool in job.log.missing_tools:
+        lack = f"no {tool} there"
     if not paths:
-        yield f"{what}: not logged ({lack} on this node)"
+        yield f"{what}: not logged ({lack})"
         return
     for path in paths.values():
         try:
@@ -152,7 +176,7 @@ def list_memory(
     missing = sorted(set(range(job.nodes)) - set(paths))
     if missing:
         nodes = ", ".join(f"node{node}" for node in missing)
-        yield f"{what} of {nodes}: not logged ({lack} there)"
+        yield f"{what} of {nodes}: not logged ({lack})"
 
 
 def parse_arguments() -> argparse.Namespace:

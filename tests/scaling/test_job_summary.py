@@ -49,7 +49,7 @@ def test_a_job_of_several_nodes_has_a_line_for_each_gpu_and_each_node_without(tm
     assert [line for line in lines if "GPU" in line] == [
         "[gpu_memory_log_node0 - GPU 0] Peak = 26532 MiB, Avg = 24266.00 MiB, Mode = 22000 MiB",
         "GPU memory: gpu_memory_log_node2.csv: it is empty",
-        "GPU memory of node1: not logged (no nvidia-smi there)",
+        "GPU memory of node1: not logged (nvidia-smi left no file)",
     ]
 
 
@@ -71,7 +71,7 @@ def test_a_job_that_failed_says_why_and_what_to_do(tmp_path):
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=12.0.", 137, "out of memory"),
         (f"{CANCELLED} ***", 143, "cancelled"),
         ("a line that is still being writ", 1, "failed"),
-        ("", 143, "cancelled"),
+        ("", 143, "failed"),  # who ended it is not known
     ],
 )
 def test_states(tmp_path, tail, status, state):
@@ -84,10 +84,42 @@ def test_states(tmp_path, tail, status, state):
 
 def test_a_job_that_ended_well_without_its_marker_is_not_complete(tmp_path):
     folder = write_run(tmp_path, 1, 2, "12", complete=False, exit_status=None)
-    assert summarise(folder)[-2:] == [
+    assert summarise(folder)[-3:-1] == [
         "Job 12: failed (exit status 0) after 93 s",
         "Why: ended with exit status 0 but without RUN_COMPLETE.txt, epoch 3 of 3 done",
     ]
+
+
+def test_a_signal_that_the_jobs_own_shell_got_is_a_cancellation(tmp_path, monkeypatch):
+    folder = write_run(tmp_path, 1, 2, "12", complete=False, exit_status=None, out=out_text(1))
+    put(folder / "checkpoints/12/step_00000040.pt", "")
+    end = '{"exit_status": 143, "elapsed_s": 93, "signal": "TERM"}'
+    put(folder / "results/12/job_end.json", end)
+    monkeypatch.chdir(folder)
+    lines = summarise(folder, status=143)
+    assert lines[-3:] == [
+        "Job 12: cancelled (exit status 143) after 93 s",
+        "Why: told to end (SIGTERM): cancelled, preempted or out of time, epoch 1 of 3 done",
+        f"What to do: to continue it type: cd {folder} && CHECKPOINT_DIR={folder}/checkpoints/12 "
+        "sbatch multi_gpu.slurm",
+    ]
+
+
+def test_a_tool_that_is_missing_is_told_from_one_that_failed(tmp_path):
+    out = "environment: line 40: psrecord: command not found\n" + out_text()
+    folder = write_run(tmp_path, 1, 2, "12", exit_status=None, out=out)
+    (folder / "cpu_memory/12/cpu_memory_log.txt").unlink()
+    assert "CPU memory: not logged (no psrecord there)" in summarise(folder)
+
+
+def test_a_loss_that_is_no_number_is_said(tmp_path):
+    out = out_text().replace("Epoch [2/3] LR: 0.001000 | Loss (train, val): 5.149, 5.664",
+                             "Epoch [2/3] LR: 0.001000 | Loss (train, val): nan, inf")  # fmt: skip
+    folder = write_run(tmp_path, 1, 2, "12", exit_status=None, out=out)
+    assert summarise(folder)[-1] == (
+        "Loss: no number since epoch 2 (training NaN, validation Infinity): lower --lr, or clip "
+        "the gradients"
+    )
 
 
 def test_a_record_that_cannot_be_read_is_one_line_more(tmp_path):
@@ -98,10 +130,11 @@ def test_a_record_that_cannot_be_read_is_one_line_more(tmp_path):
 
 def test_a_job_that_left_nothing(tmp_path):
     assert summarise(tmp_path, status=2) == [
-        "GPU memory: not logged (no nvidia-smi on this node)",
-        "CPU memory: not logged (no psrecord on this node)",
+        "GPU memory: not logged (nvidia-smi left no file)",
+        "CPU memory: not logged (psrecord left no file)",
         "Job 12: failed (exit status 2) after 93 s",
         "Why: exit status 2, the log does not say why (no log was found), no epoch line yet",
+        "What to do: look at the last lines of the log above",
     ]
 
 

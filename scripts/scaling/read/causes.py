@@ -1,8 +1,8 @@
 """Find the first cause of a failed job in its log, and say what to do about it.
 
-The rules are data: the words that a line holds, one of them at least, and where these may mean
-something else, a pattern. The wording is that of Slurm 22.05 to 24.05, torch 2, NCCL 2 and bash,
-as they print it.
+The table of `scaling.read.symptoms` judges a line; CauseSearch keeps the first line of each worth.
+Three kinds of line are no row of it but have a grammar of their own: a traceback, torchrun's block
+on the rank that failed first, and what bash and srun print of a process that ended.
 """
 
 from __future__ import annotations
@@ -10,41 +10,98 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
 
 from common.console import shorten
+from scaling.read.symptoms import (
+    CERTAIN,
+    CONSEQUENCE,
+    DEATH,
+    FIX,
+    QUIET_DEATH,
+    ROOT,
+    RULES,
+    SIGNALS,
+    WEAK,
+    Rule,
+    State,
+    Strength,
+)
 from scaling.read.text import clean_line
 
+# ---- How a process ended, as torchrun, srun and bash print it ----
 
-class State(str, Enum):  # noqa: UP042 - StrEnum came with Python 3.11
-    """How a run stands."""
+DIED = "rank-died"  # in place of a rule's id
+_BY_WORD = {word: number for number, (_, word, _, _) in SIGNALS.items()}
+_WORD = "|".join(_BY_WORD)
+_SRUN_TASK = re.compile(
+    rf"srun: error: (?P<host>[^\s:]+): tasks? (?P<task>[\d,-]+): "
+    rf"(?:Exited with exit code (?P<code>\d+)$|(?P<word>{_WORD})\b)"
+)
+_BASH_JOB = re.compile(
+    rf"(?:: line \d+: +\d+ |^)(?P<word>{_WORD})(?: \(core dumped\))?(?: {{3,}}(?P<command>.*)|$)"
+)
+_LAUNCHER_SAW = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local>\d+) \(pid")
+_ROOT_BLOCK = "Root Cause (first observed failure)"
+_BLOCK_FIELD = re.compile(r"  (time|host|rank|exitcode|error_file|traceback)\s*: ?(.*)")
+_STEP_ENDED = re.compile(
+    r"\*\*\* (?:STEP|JOB) \S+(?: ON \S+)? (?:CANCELLED|FAILED)|Job step aborted|Terminating StepId|"
+    r"Force Terminated"
+)
 
-    COMPLETE = "complete"
-    FAILED = "failed"
-    TIMED_OUT = "timed out"
-    OUT_OF_MEMORY = "out of memory"
-    CANCELLED = "cancelled"
-    RUNNING = "running"
-    NEVER_STARTED = "never started"
 
-    def __str__(self) -> str:
-        return self.value
+@dataclass(frozen=True)
+class Death:
+    """How a process ended: its status (negative: a signal), and what torchrun or srun say of it."""
 
+    status: int
+    line_number: int
+    rank: int | None = None
+    host: str = ""
+    task: str = ""  # of srun's
+    command: str = ""  # of bash's
+    order: tuple[str, bool] = ("", True)  # of torchrun's: when, and whether it names it the root
+    error: str = ""  # the last line of the traceback that torchrun shows
 
-class Strength(IntEnum):
-    """How much a line says of why the job ended."""
+    @property
+    def strength(self) -> Strength:
+        if self.status < 0:
+            return SIGNALS[-self.status][3] if -self.status in SIGNALS else DEATH
+        return QUIET_DEATH if self.status in (0, 1, 2) else DEATH
 
-    CONSEQUENCE = 1  # another process' end made this one fail
-    WEAK = 2  # may be the cause, or the echo of one
-    ROOT = 3
-    CERTAIN = 4  # the kernel's or Slurm's own word, though it is often printed late
+    @property
+    def who(self) -> str:
+        name = f"task {self.task}" if self.task else shorten(self.command, 60) or "a process"
+        if self.rank is not None:
+            name = f"rank {self.rank}"
+        return f"{name} on {self.host}" if self.host else name
+
+    def make_cause(self) -> Cause:
+        """Return as a cause how it ended, or its error where torchrun's block alone shows it."""
+        state, strength = State.FAILED, self.strength
+        if self.error:
+            rule, groups = _find_rule(self.error)
+            text, strength = f"{self.who}: {shorten(self.error)}", ROOT
+            hint = _READ_TRACEBACK
+            if rule is not None:
+                hint, state, strength = rule.fix.format(**groups), rule.state, rule.strength
+        elif self.status < 0:
+            name, _, hint, _ = SIGNALS.get(-self.status, (f"signal {-self.status}", "", FIX, WEAK))
+            text = f"{self.who} was killed by {name}"
+        else:
+            text = f"{self.who} ended with exit code {self.status} and printed no error"
+            hint = "look at what the trainer calls exit with, and at this rank's last lines above"
+        return Cause(
+            text, hint, state, strength, self.line_number, rule=DIED, rank=self.rank, host=self.host
+        )
 
 
 @dataclass(frozen=True)
 class Cause:
     """Why a job ended: in words, what to do, and the log line it was read from (from 1).
 
-    `excerpt` holds (line number, text) of the lines around it, where the log was read whole.
+    line: as the log has it. rule: the id of the rule, "" for an error that no rule knows. rank and
+    host: where it was, when the log says so. `excerpt` holds (line number, text) of the lines
+    around it, where the log was read whole.
     """
 
     text: str
@@ -53,232 +110,16 @@ class Cause:
     strength: Strength
     line_number: int
     excerpt: tuple[tuple[int, str], ...] = ()
+    line: str = ""
+    rule: str = ""
+    rank: int | None = None
+    host: str = ""
 
-
-@dataclass(frozen=True)
-class Rule:
-    """One kind of line: it holds one of these words, in small letters, and fits the pattern."""
-
-    words: tuple[str, ...]
-    hint: str
-    pattern: re.Pattern | None = None
-    text: str | None = None  # None: the line itself is the best wording
-    strength: Strength = Strength.ROOT
-    state: State = State.FAILED
-    ends_job: bool = False  # Slurm says with it how the whole job ended
-    ends_attempt: bool = False  # what follows in the log may be the next attempt
-
-    def fits(self, line: str, small: str) -> bool:
-        return any(map(small.__contains__, self.words)) and (
-            self.pattern is None or bool(self.pattern.search(line))
-        )
-
-
-def _rule(words: str, hint: str, pattern: str = "", **more: object) -> Rule:
-    """Return a rule; words are parted by |."""
-    compiled = re.compile(pattern, re.IGNORECASE) if pattern else None
-    return Rule(tuple(words.split("|")), hint, compiled, **more)
-
-
-_ASK_MEMORY = "ask for more memory (#SBATCH --mem), or use fewer --num-workers"
-_FIND_FIRST = "another process ended first: look for the first error above in the log"
-_CHECK_NODES = "check that the nodes reach each other: the interface in NCCL_SOCKET_IFNAME"
-
-
-# Tried in this order on each line; the first that fits decides.
-RULES = (
-    # Another process ended first.
-    _rule(
-        "connection closed by peer|connection reset by peer|broken pipe|ncclremoteerror|"
-        "remote process exited|childfailederror|childfailedexception|signalerror|"
-        "signalexception|job step aborted|pair closure|communicator was aborted|got 0 bytes",
-        _FIND_FIRST,
-        strength=Strength.CONSEQUENCE,
-    ),
-    _rule(
-        "dataloader worker|*** step |srun: error: ",
-        _FIND_FIRST,
-        r"DataLoader worker .*(?:killed by|exited unexpectedly)|"
-        r"\*\*\* STEP \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*|"
-        r"srun: error: .*: (?:task|tasks) .*(?:Exited with|Terminated)",
-        strength=Strength.CONSEQUENCE,
-    ),
-    # Slurm's own words.
-    _rule(
-        "oom_kill|oom-kill|out of memory handler|exceeded memory limit|"
-        "exceeded job memory limit|exceeded step memory limit",
-        _ASK_MEMORY,
-        text="a process was killed: the job had used up its memory",
-        strength=Strength.CERTAIN,
-        state=State.OUT_OF_MEMORY,
-    ),
-    _rule(
-        "srun: error: ",
-        _ASK_MEMORY,
-        "srun: error: .*: Out Of Memory",
-        text="a process was killed: the job had used up its memory",
-        strength=Strength.CERTAIN,
-        state=State.OUT_OF_MEMORY,
-    ),
-    _rule(
-        "due to time limit",
-        "ask for more time (#SBATCH --time), or train fewer --epochs",
-        text="reached its time limit",
-        state=State.TIMED_OUT,
-        ends_job=True,
-    ),
-    _rule(
-        "due to preemption|due to job requeue",
-        "a job of higher priority took the nodes: wait for the requeue, or sbatch again",
-        text="preempted or requeued by Slurm",
-        strength=Strength.WEAK,
-        state=State.CANCELLED,
-        ends_job=True,
-        ends_attempt=True,
-    ),
-    _rule(
-        "due to node failure",
-        "sbatch again; tell the site which node it was",
-        text="a node of the job failed",
-        strength=Strength.WEAK,
-        ends_job=True,
-        ends_attempt=True,
-    ),
-    _rule(
-        "node failure on ",
-        "sbatch again without it (--exclude=NODE); tell the site which node it was",
-        strength=Strength.CERTAIN,
-    ),
-    _rule(
-        "*** job |*** step ",
-        "somebody ran scancel, or Slurm was told to stop it: sbatch again",
-        r"\*\*\* JOB \S+ ON \S+ CANCELLED AT|\*\*\* STEP \S+ ON \S+ CANCELLED AT .*DUE TO",
-        text="stopped by scancel or by Slurm",
-        state=State.CANCELLED,
-        ends_job=True,
-    ),
-    _rule(
-        "srun: error: ",
-        "srun asked for more than the job has: compare the #SBATCH lines with the srun line",
-        r"srun: error: .*(?:Unable to create step|configuration is not available|"
-        r"Unable to allocate|More processors requested)",
-    ),
-    # The GPU and its libraries.
-    _rule(
-        "cuda out of memory|cuda error: out of memory|outofmemoryerror|cublas_status_alloc_failed",
-        "the GPU's memory is full: lower --batch-size (it is per GPU)",
-        state=State.OUT_OF_MEMORY,
-    ),
-    _rule(
-        "xid",
-        "the GPU failed: sbatch again without its node (--exclude=NODE), and tell the site",
-        r"\bXid \(.*\): \d+",
-    ),
-    _rule(
-        "cuda driver version is insufficient",
-        "the node's driver is older than PyTorch's CUDA: install a build for an older CUDA",
-    ),
-    _rule(
-        "invalid device ordinal|no cuda-capable device|no cuda gpus are available",
-        "fewer GPUs are visible than processes started: check --gpus-per-node and nvidia-smi",
-    ),
-    _rule(
-        "collective operation timeout",
-        "a rank did not reach the same collective: look for an error of another rank above",
-        strength=Strength.WEAK,
-    ),
-    _rule(
-        "heartbeat monitor timed out",
-        "a rank hung in NCCL: look for an error of another rank above, or at its node",
-        strength=Strength.WEAK,
-    ),
-    _rule("nccl warn ", _CHECK_NODES, "NCCL WARN .*(?:timed out|refused)", strength=Strength.WEAK),
-    _rule(
-        "ncclsystemerror|ncclunhandledcudaerror|ncclinternalerror|ncclinvalidusage|nccl error",
-        f"{_CHECK_NODES}; NCCL_DEBUG=INFO shows more",
-    ),
-    _rule(
-        "nccl warn ",
-        f"{_CHECK_NODES}; NCCL_DEBUG=INFO shows more",
-        "NCCL WARN .*(?:error|fail|no socket interface|bootstrap)",
-    ),
-    # Meeting of the nodes.
-    _rule(
-        "address already in use|eaddrinuse",
-        "another process holds the port: sbatch again, the job picks a free one",
-    ),
-    _rule(
-        "name or service not known|temporary failure in name resolution|gaierror|"
-        "nodename nor servname|gai error",
-        "the head node's name has no address on this node: check the master address rule",
-        strength=Strength.WEAK,
-    ),
-    _rule(
-        "client socket has timed out|connection timed out|connect() timed out|"
-        "connection refused|timeouterror|wait timeout",
-        "a node did not come, or the network between the nodes is closed: look at its own lines",
-        strength=Strength.WEAK,
-    ),
-    _rule(
-        "rendezvous",
-        "a node did not come, or the network between the nodes is closed: look at its own lines",
-        "rendezvous.*timed? ?out",
-        strength=Strength.WEAK,
-    ),
-    # The environment and the disk.
-    _rule(
-        "modulenotfounderror|importerror",
-        "activate the environment that the job file names, or rebuild it from environment.yml",
-    ),
-    _rule(
-        "command not found|execve(): |module(s) are unknown",
-        "the environment or a module was not loaded: check the Software section of the job file",
-        r"(?<!psrecord): command not found|execve\(\): .*No such file|module\(s\) are unknown",
-    ),
-    _rule(
-        "can't open file |slurm_script: line ",
-        "submit from the job file's own folder: cd there, then sbatch",
-        r"can't open file .*No such file|slurm_script: line \d+: .*No such file or directory",
-    ),
-    _rule(
-        "slurm_script: line ",
-        "a variable that the job file needs is not set: the line names it",
-        r"slurm_script: line \d+: .*unbound variable",
-    ),
-    _rule(
-        "no space left on device|disk quota exceeded",
-        "free space, or send the results elsewhere with RUN_DIR=…",
-    ),
-    _rule("read-only file system", "write elsewhere: RUN_DIR=… sbatch …"),
-    _rule(
-        "shared memory",
-        "use fewer --num-workers",
-        "bus error.*shared memory|insufficient shared memory",
-    ),
-    # Signals that only the launcher saw.
-    _rule(
-        "sigkill|exitcode|srun: error: |slurm_script: line ",
-        f"often the kernel, because memory ran out: {_ASK_MEMORY}",
-        r"signal 9 \(SIGKILL\)|exitcode\s*: -9\b|srun: error: .*: Killed\b|"
-        r"slurm_script: line \d+: +\d+ Killed\b",
-        strength=Strength.WEAK,
-    ),
-    _rule(
-        "sigbus|exitcode|bus error",
-        "/dev/shm is full or too small: use fewer --num-workers, or ask the site for more",
-        r"signal 7 \(SIGBUS\)|exitcode\s*: -7\b|\bBus error\b",
-        strength=Strength.WEAK,
-    ),
-    _rule(
-        "segmentation fault|sigsegv|exitcode",
-        "a library crashed: the lines above from PYTHONFAULTHANDLER say where",
-        r"segmentation fault|signal 11 \(SIGSEGV\)|exitcode\s*: -11\b",
-        strength=Strength.WEAK,
-    ),
-)
 
 # Our trainers' and job files' own line; `srun: error:` and the like are not.
-_OWN_ERROR = re.compile(r"(?:\[rank \d+ on [^\]]+\] )?error: \S|\S+\.py: error: \S")
+_OWN_ERROR = re.compile(
+    r"(?:\[rank (?P<rank>\d{1,9}) on (?P<host>[\w.-]+)\] |\S+\.py: )?error: (?P<message>\S.*)"
+)
 _OWN_SUMMARY = re.compile(r"(?:Job \S+|First cause|What to do|Why): ")
 _TRACEBACK = re.compile(r"(?:Original )?Traceback \(most recent call last\):")
 _EXCEPTION = re.compile(
@@ -286,27 +127,37 @@ _EXCEPTION = re.compile(
     r"|(?:[A-Za-z_]\w*\.)+[A-Z]\w*)(?::.*|$)"
 )
 _WRAPPED = re.compile(r"Caught \w+ in DataLoader worker process")
+_RANK = re.compile(r"\bRank (\d{1,9})\]")
+_JOB_ID = re.compile(r"\*\*\* (?:JOB|STEP) (\d+)|\bStepId=(\d+)|\b[Jj]ob (\d+) exceeded")
+# What shows that the training went on: the number of a step, in a line or in a progress bar.
+_STEP = re.compile(
+    r"(\d+)%\||(\d+)/\d+ \[|\b(?:iter(?:ation)?|step|batch|epoch)\b\W{0,4}(\d+)\b.*\b(?:loss|time)",
+    re.IGNORECASE,
+)
 # A line without any of them, in small letters, means nothing here outside a traceback.
-WORDS = tuple({word for rule in RULES for word in rule.words} | {"error: ", "traceback (most"})
+WORDS = tuple(
+    {word for rule in RULES for word in rule.words}
+    | {word.lower() for word in _BY_WORD}
+    | {"error: ", "traceback (most", "exitcode", "root cause (", "terminating stepid"}
+)
 
-_FIX = "fix what this line names, then sbatch again"
 _READ_TRACEBACK = "its traceback, in the log, shows where"
 
 
-def find_cause(lines: Iterable[str]) -> Cause | None:
+def find_cause(lines: Iterable[str], job_id: str | None = None) -> Cause | None:
     """Return the first cause that the log shows, None when it shows none.
 
-    A root cause goes before a doubtful one, and both before a consequence (a peer that
-    closed its connection, torchrun's ChildFailedError); among equals the first one stands.
-    Of Python tracebacks the last line of the first counts. What came before an epoch line
-    did not end the job, and what came before a requeue belongs to another attempt.
+    A root cause goes before a rank's silent end, that before a doubtful one, and all before a
+    consequence (a peer that closed its connection, torchrun's ChildFailedError); among equals the
+    first one stands. Of Python tracebacks the last line of the first counts. What the training
+    outlived did not end it, and what came before a requeue belongs to another attempt.
     """
-    return search_lines(lines).choose()
+    return search_lines(lines, job_id).choose()
 
 
-def search_lines(lines: Iterable[str]) -> CauseSearch:
+def search_lines(lines: Iterable[str], job_id: str | None = None) -> CauseSearch:
     """Return a search that has taken the lines of a log in."""
-    search = CauseSearch()
+    search = CauseSearch(job_id)
     for number, line in enumerate(lines, start=1):
         if "Epoch [" in line and " LR: " in line:
             search.pass_epoch()
@@ -318,86 +169,322 @@ def search_lines(lines: Iterable[str]) -> CauseSearch:
 class CauseSearch:
     """Takes the lines of a log in and chooses the cause that they show.
 
+    job_id: what Slurm says of another job is not believed; None: it may be any.
     `ending` is Slurm's own word of how the job ended, None without one.
     """
 
-    def __init__(self):
+    def __init__(self, job_id: str | None = None):
+        self.job_id = job_id
         self.fresh: dict[Strength, Cause] = {}  # the first of each strength
         self.stale: dict[Strength, Cause] = {}  # those that the training outlived
+        self.deaths: list[Death] = []
         self.ending: Cause | None = None
+        self.is_over = False  # whether Slurm ended just this job, and for good
         self.in_traceback = False
+        self.block: dict[str, str] | None = None  # torchrun's, while it is read
+        self.echoing: set[int] = set()  # ranks whose own line blames a peer
+        self.step_ended = False
+        self.last_step: str | None = None  # since the last cause
+        self.slurm_job: str | None = None  # the last one that Slurm spoke of, and where
+        self.slurm_line = 0
 
-    def add(self, number: int, line: str) -> Cause | None:
-        """Take a clean line in; return the cause that was read from it, if any is kept."""
+    # ---- Taking lines in ----
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether any line may matter now, not only one with a known word."""
+        return self.in_traceback or self.block is not None or self._awaits_progress
+
+    @property
+    def _awaits_progress(self) -> bool:
+        return bool(self.fresh or self.deaths or (self.ending and not self.is_over))
+
+    def add(self, number: int, line: str) -> list[int]:
+        """Take a clean line in; return the lines of the causes that it adds."""
+        seen = {cause.line_number for cause in self.fresh.values()}
+        n_deaths = len(self.deaths)
+        self._add(number, line)
+        added = {cause.line_number for cause in self.fresh.values()} - seen
+        return [*added, *(death.line_number for death in self.deaths[n_deaths:])]
+
+    def _add(self, number: int, line: str) -> None:
+        if self._add_to_block(number, line):
+            return
         if self.in_traceback:
             if not line or line[0].isspace():
-                return None  # the traceback's frames are source text, not messages
+                return  # the traceback's frames are source text, not messages
             if _EXCEPTION.match(line):
                 self.in_traceback = False
-                return self._take(_judge_exception(number, line))
+                self._take(_judge_exception(number, line))
+                return
         small = line.lower()
         if not any(map(small.__contains__, WORDS)):
-            return None
-        if _TRACEBACK.match(line.lstrip()):
+            if self._awaits_progress:
+                self._look_for_progress(line)
+        elif _TRACEBACK.match(line.lstrip()):
             self.in_traceback = True
-            return None
-        if _OWN_ERROR.match(line):
-            return self._take_own(_judge_own(number, line))
-        rule = _find_rule(line)
-        if rule is None or _OWN_SUMMARY.match(line):
-            return None
-        if rule.ends_attempt:
-            self.fresh, self.stale = {}, {}
-        cause = Cause(rule.text or shorten(line), rule.hint, rule.state, rule.strength, number)
-        if rule.ends_job:
-            self.ending = self.ending or cause
-        return self._take(cause)
+        elif not _OWN_SUMMARY.match(line) and self._is_of_this_job(number, line):
+            self._judge(number, line)
+
+    def _judge(self, number: int, line: str) -> None:
+        if own := _OWN_ERROR.match(line):
+            self._take_own(number, line, own)
+            return
+        self.step_ended = self.step_ended or bool(_STEP_ENDED.search(line))
+        for kind in (_SRUN_TASK, _BASH_JOB, _LAUNCHER_SAW):
+            if found := kind.search(line):
+                self._take_death(_read_death(number, found.groupdict()))
+                return
+        self._take_rule(number, line)
 
     def pass_epoch(self) -> None:
         """Take in that the training went on; an epoch line may be buffered past a later error."""
-        if self.fresh:
-            self.stale, self.fresh, self.ending = self.fresh | self.stale, {}, None
+        if self.fresh or self.deaths:
+            self.stale, self.fresh = self.fresh | self.stale, {}
+            self.deaths.clear()
+        if not self.is_over:
+            self.ending = None
+
+    def end_attempt(self) -> None:
+        """Forget what was seen: what follows is the next attempt's, or the next job's."""
+        self.fresh, self.stale, self.ending, self.is_over = {}, {}, None, False
+        self.deaths.clear()
+        self.in_traceback, self.block = False, None
+
+    def _look_for_progress(self, line: str) -> None:
+        """Take in that steps went on: two of them, for a rank that lives still ends its step."""
+        if found := _STEP.search(line):
+            step = found[found.lastindex]
+            if self.last_step is not None and self.last_step != step:
+                self.pass_epoch()
+            self.last_step = step
+
+    def _is_of_this_job(self, number: int, line: str) -> bool:
+        """Whether Slurm speaks of this job; of an unknown one the last it speaks of is this."""
+        found = _JOB_ID.search(line)
+        if not found:
+            return True
+        job = found[found.lastindex]
+        if self.job_id is not None:
+            return job == self.job_id
+        if self.slurm_job not in (None, job):  # several jobs in one log: the last one counts
+            last = self.slurm_line
+            self.fresh = {s: cause for s, cause in self.fresh.items() if cause.line_number > last}
+            self.stale, self.ending = {}, None
+            self.deaths = [death for death in self.deaths if death.line_number > last]
+        self.slurm_job, self.slurm_line = job, number
+        return True
+
+    def _take_rule(self, number: int, line: str) -> None:
+        rule, groups = _find_rule(line)
+        if rule is None:
+            return
+        if rule.id == "slurm-reason" and self.ending is not None:
+            text = f"{self.ending.text} ({shorten(groups['reason'])})"
+            self.ending = replace(self.ending, text=text)
+            return
+        if rule.ends_attempt:
+            self.end_attempt()
+        cause = _make_cause(number, line, rule, groups)
+        if rule.ends_job:
+            self.ending = self.ending or cause
+            self.is_over = self.job_id is not None and not rule.ends_attempt
+        else:
+            self._take(cause)
+
+    def _take(self, cause: Cause) -> None:
+        self.last_step = None
+        self.fresh.setdefault(cause.strength, cause)
+
+    def _take_own(self, number: int, line: str, own: re.Match) -> None:
+        """Take our own line; it replaces the traceback that it closes, for it names the rank.
+
+        A message of ours was written to be the cause; an exception is weighed as any other.
+        """
+        rule, groups = _find_rule(line)
+        cause = Cause(shorten(line), FIX, State.FAILED, ROOT, number, line=line)
+        is_message = not _EXCEPTION.match(own["message"])
+        if rule is not None and not (is_message and rule.strength is WEAK):
+            known = _make_cause(number, line, rule, groups)
+            text = known.text if groups else cause.text
+            cause = replace(known, text=text, strength=min(rule.strength, ROOT))
+        elif not is_message:
+            cause = replace(cause, hint=_READ_TRACEBACK)
+        if own["rank"] is not None:
+            cause = replace(cause, rank=int(own["rank"]), host=own["host"])
+            if cause.strength is CONSEQUENCE:
+                self.echoing.add(cause.rank)
+        before = self.fresh.get(cause.strength)
+        if before is not None and before.rank is None and _is_same_error(before.line, line):
+            self.fresh[cause.strength] = replace(cause, line_number=before.line_number)
+        self._take(cause)
+
+    # ---- How processes ended ----
+
+    def _add_to_block(self, number: int, line: str) -> bool:
+        """Take a line of torchrun's blocks in, one per rank that failed; whether it was one."""
+        if _ROOT_BLOCK in line:
+            self._close_block()
+            self.block = {"is_root": "yes"}
+            return True
+        found = _BLOCK_FIELD.match(line)
+        if self.block is None and not found:
+            return False
+        if found:
+            if self.block is None or found[1] in self.block:
+                self._close_block()
+                self.block = {}
+            self.block[found[1]] = found[2].strip()
+            self.block["line"] = str(number)
+            return True
+        is_inside = not line or line[0].isspace() or line[0] == "["
+        if is_inside and _EXCEPTION.match(line.strip()):
+            self.block["error"] = line.strip()
+        elif not is_inside and (line.startswith(("====", "----")) or "is_root" not in self.block):
+            self._close_block()
+        return is_inside
+
+    def _close_block(self) -> None:
+        block, self.block = self.block or {}, None
+        status = re.match(r"(-?\d{1,9}) ", block.get("exitcode", ""))
+        rank = re.match(r"(\d{1,9}) ", block.get("rank", ""))
+        if status:
+            self._take_death(
+                Death(
+                    int(status[1]),
+                    int(block["line"]),
+                    rank=int(rank[1]) if rank else None,
+                    host=shorten(block.get("host", ""), 80),
+                    error=block.get("error", ""),
+                    order=(block.get("time", ""), "is_root" not in block),
+                )
+            )
+
+    def _take_death(self, death: Death) -> None:
+        """Keep it, unless Slurm had ended the step before: then it killed what was left."""
+        if not (self.step_ended and death.status in (-9, -15)) and len(self.deaths) < 1000:
+            self.deaths.append(death)
+            self.last_step = None
+
+    def find_first_death(self) -> Death | None:
+        """Return the end of the rank that failed first, None when the log does not show it."""
+        told = [death for death in self.deaths if not self._is_echo(death)]
+        ranks = sorted((death for death in told if death.rank is not None), key=_when)
+        # srun and bash see torchrun end, which ends with 1 whatever its rank ended with.
+        loud = [death for death in ranks + told if death.strength is DEATH]
+        return next(iter(loud or ranks or told), None)
+
+    def _is_echo(self, death: Death) -> bool:
+        rule = _find_rule(death.error)[0] if death.error else None
+        return (
+            death.strength is CONSEQUENCE
+            or (death.status == 1 and death.rank in self.echoing)
+            or (rule is not None and rule.strength is CONSEQUENCE)
+        )
+
+    # ---- Choosing ----
 
     def list_causes(self) -> list[Cause]:
         """Return the causes that may still be chosen."""
         return [*self.fresh.values(), *self.stale.values(), *filter(None, [self.ending])]
 
-    def _take(self, cause: Cause) -> Cause:
-        return self.fresh.setdefault(cause.strength, cause)
-
-    def _take_own(self, cause: Cause) -> Cause:
-        """Take our own line; it replaces the traceback that it closes, for it names the rank."""
-        before = self.fresh.get(cause.strength)
-        if before is not None and before.text[:60] in cause.text:
-            self.fresh[cause.strength] = replace(before, text=cause.text)
-        return self._take(cause)
-
     def choose(self) -> Cause | None:
+        """Return the first cause, None without one; it names the rank where that is known.
+
+        Where Slurm ended the job that is the cause, unless an error came before it that the
+        training did not outlive.
+        """
+        cause = self.choose_without_ending()
+        if self.ending is None:
+            return cause
+        is_first = cause is not None and cause.line_number < self.ending.line_number
+        is_alive = is_first and cause.strength >= DEATH and not self._is_stale(cause)
+        return cause if is_alive else self.ending
+
+    def _is_stale(self, cause: Cause) -> bool:
+        return cause.line_number in {stale.line_number for stale in self.stale.values()}
+
+    def choose_without_ending(self) -> Cause | None:
+        """Return the first cause that the job's own processes show."""
+        if self.block:
+            self._close_block()
+        death = self.find_first_death()
+        fresh = dict(self.fresh)
+        if death is not None:
+            cause = death.make_cause()
+            fresh.setdefault(cause.strength, cause)
+        loud = (CERTAIN, ROOT, DEATH, WEAK)
         order = (
-            *((self.fresh, s) for s in (Strength.CERTAIN, Strength.ROOT, Strength.WEAK)),
-            *((self.stale, s) for s in (Strength.CERTAIN, Strength.ROOT, Strength.WEAK)),
-            *((causes, Strength.CONSEQUENCE) for causes in (self.fresh, self.stale)),
+            *((fresh, strength) for strength in loud),
+            *((self.stale, strength) for strength in loud),
+            *((causes, s) for s in (QUIET_DEATH, CONSEQUENCE) for causes in (fresh, self.stale)),
         )
-        return next((causes[s] for causes, s in order if s in causes), None)
+        cause = next((causes[s] for causes, s in order if s in causes), None)
+        return cause and self._name_rank(cause, death)
+
+    def _name_rank(self, cause: Cause, death: Death | None) -> Cause:
+        """Add the rank and its node to a line that leaves them open, as far as they are known.
+
+        The rank that ended first, as after an error that it printed, is the one that printed it.
+        """
+        if cause.rank is not None or cause.rule == DIED or not cause.line:
+            return cause
+        said = _RANK.search(cause.line)
+        rank, host = int(said[1]) if said else None, ""
+        if death is not None and death.strength is QUIET_DEATH:
+            rank = death.rank if rank is None else rank
+            host = death.host if death.rank in (None, rank) else ""
+        where = " on ".join(filter(None, ["" if rank is None else f"rank {rank}", host]))
+        if not where:
+            return cause
+        hint = cause.hint.replace("NODE", host) if host else cause.hint
+        return replace(cause, text=f"{where}: {cause.text}", hint=hint, rank=rank, host=host)
 
 
-def _find_rule(line: str) -> Rule | None:
-    small = line.lower()
-    return next((rule for rule in RULES if rule.fits(line, small)), None)
+def _when(death: Death) -> tuple[str, bool]:
+    return death.order
+
+
+def _is_same_error(line: str, own: str) -> bool:
+    """Whether our own line says what a traceback's last line says, without its class' module."""
+    name, colon, message = line.partition(":")
+    return f"{name.rpartition('.')[2]}{colon}{message}"[:60] in own
 
 
 def _judge_exception(number: int, line: str) -> Cause:
     """Weigh a traceback's last line; a loader worker's wrapper leaves room for the original."""
-    strength = Strength.WEAK if _WRAPPED.search(line) else Strength.ROOT
-    rule = _find_rule(line)
+    strength = WEAK if _WRAPPED.search(line) else ROOT
+    rule, groups = _find_rule(line)
     if rule is None:
-        return Cause(shorten(line), _READ_TRACEBACK, State.FAILED, strength, number)
-    return Cause(shorten(line), rule.hint, rule.state, min(strength, rule.strength), number)
+        return Cause(shorten(line), _READ_TRACEBACK, State.FAILED, strength, number, line=line)
+    cause = _make_cause(number, line, rule, groups)
+    return replace(cause, strength=min(strength, rule.strength))
 
 
-def _judge_own(number: int, line: str) -> Cause:
-    """Weigh our own `error:` line: it was written to be the cause, unless it blames a peer."""
-    rule = _find_rule(line)
-    if rule is None or rule.strength is Strength.WEAK:
-        return Cause(shorten(line), _FIX, State.FAILED, Strength.ROOT, number)
-    return Cause(shorten(line), rule.hint, rule.state, min(rule.strength, Strength.ROOT), number)
+def _find_rule(line: str) -> tuple[Rule | None, dict[str, str]]:
+    small = line.lower()
+    for rule in RULES:
+        groups = rule.match(line, small)
+        if groups is not None:
+            return rule, groups
+    return None, {}
+
+
+def _make_cause(number: int, line: str, rule: Rule, groups: dict[str, str]) -> Cause:
+    said = shorten(line) if rule.quotes else ""
+    text = ": ".join(filter(None, [rule.cause.format(**groups), said]))
+    fix = rule.fix.format(**groups)
+    return Cause(text, fix, rule.state, rule.strength, number, line=said, rule=rule.id)
+
+
+def _read_death(number: int, found: dict[str, str | None]) -> Death:
+    """Return what srun or bash say of a process; 128 and more is a shell's word for a signal."""
+    status = int(found.get("code") or 0)
+    if found.get("word"):
+        status = -_BY_WORD[found["word"]]
+    if 128 < status <= 128 + 64:
+        status = 128 - status
+    local = found.get("local")
+    command = f"local rank {local}" if local else found.get("command") or ""
+    task, host = found.get("task") or "", found.get("host") or ""
+    return Death(status, number, host=host, task=task, command=command)

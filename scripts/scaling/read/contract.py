@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -138,6 +139,18 @@ def scale_of_script(folder: Path) -> tuple[int | None, int | None]:
     return (nodes, per_node) if per_node else (None, None)
 
 
+def make_resume_command(folder: Path, checkpoints: Path) -> str | None:
+    """Return what to type to continue from a job's newest checkpoint, None where that cannot be.
+
+    folder: the job's own, with its script.
+    """
+    scripts = sorted(folder.glob("*.slurm"))
+    if len(scripts) != 1 or not any(checkpoints.glob("step_*.pt")):
+        return None
+    place, where = (shlex.quote(str(path.resolve())) for path in (folder, checkpoints))
+    return f"cd {place} && CHECKPOINT_DIR={where} sbatch {shlex.quote(scripts[0].name)}"
+
+
 def read_json(path: Path) -> dict:
     """Return the object in a JSON file; raise UserError that names it when there is none."""
     data = b""
@@ -172,6 +185,13 @@ def whole_number(record: dict, key: str, path: Path, least: int = 0) -> int | No
             f">= {least}"
         )
     return value
+
+
+def epochs_of(settings: dict | None) -> int | None:
+    """Return how many epochs a run is to train, None where its run.json does not say."""
+    epochs = (settings or {}).get("epochs")
+    is_number = isinstance(epochs, int) and not isinstance(epochs, bool)
+    return epochs if is_number and 0 < epochs < 10**9 else None
 
 
 def utc_time(record: dict, key: str) -> datetime | None:

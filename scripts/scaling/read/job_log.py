@@ -14,8 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 
 from common.counts import LineCounts
-from scaling.read.causes import WORDS, Cause, CauseSearch, Strength
+from scaling.read.causes import WORDS, Cause, CauseSearch
+from scaling.read.contract import parse_log_name, split_id
 from scaling.read.epoch_line import NUMBER, Epoch, is_of_others, parse_epoch_lines, parse_label
+from scaling.read.symptoms import Strength
 from scaling.read.text import clean_line, drop_colours, read_blocks
 
 _TOTALS = {
@@ -27,6 +29,7 @@ _TOTALS = {
 }
 _REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGNORECASE)
 _RESULTS = re.compile(r"Results: (/.+)$")  # as the job script prints it near its beginning
+_NO_TOOL = re.compile(r"\b(psrecord): command not found|^No (nvidia-smi|amd-smi)\b")
 _MEMORY = re.compile(r"\[((?:gpu|cpu)_memory_log[^\]]*)\] ")  # as job_summary.py prints it
 # NCCL's own words, with NCCL_DEBUG=INFO (NCCL 2.4 to 2.27).
 _CHANNEL = re.compile(r"NCCL INFO Channel .* via NET/([A-Za-z0-9_-]+)")
@@ -41,11 +44,12 @@ _TRACEBACK = re.compile(r"Traceback \(most|^\s+File \"|^\s+\^+|^\w*(?:Error|Exce
 # In small letters: with those of the causes, a line without any of them is only counted.
 _WORDS = (
     *WORDS, "total training time: ", "best ", "due to ", "results: /", "_memory_log",
-    "| loss (train", "| throughput: ",  # of an epoch line that another line was written into
+    "no nvidia-smi", "| loss (train", "| throughput: ",  # of a torn epoch line
 )  # fmt: skip
 _MAY_HAVE_LABEL = frozenset(" [0123456789")
 TORN = "an epoch line that is cut or has other output in it"
 OTHER_RANK = "line of another rank"
+OTHER_RUN = "epoch line that is not this run's"
 # Kept of a log, so that its size does not matter; of more the oldest are let go of.
 MOST_ATTEMPTS, MOST_EPOCHS, MOST_REMEMBERED, MOST_RANKS = 1000, 20_000, 1000, 100_000
 MOST_EXCERPTS = 100
@@ -58,14 +62,22 @@ class Attempt:
 
     `totals` holds those of total_training_s, best_val_loss, best_val_accuracy_pct,
     best_val_perplexity and best_val_bleu that it printed. `newest` is the last epoch line that
-    was read; `repeated` are the epochs that came twice in a row with other figures.
+    was read; `repeated` are the epochs that came twice in a row with other figures. `number`
+    counts the job's restarts, where its script marks them. cause: the first one that this part of
+    the log shows; ending: Slurm's word of how the job ended, and the cause without believing it.
+    echoing: the ranks whose last word blames a peer.
     """
 
     is_of_others = False  # windows of another trainer's log: see foreign_log.Windows
+    number: int = 0
     by_number: dict[int, Epoch] = field(default_factory=dict)
     totals: dict[str, Decimal] = field(default_factory=dict)
     newest: Epoch | None = None
     repeated: set[int] = field(default_factory=set)
+    cause: Cause | None = None
+    cause_without_ending: Cause | None = None
+    ending: Cause | None = None
+    echoing: set[int] = field(default_factory=set)
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -84,6 +96,20 @@ class Attempt:
     def is_whole(self) -> bool:
         """Whether it trained all its epochs and said so."""
         return self.has_all_epochs and "total_training_s" in self.totals
+
+    @property
+    def first_bad_loss(self) -> Epoch | None:
+        """The first epoch whose training or validation loss is no number, None without one."""
+        for epoch in self.epochs:
+            losses = (epoch.train_loss, epoch.val_loss)
+            if any(loss is not None and not loss.is_finite() for loss in losses):
+                return epoch
+        return None
+
+    def take_causes(self, other: Attempt) -> None:
+        """Take over why the job ended, as the same part of the log shows it."""
+        self.cause, self.cause_without_ending = other.cause, other.cause_without_ending
+        self.ending, self.echoing = other.ending, other.echoing
 
     def describe_progress(self) -> str:
         last = self.last
@@ -123,11 +149,11 @@ class Transport:
 
 @dataclass
 class JobLog:
-    """A Slurm log: its attempts in order (at least one), its cause, and where its lines went.
+    """A Slurm log: its attempts in order (at least one), and where its lines went.
 
     unreadable: the numbers of lines that speak of an epoch but hold no whole line: cut, or with
     another process' words in the middle (of many the first thousand). ranks: those that label
-    lines. cause: the first one that the log shows; ending: Slurm's word of how the job ended.
+    lines. missing_tools: what a node said that it has not. cause and ending: the last attempt's.
     run_dir: the folder of `Results: DIR`. memory_lines: `gpu_memory_log - GPU 0` -> the number
     of the last line that begins with it in brackets. last_lines: as they stand; see `tail`.
     """
@@ -138,8 +164,7 @@ class JobLog:
     unreadable: list[int] = field(default_factory=list)
     forgotten_attempts: int = 0
     ranks: set[int] = field(default_factory=set)
-    cause: Cause | None = None
-    ending: Cause | None = None
+    missing_tools: set[str] = field(default_factory=set)
     transport: Transport = field(default_factory=Transport)
     run_dir: Path | None = None
     memory_lines: dict[str, int] = field(default_factory=dict)
@@ -160,6 +185,31 @@ class JobLog:
         return any(attempt.by_number for attempt in self.attempts)
 
     @property
+    def cause(self) -> Cause | None:
+        return self.last_attempt.cause
+
+    @property
+    def ending(self) -> Cause | None:
+        return self.last_attempt.ending
+
+    def find_attempt(self, restart: int, restarts: int, is_complete: bool) -> Attempt | None:
+        """Return a restart's part of the log; None when that has printed nothing yet.
+
+        restarts: how many the job had so far.
+        """
+        if self.last_attempt.number:
+            found = [attempt for attempt in self.attempts if attempt.number == restart]
+            return found[-1] if found else None
+        if restart < restarts:  # a forerunner: what comes after it must be there
+            return self.attempts[restart] if restart < len(self.attempts) - 1 else None
+        if self.last_attempt.is_of_others:  # it has those of all restarts
+            return self.last_attempt
+        # A restart that has printed nothing yet must not be given its forerunner's epochs.
+        if restart >= len(self.attempts) and not is_complete:
+            return None
+        return self.last_attempt
+
+    @property
     def is_mixed(self) -> bool:
         """Whether several processes without a label print epoch lines that differ.
 
@@ -175,29 +225,51 @@ class JobLog:
         return self.last_attempt.is_whole
 
 
-def read_job_log(path: Path) -> JobLog:
+def read_job_log(path: Path, job_id: str | None = None, epochs: int | None = None) -> JobLog:
     """Return what a job's log says (see JobLog), attempt by attempt.
 
-    A new attempt starts where Slurm says that it requeued the job, or where the epoch
-    number goes back to 1; one that resumes at a later epoch inherits the epochs before it.
-    Of labelled ranks (srun --label, torchrun --tee) the lowest one's lines count.
-    Raises UserError when the file cannot be read.
+    A new attempt starts where the job's script names the results' folder again; in a log without
+    that line where Slurm says that it requeued the job, or where the epoch number goes back to 1.
+    One that resumes at a later epoch inherits the epochs before it. Of labelled ranks (srun
+    --label, torchrun --tee) the lowest one's lines count. job_id: what Slurm says of another job
+    is not this one's (default: as the log's name says); epochs: of the run, by its run.json; a
+    line with another total is not its own. Raises UserError when the file cannot be read.
     """
-    reader = _Reader(Path(path))
+    reader = _Reader(Path(path), job_id or _job_of(Path(path)), epochs)
     for lines, have_ends in read_blocks(path):
         reader.add_lines(lines, have_ends)
     return reader.finish()
 
 
+def find_run_dir(path: Path) -> Path | None:
+    """Return the folder that a job's log says its results are in, None when it says nothing.
+
+    It may be relative: to the folder that the job was submitted in.
+    """
+    for lines, _ in read_blocks(path):
+        for line in lines:
+            if line.startswith("Results: ") and line[9:].strip():
+                return Path(line[9:].strip())
+    return None
+
+
+def _job_of(path: Path) -> str | None:
+    """Return the job id of a log's name; of an array's task (`%A_%a`) it is another number."""
+    name, run_id = parse_log_name(path.name) or ("", "")
+    is_array = re.search(r"(?:^|[_.-])\d+$", name)
+    return None if is_array or not run_id else str(split_id(run_id)[0])
+
+
 class _Reader:
     """Takes the lines of a Slurm log in; `log` is what they said so far."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, job_id: str | None, epochs: int | None):
         self.log = JobLog(path)
+        self.job_id, self.epochs = job_id, epochs
         self.requeued = False
         self.label: tuple[int, ...] | None = None  # the lowest one that had an epoch line
         self.kinds: Counter[str] = Counter()  # of lines: epoch, total, requeue, or a rule's name
-        self.search = CauseSearch()
+        self.search = CauseSearch(job_id)
         self.excerpts: dict[int, list[tuple[int, str]]] = {}  # by the line of the cause
 
     def add_lines(self, lines: list[str], have_ends: bool) -> None:
@@ -228,7 +300,8 @@ class _Reader:
             for number in range(start, min(until, self.log.counts.lines) + 1):
                 excerpt.append((number, window[number - first]))
         if len(self.excerpts) > MOST_EXCERPTS:
-            kept = {cause.line_number for cause in self.search.list_causes()}
+            chosen = [cause for each in self.log.attempts for cause in (each.cause, each.ending)]
+            kept = {cause.line_number for cause in [*chosen, *self.search.list_causes()] if cause}
             self.excerpts = {at: cut for at, cut in self.excerpts.items() if at in kept}
         self.log.last_lines = window[-TAIL_LINES:]
 
@@ -236,22 +309,23 @@ class _Reader:
         """Take one line in; return what it is: epoch, total, requeue, a reason or a rule."""
         line = drop_colours(line)
         if "Epoch [" in line:
-            epochs = parse_epoch_lines(line, number)
-            if epochs or " LR: " in line:
-                self.search.pass_epoch()
+            found = parse_epoch_lines(line, number)
+            epochs = [epoch for epoch in found if self._is_own(epoch)]
             if epochs:
+                self.search.pass_epoch()
                 return self._take_epochs(epochs, parse_label(line))
+            if found:
+                return OTHER_RUN
             if not is_of_others(line):
                 if len(self.log.unreadable) < MOST_REMEMBERED:
                     self.log.unreadable.append(number)
                 return TORN
         small = line.lower()
-        if not self.search.in_traceback and not any(map(small.__contains__, _WORDS)):
+        if not self.search.is_reading and not any(map(small.__contains__, _WORDS)):
             return name_rule(line)
         clean = clean_line(line)
-        cause = self.search.add(number, clean)
-        if cause is not None and cause.line_number == number:
-            self.excerpts[number] = []
+        for at in self.search.add(number, clean):
+            self.excerpts.setdefault(at, [])
         if "total training" in small or "best " in small:
             what = self._take_total(clean, has_end, parse_label(line))
         elif _REQUEUED.search(line):
@@ -263,8 +337,13 @@ class _Reader:
 
     def _take_place(self, number: int, line: str) -> None:
         """Take in where the results are, or that the job printed a memory line here."""
-        if self.log.run_dir is None and (match := _RESULTS.match(line)):
-            self.log.run_dir = Path(match[1])
+        if match := _RESULTS.match(line):
+            if self.log.run_dir is None:
+                self.log.run_dir = Path(match[1])
+            elif self.log.run_dir == Path(match[1]):  # the job's script began again
+                self._begin_attempt(Attempt(self.log.last_attempt.number + 1))
+        elif match := _NO_TOOL.search(line):
+            self.log.missing_tools.add(match[match.lastindex])
         elif (match := _MEMORY.match(line)) and len(self.log.memory_lines) < MOST_REMEMBERED:
             self.log.memory_lines[match[1]] = number
 
@@ -273,7 +352,7 @@ class _Reader:
         if self.label is None or label < self.label:
             if self.label is not None:
                 self.kinds[OTHER_RANK] += self.kinds.pop("epoch", 0) + self.kinds.pop("total", 0)
-                self.log.attempts = [Attempt()]
+                self.log.attempts = [Attempt(self.log.last_attempt.number)]
             self.label = label
         if label > self.label:
             return OTHER_RANK
@@ -281,16 +360,36 @@ class _Reader:
             self._take_epoch(epoch)
         return "epoch"
 
+    def _is_own(self, epoch: Epoch) -> bool:
+        """Whether a run of so many epochs can have printed it."""
+        return 1 <= epoch.epoch <= epoch.epochs and self.epochs in (None, epoch.epochs)
+
+    def _begin_attempt(self, attempt: Attempt) -> None:
+        """Start a new part of the log; the search for a cause starts anew where a job does."""
+        log = self.log
+        if attempt.number != log.last_attempt.number:
+            self._end_search()
+            self.search = CauseSearch(self.job_id)
+        log.attempts.append(attempt)
+        self.requeued = False
+        if len(log.attempts) > MOST_ATTEMPTS:
+            del log.attempts[0]
+            log.forgotten_attempts += 1
+
+    def _end_search(self) -> None:
+        attempt = self.log.last_attempt
+        attempt.cause, attempt.ending = self.search.choose(), self.search.ending
+        attempt.cause_without_ending = self.search.choose_without_ending()
+        attempt.echoing = self.search.echoing
+
     def _take_epoch(self, epoch: Epoch) -> None:
         log = self.log
         attempt = log.last_attempt
-        if self.requeued or _starts_again(attempt, epoch):
-            attempt = _follow(attempt, epoch)
-            log.attempts.append(attempt)
-            self.requeued = False
-            if len(log.attempts) > MOST_ATTEMPTS:
-                del log.attempts[0]
-                log.forgotten_attempts += 1
+        if attempt.newest is None and len(log.attempts) > 1:  # the first that it prints
+            attempt.by_number = _follow(log.attempts[-2], epoch)
+        elif (self.requeued and log.run_dir is None) or _starts_again(attempt, epoch):
+            self._begin_attempt(Attempt(attempt.number, _follow(attempt, epoch)))
+            attempt = log.last_attempt
         before = attempt.newest
         if before and before.epoch == epoch.epoch and before.text != epoch.text:
             attempt.repeated.add(epoch.epoch)
@@ -318,8 +417,10 @@ class _Reader:
                 counts.dropped[kind] = lines
             else:
                 counts.ignored[kind] = lines
-        log.cause = self._attach_excerpt(self.search.choose())
-        log.ending = self._attach_excerpt(self.search.ending)
+        self._end_search()
+        for attempt in log.attempts:
+            attempt.cause = self._attach_excerpt(attempt.cause)
+            attempt.ending = self._attach_excerpt(attempt.ending)
         return log
 
     def _attach_excerpt(self, cause: Cause | None) -> Cause | None:
@@ -351,12 +452,12 @@ def _starts_again(attempt: Attempt, epoch: Epoch) -> bool:
     return not is_copy or "total_training_s" in attempt.totals
 
 
-def _follow(attempt: Attempt, epoch: Epoch) -> Attempt:
-    """Return the attempt after this one, with the epochs that it did not have to repeat."""
+def _follow(attempt: Attempt, epoch: Epoch) -> dict[int, Epoch]:
+    """Return the epochs that the attempt after this one did not have to repeat."""
     last = attempt.last
     if epoch.epoch == 1 or last is None or last.epochs != epoch.epochs:
-        return Attempt()
-    return Attempt({n: done for n, done in attempt.by_number.items() if n < epoch.epoch})
+        return {}
+    return {n: done for n, done in attempt.by_number.items() if n < epoch.epoch}
 
 
 def find_final_cause(log: JobLog) -> Cause | None:

@@ -1,150 +1,254 @@
-"""Judge how a run stands from what it left behind; no accounting database is asked."""
+"""Judge how a run stands from what it left behind; no accounting database is asked.
+
+Whose word counts, in this order: RUN_COMPLETE.txt, the REQUEUE file, what sacct said where that was
+kept, job_end.json, and the text of the log last: any program may print there what it likes.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
-from scaling.read.causes import Cause, State, Strength
+from scaling.read.causes import DIED, Cause
+from scaling.read.contract import epochs_of
 from scaling.read.job_log import Attempt, JobLog
 from scaling.read.sacct import SacctJob
+from scaling.read.symptoms import CONSEQUENCE, DEATH, FIX, RESTART_LOOP, SIGNALS, State
 
 SILENT_S = 3600  # loggers write every 5 s; an hour without a word is not a running job
-
-# What bash reports for a command that a signal ended is 128 + the signal's number.
-_SIGNALS = {
-    130: (State.CANCELLED, "interrupted (SIGINT)"),
-    137: (State.FAILED, "killed (SIGKILL), often because memory ran out"),
-    139: (State.FAILED, "crashed (SIGSEGV)"),
-    143: (State.CANCELLED, "told to end (SIGTERM): cancelled, preempted or out of time"),
-}
+FRESH_S = 120
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of a run.
-
-    judge() asks for `log` and `attempt` only when it needs them, so any object with these
-    attributes serves: one that reads its log when it is first asked need not read most logs.
-    """
+class Evidence(Protocol):
+    """What judge() asks of a run. It asks for the log only when it must: reading it costs most."""
 
     has_record: bool  # run.json or RUN_COMPLETE.txt: a training of this project started
     run_complete: bool
     wants_requeue: bool
+    settings: dict | None  # run.json
+    results_dir: Path
     exit_status: int | None  # None: job_end.json was not written
+    end_signal: str | None  # job_end.json's: what the job's own shell was told to end with
     log: JobLog | None
     attempt: Attempt | None  # the run's part of the log, which all restarts of a job share
     last_written_s: float | None  # seconds since 1970; None: nothing was written
     requeued_as: str | None
-    accounting: SacctJob | None = None  # what sacct said of the job, where that was kept
+    is_queued: bool | None  # what Slurm says now; None: it could not be asked
+    accounting: SacctJob | None  # what sacct said of the job, where that was kept
+    resume_command: str | None  # what continues it; None without a checkpoint
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A state, its reason in words (it starts with the state), the cause when one was found."""
+    """A state, its reason in words (it starts with the state), the cause when one was found.
+
+    advice: what to do next, "" when there is nothing to say.
+    """
 
     state: State
     reason: str
     cause: Cause | None = None
+    advice: str = ""
 
 
-def judge(evidence: Evidence, now_s: float | None = None) -> Verdict:
+def judge(run: Evidence, now_s: float | None = None) -> Verdict:
     """Return how the run stands: complete, failed (and how), running, or never started.
 
-    Complete: RUN_COMPLETE.txt and no exit status but 0. A run without this project's record
-    (an older workshop's: only the log and a CSV) is complete when its log has every epoch; the
-    reason says so where nothing tells that it ended.
+    Complete: RUN_COMPLETE.txt is there, whatever happens after it. A run without this project's
+    record (an older workshop's: only the log and a CSV) is complete when its log has every epoch
+    and the job did not fail; the reason says so where nothing tells that it ended.
     """
-    complete = evidence.run_complete or (not evidence.has_record and _log_is_whole(evidence))
-    if complete and not evidence.exit_status:
-        return Verdict(State.COMPLETE, "complete")
-    if evidence.wants_requeue:  # Slurm's warning, SIGUSR1, came before the time limit
-        then = f", requeued as {evidence.requeued_as}" if evidence.requeued_as else ""
-        return Verdict(State.TIMED_OUT, f"timed out: saved a checkpoint to go on{then}")
-    if evidence.requeued_as:
-        return Verdict(State.CANCELLED, f"cancelled: requeued as {evidence.requeued_as}")
-    log = evidence.log
-    cause, ending = (log.cause, log.ending) if log else (None, None)
-    if cause is None and _has_all_epochs(evidence):
-        if evidence.exit_status == 0:
+    if run.run_complete or not (run.has_record or run.exit_status or not _log_is_whole(run)):
+        return _judge_complete(run)
+    if run.requeued_as and not run.wants_requeue:
+        return Verdict(State.CANCELLED, f"cancelled: requeued as {run.requeued_as}")
+    if run.wants_requeue:  # Slurm's warning, SIGUSR1, came before the time limit
+        return _judge_saved(run)
+    cause, ending = _read_log(run)
+    is_silent = not (cause or ending or run.has_record or run.exit_status)
+    if is_silent and _told_by_slurm(run) in (None, State.COMPLETE) and _has_all_epochs(run):
+        if run.exit_status == 0:
             return Verdict(State.COMPLETE, "complete")
-        what = "its log is read" if evidence.attempt.is_of_others else "all epochs are done"
+        what = "its log is read" if run.attempt.is_of_others else "all epochs are done"
         return Verdict(State.COMPLETE, f"complete: {what}, and no end was recorded")
-    if evidence.exit_status == 0:
-        return _judge_silent_end(evidence)
-    if cause is None and (verdict := _judge_by_accounting(evidence)):
-        return verdict
-    if cause is None and evidence.exit_status is None:
-        return _judge_open_end(evidence, time.time() if now_s is None else now_s)
-    return _judge_failure(evidence, cause, ending)
+    if run.exit_status is None and not (cause or ending or _told_by_slurm(run)):
+        return _judge_open_end(run, time.time() if now_s is None else now_s)
+    verdict = _judge_failure(run, cause, ending)
+    if run.resume_command and verdict.state in (State.CANCELLED, State.TIMED_OUT):
+        more = "ask for more time, and " if verdict.state is State.TIMED_OUT else ""
+        verdict = replace(verdict, advice=f"{more}to continue it type: {run.resume_command}")
+    return verdict
 
 
-def _log_is_whole(evidence: Evidence) -> bool:
-    return bool(evidence.attempt and evidence.attempt.is_whole)
+def _log_is_whole(run: Evidence) -> bool:
+    return bool(run.attempt and run.attempt.is_whole)
 
 
-def _has_all_epochs(evidence: Evidence) -> bool:
-    """Whether a log alone has every epoch, and nothing says that the job failed.
+def _has_all_epochs(run: Evidence) -> bool:
+    """Whether a log has every epoch; one that a format describes seldom says where it ends."""
+    return bool(run.attempt and (run.attempt.has_all_epochs or run.attempt.is_of_others))
 
-    Of a log that a format describes that is whatever stands in it: few say where they end.
+
+def _judge_complete(run: Evidence) -> Verdict:
+    if not run.exit_status:
+        return Verdict(State.COMPLETE, "complete")
+    cause = run.attempt.cause if run.attempt else None
+    after = f": its job ended with exit status {run.exit_status} after that"
+    advice = "the results are whole: nothing needs to be run again"
+    return Verdict(State.COMPLETE, f"complete{after}", cause, advice)
+
+
+def _judge_saved(run: Evidence) -> Verdict:
+    """Judge a run that saved because its time was nearly up, and wants to be queued again."""
+    saved = "timed out: saved a checkpoint to go on"
+    if run.requeued_as:
+        return Verdict(State.TIMED_OUT, f"{saved}, requeued as {run.requeued_as}")
+    command = run.resume_command
+    advice = f"if the job is not queued again (squeue), type: {command}" if command else ""
+    if not run.exit_status:
+        return Verdict(State.TIMED_OUT, saved, advice=advice)
+    cause, _ = _read_log(run)
+    why = f": {cause.text}" if cause else ""
+    reason = f"timed out: saved a checkpoint, then ended with exit status {run.exit_status}{why}"
+    return Verdict(State.TIMED_OUT, reason, cause, advice or (cause.hint if cause else ""))
+
+
+def _read_log(run: Evidence) -> tuple[Cause | None, Cause | None]:
+    """Return the first cause that the log shows, and Slurm's word of the end where it is true.
+
+    A job that Slurm ends is told so by a signal: its shell then ends with 128 and more.
     """
-    told = evidence.accounting.state if evidence.accounting else None
-    if evidence.has_record or evidence.exit_status or told not in (
-        None, State.COMPLETE, State.RUNNING
-    ):  # fmt: skip
-        return False
-    attempt = evidence.attempt
-    return bool(attempt and (attempt.has_all_epochs or attempt.is_of_others))
+    attempt = run.attempt
+    if attempt is None:
+        return None, None
+    ending = attempt.ending
+    is_denied = run.exit_status is not None and run.exit_status < 128 and not run.end_signal
+    state = _told_by_slurm(run)
+    if ending is not None and (is_denied or state not in (None, ending.state)):
+        return _place(run, attempt.cause_without_ending), None
+    return _place(run, attempt.cause), ending
 
 
-def _judge_silent_end(evidence: Evidence) -> Verdict:
-    return Verdict(
-        State.FAILED,
-        f"failed: ended with exit status 0 but without RUN_COMPLETE.txt, {progress(evidence)}",
-    )
+def _told_by_slurm(run: Evidence) -> State | None:
+    state = run.accounting.state if run.accounting else None
+    return None if state is State.RUNNING else state
 
 
-def _judge_by_accounting(evidence: Evidence) -> Verdict | None:
-    """Judge by sacct's word, None without one; it cannot make a run complete that is not."""
-    job = evidence.accounting
-    state = job.state if job else None
-    if state is None or state is State.RUNNING:
+def _place(run: Evidence, cause: Cause | None) -> Cause | None:
+    """Return the cause with the epoch in which a rank died, and with the rank that said nothing."""
+    if cause is None or cause.strength is CONSEQUENCE:
+        return _find_silent_rank(run) or cause
+    if cause.rule != DIED:
+        return cause
+    epoch = _name_epoch(run, cause.rank)
+    return replace(cause, text=f"{cause.text}, {epoch}") if epoch else cause
+
+
+def _name_epoch(run: Evidence, rank: int | None) -> str:
+    """Return the epoch that a rank was in, by its records or the log's last epoch line.
+
+    "" for the log of another program, which may print no such line.
+    """
+    last = run.attempt.last if run.attempt else None
+    epochs = epochs_of(run.settings) or (last.epochs if last else None)
+    done = last.epoch if last else 0
+    if rank is not None:
+        records = run.results_dir.glob(f"rank{rank}_results_epoch*.json")
+        found = [path.stem.rpartition("epoch")[2] for path in records]
+        done = max([done, *(int(number) + 1 for number in found if number.isdecimal())])
+    if not (done or run.has_record):
+        return ""
+    if epochs is not None and done >= epochs:
+        return "after the last epoch"
+    return f"in epoch {done + 1}" + (f" of {epochs}" if epochs else "")
+
+
+def _find_silent_rank(run: Evidence) -> Cause | None:
+    """Return the end of the only rank that blames no other: all others lost their peer to it."""
+    settings, attempt = run.settings or {}, run.attempt
+    size, per_node = settings.get("world_size"), settings.get("gpus_per_node")
+    if not isinstance(size, int) or not attempt or not 0 < size <= len(attempt.echoing) + 1:
         return None
-    if state is State.COMPLETE:
-        return _judge_silent_end(evidence)
-    words = f"sacct says {job.slurm_state or 'so of a step'}"
-    return Verdict(state, f"{state}: {words}, {progress(evidence)}")
+    silent = sorted(set(range(size)) - attempt.echoing)
+    if len(silent) != 1 or size == 1:
+        return None
+    rank, hosts = silent[0], settings.get("hosts")
+    node = rank // per_node if isinstance(per_node, int) and per_node > 0 else 0
+    host = str(hosts[node]) if isinstance(hosts, list) and node < len(hosts) else ""
+    where = f"rank {rank}" + (f" on {host}" if host else "")
+    text = f"{where} ended and printed no error, {_name_epoch(run, rank)}: all others lost it"
+    hint = "look for what ends it early: an exit with status 0, or a return, in the trainer"
+    return Cause(text, hint, State.FAILED, DEATH, 0, rule=DIED, rank=rank, host=host)
 
 
-def _judge_open_end(evidence: Evidence, now_s: float) -> Verdict:
+def _judge_failure(run: Evidence, cause: Cause | None, ending: Cause | None) -> Verdict:
+    """Judge a run that ended without RUN_COMPLETE.txt, or whose log says why it did."""
+    told, status = _told_by_slurm(run), run.exit_status
+    done = f", {progress(run)}"
+    if cause is not None and cause.rule == RESTART_LOOP:
+        return Verdict(State.FAILED, f"failed: {cause.text}", cause, cause.hint)
+    if ending is not None:
+        first = "" if cause is None or cause.text == ending.text else f"; first: {cause.text}"
+        cause = cause or ending
+        return Verdict(
+            ending.state, f"{ending.state}: {ending.text}{first or done}", cause, cause.hint
+        )
+    is_told = told not in (None, State.FAILED, State.COMPLETE)
+    is_weak = cause is None or cause.strength is CONSEQUENCE
+    if is_told and (is_weak or told is not cause.state):
+        words = f"sacct says {run.accounting.slurm_state or 'so of a step'}"
+        first = "" if is_weak else f"; first: {cause.text}"
+        return Verdict(told, f"{told}: {words}{first or done}", cause, cause.hint if cause else FIX)
+    if run.end_signal:
+        first = "" if is_weak else f"; first: {cause.text}"
+        words = f"told to end (SIG{run.end_signal}): cancelled, preempted or out of time"
+        return Verdict(State.CANCELLED, f"cancelled: {words}{first or done}", cause, _AGAIN)
+    if cause is not None and not (is_weak and (status or 0) - 128 in SIGNALS):
+        return Verdict(cause.state, f"{cause.state}: {cause.text}", cause, cause.hint)
+    if status == 0 or (status is None and told is State.COMPLETE):
+        words, hint = "ended with exit status 0 but without RUN_COMPLETE.txt", _LOOK
+    elif status is None:
+        words, hint = f"sacct says {run.accounting.slurm_state}", _LOOK
+    elif status - 128 in SIGNALS:
+        name, _, hint, _ = SIGNALS[status - 128]
+        words = f"exit status {status}: a process was ended by {name}"
+        words += ", often because memory ran out" if name == "SIGKILL" else ""
+    else:
+        words, hint = f"exit status {status}, the log does not say why", _LOOK
+    words += "" if run.log else " (no log was found)"
+    return Verdict(State.FAILED, f"failed: {words}{done}", cause, hint)
+
+
+_AGAIN = "sbatch again, when it was not meant to end"
+_LOOK = "look at the last lines of the log above"
+
+
+def _judge_open_end(run: Evidence, now_s: float) -> Verdict:
     """Judge a run that has left neither an end nor a cause: most likely it still runs."""
-    silent_s = None if evidence.last_written_s is None else now_s - evidence.last_written_s
-    if silent_s is None or silent_s <= SILENT_S:
-        return Verdict(State.RUNNING, f"running, {progress(evidence)}")
-    silence = f"nothing written for {silent_s / 3600:.0f} h"
-    has_text = evidence.log is not None and evidence.log.counts.lines > 0
-    if not evidence.has_record and not has_text:
+    silent_s = None if run.last_written_s is None else now_s - run.last_written_s
+    is_queued = True if silent_s is not None and silent_s <= FRESH_S else run.is_queued
+    is_silent = silent_s is not None and silent_s > SILENT_S
+    is_gone = is_queued is False
+    if is_queued or not (is_gone or is_silent):
+        is_told = is_queued or silent_s is None
+        age = "" if is_told else f"; last written {_name_age(silent_s)} ago"
+        return Verdict(State.RUNNING, f"running, {progress(run)}{age}")
+    silence = "Slurm does not know it any more" if is_gone else ""
+    if silent_s is not None:
+        silence = "; ".join(filter(None, [silence, f"nothing written for {_name_age(silent_s)}"]))
+    has_text = run.log is not None and run.log.counts.lines > 0
+    if not run.has_record and not has_text:
         return Verdict(State.NEVER_STARTED, f"never started: its log is empty, {silence}")
-    return Verdict(
-        State.RUNNING,
-        f"running, {progress(evidence)}; {silence}: perhaps killed without a trace",
-    )
+    words = f"ended without a trace (killed outright, or its node died), {progress(run)}; {silence}"
+    return Verdict(State.FAILED, f"failed: {words}", advice=run.resume_command or _AGAIN)
 
 
-def _judge_failure(evidence: Evidence, cause: Cause | None, ending: Cause | None) -> Verdict:
-    status = evidence.exit_status
-    if ending is not None and cause is not None and cause.text != ending.text:
-        return Verdict(ending.state, f"{ending.state}: {ending.text}; first: {cause.text}", cause)
-    is_echo = cause is None or cause.strength is Strength.CONSEQUENCE
-    if status is not None and is_echo and (status in _SIGNALS or cause is None):
-        state, words = _SIGNALS.get(status, (State.FAILED, "the log does not say why"))
-        words = words if evidence.log else f"{words} (no log was found)"
-        reason = f"{state}: exit status {status}, {words}, {progress(evidence)}"
-        return Verdict(state, reason, cause)
-    done = f", {progress(evidence)}" if ending else ""
-    return Verdict(cause.state, f"{cause.state}: {cause.text}{done}", cause)
+def _name_age(seconds: float) -> str:
+    return f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{max(seconds, 0) / 60:.0f} min"
 
 
-def progress(evidence: Evidence) -> str:
+def progress(run: Evidence) -> str:
     """Return `epoch 1 of 3 done`, or that there is none."""
-    return evidence.attempt.describe_progress() if evidence.attempt else "no epoch line yet"
+    return run.attempt.describe_progress() if run.attempt else "no epoch line yet"

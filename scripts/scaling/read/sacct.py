@@ -16,9 +16,9 @@ from common.console import shorten
 from common.counts import LineCounts
 from common.errors import UserError
 from common.slurm_time import parse_time
-from scaling.read.causes import State
 from scaling.read.columns import Column
 from scaling.read.contract import read_json
+from scaling.read.symptoms import State
 from scaling.read.text import clean_line, read_blocks
 
 COMMAND = "sacct --parsable2 --jobs=JOBID --format=JobID,JobName,State,ExitCode,Elapsed,MaxRSS"

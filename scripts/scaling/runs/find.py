@@ -9,10 +9,10 @@ from pathlib import Path
 
 from common.errors import UserError
 from scaling.read import contract
-from scaling.read.causes import State
 from scaling.read.foreign_log import LogChoice, is_trainer_log, looks_timed
-from scaling.read.job_log import JobLog, read_job_log
+from scaling.read.job_log import find_run_dir
 from scaling.read.sacct import SacctJob, read_sacct
+from scaling.read.symptoms import State
 from scaling.runs.records import read_training_metrics
 from scaling.runs.run import Run, read_run, take_settings
 
@@ -37,11 +37,13 @@ def find_runs(
             f"{folder}: no such folder; run this from the repository's top folder, or name the "
             "folder that holds the job files and their logs"
         )
-    return [
-        run
-        for job_folder in _find_job_folders(folder, choice)
-        for run in _read_job_folder(job_folder, now_s, choice)
-    ]
+    found: dict[object, Run] = {}  # a run's files may lie in a folder of their own, found as well
+    for job_folder in _find_job_folders(folder, choice):
+        for run in _read_job_folder(job_folder, now_s, choice):
+            key = run.results_dir.resolve() if run.id else (job_folder, run.script)
+            if key not in found or found[key].log_path is None:
+                found[key] = run
+    return list(found.values())
 
 
 def read_workdir(folder: Path) -> Run | None:
@@ -108,11 +110,10 @@ def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> li
     logs = _find_logs(folder, choice)
     homes = dict.fromkeys(_list_run_ids(folder), folder)  # run id -> where its files are
     own_jobs = {contract.split_id(run_id)[0] for run_id in homes}
-    parsed: dict[Path, JobLog] = {}
     for run_id, (_, path) in logs.items():
         job = contract.split_id(run_id)[0]
         if job not in own_jobs:  # RUN_DIR=… sbatch … puts all but the log elsewhere
-            homes |= _follow_log(path, job, parsed)
+            homes |= _follow_log(folder, path, job)
     accounts = _read_accounts(folder)
     ids = set(homes) | set(logs)
     last_restart: dict[int, int] = {}
@@ -134,7 +135,6 @@ def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> li
             home=homes.get(run_id),
             accounting=accounts.get(str(job)),
             is_alone=len(ids) == 1,
-            parsed_log=parsed.get(path),
             choice=choice,
         )
         run.script = scripts[0] if scripts else None
@@ -142,15 +142,14 @@ def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> li
     return runs or [_not_started(folder, script) for script in scripts]
 
 
-def _follow_log(path: Path, job: int, parsed: dict[Path, JobLog]) -> dict[str, Path]:
-    """Return run id -> home of a job whose log names another folder; keep the log as parsed."""
+def _follow_log(folder: Path, path: Path, job: int) -> dict[str, Path]:
+    """Return run id -> home of a job whose log names another folder."""
     try:
-        parsed[path] = read_job_log(path)
+        home = find_run_dir(path)
     except UserError:
         return {}  # the run names it among its problems
-    home = parsed[path].run_dir
-    found = _list_run_ids(home) if home else ()
-    return {run_id: home for run_id in found if contract.split_id(run_id)[0] == job}
+    found = _list_run_ids(folder / home) if home else ()
+    return {run_id: folder / home for run_id in found if contract.split_id(run_id)[0] == job}
 
 
 def _read_accounts(folder: Path) -> dict[str, SacctJob]:

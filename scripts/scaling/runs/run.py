@@ -1,16 +1,17 @@
 """One run: what its folders, records and logs say of it. Each of its files is read once."""
 
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from common.counts import LineCounts
 from common.errors import UserError
 from scaling.read import contract
-from scaling.read.causes import Cause, State
+from scaling.read.causes import Cause
 from scaling.read.cpu_log import CpuLog, read_cpu_log
 from scaling.read.foreign_log import (
     NOTHING_LIKELY,
@@ -23,6 +24,7 @@ from scaling.read.gpu_log import GpuLog, read_gpu_log
 from scaling.read.job_log import Attempt, JobLog, read_job_log
 from scaling.read.outcome import judge
 from scaling.read.sacct import SacctJob
+from scaling.read.symptoms import State
 from scaling.runs.records import (
     RankEpoch,
     TrainingMetrics,
@@ -67,11 +69,11 @@ class Run:
     is_alone: bool = False  # no other run has files in `folder`
     elapsed_s: int | None = None  # of the job, by job_end.json
     exit_status: int | None = None  # likewise; None while there is no job_end.json
+    end_signal: str | None = None  # likewise: the one that told the job's shell to end
     accounting: SacctJob | None = None  # what sacct said of the job
     results_dir: Path | None = None
     choice: LogChoice = field(default_factory=LogChoice)  # how another trainer's log is read
     log_problem: str = ""  # why such a log gave no throughput
-    parsed_log: JobLog | None = None  # the log, when it was read already
     said_gpus: int | None = None  # by such a log, where nothing says on how many nodes
 
     def __post_init__(self):
@@ -142,7 +144,7 @@ class Run:
             return self.reason
         return f"job {self.id}: " + "; ".join([self.reason, *self.problems])
 
-    # What outcome.judge() asks, besides the log and the exit status:
+    # What outcome.judge() asks, besides the log and the end of the job:
 
     @property
     def run_complete(self) -> bool:
@@ -162,6 +164,17 @@ class Run:
         return f"{self.job}.{self.restarts}" if self.restart < self.restarts else None
 
     @property
+    def is_queued(self) -> bool | None:
+        """Whether Slurm still knows the job; None where it cannot be asked."""
+        jobs = list_queue()
+        return None if jobs is None else str(self.job) in jobs
+
+    @property
+    def resume_command(self) -> str | None:
+        checkpoints = (self.home or self.folder) / "checkpoints" / str(self.job)
+        return contract.make_resume_command(self.folder, checkpoints)
+
+    @property
     def last_written_s(self) -> float | None:
         """When the run last wrote anything, in seconds since 1970; None when it never did."""
         paths = [*self.gpu_log_paths.values(), *self.cpu_log_paths.values(), self.results_dir]
@@ -174,9 +187,8 @@ class Run:
     @cached_property
     def log(self) -> JobLog | None:
         """The Slurm log, None when there is none or (see `problems`) it cannot be read."""
-        log = self.parsed_log
-        if log is None and self.log_path:
-            log = self._try(read_job_log, self.log_path)
+        epochs = contract.epochs_of(self.settings)
+        log = self._try(lambda path: read_job_log(path, epochs=epochs), self.log_path)
         if log is not None and log.is_mixed:
             self._note(
                 f"{self.log_path}: several processes print epoch lines that differ, without a "
@@ -198,7 +210,9 @@ class Run:
                 found = read_foreign_log(path, formats)
                 self._take_scale(*found.find_scale(), path)
                 samples = self.choice.find_samples(self.log_path, self.id, self.gpus)
-                log.attempts = [measure_windows(found, self.gpus, samples)]
+                windows = measure_windows(found, self.gpus, samples)
+                windows.take_causes(log.last_attempt)
+                log.attempts = [windows]
                 log.counts, self.log_problem = found.counts, ""
                 self.workload = self.workload or found.format.name
                 return
@@ -223,15 +237,8 @@ class Run:
     @property
     def attempt(self) -> Attempt | None:
         """This run's part of the log, which all restarts of a job share; None when unknown."""
-        attempts = self.log.attempts if self.log else []
-        if self.restart < self.restarts:  # a forerunner: what comes after it must be there
-            return attempts[self.restart] if self.restart < len(attempts) - 1 else None
-        if attempts and attempts[-1].is_of_others:  # it has those of all restarts
-            return attempts[-1]
-        # A restart that has printed nothing yet must not be given its forerunner's epochs.
-        if not attempts or (self.restart >= len(attempts) and not self.run_complete):
-            return None
-        return attempts[-1]
+        log = self.log
+        return log and log.find_attempt(self.restart, self.restarts, self.run_complete)
 
     @cached_property
     def metrics(self) -> TrainingMetrics | None:
@@ -304,10 +311,10 @@ class Run:
         node = rank // self.gpus_per_node
         return str(hosts[node]) if node < len(hosts) else None
 
-    def _try(self, read: Callable, path: Path):
+    def _try(self, read: Callable, path: Path | None):
         """Return read(path), None with a line in `problems` when the file cannot be used."""
         try:
-            return read(path)
+            return None if path is None else read(path)
         except UserError as error:
             self._note(str(error))
             return None
@@ -326,14 +333,12 @@ def read_run(
     home: Path | None = None,
     accounting: SacctJob | None = None,
     is_alone: bool = False,
-    parsed_log: JobLog | None = None,
     choice: LogChoice | None = None,
 ) -> Run:
     """Return the run of that id in a job's folder, with its state judged.
 
-    log: (job name, path) of its Slurm log; parsed_log: that log, when it was read already.
-    accounting: what sacct said of the job; choice: what the user says of its log. A record
-    that cannot be read is named in `problems`.
+    log: (job name, path) of its Slurm log. accounting: what sacct said of the job; choice: what
+    the user says of its log. A record that cannot be read is named in `problems`.
     """
     name, log_path = log
     restarts = max(restarts, contract.split_id(run_id)[1])
@@ -342,7 +347,6 @@ def read_run(
     )
     if choice is not None:
         run.choice = choice
-    run.parsed_log = parsed_log
     take_settings(run, _read_record(run, "run.json"))
     if log_path is not None:
         nodes, gpus = run.choice.find_scale(log_path, run_id)
@@ -351,6 +355,7 @@ def read_run(
     end = _read_record(run, "job_end.json") or {}
     run.exit_status = _whole_number(run, end, "exit_status", "job_end.json")
     run.elapsed_s = _whole_number(run, end, "elapsed_s", "job_end.json")
+    run.end_signal = pick_text(end, "signal")
     run.accounting = accounting if run.restart == run.restarts else None
     verdict = judge(run, now_s)
     run.state, run.reason, run.cause = verdict.state, verdict.reason, verdict.cause
@@ -360,6 +365,17 @@ def read_run(
     if run.workload is None and last is not None and last.unit != "img/s":
         run.workload = name_noun(last.unit)  # of a trainer that leaves its epoch lines alone
     return run
+
+
+@cache
+def list_queue() -> frozenset[str] | None:
+    """Return the ids of the jobs that wait or run, None where Slurm cannot be asked."""
+    command = ["squeue", "--all", "--noheader", "--format=%A"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return frozenset(done.stdout.split())
 
 
 def take_settings(run: Run, settings: dict | None) -> None:

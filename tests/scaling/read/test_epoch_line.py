@@ -136,4 +136,3 @@ def test_all_but_epoch_and_throughput_may_be_missing(line, figures):
     told = (epoch.lr, epoch.train_loss, epoch.val_loss)
     assert tuple(None if each is None else str(each) for each in told) == figures
     assert [parse_epoch_line(line[:size]) for size in range(len(line))] == [None] * len(line)
-

@@ -164,7 +164,7 @@ def test_what_nccl_says_of_the_network(tmp_path):
 
 LINES = st.one_of(
     st.text(max_size=40),
-    st.sampled_from([line for text, *_ in CAUSES for line in text.splitlines()]),
+    st.sampled_from([line for text, _ in CAUSES for line in text.splitlines()]),
     st.sampled_from([EPOCH_LINE, epoch_line(1), EPOCH_LINE[:60], "\x1b[", "\x1b]0;", "Epoch ["]),
 )
 

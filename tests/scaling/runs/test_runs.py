@@ -47,6 +47,16 @@ def test_each_run_below_a_folder_is_found_and_each_unused_job_file(tmp_path):
     assert found == {("11", 1, 1), ("12", 1, 4), ("13", 1, 4), ("", 8, 2)}
 
 
+def test_a_relative_run_dir_gives_one_run(tmp_path):
+    folder = write_run(tmp_path, 1, 2, "12", out=f"Results: runs/first\n{out_text()}")
+    for name in ("results", "gpu_memory", "cpu_memory"):
+        (folder / "runs/first").mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(folder / "runs/first" / name)
+    run = only_run(tmp_path)
+    assert (run.state, run.folder, run.gpus) == (State.COMPLETE, folder, 2)
+    assert run.attempt.has_all_epochs and run.gpu_logs
+
+
 def test_files_that_the_log_says_are_elsewhere_are_found(tmp_path):
     here, there = tmp_path / "jobs/baseline", write_run(tmp_path / "scratch", 1, 1, "12")
     (here / "log").mkdir(parents=True)
@@ -117,7 +127,7 @@ STATES = [
         out_text(1) + "Connection closed by peer\n",
         137,
         State.FAILED,
-        "failed: exit status 137, killed (SIGKILL), often because memory ran out, "
+        "failed: exit status 137: a process was ended by SIGKILL, often because memory ran out, "
         "epoch 1 of 3 done",
     ),
     (
@@ -138,9 +148,11 @@ def test_a_run_that_is_not_complete_says_how_it_stands(tmp_path, out, status, st
     assert not run.is_usable
 
 
-def test_a_marker_of_completion_does_not_outweigh_a_failed_job(tmp_path):
+def test_what_comes_after_the_marker_of_completion_does_not_undo_it(tmp_path):
     write_run(tmp_path, 1, 2, "12", exit_status=1)
-    assert only_run(tmp_path).state is State.FAILED
+    run = only_run(tmp_path)
+    assert (run.state, run.is_usable) == (State.COMPLETE, True)
+    assert run.reason == "complete: its job ended with exit status 1 after that"
 
 
 def test_a_job_that_asked_for_a_requeue(tmp_path):
@@ -159,7 +171,8 @@ def test_a_run_that_has_been_silent_for_long_is_doubted(tmp_path):
     write_run(tmp_path, 1, 2, "12", complete=False, exit_status=None, out=out_text(1))
     run = only_run(tmp_path, now_s=time.time() + 26 * 3600)
     assert run.reason == (
-        "running, epoch 1 of 3 done; nothing written for 26 h: perhaps killed without a trace"
+        "failed: ended without a trace (killed outright, or its node died), epoch 1 of 3 done; "
+        "nothing written for 26 h"
     )
     assert only_run(tmp_path).reason == "running, epoch 1 of 3 done"
 

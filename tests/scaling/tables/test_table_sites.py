@@ -40,8 +40,9 @@ def test_a_scale_that_the_cluster_cannot_run_keeps_a_labelled_row(tmp_path):
 
 
 def test_a_run_weighs_more_than_what_the_profile_says(tmp_path):
-    write_run(tmp_path, 1, 8, "12")
+    folder = write_run(tmp_path, 1, 8, "12")
     assert cell(rows(tmp_path, site=SITE)[EIGHT], "throughput_per_s") == ("704.9", None)
+    (folder / "results/12/RUN_COMPLETE.txt").unlink()
     write_run(tmp_path, 1, 8, "12", complete=False, exit_status=1, out=out_text(1))
     (note,) = notes(rows(tmp_path, site=SITE)[EIGHT])
     assert note.startswith("job 12: failed: ")
