@@ -72,7 +72,8 @@ def probe_profile(name: str) -> int:
 
     cluster = load_cluster(name, REPO / "templates/clusters")
     matrix = load_matrix(REPO / "experiments/matrix.toml")
-    places = detect(run_commands()).partitions
+    named = cluster.clusters if isinstance(cluster.clusters, str) else ""
+    places = detect(run_commands(named)).partitions
     results = probe(cluster, matrix, make_environment(REPO / "templates"), places)
     print(format_results(results), end="")
     if any(result.refused for result in results):

@@ -126,6 +126,7 @@ class Facts:
     modules: dict
     interfaces: list[dict]
     counts: dict[str, LineCounts]  # by output: what became of its lines
+    clusters: str = ""  # the one of several that share a login node
 
 
 def detect(sources: Sources) -> Facts:
@@ -168,6 +169,7 @@ def detect(sources: Sources) -> Facts:
         describe_modules(sources.variables, sources.live),
         read_interfaces(sources),
         sources.counts,
+        sources.cluster,
     )
 
 

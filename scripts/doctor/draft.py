@@ -109,6 +109,8 @@ def state_queue(selection: Selection, facts: Facts, longest_job: str) -> list[Li
         rows = [write_table(where | {"use": k.partition.name}) for where, k in selection.rules]
         value = write_array(rows)
     lines: list[Line] = [("partition", value, describe_partitions(selection))]
+    if facts.clusters:
+        lines.insert(0, ("clusters", quote(facts.clusters), f"{FROM_SINFO}: CLUSTER"))
     constraint = selection.constraint
     if constraint:
         source = f"{FROM_NODE}: AvailableFeatures; {place.name} has other GPUs besides"

@@ -84,6 +84,7 @@ class Sources:
     live: bool = False  # of this machine, whose folders of modules can be looked at
     folder: Path | None = None
     groups: set[str] = field(default_factory=set)  # the reader's own, on this machine
+    cluster: str = ""  # of several that share a login node: the one that was asked
     # By file what became of its lines: what is dropped is named in `problems`.
     counts: dict[str, LineCounts] = field(default_factory=dict)
 
@@ -209,14 +210,17 @@ def read_variables(sources: Sources) -> None:
         sources.counts[ENVIRONMENT] = LineCounts(lines, kept, ignored=ignored)
 
 
-def run_commands() -> Sources:
-    """Ask this login node; UserError when there is no Slurm here, or none that answers."""
+def run_commands(cluster: str = "") -> Sources:
+    """Ask this login node, of `cluster` where several share it.
+
+    UserError when there is no Slurm here, or none that answers.
+    """
     sources = Sources("this login node", live=True, groups=find_groups())
     for file, command in COMMANDS.items():
         if file == ASSOCIATIONS and not has_accounting(sources.texts):
             continue
         command = [word.replace("user=USER", f"user={find_user()}") for word in command]
-        sources.texts[file], problem = run(command)
+        sources.texts[file], problem = run(command, cluster)
         if problem:
             sources.problems.append(f"{' '.join(command[:3])}: {problem}")
     sources.variables = {n: os.environ[n] for n in MODULE_VARIABLES if os.environ.get(n)}
@@ -248,11 +252,12 @@ def has_accounting(texts: dict[str, str]) -> bool:
     return kind is None or "slurmdbd" in kind[1]
 
 
-def run(command: list[str]) -> tuple[str, str | None]:
+def run(command: list[str], cluster: str = "") -> tuple[str, str | None]:
     """Run a command for at most TIMEOUT_S; returns what it printed, and what went wrong."""
+    asked = {"LC_ALL": "C"} | ({"SLURM_CLUSTERS": cluster} if cluster else {})
     try:  # a user's defaults for sinfo (SINFO_PARTITION, …) would hide a part of the cluster
         done = subprocess.run(
-            command, env=keep_environment() | {"LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+            command, env=keep_environment() | asked, stdin=subprocess.DEVNULL,
             capture_output=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except FileNotFoundError:
@@ -319,8 +324,12 @@ def split_fields(line: str) -> list[tuple[str, str]] | None:
 def read_sinfo(sources: Sources) -> list[Record]:
     """Read the rows of `sinfo --exact --format=…` under its header, columns by our names."""
     lines = sources.read_lines(SINFO)
-    if lines and lines[0][1].startswith("CLUSTER: "):  # where SLURM_CLUSTERS names one
-        del lines[0]
+    named = [number for number, line in lines if line.startswith("CLUSTER: ")]
+    if named[1:]:
+        why = "a second cluster; name one: export SLURM_CLUSTERS=NAME"
+        raise sources.refuse(SINFO, named[1], why)
+    if named and named[0] == lines[0][0]:  # where SLURM_CLUSTERS names one
+        sources.cluster = lines.pop(0)[1].removeprefix("CLUSTER: ").strip()
         sources.ignore(SINFO, "header")
     rows: list[Record] = []
     for position, (number, line) in enumerate(lines):

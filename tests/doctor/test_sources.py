@@ -213,7 +213,7 @@ REFUSED = {
     ),
     "a second cluster": (
         "sinfo.txt", f"CLUSTER: a\n{SINFO_HEADER}\n{ROW}\n\nCLUSTER: b\n{SINFO_HEADER}\n",
-        "line 5: 1 cells instead of 14",
+        "line 5: a second cluster; name one: export SLURM_CLUSTERS=NAME",
     ),
     "minimum values, without --exact": (
         "sinfo.txt", f"{SINFO_HEADER}\n{ROW.replace('|64|', '|64+|')}\n",
@@ -423,6 +423,8 @@ def test_sinfo_alone():
     )  # fmt: skip
     assert (cpu["exclusive"], cpu["max_nodes"], cpu["up"]) == (True, 4, True)
     assert (new["nodes"], new["up"], new["time_limit"]) == (0, False, "01:00:00")
+    draft = write_draft(detect(Sources("a test", {"sinfo.txt": text})), "x", "00:30:00")
+    assert tomllib.loads(draft)["clusters"] == "there"
 
 
 def test_a_line_of_the_configuration_that_is_not_read_is_named():
