@@ -97,6 +97,8 @@ def check_incomplete(saved: dict, folder: Path, epochs: int) -> None:
 class ModelState:
     """Everything of a training that learns; each part has a state_dict of its own.
 
+    A trainer may have no scheduler and no scaler.
+
     A checkpoint holds whole states, whatever each rank has of them while it trains.
     """
 
@@ -104,8 +106,8 @@ class ModelState:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
-        scaler: torch.amp.GradScaler,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ):
         self.model, self.optimizer, self.scheduler, self.scaler = (
             model, optimizer, scheduler, scaler,
@@ -125,8 +127,8 @@ class ModelState:
         return {
             "model": model,
             "optimizer": optimizer,
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scheduler": self.scheduler and self.scheduler.state_dict(),
+            "scaler": self.scaler and self.scaler.state_dict(),
         }
 
     def restore(self, saved: dict) -> None:
@@ -146,8 +148,10 @@ class ModelState:
                 f"the checkpoint does not fit this model ({reason}); choose another "
                 "--checkpoint-dir, or the same sizes"
             ) from None
-        self.scheduler.load_state_dict(saved["scheduler"])
-        self.scaler.load_state_dict(saved["scaler"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(saved["scheduler"])
+        if self.scaler:
+            self.scaler.load_state_dict(saved["scaler"])
 
 
 def capture_rng(device: torch.device) -> dict:

@@ -22,6 +22,7 @@ class EpochResult:
     train_accuracy: float | None = None
     val_accuracy: float | None = None
     val_bleu: float | None = None
+    has_perplexity: bool = True  # of a loss in nats, where there is no other score
 
     @property
     def throughput(self) -> float:
@@ -30,10 +31,12 @@ class EpochResult:
 
     @property
     def score(self) -> str:
-        """What the line shows beside the loss: accuracy, bleu or perplexity."""
+        """What the line shows beside the loss: accuracy, bleu, perplexity, or "" for nothing."""
         if self.val_bleu is not None:
             return "bleu"
-        return "perplexity" if self.val_accuracy is None else "accuracy"
+        if self.val_accuracy is not None:
+            return "accuracy"
+        return "perplexity" if self.has_perplexity else ""
 
     def scores(self) -> dict[str, float]:
         """The figures of `score` by name."""
@@ -41,6 +44,8 @@ class EpochResult:
             return {"train_accuracy": self.train_accuracy, "val_accuracy": self.val_accuracy}
         if self.score == "bleu":
             return {"val_bleu": self.val_bleu}
+        if not self.score:
+            return {}
         losses = {"train_perplexity": self.train_loss, "val_perplexity": self.val_loss}
         return {name: perplexity(loss) for name, loss in losses.items()}
 
@@ -48,14 +53,15 @@ class EpochResult:
 def format_epoch_line(result: EpochResult, epochs: int, unit: str) -> str:
     """Format the line that the log has for each epoch and that the tables are filled from."""
     score = {
-        "accuracy": "Accuracy (train, val): {train_accuracy:.2%}, {val_accuracy:.2%}",
-        "perplexity": "Perplexity (train, val): {train_perplexity:.2f}, {val_perplexity:.2f}",
-        "bleu": "BLEU (val): {val_bleu:.2f}",
+        "": "",
+        "accuracy": " | Accuracy (train, val): {train_accuracy:.2%}, {val_accuracy:.2%}",
+        "perplexity": " | Perplexity (train, val): {train_perplexity:.2f}, {val_perplexity:.2f}",
+        "bleu": " | BLEU (val): {val_bleu:.2f}",
     }[result.score].format(**result.scores())
     return (
         f"Epoch [{result.epoch + 1}/{epochs}] LR: {result.lr:.6f}"
         f" | Loss (train, val): {result.train_loss:.3f}, {result.val_loss:.3f}"
-        f" | {score}"
+        f"{score}"
         f" | Throughput: {result.throughput:.1f} {unit}"
     )
 
@@ -70,6 +76,8 @@ def format_best(results: list[EpochResult]) -> list[str]:
         return [*lines, f"Best validation accuracy: {best:.2%}"]
     if score == "bleu":
         return [*lines, f"Best BLEU: {max(result.val_bleu for result in results):.2f}"]
+    if not score:
+        return lines
     return [*lines, f"Best validation perplexity: {perplexity(best_loss):.2f}"]
 
 

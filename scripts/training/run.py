@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from common.files import write_whole
+from training import TrainingError
 from training.breakdown import measure_exposed_comm
 from training.certificate import Certificate
 from training.checkpoint import (
@@ -41,12 +42,13 @@ class TrainingRun:
     for epoch in run.epochs():
         for micro_batches in run.steps(loader):
             ...
-            run.end_step(sums)
-        run.end_epoch(result)
+            run.end_step()
+        run.end_epoch(result, samples)
     run.finish()
 
     settings: the workload's part of run.json; trainer: the script's path; learner: the model, the
-    optimizer, the scheduler and the scaler, which a checkpoint keeps.
+    optimizer and, where there are any, the scheduler and the scaler, which a checkpoint keeps.
+    training/README.md is the page for those who bring a trainer of their own.
     """
 
     def __init__(
@@ -86,8 +88,13 @@ class TrainingRun:
         """For each optimizer step of the epoch yield its micro-batches, timing all of it.
 
         limit: end the epoch after so many steps. The loader's batch_sampler is told to leave out
-        what a checkpoint has behind it.
+        what a checkpoint has behind it. Raises TrainingError when it is none that can.
         """
+        if not hasattr(loader.batch_sampler, "skip"):
+            raise TrainingError(
+                "the loader cannot leave out what a checkpoint has behind it: make it with "
+                "DataLoader(data, batch_sampler=ResumableBatches(sampler, batch_size))"
+            )
         accum = self.grad_accum_steps
         total = min(len(loader) // accum, limit or len(loader))
         self.stopwatch = Stopwatch(self.device)
@@ -98,7 +105,7 @@ class TrainingRun:
         with self.stopwatch:
             batches = iter(loader)
             for _ in show_progress(remaining, len(remaining), what, is_main=self.is_main):
-                self.lr = self.state.scheduler.get_last_lr()[0]
+                self.lr = self.state.optimizer.param_groups[0]["lr"]
                 yield self._micro_batches(batches, accum)
 
     def _micro_batches(self, batches: Iterator, accum: int) -> Iterator:
