@@ -31,6 +31,7 @@ from profiles.toml_model import (
     parse_model,
     read_span,
     read_toml,
+    shaped,
     show,
     span_holds,
 )
@@ -259,7 +260,7 @@ class Cluster(Strict):
     omit: list[Omittable] = Field(
         [], description="directives that the site refuses; srun is told instead where it can be"
     )
-    submit_command: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")] = Field(
+    submit_command: shaped(r"^[A-Za-z0-9_./-]+$", "one command, without options") = Field(
         "sbatch", description="the site's own command in place of sbatch"
     )
     requeue_margin_s: MarginS | None = Field(
@@ -295,7 +296,7 @@ class Cluster(Strict):
     setup: list[ShellLine] = Field([], description="shell lines that activate the software")
     step_setup: list[ShellLine] = Field([], description="the same, again inside the step")
     env: dict[EnvName, Text | list[TextRule]] = Field({}, description="environment variables")
-    umask: str = Field("027", pattern=r"^0[0-7]{2,3}$")
+    umask: shaped(r"^0[0-7]{2,3}$", 'an octal number, such as "027"') = "027"
 
     master: Master | None = Field(None, description="default: the first host name of the job")
     port_range: list[Annotated[int, Field(ge=1024, le=65535)]] = Field(
@@ -325,14 +326,12 @@ class Cluster(Strict):
         for place in ("env", "data_dir", "train_args", "expected"):
             table = data.get(place) if isinstance(data, dict) else None
             inner = [(place, table)] if isinstance(table, dict) else []
-            inner += [(f"{place}.{key}", each) for _, t in inner for key, each in t.items()]
+            if place == "expected":  # (an option of train_args may have any name)
+                inner += [(f"expected.{job}", row) for _, t in inner for job, row in t.items()]
             for where, keys in inner:
                 for key in keys if isinstance(keys, dict) else ():
                     if key in cls.model_fields:
-                        raise ValueError(
-                            f'"{key}" is a field of the profile, not a key of [{where}]: move it '
-                            "above the first [table]"
-                        )
+                        raise ValueError(explain_place(key, where))
         return data
 
     @field_validator(*OPTIONS, mode="before")
@@ -464,6 +463,12 @@ def name_option(option: str) -> str:
         return SHORT.get(option[1:2], option[:2])
     name = option.removeprefix("--").partition("=")[0]
     return "ntasks-per-node" if name == "tasks-per-node" else name
+
+
+def explain_place(key: str, table: str) -> str:
+    """Say that a field of the profile stands below a [table]."""
+    place = "move it above the first [table]"
+    return f'"{key}" is a field of the profile, not a key of [{table}]: {place}'
 
 
 def choose(value: Value | list | None, nodes: int, gpus_per_node: int) -> Value | None:

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from common.errors import UserError
-from profiles.cluster import Cluster, load_cluster
+from profiles.cluster import Cluster, explain_place, load_cluster
 from profiles.directives import list_directives
 from profiles.matrix import DoesNotFit, Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
@@ -69,6 +69,10 @@ class Repository:
         known = self.options_of(job.trainer) if job.is_own else ()
         for option in job.args if known else ():
             if option not in known:
+                table = cluster.train_args.get(job.workload, {})
+                if option in table and option in Cluster.model_fields:
+                    where = explain_place(option, f"train_args.{job.workload}")
+                    raise UserError(f"{cluster.shown}: {where}")
                 raise UserError(
                     f'job "{name}": scripts/{job.trainer} has no option "{option}"; '
                     f"{name_nearest(option, sorted(known))} (in experiments/matrix.toml or the "

@@ -114,9 +114,9 @@ ShellLine = Annotated[str, AfterValidator(check_printable)]
 ShellPath = shaped(
     r"^[A-Za-z0-9$/][A-Za-z0-9_./${}-]*$", "a folder, which may begin with a variable ($TMPDIR)"
 )
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvName = shaped(r"^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name: letters, digits and _")
 # Names become parts of paths and job names.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = shaped(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "a name of letters, digits and . _ -")
 TIME = r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$"
 TimeLimit = Annotated[
     str,
@@ -130,9 +130,11 @@ Span = Annotated[
     shaped(r"^[1-9]\d*(-[1-9]\d*|\+)?$", 'a number, a range or a least number: "2", "1-4" or "8+"'),
     AfterValidator(lambda span: check_span(span)),  # which stands further down
 ]
-Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
+Interface = shaped(r"^[A-Za-z0-9._-]{1,15}$", "an interface's name, such as ib0")
 # One option of a trainer: its name as after "--", and a plain value.
-OptionName = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9]*([._-][a-zA-Z0-9]+)*$")]
+OptionName = shaped(
+    r"^[a-zA-Z][a-zA-Z0-9]*([._-][a-zA-Z0-9]+)*$", "an option's name, without the --"
+)
 Options = dict[OptionName, bool | int | float | Text]
 
 

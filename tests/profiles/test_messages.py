@@ -30,7 +30,6 @@ MISTAKES = [
     ('[env]\nqos = "normal"', '"qos" is a field of the profile, not a key of [env]: move it above'),
     ("[env]\nnodes = 4", '"nodes" is a field of the profile, not a key of [env]: move it'),
     ('[data_dir]\nmem = "64G"', '"mem" is a field of the profile, not a key of [data_dir]'),
-    ('[train_args.gpt2]\ntime = "1"', '"time" is a field of the profile, not a key of [train_arg'),
     ('[expected.ddp_1g1n]\nhint = "x"', '"hint" is a field of the profile, not a key of [expected'),
     (
         '[container]\nruntime = "pyxis"\nimage = "x"\nqos = "a"',
@@ -99,6 +98,10 @@ MISTAKES = [
     ('launcher = "mpirun"', '"launcher" = \'mpirun\' is not known here; known: "torchrun", "srun"'),
     ('srun = "srun --mpi=pmi2"', 'options stand apart: srun = "srun", srun_args = ["--mpi=pmi2"]'),
     ('setup = ["#SBATCH --mem=1G"]', 'a directive is no shell line: write "--mem=1G" as its field'),
+    ('[env]\nmy-note = "a"', "'my-note': write a variable's name: letters, digits and _"),
+    ("[train_args.gpt2]\n--lr = 4", "'--lr': write an option's name, without the --"),
+    ('umask = "27"', "\"umask\" = '27': write an octal number, such as"),
+    ('submit_command = "sbatch -M a"', "'sbatch -M a': write one command, without options"),
     # What is no TOML.
     ("mem = 64G", '(at line 3, column 9): mem = 64G; text stands in quotes: mem = "64G"'),
     ("mem = \u201c64G\u201d", "mem = \u201c64G\u201d; write straight quotes"),
@@ -146,6 +149,12 @@ def test_a_path_that_is_not_there_names_what_is_meant(name, message, tmp_path, m
     with pytest.raises(UserError) as refusal:
         load_cluster(name, REPO / "templates/clusters")
     assert message in str(refusal.value)
+
+
+def test_a_field_below_train_args_is_told_from_an_option(tmp_path):
+    (tmp_path / "x.toml").write_text(f'{HEAD}[train_args.gpt2]\nmem = "64G"\n')
+    with pytest.raises(UserError, match=r'x.toml: "mem" is a field .* key of \[train_args.gpt2\]'):
+        Repository(REPO).plan("gpt2_1g1n", str(tmp_path / "x.toml"))
 
 
 def test_every_message_names_the_file_where_it_is(tmp_path, capsys):
