@@ -40,7 +40,7 @@ from training.images.cached import DeviceImages
 from training.images.model import check_cuda_graph, graph_passes, share_buffers
 from training.images.pixel_cache import decode_once
 from training.images.tinyimagenet import load_splits
-from training.launch import launch
+from training.launch import launch, leave_group
 from training.record import check_workdir
 from training.run import TrainingRun
 
@@ -71,7 +71,7 @@ def main(args) -> None:
         run.end_epoch(reduce_metrics(run, train_sums, val_sums), samples=int(train_sums[2]))
 
     run.finish()
-    dist.destroy_process_group()
+    leave_group()
 
 
 # ---- 1. Distributed Initialization ---------------------------------------------------------

@@ -50,7 +50,7 @@ from training.gpt2.sharding import (
 )
 from training.gpt2.sharding_deepspeed import check_deepspeed, describe_deepspeed, start_deepspeed
 from training.gpt2.work import PassSampler, check_tokens, cosine_decay, plan_work
-from training.launch import launch
+from training.launch import launch, leave_group
 from training.record import check_workdir
 from training.run import TrainingRun
 
@@ -88,7 +88,7 @@ def main(args) -> None:
     if run.is_main:
         print(done, flush=True)
     run.finish()
-    dist.destroy_process_group()
+    leave_group()
 
 
 # ---- 1. Distributed Initialization ---------------------------------------------------------

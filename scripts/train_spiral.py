@@ -34,7 +34,7 @@ from training.batches import ResumableBatches, plan_batch, warm_up
 from training.device import choose_precision
 from training.epoch import EpochResult
 from training.flops import count_flops
-from training.launch import launch
+from training.launch import launch, leave_group
 from training.record import check_workdir
 from training.run import TrainingRun
 from training.spiral.data import SpiralPoints, keep_batch, load_splits
@@ -64,7 +64,7 @@ def main(args) -> None:
         run.end_epoch(reduce_metrics(run, train_sums, val_sums), samples=int(train_sums[2]))
 
     run.finish()
-    dist.destroy_process_group()
+    leave_group()
 
 
 # ---- 1. Distributed Initialization ---------------------------------------------------------

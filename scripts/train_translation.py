@@ -33,7 +33,7 @@ from training.batches import ResumableBatches, plan_batch, warm_up
 from training.device import choose_precision
 from training.epoch import EpochResult
 from training.flops import flops_per_target_token
-from training.launch import launch
+from training.launch import launch, leave_group
 from training.ranks import start_ranks
 from training.record import check_workdir
 from training.run import TrainingRun
@@ -73,7 +73,7 @@ def main(args) -> None:
         run.end_epoch(reduce_metrics(run, train_sums, val_sums), samples=int(train_sums[1]))
 
     run.finish()
-    dist.destroy_process_group()
+    leave_group()
 
 
 # ---- 1. Distributed Initialization ---------------------------------------------------------

@@ -5,6 +5,8 @@ a step does not depend on what else this machine does.
 FAULT, with several ranks only: `loader` (every batch comes LATE_S late), `rank` (rank 1's passes
 take LATE_S more), `tracker` (each step is followed by LATE_S of logging), `stopped` (rank 1's
 process is stopped for three quarters of the time).
+HANG: in its third step rank 2 is `stopped`, `asleep`, in another collective (`elsewhere`), or
+`gone`: it exits with 0 and without a word; `at the end`: it never ends.
 """
 
 import os
@@ -15,7 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
+import torch.distributed as dist
+
 import train_spiral
+import training.launch
 from training.launch import launch
 from training.run import TrainingRun
 from training.spiral.data import SpiralPoints
@@ -57,7 +62,34 @@ def disturb(function):
     return disturbed
 
 
+def hang(function, how: str):
+    """Let the third call of the function never come back."""
+    calls = []
+
+    def hanging(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            if how == "stopped":
+                time.sleep(1.5)  # a heartbeat tells where
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if how == "asleep":
+                time.sleep(600)
+            if how == "elsewhere":
+                dist.all_gather_object([None] * dist.get_world_size(), "I am here")
+            if how == "gone":
+                os._exit(0)
+        return function(*args)
+
+    return hanging
+
+
 def main(args) -> None:
+    if "HANG" in os.environ and os.environ["RANK"] == "2":
+        how = os.environ["HANG"]
+        train_spiral.forward_backward = hang(train_spiral.forward_backward, how)
+        if how == "at the end":
+            training.launch.END_S = 1
+            train_spiral.leave_group = lambda: time.sleep(600)
     rank, is_alone = int(os.environ.get("RANK", 0)), os.environ.get("WORLD_SIZE", "1") == "1"
     fault = "" if is_alone else os.environ.get("FAULT", "")
     passes_s = DEVICE_S + (LATE_S if fault == "rank" and rank == 1 else 0)

@@ -190,8 +190,8 @@ def check_progress(folder: Path, step: int) -> None:
     begun = json.loads(path.read_text())["begun_after_step"] if path.exists() else []
     if begun[-WITHOUT_PROGRESS:] == [step] * WITHOUT_PROGRESS:
         raise TrainingError(
-            f"{WITHOUT_PROGRESS} restarts began after step {step} and none got further; look at "
-            f"the log for what ended them, then remove {path} to try again"
+            f"no progress in {WITHOUT_PROGRESS} restarts: each began after step {step} and ended "
+            f"there; look at the log for what ended them, then remove {path} to try again"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, {"begun_after_step": [*begun, step]})

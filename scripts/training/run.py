@@ -29,6 +29,7 @@ from training.checkpoint import (
     restore_rng,
 )
 from training.epoch import EpochResult, show_progress
+from training.launch import bound_the_end, follow
 from training.profiling import StepProfiler
 from training.record import WRITE_ELSEWHERE, RunRecord
 from training.signals import Stopped, StopRequest
@@ -70,6 +71,7 @@ class TrainingRun:
         self.sums: torch.Tensor | None = None
         self._saved_epoch: dict | None = None  # of this rank, when a checkpoint cut an epoch
         self._restore()
+        follow(lambda: {"epoch": self.epoch + 1, "step": self.step})
         self.profiler = StepProfiler(args.workdir, args.profile, args.profile_ranks, device)
         self.record.start()
         began = time.perf_counter()
@@ -181,6 +183,7 @@ class TrainingRun:
         if self.args.checkpoint_every:
             self._save()
         self.record.finish()
+        bound_the_end(self.args.workdir / "RUN_COMPLETE.txt")
         self.tracker.end()
 
     # ---- Saving and going on ----

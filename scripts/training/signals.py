@@ -1,7 +1,9 @@
 """Stop at a step's end, all ranks at the same one, when Slurm says that the time is up."""
 
+import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,10 +24,12 @@ class StopRequest:
 
     A handler that saved would save in the middle of a step, and each rank at another one. So it
     only sets a flag, and at the end of a step the ranks compare their flags: one small all-reduce
-    on the CPU, about once per second whatever a step takes.
+    on the CPU, about once per second whatever a step takes. SIGUSR1 may have come before, while
+    PyTorch was imported: then scripts/node.sh has left the note STOP_USR1.
     """
 
     def __init__(self):
+        self.note = Path(os.environ.get("RESULTS_DIR", os.devnull), "STOP_USR1")
         self.received = 0
         self.steps_between, self.steps_left = 1, 1
         self.checked_at = time.monotonic()
@@ -43,6 +47,8 @@ class StopRequest:
         self.steps_left -= 1
         if self.steps_left > 0 and not at_once:
             return 0
+        if not self.received and self.note.exists():
+            self.received = signal.SIGUSR1
         now = time.monotonic()
         agreed = torch.tensor([self.received, now - self.checked_at], dtype=torch.float64)
         dist.all_reduce(agreed, op=dist.ReduceOp.MAX)

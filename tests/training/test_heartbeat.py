@@ -1,0 +1,91 @@
+"""A rank that hangs is named: by real ranks that wait in vain, and from heartbeats by hand."""
+
+import json
+import re
+import time
+
+import pytest
+
+from common.heartbeat import name_hung, read_heartbeats
+from torch_server import TESTS, run_python
+
+WAIT, ASLEEP = {"in": "all_reduce", "line": "train.py:245"}, {"in": None, "line": "train.py:231"}
+AFTER = ", where 3 ranks wait"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("stopped", r"stopped answering (\d+ s before the others )?in epoch 1, step 2, at"),
+        ("asleep", r"hangs in epoch 1, step 2, at time.sleep\(600\) \(faulty_spiral.py:\d+\);"),
+        ("elsewhere", r"waits elsewhere in epoch 1, step 2, at all_gather_object \(faulty_sp"),
+    ],
+)
+def test_a_rank_that_hangs_is_named(tmp_path, how, said):
+    began = time.monotonic()
+    done = run_python(
+        TESTS / "faulty_spiral.py", "--epochs=2", "--timeout-s=4", f"--workdir={tmp_path}",
+        ranks=4, HANG=how,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert time.monotonic() - began < 40
+    named = [line for line in done.stderr.splitlines() if "it never reached" in line]
+    assert len(named) == 1, done.stderr
+    assert re.search(rf"^\[rank [0-3] on \S+\] error: rank 2 on \S+ {said}", named[0])
+    assert re.search(r"; it never reached .*train_spiral.py:\d+\), where [123] rank", named[0])
+    assert done.stderr.index(named[0]) < done.stderr.index("Traceback")
+
+
+def test_the_end_is_bounded_and_a_complete_run_stays_complete(tmp_path):
+    done = run_python(
+        TESTS / "faulty_spiral.py", "--epochs=1", f"--workdir={tmp_path}",
+        ranks=4, HANG="at the end",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "did not end within 1 s" in line]
+    assert "[rank 2 on " in said and "faulty_spiral.py:" in said and "train_spiral.py:" in said
+    assert (tmp_path / "RUN_COMPLETE.txt").exists()
+    assert not (tmp_path / "heartbeat").exists()
+
+
+def beat(rank: int, place: dict, utc_s: float = 100.0, ended: str | None = None) -> dict:
+    facts = {"rank": rank, "world_size": 4, "node": f"node{rank // 2 + 1}", "pid": 9, "code": "x()"}
+    return {**facts, "epoch": 2, "step": 14, **place, "utc_s": utc_s, "ended": ended}
+
+
+@pytest.mark.parametrize(
+    ("beats", "said"),
+    [
+        ([], None),
+        ([beat(rank, WAIT) for rank in range(4)], None),  # the network, say
+        ([beat(rank, ASLEEP) for rank in range(4)], None),  # all are busy
+        (
+            [beat(0, WAIT), beat(1, WAIT), beat(2, ASLEEP), beat(3, WAIT)],
+            "rank 2 on node2 hangs in epoch 2, step 14, at x() (train.py:231); it never reached "
+            f"all_reduce (train.py:245){AFTER}",
+        ),
+        (  # those that gave up have a last word
+            [*[beat(rank, WAIT, 112.0, "timed out") for rank in (0, 1, 3)],
+             beat(2, WAIT, 100.0)],
+            "rank 2 on node2 stopped answering 12 s before the others in epoch 2, step 14, at "
+            f"all_reduce (train.py:245); it never reached all_reduce (train.py:245){AFTER}",
+        ),
+        (  # killed long after it by their launcher
+            [*[beat(rank, WAIT, 112.0) for rank in (0, 1)], beat(2, WAIT, 100.0),
+             beat(3, WAIT, 130.0)],
+            "rank 2 on node2 stopped answering 30 s before the others in epoch 2, step 14, at "
+            f"all_reduce (train.py:245); it never reached all_reduce (train.py:245){AFTER}",
+        ),
+        (
+            [beat(0, WAIT), beat(1, WAIT | {"in": "all_gather"}), beat(2, WAIT), beat(3, WAIT)],
+            "rank 1 on node1 waits elsewhere in epoch 2, step 14, at all_gather (train.py:245); "
+            f"it never reached all_reduce (train.py:245){AFTER}",
+        ),
+    ],
+)  # fmt: skip
+def test_named_from_what_the_ranks_wrote(tmp_path, beats, said):
+    (tmp_path / "heartbeat").mkdir()
+    for each in beats:
+        (tmp_path / f"heartbeat/rank{each['rank']}.json").write_text(json.dumps(each))
+    (tmp_path / "heartbeat/rank9.json").write_text("{")  # cut
+    assert name_hung(read_heartbeats(tmp_path)) == said
