@@ -90,6 +90,28 @@ def test_a_gpu_log_that_leaves_it_open_is_refused(name):
     assert "nvidia-smi --query-gpu=" in call("analyze_memory", CASES / f"gpu/{name}.csv").stderr
 
 
+METRICS = CASES / "metrics"
+
+
+@pytest.mark.parametrize("basis", ["throughput", "walltime"])
+def test_the_throughput_of_schema_1_is_per_gpu(basis):
+    files = ["--gpu1", METRICS / "v1_1.json", "--gpu4", METRICS / "v1_4.json"]
+    done = call("generate_scaling_table", *files, "--basis", basis)
+    rows = parse_markdown(done.stdout)
+    assert [row[3] for row in rows[1:]] == ["1.00", "3.64"]
+    assert rows[2][1].startswith("43636.40") and "schema 1 has it: multiplied by 4" in done.stdout
+
+
+@pytest.mark.parametrize("order", [("m_300", "m_80prof"), ("m_80prof", "m_300")])
+def test_runs_of_different_work_are_no_repeats(order):
+    files = [word for name in order for word in ("--gpu8", METRICS / f"{name}.json")]
+    done = call("generate_scaling_table", *files)
+    assert parse_markdown(done.stdout)[1][1].startswith("35294.12")
+    assert "m_80prof.json: not in the means: profiler on, baseline off" in done.stdout
+    assert "validation off, baseline on; 640000 tokens per epoch, baseline 2400000" in done.stdout
+    assert "val_loss_avg_global: n 1" not in call("inspect_log", METRICS / "m_80prof.json").stdout
+
+
 def test_logs_alone_fill_the_tables(tmp_path):
     """What the original workshop's jobs leave, and nothing else."""
     for gpus, run, throughput in ((1, 11, 704.9), (4, 14, 2750.0)):

@@ -1,8 +1,8 @@
 """Runs, their frames, and the study that says which of them may be compared.
 
-    from scaling.runs import find_runs, make_study
-    study = make_study(find_runs("experiments"))
-    study.scales[["label", "throughput_per_s", "speedup", "efficiency_pct"]]
+from scaling.runs import find_runs, make_study
+study = make_study(find_runs("experiments"))
+study.scales[["label", "throughput_per_s", "speedup", "efficiency_pct"]]
 """
 
 from importlib import import_module

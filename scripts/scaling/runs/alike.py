@@ -26,6 +26,7 @@ COMPARED_SETTINGS = (
     "dataset.classes",
     "limit_batches",
 )
+WORK_TOLERANCE = 0.01  # each rank drops its last, incomplete batch
 ABSENT = "not recorded"  # as it is shown; a setting that is there and null is "none"
 _NOTHING = (None, ABSENT)  # an older record and a null one do not differ
 
@@ -36,6 +37,56 @@ def look_up(settings: dict | None, dotted_name: str) -> object:
     for key in dotted_name.split("."):
         value = value.get(key, ABSENT) if isinstance(value, dict) else ABSENT
     return value
+
+
+def is_profiled(source) -> bool:
+    """Whether a profiler ran, by the command line of a run or a metrics file."""
+    words = (source.settings or {}).get("argv") or ()
+    words = words.split() if isinstance(words, str) else [str(word) for word in words]
+    for word, value in zip(words, [*words[1:], ""], strict=False):
+        option, equals, told = word.lstrip("-").replace("_", "-").partition("=")
+        if word.startswith("--") and option in ("profile", "profiler", "profile-mode"):
+            return (told if equals else value).lower() not in ("0", "false", "no", "none")
+    return False
+
+
+def list_work_differences(run, base, name: str = "baseline") -> list[str]:
+    """List what two runs did besides their settings: profiler, validation, the work of an epoch.
+
+    name: what the other is called.
+    What an epoch has is compared at one scale alone: strong scaling has fewer steps on more GPUs.
+    """
+    found = []
+    for what, here, there in (
+        ("profiler", is_profiled(run), is_profiled(base)),
+        ("validation", *(_has_validation(each) for each in (run, base))),
+    ):
+        if None not in (here, there) and here != there:
+            found.append(f"{what} {'on' if here else 'off'}, {name} {'on' if there else 'off'}")
+    if (run.gpus, run.nodes) == (base.gpus, base.nodes):
+        for field in ("samples", "steps"):
+            here, there = (_count_work(each, field) for each in (run, base))
+            if here and there and abs(here / there - 1) > WORK_TOLERANCE:
+                what = NOUNS.get(run.unit, field) if field == "samples" else field
+                found.append(f"{here:.0f} {what} per epoch, {name} {there:.0f}")
+                break
+    return found
+
+
+def _list_metrics_epochs(source) -> list:
+    metrics = getattr(source, "metrics", None)
+    return metrics.epochs if metrics else []
+
+
+def _has_validation(source) -> bool | None:
+    """Whether any epoch was validated, None where no metrics file says."""
+    epochs = _list_metrics_epochs(source)
+    names = ("val_loss", "val_accuracy", "perplexity", "bleu")
+    return any(getattr(e, name) is not None for e in epochs for name in names) if epochs else None
+
+
+def _count_work(source, name: str) -> float | None:
+    return max((getattr(e, name) or 0 for e in _list_metrics_epochs(source)), default=None)
 
 
 def list_differences(
@@ -71,9 +122,11 @@ def compare(run, base) -> tuple[str | None, str | None]:
         return None, None
     if NOUNS.get(run.unit, run.unit) != NOUNS.get(base.unit, base.unit):
         return f"counted in {run.unit}, the baseline in {base.unit}", None
+    work = list_work_differences(run, base)
     if run.settings is None and base.settings is None:
         is_run = isinstance(run, Run) or isinstance(base, Run)
-        return None, "settings unknown (no run.json)" if is_run else None
+        note = "settings unknown (no run.json)" if is_run else None
+        return "; ".join(work) or None, note
     if run.settings is None or base.settings is None:
         without = run if run.settings is None else base
         return f"the settings of job {without.name} are unknown (no run.json)", None
@@ -83,4 +136,5 @@ def compare(run, base) -> tuple[str | None, str | None]:
         note = f"implementation {here}, baseline {there}: one GPU shares nothing, so not compared"
     else:
         names += ("implementation",)
-    return "; ".join(list_differences(run.settings, base.settings, names)) or None, note
+    differences = [*work, *list_differences(run.settings, base.settings, names)]
+    return "; ".join(differences) or None, note

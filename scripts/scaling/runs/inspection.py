@@ -346,7 +346,11 @@ def _describe_metrics(found: Inspection, record: dict) -> None:
     }
     if not metrics.epochs and metrics.mean_throughput_per_s is None:
         found.reason = found.reason or "it has no epoch that can be used"
-    found.columns = _describe_entries([epoch.record for epoch in metrics.epochs] or [record])
+    entries = [
+        {**epoch.record, **dict.fromkeys(_VAL_LOSSES & set(epoch.record), epoch.val_loss)}
+        for epoch in metrics.epochs
+    ]
+    found.columns = _describe_entries(entries or [record])
     found.ranks = list(range(min(metrics.world_size or 0, _MOST_RANKS)))
 
 
@@ -380,6 +384,7 @@ def _find_unit(key: str) -> str:
     return next((unit for suffix, unit in _SUFFIX_UNITS if name.endswith(suffix)), "")
 
 
+_VAL_LOSSES = {"val_loss_avg_global", "val_loss", "val_loss_per_epoch"}
 _DESCRIBERS: dict[str, Callable[[Path, Kind], Inspection]] = {
     log_kinds.GPU_CSV: _describe_gpu,
     log_kinds.PSRECORD: _describe_cpu,

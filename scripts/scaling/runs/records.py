@@ -8,7 +8,7 @@ lists the names that it is known by, the most exact first.
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,7 @@ _UNITS = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
 _RATE_SUFFIXES = ("_per_sec_global", "_per_sec", "_per_second_global", "_per_second")
 _RATES = {name + suffix: name for name in _UNITS for suffix in _RATE_SUFFIXES}
 _MEAN_RATES = tuple(f"mean_{name}_per_sec_global" for name in _UNITS) + tuple(_RATES)
+_PER_GPU = "train_throughput is tokens/s of one GPU, as schema 1 has it"
 _LISTS = ("train_time_per_epoch", "train_loss_per_epoch", "val_loss_per_epoch", "train_throughput")
 _TOTALS = ("total_wall_time_sec", "total_time_sec", "total_training_time", "wall_time_sec")
 
@@ -69,7 +70,10 @@ class _Record(BaseModel):
     def parse(cls, record: dict, /, **known: object):
         """Return the model of a record; a field without a usable value is None."""
         usable = {key: value for key, value in record.items() if to_number(value) is not None}
-        return cls.model_validate({**usable, **known})
+        made = cls.model_validate({**usable, **known})
+        # Beside a training loss above 0 a loss of exactly 0 was never measured.
+        was_measured = made.val_loss != 0 or not made.train_loss
+        return made if was_measured else made.model_copy(update={"val_loss": None})
 
 
 class RankEpoch(_Record):
@@ -224,6 +228,18 @@ class TrainingMetrics:
     completed: bool | None
     run_id: str | None
     gpu_name: str | None
+    is_per_gpu: bool = False  # schema 1's throughput is that of one process
+
+    def of_job(self, gpus: int) -> "TrainingMetrics":
+        """Return the metrics with throughputs of all GPUs."""
+        if not self.is_per_gpu:
+            return self
+        epochs = [
+            epoch.model_copy(update={"throughput_per_s": epoch.throughput_per_s * gpus})
+            if epoch.throughput_per_s else epoch for epoch in self.epochs
+        ]  # fmt: skip
+        notes = [note.replace(_PER_GPU, f"{_PER_GPU}: multiplied by {gpus}") for note in self.notes]
+        return replace(self, epochs=epochs, notes=notes, is_per_gpu=False)
 
     @property
     def warmup_epochs(self) -> int:
@@ -273,13 +289,12 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         world_size=_find_world_size(record, notes),
         unit=units.pop() if units else None,
         total_wall_s=_above_0(pick(summary, *_TOTALS) or pick(record, *_TOTALS)),
-        mean_throughput_per_s=_above_0(
-            pick(summary, *_MEAN_RATES) or pick(record, *_MEAN_RATES)
-        ),
-        best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss"),
+        mean_throughput_per_s=_above_0(pick(summary, *_MEAN_RATES) or pick(record, *_MEAN_RATES)),
+        best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss") or None,
         completed=completed,
         run_id=pick_text(record, "run_id"),
         gpu_name=pick_text(section(record, "hardware"), "gpu_name"),
+        is_per_gpu=isinstance(record.get("train_throughput"), list) and schema == "1",
     )
 
 
@@ -322,11 +337,8 @@ def _read_lists(record: dict, notes: list[str]) -> list[MetricsEpoch]:
     if len(set(lengths.values())) > 1:
         words = ", ".join(f"{key} {n}" for key, n in lengths.items())
         notes.append(f"its lists differ in length: {words}")
-    if "train_throughput" in lists:
-        notes.append(
-            "train_throughput is taken as tokens/s of all processes: schema 1 says neither"
-        )
     unit = "tokens/s" if "train_throughput" in lists else None
+    notes += [_PER_GPU] if unit else []
     epochs = []
     for at in range(max(lengths.values(), default=0)):
         entry = {key: values[at] for key, values in lists.items() if at < len(values)}
@@ -383,6 +395,7 @@ def describe_settings(metrics: TrainingMetrics) -> dict:
         "batch_size_per_gpu": config.get("micro_batch_size_per_gpu"),
         "gpu_name": section(metrics.record, "hardware").get("gpu_name"),
         "git_commit": metrics.record.get("git_commit"),
+        "argv": pick_text(metrics.record, "command_line"),
         "versions": {"torch": env["torch_version"]} if "torch_version" in env else {},
         "dataset": {name: value for name, value in dataset.items() if value is not None},
     }

@@ -245,7 +245,11 @@ class Run:
         """Its training_metrics.json; None without one, or (see `lost_records`) a good one."""
         path = self.results_dir / "training_metrics.json"
         try:
-            return read_training_metrics(path) if path.is_file() else None
+            metrics = read_training_metrics(path) if path.is_file() else None
+            if metrics and metrics.is_per_gpu and not self.gpus:
+                raise UserError(f"{path} cannot be used: its throughput is per GPU, and the number "
+                                "of GPUs is unknown")  # fmt: skip
+            return metrics and metrics.of_job(self.gpus)
         except UserError as error:
             self.lost_records.append(str(error))
             return None

@@ -16,7 +16,13 @@ import pandas as pd
 
 from common.errors import UserError
 from common.rounding import round_half_even
-from scaling.runs.alike import COMPARED_SETTINGS, compare, look_up
+from scaling.runs.alike import (
+    COMPARED_SETTINGS,
+    compare,
+    is_profiled,
+    list_work_differences,
+    look_up,
+)
 from scaling.runs.find import order_in_time
 from scaling.runs.frames import (
     EPOCH_COLUMNS,
@@ -35,8 +41,7 @@ from scaling.runs.spread import Spread, over_epochs, over_repeats, pooled_deviat
 from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS, name_noun
 
 MOST_PER_S = 1e15  # no throughput is larger
-# Each rank drops its last, incomplete batch: on many GPUs that is some percent of an epoch.
-WORK_TOLERANCE, WORK_LIMIT = 0.01, 0.10
+WORK_LIMIT = 0.10  # beyond WORK_TOLERANCE; the last batches are some percent on many GPUs
 _FIGURES = {"throughput": "throughput_per_s", "walltime": "wall_s"}  # basis of a ratio -> column
 MEASURES = {"throughput": "throughput_per_s", "wall": "wall_s", "epoch": "epoch_s"}
 
@@ -270,7 +275,7 @@ def read_metrics_file(path: Path, gpus: int | None = None) -> MetricsFile:
     UserError when it does, when neither says, and when the file cannot be read.
     """
     metrics = read_training_metrics(path)
-    notes = [*metrics.notes, *metrics.dropped]
+    notes = list(metrics.dropped)
     if gpus is None and metrics.world_size is None:
         raise UserError(f"{path}: it does not say its world_size; name its number of GPUs")
     if gpus is not None and metrics.world_size not in (None, gpus):
@@ -282,7 +287,9 @@ def read_metrics_file(path: Path, gpus: int | None = None) -> MetricsFile:
         notes.append(f"{path}: world_size is not recorded, {gpus} GPUs as given")
     if metrics.completed is False:
         notes.append(f"{path}: the run is not complete: its wall time is that of its first epochs")
-    return MetricsFile(metrics, gpus or metrics.world_size, notes)
+    gpus = gpus or metrics.world_size
+    metrics = metrics.of_job(gpus)
+    return MetricsFile(metrics, gpus, [*metrics.notes, *notes])
 
 
 def make_metrics_study(
@@ -318,7 +325,7 @@ def build_study(
     """
     if not sources:
         raise UserError("no run to make a table of")
-    sources = list(sources)
+    sources = sorted(sources, key=is_profiled, reverse=True)  # the latest shall be one without
     counted = Counter(source.unit for source in sources if source.unit)
     if counted and (unit is None or not any(_is_same_unit(unit, each) for each in counted)):
         unit = counted.most_common(1)[0][0]
@@ -502,6 +509,9 @@ def _part_into_series(sources: list) -> list[int]:
         shared = [at for at in sorted(alike) if sources[at].gpus > 1]
         alike -= {at for at in shared if _implementation(sources[at]) !=
                   _implementation(sources[shared[-1]])}  # fmt: skip
+        latest = {_find_scale(sources[at]): sources[at] for at in sorted(alike)}
+        alike -= {at for at in alike if list_work_differences(
+            sources[at], latest[_find_scale(sources[at])])}  # fmt: skip
         for at in alike:
             series[at] = number
         rest = [at for at in rest if at not in alike]
@@ -531,8 +541,11 @@ def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
             "samples": latest["samples"],
             "run_notes": [
                 *dict.fromkeys(group["note"].dropna()),
-                *(f"job {name}: not every epoch has a throughput, so it is not in the mean"
-                  for name in group["name"][group["throughput_per_s"].isna()] if len(group) > 1),
+                *(
+                    f"job {name}: not every epoch has a throughput, so it is not in the mean"
+                    for name in group["name"][group["throughput_per_s"].isna()]
+                    if len(group) > 1
+                ),
             ],
         }
         for measure, column in MEASURES.items():
@@ -606,7 +619,10 @@ def _choose_scales(
             "is_compared": difference is None or allow_unlike,
             "notes": list(dict.fromkeys(mine["like_note"].dropna())),
             "left_out": [
-                f"job {other.name}: not in the means: {other.difference or f'unlike job {name}'}"
+                f"job {other.name}: not in the means: " + (
+                    other.difference or "; ".join(list_work_differences(
+                        sources[other.run], sources[row["latest"]], f"job {name}"))
+                    or f"unlike job {name}")
                 for other in others.itertuples()
             ],
         })  # fmt: skip

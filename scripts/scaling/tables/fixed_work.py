@@ -3,7 +3,8 @@
 import math
 
 from common.rounding import round_half_even
-from scaling.runs.study import WORK_TOLERANCE, Study, count
+from scaling.runs.alike import WORK_TOLERANCE
+from scaling.runs.study import Study, count
 from scaling.tables.hardware import define_hardware, list_hardware_headers, make_hardware_cells
 from scaling.tables.readme import explain_superlinear
 from scaling.tables.table import ROUNDING, Cell, Table, join_notes, missing, say, show

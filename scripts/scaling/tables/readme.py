@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
 from scaling.read.foreign_log import Windows, show_rate
 from scaling.read.gpu_log import GpuLog
-from scaling.runs.alike import compare
+from scaling.runs.alike import compare, is_profiled
 from scaling.runs.ratios import SUPERLINEAR_PCT, compute_efficiency_pct, divide
 from scaling.runs.run import Run
 from scaling.runs.select import (
@@ -317,6 +317,8 @@ class _Filler:
         """List what is to know of a run: rank files that cannot be used, other epochs."""
         run.rank_epochs  # noqa: B018 - reading them names those that cannot be used
         notes = [*run.lost_records, *run.end_note]
+        if is_profiled(run):
+            notes.append("this run was profiled, which slows it down")
         last = run.attempt.last if run.attempt else None
         if run.nodes is None:
             notes.append(f"on how many nodes its {run.gpus} GPUs were is unknown")

@@ -375,3 +375,20 @@ def test_losses_within_the_repeats_are_not(tmp_path):
 def test_without_repeats_nothing_is_judged(tmp_path):
     (text,) = losses(tmp_path, (1, [1.0]), (2, [1.5]))
     assert "no scale has repeats" in text and "FLAG" not in text
+
+
+WORK = [
+    (["--profile", "5"], "profiler on, job 13 off"), (["--profile=5"], "profiler on, job 13 off"),
+    (["--profile", "0"], None), (["--profile-ranks", "0,3"], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "named"), WORK)
+def test_a_profiled_run_is_no_repeat(tmp_path, argv, named):
+    write_timed_run(tmp_path, 1, 1, "11", "100.0", rates=(1.0, 10.0))
+    write_timed_run(tmp_path, 1, 2, "12", "50.0", rates=(1.0, 10.0), argv=argv)
+    write_timed_run(tmp_path, 1, 2, "13", "50.0", rates=(1.0, 20.0))
+    study = read(tmp_path)
+    assert study.scales["throughput_per_s"].tolist() == [10.0, 20.0 if named else 15.0]
+    told = [text for text in study.list_remarks() if "job 12: not in the means" in text]
+    assert len(told) == bool(named)
