@@ -29,7 +29,7 @@ MOST_WINDOWS = 100_000
 _LOOKED_AT = 20_000  # lines of a file whose name does not say that it is a log
 # Of any trainer: the launcher's command line, and the size of the process group.
 _PER_NODE = re.compile(r"--nproc[-_]per[-_]node[= ](\d{1,5})\b")
-_NODES = re.compile(r"--nnodes[= ](\d{1,5})\b")
+_NODES = re.compile(r"--nnodes[= ](\d{1,5})(?![\d:])")
 _WORLD = re.compile(r"\bworld[ _-]?size['\"]?\s*[:=]?\s*(\d{1,6})\b", re.IGNORECASE)
 # A line that somebody would take a throughput, or a time per step, from.
 _LIKELY = re.compile(
@@ -105,8 +105,7 @@ class ForeignLog:
     def find_scale(self) -> tuple[int | None, int | None]:
         """Return (nodes, GPUs in all) as the log says it, None for what it does not say."""
         gpus, nodes, per_node = map(self.find_fact, ("gpus", "nodes", "gpus_per_node"))
-        if gpus is None and per_node is not None:
-            nodes = nodes or 1  # torchrun's own default
+        if gpus is None and per_node is not None and nodes is not None:
             gpus = nodes * per_node
         if gpus == 1:
             nodes = 1
@@ -122,7 +121,7 @@ class Windows(Attempt):
     is_of_others = True
 
     def __init__(self, log: ForeignLog, epochs: list[Epoch], warmup: int, notes: list[str]):
-        super().__init__({epoch.epoch: epoch for epoch in epochs})
+        super().__init__(by_number={epoch.epoch: epoch for epoch in epochs})
         self.log, self.warmup, self.notes = log, warmup, [*log.notes, *notes]
         if log.total_s is not None:
             self.totals["total_training_s"] = log.total_s
@@ -286,11 +285,9 @@ def read_foreign_log(path: Path, formats: Sequence[LogFormat] | None = None) -> 
     fits = [reader for reader in readers if reader.windows]
     fits = [reader for reader in fits if reader.format.training] or fits
     if len(fits) > 1:
-        names = " and ".join(f"{r.format.name} (line {r.windows[0].number})" for r in fits)
-        raise UserError(
-            f"{path}: several log formats fit, {names}: say which with "
-            f"--log-format {fits[0].format.name}"
-        )
+        names = ", ".join(f"{r.format.name} (line {r.windows[0].number})" for r in fits)
+        which = " or ".join(f"--log-format {reader.format.name}" for reader in fits)
+        raise UserError(f"{path}: several log formats fit: {names}; say which with {which}")
     if not fits:
         raise UserError(f"{path}: {_explain_none(readers, likely)}")
     return fits[0].finish(path, number, rules, facts)
@@ -317,7 +314,8 @@ def _take_general_facts(line: str, facts: dict[str, list[str]]) -> None:
     if match := _PER_NODE.search(line):
         _note_fact(facts, "gpus_per_node", match[1])
         nodes = _NODES.search(line)
-        _note_fact(facts, "nodes", nodes[1] if nodes else "1")
+        if nodes or "--nnodes" not in line:  # torchrun's own default is 1; a variable says nothing
+            _note_fact(facts, "nodes", nodes[1] if nodes else "1")
     elif match := _WORLD.search(line):
         _note_fact(facts, "gpus", match[1])
 

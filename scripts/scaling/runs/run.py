@@ -15,6 +15,7 @@ from scaling.read.causes import Cause
 from scaling.read.cpu_log import CpuLog, read_cpu_log
 from scaling.read.foreign_log import (
     NOTHING_LIKELY,
+    ForeignLog,
     LogChoice,
     Windows,
     measure_windows,
@@ -208,7 +209,7 @@ class Run:
         for path in [self.log_path, errors] if errors.is_file() else [self.log_path]:
             try:
                 found = read_foreign_log(path, formats)
-                self._take_scale(*found.find_scale(), path)
+                self._take_scale(found)
                 samples = self.choice.find_samples(self.log_path, self.id, self.gpus)
                 windows = measure_windows(found, self.gpus, samples)
                 windows.take_causes(log.last_attempt)
@@ -219,14 +220,19 @@ class Run:
             except UserError as error:
                 self.log_problem = str(error)
 
-    def _take_scale(self, nodes: int | None, gpus: int | None, path: Path) -> None:
+    def _take_scale(self, found: ForeignLog) -> None:
         """Take over the scale that a log says; UserError when something else says another."""
-        if gpus is None or self.choice.find_scale(self.log_path, self.id)[1]:
+        if self.choice.find_scale(self.log_path, self.id)[1]:
+            return
+        if self.gpus and str(self.gpus) in found.facts.get("gpus", ()):
+            return
+        nodes, gpus = found.find_scale()
+        if gpus is None:
             return
         if self.gpus not in (None, gpus):
             raise UserError(
-                f"{path}: it says {gpus} GPUs, its name, folder or script {self.gpus}: say which "
-                f"with --gpus {self.log_path.name}=N"
+                f"{found.path}: it says {gpus} GPUs, its name, folder or script {self.gpus}: say "
+                f"which with --gpus {self.log_path.name}=N"
             )
         self.said_gpus = gpus
         if self.nodes is None and nodes and gpus % nodes == 0:

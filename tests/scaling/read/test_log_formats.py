@@ -81,6 +81,14 @@ VERSIONS = [  # format, lines of another release, GPUs, samples, the throughput
      64, "32"),
     ("lightning", "Epoch 0/2  ━━━━━━━━━━━━━━ 938/938 0:00:10 • 0:00:00 89.50it/s v_num: 0", 1, 10,
      "895"),
+    ("huggingface", "[INFO|trainer_pt_utils.py:913] >>   train_samples_per_second =    239.03", 1,
+     None, "239.03"),
+    ("torchtitan", "[titan] - Building device mesh with parallelism: pp=2, dp_replicate=1, "
+     "dp_shard=2, cp=1, tp=2, ep=1, etp=1\nstep:  1  loss: 12.2  grad_norm:  0.6  mmemory: 4GiB(3%)"
+     "  tps: 1,478  mfu: 8.65%", None, None, "11824"),
+    ("torchtitan", "+ torchrun --nnodes 2 --nproc_per_node=4 -m torchtitan.train\n"
+     "step:  1  loss: 1.2  memory: 4GiB(3%)  tps: 10  mfu: 8.65%", None, None, "80"),
+    ("nersc", "Time taken for epoch 1 is: 178.38 secs Loss: 3.8739", 1, 17838, "100"),
     ("nersc", "Time taken for epoch 1 is 4.1 sec; with 3.8/0.08 in tr/val", 1, 41, "10"),
     ("nersc", "Time taken for epoch 1 is 4.1 sec\nTotal time is 8.2 sec, avg 55.5 samples/sec", 1,
      None, "55.5"),
@@ -156,13 +164,14 @@ def test_warm_up_is_a_tenth_and_the_median_stands_beside_the_mean(tmp_path):
 
 REFUSED = [  # log, GPUs, what the one line says
     (steps(50, 100), None, "add --gpus job.out=N"),
+    ("torchrun --nnodes=$N --nproc_per_node=4\n" + steps(50), None, "add --gpus job.out=N"),
     ("running on 2 GPUs\nrunning on 4 GPUs\n" + steps(50), None, "it says gpus 2 and 4"),
     ("iter 1: loss 2.0, time 10.0ms, mfu 1%\n", 4, "add --samples job.out=N"),
     ("Epoch 0: 100%|##| 8/8 [00:01<00:00, 8.00it/s]\n", 4, "add --samples job.out=N"),
     (" busbw: 90.0 GBps (720.0 Gbps)\n", 4, "has no throughput of a training"),
     ("hello\n", 4, "no line looks like one"),
     ("Step 10 | 512.3 images/sec\n", 4, 'line 1 "Step 10 | 512.3 images/sec" looks like one: desc'),
-    (STUDY["deepspeed"][0](4) + STUDY["megatron"][0](4), 4, "several log formats fit, deepspeed"),
+    (STUDY["deepspeed"][0](4) + STUDY["megatron"][0](4), 4, "deepspeed or --log-format megatron"),
 ]
 
 
