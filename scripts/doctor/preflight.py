@@ -164,7 +164,8 @@ def render_preflight(job: Job, cluster: Cluster, templates: Environment, folder:
     # A node that cannot start the launcher says why only here; this ends nothing.
     look = f'{container}python "$REPO_DIR/scripts/preflight.py" --node {dirs} || true'
     # A copy of all the data would outlast the job: nothing is staged here.
-    passed = pass_variables(cluster.container, cluster.env)
+    lines = [*cluster.setup, *cluster.step_setup]
+    passed = pass_variables(cluster.container, cluster.env, lines)
     changes = {"step_setup": [*cluster.step_setup, *passed, look], "stage_data": None}
     watched = cluster.model_copy(update=changes)
     text = render_job(job, watched, templates, f"python scripts/doctor.py --submit {cluster.name}")

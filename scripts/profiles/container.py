@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import textwrap
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Literal
@@ -26,9 +25,10 @@ CLEAN = re.compile(r"(?:^|\s)(?:--cleanenv|--containall|-[a-zA-Z]*[eC][a-zA-Z]*)
 PASSED = (
     *("REPO_DIR", "RESULTS_DIR", "CHECKPOINT_DIR", "DATA_DIR", "CACHE_DIR", "TMPDIR"),
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"),
-    *("OMP_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"),
+    *("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONUNBUFFERED"),
+    *("PYTHONFAULTHANDLER", "PYTHONNOUSERSITE"),
 )
-PREFIXES = ("SLURM_", "NCCL_", "COMET_")
+PREFIXES = ("SLURM_", "NCCL_", "GLOO_", "TORCH_", "COMET_")
 
 
 class Container(Strict):
@@ -78,7 +78,17 @@ def format_prefix(container: str | Container | None, accelerator: str) -> str:
     words += container.args
     if container.runtime != "shifter":
         words.append(container.image)
-    return " ".join(map(quote_variables, words)) + " "
+    return " \\\n    ".join(fill_lines([*map(quote_variables, words)], 76)) + " "
+
+
+def fill_lines(words: list[str], columns: int) -> list[str]:
+    """Join words with spaces to lines of at most so many columns, if the words are no longer."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) >= columns:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
 
 
 def quote_variables(word: str) -> str:
@@ -98,10 +108,13 @@ def list_srun_args(container: str | Container | None) -> list[str]:
     return [*map(quote_variables, words)]
 
 
-def pass_variables(container: str | Container | None, env: Iterable[str]) -> list[str]:
+def pass_variables(
+    container: str | Container | None, env: Iterable[str], lines: Iterable[str]
+) -> list[str]:
     """List lines of shell that hand a container by name what it was told to drop.
 
-    Empty where it drops nothing. `env` names the profile's own variables.
+    Empty where it drops nothing. `env` names the profile's own variables, and `lines` of its shell
+    export more.
     """
     if isinstance(container, Container):
         runtime, words = container.runtime, " ".join(container.args)
@@ -110,9 +123,10 @@ def pass_variables(container: str | Container | None, env: Iterable[str]) -> lis
         runtime = PurePosixPath(runtime).name
     if runtime not in ("apptainer", "singularity") or not CLEAN.search(words):
         return []
-    own = [name for name in env if name not in PASSED and not name.startswith(PREFIXES)]
-    names = [*PASSED, *own, *(f'"${{!{prefix}@}}"' for prefix in PREFIXES)]
-    shown = " \\\n    ".join(textwrap.wrap(" ".join(names), 84, break_long_words=False))
+    exported = [name for line in lines for name in re.findall(r"\bexport (\w+)=", line)]
+    own = [name for name in (*env, *exported) if not name.startswith(PREFIXES)]
+    names = [*dict.fromkeys((*PASSED, *own)), *(f'"${{!{prefix}@}}"' for prefix in PREFIXES)]
+    shown = " \\\n    ".join(fill_lines(names, 80))
     copy = f'export "{runtime.upper()}ENV_$name=${{!name}}"'
     return [f"for name in {shown}; do", f"  [[ ! -v $name ]] || {copy}", "done"]
 

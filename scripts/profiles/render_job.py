@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from common.errors import UserError
 from profiles.cluster import Cluster, choose, choose_words
-from profiles.container import format_prefix, list_srun_args, pass_variables
+from profiles.container import fill_lines, format_prefix, list_srun_args, pass_variables
 from profiles.directives import list_directives, list_step_options, refuse_twice
 from profiles.matrix import Job
 
@@ -38,16 +38,6 @@ def make_environment(templates: Path) -> Environment:
 def draw_banner(title: str) -> str:
     """Draw the line that opens a section of a job script."""
     return f"# ---- {title} ".ljust(88, "-")
-
-
-def fill_lines(words: list[str], columns: int) -> list[str]:
-    """Join words with spaces to lines of at most so many columns, if the words are no longer."""
-    lines = [""]
-    for word in words:
-        if lines[-1] and len(lines[-1]) + len(word) >= columns:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return lines
 
 
 def format_options(job: Job) -> list[str]:
@@ -127,7 +117,9 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             command=command,
             directives=list_directives(job, cluster),
             launch=format_launch(job, cluster),
-            passed=pass_variables(cluster.container, cluster.env),
+            passed=pass_variables(
+                cluster.container, cluster.env, [*cluster.setup, *cluster.step_setup]
+            ),
             container=format_prefix(cluster.container, cluster.accelerator),
             processes=(processes := format_processes(job, cluster)),
             program=format_program(job, format_workers(job, cluster, processes)),

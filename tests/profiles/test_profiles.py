@@ -431,10 +431,11 @@ def test_binds_hold_nothing_but_names(bind):
 )
 def test_a_clean_container_gets_what_the_job_needs_by_name(container, prefix, launcher):
     """The lines before the container starts, run in bash: what goes in, and what does not."""
-    text = render(container=container, launcher=launcher, env={"MY_NOTE": "a b"})
+    own = {"env": {"MY_NOTE": "a b"}, "step_setup": ["export MIOPEN=/tmp/$USER"]}
+    text = render(container=container, launcher=launcher, **own)
     lines = text[text.index("  for name in REPO_DIR") : text.index("  done\n") + len("  done\n")]
     needed = {"DATA_DIR": "/d", "RESULTS_DIR": "/r", "RANK": "1", "SLURM_JOB_ID": "7",
-              "NCCL_DEBUG": "INFO", "MY_NOTE": "a b"}  # fmt: skip
+              "NCCL_DEBUG": "INFO", "MY_NOTE": "a b", "MIOPEN": "/m"}  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail\n{lines}env"],
         env=needed | {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/host"},
@@ -475,7 +476,8 @@ def test_container_from_its_facts(runtime, accelerator, prefix, launcher):
     image = "/p.sif" if runtime == "shifter" else "/it's/p.sif"
     facts = {"runtime": runtime, "image": image, "binds": ["/d", "/s:/t:ro"]}
     text = render(container=facts | {"args": ["--x=a"]}, accelerator=accelerator, launcher=launcher)
-    (line,) = [line for line in text.splitlines() if line.strip().startswith(runtime)]
+    commands = re.sub(r" \\\n +", " ", text).splitlines()
+    (line,) = [line for line in commands if line.strip().startswith(runtime)]
     assert line.strip().startswith(prefix)
     assert ("python " if launcher == "srun" else "torchrun ") in line
 
