@@ -269,7 +269,8 @@ def format_unknown(facts: Facts) -> str:
     modules = "perhaps " + ", ".join(facts.modules["candidates"])
     modules = modules if facts.modules["candidates"] else "no module is named after PyTorch"
     names = [link["name"] for link in facts.interfaces]
-    fast = next((n for n in names if n.startswith(("ib", "hsn"))), names[0] if names else "ib0")
+    up = [link["name"] for link in facts.interfaces if link["state"] == "UP"] or ["ib0"]
+    fast = next((name for name in names if name.startswith(("ib", "hsn"))), up[0])
     seen = f"this login node has {', '.join(names)}" if names else "no interfaces were read"
     lines = [
         "",
