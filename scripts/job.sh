@@ -92,13 +92,13 @@ say_fix() {
 # the training is not complete.
 requeue() {
   scontrol requeue "$SLURM_JOB_ID" && exit 0
-  echo "Not requeued; type: $go_on" >&2
+  echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file" >&2
   exit 75
 }
 
 # The job's exit trap. The exit status is the training's, never the summary's.
 finish() {
-  local status=$? go_on
+  local status=$?
   set +e                        # whatever fails here, a full disk for instance, go on
   if [[ -n $killed ]]; then status=$((128 + killed)); fi
   write_job_end "$status"
@@ -107,14 +107,11 @@ finish() {
   fi
   print_summary "$status"
   if [[ -n ${CHECKPOINT_DIR:-} && ! -e $RESULTS_DIR/RUN_COMPLETE.txt ]]; then
-    go_on="CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file"
     # The trainer leaves REQUEUE when it has saved because its time ran out. What went wrong after
     # that cost nothing; but who cancels a job does not want it back.
     if [[ -e $RESULTS_DIR/REQUEUE && -z $killed ]]; then
       if ((status)); then echo "The training had saved before it ended so: it goes on."; fi
       requeue
-    elif ((status)) && [[ -n $(ls -A -- "$CHECKPOINT_DIR" 2> /dev/null) ]]; then
-      echo "To go on from its checkpoint: $go_on"
     fi
   fi
   exit "$status"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common.console import printable, run_command
 from common.errors import UserError
+from common.heartbeat import name_hung, read_heartbeats
 from scaling.read import contract
 from scaling.read.cpu_log import CpuLog, format_cpu, read_cpu_log
 from scaling.read.gpu_log import GpuLog, format_memory, read_gpu_log
@@ -149,6 +150,10 @@ def summarise(job: Job, elapsed_s: int) -> Iterator[str]:
     if why:
         is_cause = verdict.cause is not None and why.startswith(verdict.cause.text)
         yield f"{'First cause' if is_cause else 'Why'}: {printable(why)}"
+    if job.exit_status and (named := name_hung(read_heartbeats(job.results_dir))) and (
+        named not in why
+    ):
+        yield f"Rank: {printable(named)}"
     if verdict.advice:
         yield f"What to do: {printable(verdict.advice)}"
     if bad := job.find_bad_loss():

@@ -190,12 +190,9 @@ def test_no_python_still_says_how_the_job_ended(start, tmp_path):
     assert re.fullmatch(r"error: no Python 3\.10 .* bash scripts/setup_env\.sh\n", errors)
 
 
-def test_cancelled_run_with_a_checkpoint_says_how_to_go_on(start, tmp_path):
-    saved = f'{CHECKPOINT_DIR}; mkdir -p "$CHECKPOINT_DIR"; touch "$CHECKPOINT_DIR/step_7.pt"'
-    process = start("kill -TERM $$", saved)
-    printed, _ = process.communicate(timeout=20)
-    assert process.returncode == 143
-    assert "To go on from its checkpoint: CHECKPOINT_DIR=" in printed.splitlines()[-1]
+def test_the_end_tells_the_signal_that_the_job_got(start, tmp_path):
+    process = start("kill -TERM $$")
+    process.communicate(timeout=20)
     end = json.loads((tmp_path / "job/run/results/7/job_end.json").read_text())
     assert (end["exit_status"], end["signal"]) == (143, "TERM")
 
@@ -243,10 +240,11 @@ def test_two_hundred_pairs_of_jobs_that_start_together_lose_none(tmp_path):
 
     with socket.create_server(("127.0.0.1", 0)) as control:
         threading.Thread(target=serve, args=(control,), daemon=True).start()
+        first = 12000 + os.getpid() % 15 * 1000  # others may run this test, too
         for pair in range(200):
             ids = (1000 + pair, 1000 + pair + (1000 if pair % 2 else 1))  # same port, or next
             text = BINDING.format(
-                folder=tmp_path, repo=REPO, first=21000, last=21999,
+                folder=tmp_path, repo=REPO, first=first, last=first + 999,
                 control=control.getsockname()[1],
             )  # fmt: skip
             jobs = [

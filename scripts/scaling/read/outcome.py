@@ -79,6 +79,9 @@ def judge(run: Evidence, now_s: float | None = None) -> Verdict:
     if run.resume_command and verdict.state in (State.CANCELLED, State.TIMED_OUT):
         more = "ask for more time, and " if verdict.state is State.TIMED_OUT else ""
         verdict = replace(verdict, advice=f"{more}to continue it type: {run.resume_command}")
+    elif run.resume_command and verdict.state in (State.FAILED, State.OUT_OF_MEMORY):
+        more = f"{verdict.advice}; " if verdict.advice not in ("", run.resume_command) else ""
+        verdict = replace(verdict, advice=f"{more}then continue it: {run.resume_command}")
     return verdict
 
 
