@@ -144,8 +144,8 @@ def fill_in(script: str) -> list[str]:
 def hand_on(script: str, options: list[str]) -> list[str]:
     """The option that names the variables a job needs, of a `script` that begins without any."""
     names = [name for name in HANDED_ON if os.environ.get(name)]
-    asked = dict(parse_options(options))
-    if read_directives(script).get("export") != "NONE" or "export" in asked or not names:
+    told = read_directives(script) | dict(parse_options(options))
+    if told.get("export") != "NONE" or not names:
         return []
     return [f"--export={','.join(names)}"]
 

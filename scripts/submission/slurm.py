@@ -110,7 +110,7 @@ def run_slurm(
 def submit_script(script: Path, options: list[str], sbatch: str = "sbatch") -> str:
     """Submit `script` from its own folder with `sbatch`, or the site's wrapper; returns the job."""
     text = script.read_text(encoding="utf-8")
-    options = [*hand_on(text, options), *options]
+    options = [*options, *hand_on(text, options)]
     printed = run_slurm(
         sbatch, "--parsable", *options, script.name, folder=script.parent, script=text
     )

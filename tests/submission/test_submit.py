@@ -245,10 +245,12 @@ def test_an_empty_job_gets_by_name_what_it_takes(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", "/data")
     submit_script(script, [])
     submit_script(script, ["--export=ALL"])
+    submit_script(script, ["--export=NONE"])
     script.write_text("#!/bin/bash\n")
     submit_script(script, [])
     assert read_calls(fake, "sbatch") == [
         "--parsable --export=RUN_DIR,DATA_DIR job.slurm", "--parsable --export=ALL job.slurm",
+        "--parsable --export=NONE --export=RUN_DIR,DATA_DIR job.slurm",
         "--parsable job.slurm",
     ]  # fmt: skip
 
