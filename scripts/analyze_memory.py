@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.console import printable, run_command
@@ -17,7 +17,7 @@ from common.errors import UserError
 from scaling.read.columns import plain_number
 from scaling.read.cpu_log import format_cpu, read_cpu_log
 from scaling.read.gpu_log import format_memory, read_gpu_log
-from scaling.read.kinds import PSRECORD, UNPACK, detect_kind, expected_kind
+from scaling.read.kinds import PSRECORD, detect_kind, expected_kind, name_other_tool
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,19 @@ def report_memory(paths: list[Path], gpus: tuple[str, ...]) -> Iterator[MemoryRe
     """Yield a report on each log; gpus: the indices or uuids that count, all when none is named."""
     for path in paths:
         try:
-            yield read_memory(path, gpus)
+            report = read_memory(path, gpus)
         except UserError as error:
-            yield MemoryReport(path, [], {"file": str(path)}, LineCounts(), str(error))
+            report = MemoryReport(path, [], {"file": str(path)}, LineCounts(), str(error))
+        if report.error and path.is_file() and (words := name_other_tool(path)):
+            report = replace(report, error=f"{path}: {words}")
+        yield report
 
 
 def read_memory(path: Path, gpus: tuple[str, ...]) -> MemoryReport:
     """Read a log by its name, so that another kind under that name is refused; else by content."""
     kind = expected_kind(path)
     if kind is None:
-        kind, reason, *_ = detect_kind(path)
-        if reason.endswith(UNPACK):
-            raise UserError(f"{path}: {reason}")
+        kind = detect_kind(path).name
     if kind == PSRECORD:
         cpu = read_cpu_log(path)
         error = f"{path}: no CPU memory: {cpu.problem}" if cpu.problem else ""

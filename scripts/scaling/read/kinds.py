@@ -16,10 +16,12 @@ from scaling.read.text import clean_line, read_lines
 
 SLURM_OUT, GPU_CSV, PSRECORD, SACCT = "slurm-out", "gpu-csv", "psrecord", "sacct"
 RANK_JSON, METRICS, RUN_JSON, JOB_END = "rank-json", "training-metrics", "run-json", "job-end"
+MARKER = "end-marker"  # RUN_COMPLETE.txt, REQUEUE: that it is there is what it says
 TRAINER_LOG = "trainer-log"  # of another trainer, by a log format
 UNKNOWN = "not recognised"
 PLAIN_TEXT = "text without a line of a kind known here"
 
+_MARKER_BYTES = 1024
 _HEAD_LINES = 500  # a table's header stands among them
 _NAMES = (
     (re.compile(r"gpu_memory_log.*\.csv"), GPU_CSV),
@@ -28,6 +30,7 @@ _NAMES = (
     (re.compile(r"training_metrics.*\.json"), METRICS),
     (re.compile(r"run\.json"), RUN_JSON),
     (re.compile(r"job_end\.json"), JOB_END),
+    (re.compile(r"RUN_COMPLETE\.txt|REQUEUE"), MARKER),
     (re.compile(r"(?:.+[_.-])?\d+(?:\.\d+)?\.out"), SLURM_OUT),
 )
 # What no other log has: Slurm's, NCCL's, torchrun's and our trainers' own lines.
@@ -52,19 +55,27 @@ _FIGURE = re.compile(
 UNPACK = "unpack it first"
 _MAGIC = (
     (b"\x1f\x8b", f"gzip data: {UNPACK}"),
-    (b"PK\x03\x04", f"a zip archive: {UNPACK}"),
+    (b"PK\x03\x04", f"a zip archive: {UNPACK}; of an .xlsx workbook save the sheet as CSV"),
     (b"\x28\xb5\x2f\xfd", f"zstd data: {UNPACK}"),
     (b"\x89PNG", "a PNG image"),
     (b"%PDF", "a PDF document"),
 )
-_LOOKS = (
-    (re.compile(r"# *gpu +(?:pid|#)", re.I), "nvidia-smi pmon's table of processes, no CSV"),
-    (re.compile(r"# *gpu ", re.I), "nvidia-smi dmon's table, no CSV: log with --query-gpu=…"),
-    (re.compile(r"\|? *NVIDIA-SMI +\d"), "nvidia-smi's screen, no CSV: log with --query-gpu=…"),
-    (re.compile(r"GPU \d+: .*\(UUID: "), "nvidia-smi --list-gpus: it holds no measures"),
-    (re.compile(r"=+ ?ROCm System Management|GPU\[\d+\]\s*:"), "rocm-smi's screen: use --csv"),
-    (re.compile(r"(?:timestamp, )?(?:gpu_\w+, )*pid, .*used_(?:gpu_)?memory"),
-     "nvidia-smi --query-compute-apps: memory of processes, not of GPUs"),
+# What other tools print, by its first lines -> its name, and what to give instead.
+_QUERY = f"log with `{gpu_columns.LOG_COMMAND}`"
+_LOOKS = tuple(
+    (re.compile(pattern, re.IGNORECASE), f"{name}: {instead}") for pattern, name, instead in (
+        (r"# *gpu[ ,]+(?:pid|#)", "nvidia-smi pmon's table of processes", _QUERY),
+        (r"# *(?:date +)?(?:time[ ,]+)?gpu[ ,]", "nvidia-smi dmon's table", _QUERY),
+        (r"\|? *NVIDIA-SMI +\d", "nvidia-smi's screen", _QUERY),
+        (r"GPU \d+: .*\(UUID: ", "nvidia-smi --list-gpus: it holds no measures", _QUERY),
+        (r"(?:timestamp, )?(?:gpu_\w+, )*pid, .*used_(?:gpu_)?memory",
+         "nvidia-smi --query-compute-apps: memory of processes, not of GPUs", _QUERY),
+        (r"# *Entity\b", "dcgmi dmon's table", _QUERY),
+        (r"\[\d+\] .*\|.*%.*\|.*\d+ / +\d+ MB", "gpustat's screen", _QUERY),
+        (r"=+ ?ROCm System Management|GPU\[\d+\]\s*:", "rocm-smi's screen", "use --csv"),
+        (r"GPU(?: +\w+)* +POWER\b|\|? *AMD-SMI +\d|GPU: \d+$", "amd-smi's screen", "use --csv"),
+        (r"Job ID: \d+$", "seff's report", f"give the output of `{sacct.COMMAND}`"),
+    )
 )  # fmt: skip
 
 
@@ -95,6 +106,8 @@ def detect_kind(path: Path) -> Kind:
             raise UserError(f"{path}: not a regular file: save it to a file first")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if expected_kind(path) == MARKER and path.stat().st_size <= _MARKER_BYTES:
+        return Kind(MARKER)
     head = [(clean_line(line), has_end) for line, has_end in islice(read_lines(path), _HEAD_LINES)]
     lines = [line for line, _ in head if line.strip()]
     if not lines:
@@ -211,18 +224,23 @@ def _find_error(lines: list[str]) -> str:
     return next((line for line in lines[:3] if gpu_columns.ERROR_TEXT.search(line)), "")
 
 
-def _look(lines: list[str]) -> str:
-    return next((words for line in lines[:20] for look, words in _LOOKS if look.match(line)), "")
-
-
-def _explain(path: Path, lines: list[str]) -> str:
+def name_other_tool(path: Path) -> str:
+    """Return what a file is that no reader takes and what to give instead, else ''."""
     with path.open("rb") as file:
         start = file.read(8)
     for magic, words in _MAGIC:
         if start.startswith(magic):
             return words
-    if look := _look(lines):
-        return look
+    return _look([clean_line(line) for line, _ in islice(read_lines(path), 20)])
+
+
+def _look(lines: list[str]) -> str:
+    return next((words for line in lines[:20] for look, words in _LOOKS if look.match(line)), "")
+
+
+def _explain(path: Path, lines: list[str]) -> str:
+    if words := name_other_tool(path):
+        return words
     if lines[0].startswith("#!"):
         return f'a script: "{shorten(lines[0], 80)}"'
     said = _find_error(lines)

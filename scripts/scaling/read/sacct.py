@@ -21,7 +21,10 @@ from scaling.read.contract import read_json
 from scaling.read.symptoms import State
 from scaling.read.text import clean_line, read_blocks
 
-COMMAND = "sacct --parsable2 --jobs=JOBID --format=JobID,JobName,State,ExitCode,Elapsed,MaxRSS"
+COMMAND = (
+    "sacct --parsable2 --jobs=JOBID "
+    "--format=JobID,JobName,State,ExitCode,Elapsed,MaxRSS,TRESUsageInMax"
+)
 STATES = {
     "COMPLETED": State.COMPLETE,
     "FAILED": State.FAILED,
@@ -51,6 +54,8 @@ _MEMORY = re.compile(r"(?:Max|Ave)(?:RSS|VMSize|DiskRead|DiskWrite)|ReqMem")
 _COUNTS = re.compile(
     r"NNodes|NTasks|AllocCPUS|AllocNodes|NCPUS|ReqCPUS|ReqNodes|AllocGRES|Restarts"
 )
+_TRES_USAGE = re.compile(r"TRESUsageIn(Max|Ave|Min|Tot)")
+_TRES = re.compile(r"gres/(gpumem|gpuutil)=([^,]*)")
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMGTP]?)([nc]?)")
 _MIB = {"": 1 / (1 << 20), "K": 1 / 1024, "M": 1, "G": 1024, "T": 1 << 20, "P": 1 << 30}
 _NAMES = re.compile(r"[A-Za-z]{3,}")
@@ -71,7 +76,8 @@ class SacctJob:
     """One attempt of a job: Slurm's own state, ours, exit status and measures.
 
     `slurm_state` is the job's line's, or its batch step's when there is none. `steps` is
-    step -> Slurm's state. `measures` is field -> (number, unit), of the job's line.
+    step -> Slurm's state. `measures` is field -> (number, unit), of the job's line; MaxRSS and the
+    other largest ones, which Slurm keeps of steps alone, are those of the step that has most.
     """
 
     id: str
@@ -176,17 +182,28 @@ class _Reader:
         if state is None:
             return "state not known"
         measures = {name: found for name in row if (found := parse_measure(name, row[name]))}
+        for name in row:
+            measures |= parse_tres_usage(name, row[name])
         job = self.newest.get(job_id.job)
         if job is None or (not job_id.step and job.slurm_state):
             job = self.newest[job_id.job] = SacctJob(job_id.job)  # -D lists a requeued job twice
             self.log.jobs.append(job)
         if job_id.step:
             job.steps[job_id.step] = state
+            _take_largest(job, measures)
         else:
-            job.slurm_state, job.measures, job.name = state, measures, row.get("JobName", "")
+            job.slurm_state, job.name = state, row.get("JobName", "")
+            job.measures = {**job.measures, **measures}
             job.exit_status, job.signal = parse_exit_code(row.get("ExitCode", ""))
         _count_measures(self.log, measures)
         return ""
+
+
+def _take_largest(job: SacctJob, measures: dict[str, tuple[float, str]]) -> None:
+    """Take over what a step has most of, where the job's own line has none."""
+    for name, found in measures.items():
+        if "Max" in name:
+            job.measures[name] = max(found, job.measures.get(name, found))
 
 
 def _count_measures(log: SacctLog, measures: dict[str, tuple[float, str]]) -> None:
@@ -223,11 +240,34 @@ def _read_json(path: Path) -> SacctLog:
             step_id = inner.get("id") if isinstance(inner, dict) else None
             name = str(step_id.get("step_id", "") if isinstance(step_id, dict) else step_id or "")
             state = _find_state(step)
+            usage = _find_usage(step)
+            _take_largest(job, usage)
+            _count_measures(log, usage)
             if name and state:
                 job.steps[name.rpartition(".")[2]] = state
         _count_measures(log, job.measures)
         log.jobs.append(job)
     return log
+
+
+def _find_usage(step: dict) -> dict[str, tuple[float, str]]:
+    """Return the largest memory and GPU use of a step: `tres.requested.max` in Slurm's JSON."""
+    entries = step
+    for key in ("tres", "requested", "max"):
+        entries = entries.get(key) if isinstance(entries, dict) else None
+    found = {}
+    for entry in entries if isinstance(entries, list) else ():
+        what = (entry.get("type"), entry.get("name")) if isinstance(entry, dict) else ()
+        count = _find_number(entry.get("count")) if what else None
+        if count is None:
+            continue
+        if what == ("mem", "") or what == ("mem", None):
+            found["MaxRSS"] = (count / (1 << 20), "MiB")
+        elif what == ("gres", "gpumem"):
+            found["TRESUsageInMax gpumem"] = (count / (1 << 20), "MiB")
+        elif what == ("gres", "gpuutil"):
+            found["TRESUsageInMax gpuutil"] = (count, "%")
+    return found
 
 
 def _find_state(record: dict) -> str | None:
@@ -281,6 +321,19 @@ def parse_memory(cell: str) -> tuple[float, str] | None:
         return None
     unit = {"c": "MiB per CPU", "n": "MiB per node", "": "MiB"}[match[3]]
     return float(match[1]) * _MIB[match[2]], unit
+
+
+def parse_tres_usage(name: str, cell: str) -> dict[str, tuple[float, str]]:
+    """Return the memory (MiB) and use (%) of GPUs in `cpu=00:01:00,gres/gpumem=1G,…`."""
+    if not _TRES_USAGE.fullmatch(name):
+        return {}
+    found = {}
+    for what, value in _TRES.findall(cell):
+        if what == "gpumem" and (amount := parse_memory(value)):
+            found[f"{name} {what}"] = amount
+        elif what == "gpuutil" and re.fullmatch(r"\d{1,9}", value):
+            found[f"{name} {what}"] = (int(value), "%")
+    return found
 
 
 def parse_measure(name: str, cell: str) -> tuple[float, str] | None:

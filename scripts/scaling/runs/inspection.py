@@ -33,6 +33,7 @@ from scaling.read.job_log import Attempt, find_final_cause, read_job_log
 from scaling.read.kinds import Kind
 from scaling.read.sacct import read_sacct
 from scaling.read.text import read_lines
+from scaling.read.times import parse_timestamp
 from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
 
 _SCORE_UNITS = {
@@ -174,6 +175,20 @@ def _describe_cpu(path: Path, kind: Kind) -> Inspection:
         columns=describe_columns(log.columns.values()),
         details={"covered_s": round(log.covered_s, 3), "interval_s": log.interval_s},
     )  # fmt: skip
+
+
+def _describe_marker(path: Path, kind: Kind) -> Inspection:
+    """Say what RUN_COMPLETE.txt and REQUEUE mean by being there."""
+    means = "the run is complete" if path.name == "RUN_COMPLETE.txt" else "the run goes on later"
+    counts = LineCounts()
+    for line, _ in read_lines(path):
+        counts.lines += 1
+        when = parse_timestamp(line.strip())
+        counts.kept += when is not None
+        counts.ignored["no time"] += when is None
+        means += f", {line.strip()}" if when is not None else ""
+    counts.ignored = +counts.ignored
+    return Inspection(path, kind.name, "", counts, details={"notes": [means]})
 
 
 def _describe_sacct(path: Path, kind: Kind) -> Inspection:
@@ -389,6 +404,7 @@ _DESCRIBERS: dict[str, Callable[[Path, Kind], Inspection]] = {
     log_kinds.GPU_CSV: _describe_gpu,
     log_kinds.PSRECORD: _describe_cpu,
     log_kinds.SACCT: _describe_sacct,
+    log_kinds.MARKER: _describe_marker,
 }
 
 

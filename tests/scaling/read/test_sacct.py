@@ -67,11 +67,45 @@ def test_the_parsable_form(tmp_path):
     assert log.find("12").measures == {
         "Elapsed": (93784.0, "s"),
         "ReqMem": (100.0, "MiB per CPU"),
+        "MaxRSS": (1.16796875, "MiB"),  # its step's
     }
     found = {name: (column.n, column.max, column.unit) for name, column in log.columns.items()}
     assert found["MaxRSS"] == (2, 4608.0, "MiB")
     assert found["ReqMem"] == (1, 65536.0, "MiB")
     assert found["ReqMem (MiB per node)"] == (1, 4096.0, "MiB per node")
+
+
+def test_memory_and_gpu_use_come_from_the_steps(tmp_path):
+    log = read(
+        tmp_path,
+        "JobID|State|MaxRSS|TRESUsageInMax|TRESUsageInAve\n12|COMPLETED|||\n"
+        "12.batch|COMPLETED|1024K|cpu=00:00:01,mem=1024K|cpu=00:00:01\n"
+        "12.0|COMPLETED|2G|cpu=00:30:00,gres/gpumem=26532M,gres/gpuutil=97,mem=2G|"
+        "gres/gpumem=20000M,gres/gpuutil=91\n",
+    )
+    assert log.find("12").measures == {
+        "MaxRSS": (2048.0, "MiB"),
+        "TRESUsageInMax gpumem": (26532.0, "MiB"),
+        "TRESUsageInMax gpuutil": (97, "%"),
+    }
+    assert log.columns["TRESUsageInAve gpuutil"].mean == 91
+
+
+def test_the_steps_of_json_say_the_same(tmp_path):
+    most = [
+        {"type": "mem", "name": "", "count": 2 << 30},
+        {"type": "gres", "name": "gpuutil", "count": 97},
+        {"type": "gres", "name": "gpumem", "count": {"set": True, "number": 26532 << 20}},
+        {"type": "cpu", "name": "", "count": 5}, "rubbish",
+    ]  # fmt: skip
+    step = {"step": {"id": "12.0"}, "state": ["COMPLETED"], "tres": {"requested": {"max": most}}}
+    job = {"job_id": 12, "state": {"current": ["COMPLETED"]}, "steps": [step]}
+    log = read(tmp_path, json.dumps({"jobs": [job]}))
+    assert log.find("12").measures == {
+        "MaxRSS": (2048.0, "MiB"),
+        "TRESUsageInMax gpumem": (26532.0, "MiB"),
+        "TRESUsageInMax gpuutil": (97, "%"),
+    }
 
 
 FORMS = {

@@ -82,7 +82,7 @@ NOT_RECOGNISED = [
     ("hello\n", 'text without a line of a kind known here; it begins "hello"'),
     ("a,b\n1,2\n", 'a CSV of another kind: "a,b"'),
     (b"\x1f\x8b\x08\x00", "gzip data: unpack it first"),
-    (b"PK\x03\x04" + bytes(30), "a zip archive: unpack it first"),
+    (b"PK\x03\x04" + bytes(30), "of an .xlsx workbook save the sheet as CSV"),
     (bytes(range(128, 256)) * 9 + b"\n", "binary data"),
     ("[1, 2]", "JSON, but no object"),
     ('{"colour": "red"}', "JSON with the fields colour"),
@@ -95,6 +95,14 @@ NOT_RECOGNISED = [
     ("GPU 0: Tesla V100-SXM2-32GB (UUID: GPU-1)\n", "--list-gpus"),
     ("pid, process_name, used_gpu_memory [MiB]\n1, python, 5 MiB\n", "memory of processes"),
     ("===== ROCm System Management Interface =====\nGPU[0] : VRAM Total (B): 5\n", "rocm-smi"),
+    ("#Time        gpu   pwr\n#HH:MM:SS    Idx     W\n", "nvidia-smi dmon's table: log with"),
+    ("# gpu, pwr, gtemp\n0, 43, 35\n", "nvidia-smi dmon's table: log with `nvidia-smi --query"),
+    ("#Entity   GPUTL  FBUSD\nID\nGPU 0     97     26532\n", "dcgmi dmon's table: log with"),
+    ("n1  Sat Nov 21 10:00:05 2026  550.54\n[0] NVIDIA A100 | 45'C,  97 % | 26532 / 81559 MB |\n",
+     "gpustat's screen: log with"),
+    ("GPU  POWER   GPU_T   MEM_T   GFX_CLK   GFX%\n  0  251 W   61 C\n", "amd-smi's screen: use"),
+    ("Job ID: 12\nCluster: a\nState: COMPLETED (exit code 0)\n",
+     "seff's report: give the output of `sacct --parsable2"),
     ("No devices were found\n", 'only what a GPU tool said: "No devices were found"'),
     (f"#!/bin/bash\necho '{EPOCH_LINE}'\n", "a script"),
     (f"# Title\n```\n{EPOCH_LINE}\n```\n", "text without a line of a kind known here"),
@@ -107,6 +115,20 @@ def test_what_is_no_log_is_not_recognised_and_says_why(tmp_path, content, reason
     assert found.kind == "not recognised"
     assert reason in found.reason
     assert (found.counts.kept, found.columns, found.gpus) == (0, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("RUN_COMPLETE.txt", "2026-11-21T10:00:00Z\n", "the run is complete, 2026-11-21T10:00:00Z"),
+        ("REQUEUE", "", "the run goes on later"),
+        ("job_end.json", '{"exit_status": 0, "elapsed_s": 93}\n', "elapsed_s: n 1, mean 93 s"),
+    ],
+)
+def test_the_projects_own_small_files_are_recognised(tmp_path, name, content, words):
+    found = look(tmp_path, content, name)
+    assert found.counts.is_whole and not found.reason
+    assert words in "\n".join(format_inspection(found))
 
 
 MISNAMED = [
