@@ -4,6 +4,7 @@
     python scripts/scaling_tables.py                     the summary: runs, speedups, bands
     python scripts/scaling_tables.py --fixed-work        throughput, wall time, speedup by scale
     python scripts/scaling_tables.py --cost --price 2    GPU-hours, energy, money
+    python scripts/scaling_tables.py --strategies        DDP, ZeRO and FSDP at one scale
     python scripts/scaling_tables.py --from-csv FILE     the fixed-work table of anybody's numbers
     python scripts/scaling_tables.py --gpu1 a.json --gpu4 b.json      the same of metrics files
 
@@ -35,9 +36,9 @@ BELONGS = {
         ("nodes", "throughput", "time", "gpus_per_node", "per", "where", "vary", "decimal"),
         ("from_csv",),
     ),
-    "gpus": ("from_csv", "summary", "fixed_work", "cost"),
-    "samples": ("summary", "fixed_work", "cost"),
-    "log_format": ("summary", "fixed_work", "cost"),
+    "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies"),
+    "samples": ("summary", "fixed_work", "cost", "strategies"),
+    "log_format": ("summary", "fixed_work", "cost", "strategies"),
 }
 ROLES = ("gpus", "nodes", "throughput", "time")  # of a CSV's columns
 
@@ -49,7 +50,14 @@ def main() -> int:
 
 def make_text(arguments: argparse.Namespace) -> str:
     """Return the tables in the format that was asked for; UserError says why it cannot."""
-    from scaling.tables import FORMATS, make_cost, make_csv_table, make_fixed_work, read_csv_table
+    from scaling.tables import (
+        FORMATS,
+        make_cost,
+        make_csv_table,
+        make_fixed_work,
+        make_strategies,
+        read_csv_table,
+    )
 
     write = FORMATS[arguments.format or "md"]
     if arguments.from_csv:
@@ -63,6 +71,8 @@ def make_text(arguments: argparse.Namespace) -> str:
     study = make_study_of(arguments)
     if arguments.summary:
         return write_summary(study, arguments)
+    if arguments.strategies:
+        return write(make_strategies(study))
     tables = []
     if arguments.fixed_work:
         tables.append(make_fixed_work(study, arguments.basis or "throughput"))
@@ -106,6 +116,8 @@ def parse_arguments() -> argparse.Namespace:
     which.add_argument("--fixed-work", action="store_true", help=text)
     text = "GPU-hours, samples for them, energy; may stand beside --fixed-work"
     which.add_argument("--cost", action="store_true", help=text)
+    text = "strategies of GPT-2 at one scale: throughput, memory by part, communication"
+    which.add_argument("--strategies", action="store_true", help=text)
     text = "the fixed-work table of a CSV with a column of GPUs and one of throughput or time"
     which.add_argument("--from-csv", metavar="FILE", type=Path, help=text)
     for gpus in COUNTS:
@@ -148,6 +160,7 @@ def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if arguments.from_csv and arguments.files:
         parser.error("--from-csv and --gpu1 name different files: give one of them")
     chosen = ["--summary"] * arguments.summary + ["--from-csv"] * bool(arguments.from_csv)
+    chosen += ["--strategies"] * arguments.strategies
     chosen += ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)} are different tables: ask for one")

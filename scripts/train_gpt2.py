@@ -44,6 +44,7 @@ from training.gpt2.sharding import (
     check_strategy,
     compress_gradients,
     measure_state,
+    name_dtypes,
     no_sync,
     shard_model,
     shard_optimizer,
@@ -238,6 +239,7 @@ def train_one_epoch(args, run, loader, model, optimizer, scheduler, scaler) -> t
         scheduler.step()
         if not run.record.rank_facts:  # once, while all of it is there
             run.record.rank_facts = measure_state(model, optimizer)
+            run.record.note(state_dtypes=name_dtypes(model, optimizer))
         optimizer.zero_grad(set_to_none=True)
         run.mark("optimizer")
         run.end_step()  # here a training can be saved and cut off

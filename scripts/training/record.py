@@ -142,10 +142,10 @@ class RunRecord:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
-    def note_replicas(self, found: str) -> None:
-        """Keep in run.json what comparing the replicas found (rank 0)."""
-        if self.is_main and self.run.get("replicas") != found:
-            self.run["replicas"] = found
+    def note(self, **facts: object) -> None:
+        """Keep in run.json what is known only while the training runs (rank 0)."""
+        if self.is_main and not facts.items() <= self.run.items():
+            self.run |= facts
             write_json(self.workdir / "run.json", self.run, WRITE_ELSEWHERE)
 
     def finish(self) -> None:

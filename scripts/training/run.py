@@ -175,7 +175,7 @@ class TrainingRun:
         for fault in self.certificate.check(self.state.model, drawn, passes):
             if self.is_main:
                 print(f"warning: epoch {self.epoch + 1}: {fault}", flush=True)
-        self.record.note_replicas(self.certificate.describe())
+        self.record.note(replicas=self.certificate.describe())
 
     def finish(self) -> None:
         """End the run: the last checkpoint, the totals, RUN_COMPLETE.txt."""

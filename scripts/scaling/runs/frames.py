@@ -35,7 +35,8 @@ EPOCH_COLUMNS = (
 RANK_COLUMNS = (
     "folder", "run_id", "epoch", "rank", "host", "training_s", "steps", "samples",
     "throughput_per_s", "unit", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "other_s",
-    "exposed_comm_s", "no_sync_pass_s", "peak_mib", "is_warmup", "source",
+    "exposed_comm_s", "no_sync_pass_s", "peak_mib", "parameter_bytes", "gradient_bytes",
+    "optimizer_bytes", "is_warmup", "source",
 )  # fmt: skip
 SAMPLE_COLUMNS = (
     "folder", "run_id", "source", "node", "gpu", "uuid", "timestamp_utc", "elapsed_s", "used_mib",

@@ -98,6 +98,9 @@ class RankEpoch(_Record):
     exposed_comm_s: Number = None
     no_sync_pass_s: Number = None  # the probe's pass without communication
     peak_mib: Number = _known_as("peak_memory_mib")
+    parameter_bytes: Number = None  # that this rank holds, as the next two
+    gradient_bytes: Number = None
+    optimizer_bytes: Number = None
     train_loss: Number = None
     val_loss: Number = _known_as("validation_loss", "val_loss")
     train_accuracy: Number = None

@@ -84,6 +84,22 @@ def choose(candidates: list[Run], named: list[Run]) -> Choice:
     return Choice(None, candidates[0].reason if candidates else None, was_started=False)
 
 
+def find_strategy(run: Run) -> str:
+    """Return a run's strategy; what records none keeps whole replicas, as DDP does."""
+    return str((run.settings or {}).get("strategy") or "ddp")
+
+
+def part_by_strategy(candidates: list[Run], strategy: str) -> tuple[list[Run], list[Run]]:
+    """Return (the runs that may stand for a scale, those of other strategies).
+
+    Where none of this strategy is complete, any may.
+    """
+    same = [run for run in candidates if not run.id or find_strategy(run) == strategy]
+    if not any(run.is_usable for run in same):
+        return candidates, []
+    return same, [run for run in candidates if run not in same]
+
+
 def resolve_jobs(runs: list[Run], jobs: list[str], scales: set[Scale]) -> list[Run]:
     """Return the runs that job ids name: `12` means the last complete attempt of job 12.
 

@@ -21,6 +21,7 @@ _PUBLIC = {
     "make_fixed_work": "fixed_work",
     "make_memory_table": "memory",
     "make_readme_tables": "readme",
+    "make_strategies": "strategies",
     "make_summary_tables": "summary",
     "missing": "table",
     "read_csv_table": "from_csv",

@@ -21,8 +21,10 @@ from scaling.runs.select import (
     Choice,
     Scale,
     choose,
+    find_strategy,
     has_scale,
     is_of_workload,
+    part_by_strategy,
     resolve_jobs,
     usual_gpus_per_node,
 )
@@ -155,12 +157,26 @@ def make_readme_tables(
     scales = {row.scale for layout in layouts for row in layout.rows}
     at_scale = {scale: [run for run in ours if has_scale(run, scale)] for scale in scales}
     named = resolve_jobs(ours, list(jobs), scales)
-    choices = {scale: choose(candidates, named) for scale, candidates in at_scale.items()}
+    base = choose(at_scale[BASELINE], named).run
+    parted = {
+        scale: part_by_strategy(candidates, find_strategy(base) if base else "ddp")
+        for scale, candidates in at_scale.items()
+        if not any(run in named for run in candidates)
+    }
+    others = [run for _, rest in parted.values() for run in rest]
+    choices = {
+        scale: choose(parted[scale][0] if scale in parted else candidates, named)
+        for scale, candidates in at_scale.items()
+    }
     described = describe_workload(workload, ours)
     filler = _Filler(described, site, choices, layouts[0].rows[0], allow_unlike)
     tables = [filler.fill(layout) for layout in layouts]
     placed = {run for candidates in at_scale.values() for run in candidates}
     left_out = [_name_left_out(run) for run in ours if run.id and run not in placed]
+    if others:
+        names = ", ".join(f"job {run.id} ({find_strategy(run)})" for run in others)
+        how = "python scripts/scaling_tables.py --strategies"
+        left_out.append(f"of another strategy, not in these tables: {names}; see {how}")
     return [*tables[:-1], replace(tables[-1], remarks=left_out)]
 
 

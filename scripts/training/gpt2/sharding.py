@@ -133,13 +133,29 @@ def measure_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     """
     parameters = list(model.parameters())
     gradients = [each.grad for each in parameters if each.grad is not None]
-    own = getattr(optimizer, "optim", optimizer)  # ZeRO's optimizer of this rank's share
-    state = [value for each in own.state.values() for value in each.values()]
+    state = list_state(optimizer)
     return {
         "parameter_bytes": count_bytes(parameters),
         "gradient_bytes": count_bytes(gradients),
-        "optimizer_bytes": count_bytes(filter(torch.is_tensor, state)),
+        "optimizer_bytes": count_bytes(state),
     }
+
+
+def list_state(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    own = getattr(optimizer, "optim", optimizer)  # ZeRO's optimizer of this rank's share
+    return [value for each in own.state.values() for value in each.values()
+            if torch.is_tensor(value)]  # fmt: skip
+
+
+def name_dtypes(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """Name the numbers that parameters and the optimizer's moments are kept in.
+
+    Strategies that differ in them differ in bytes and in what they learn: no comparison.
+    """
+    moments = [each for each in list_state(optimizer) if each.numel() > 1]  # not the step counts
+    found = [sorted({str(each.dtype).removeprefix("torch.") for each in tensors})
+             for tensors in (model.parameters(), moments)]  # fmt: skip
+    return f"parameters {'/'.join(found[0])}, optimizer {'/'.join(found[1])}"
 
 
 def count_bytes(tensors) -> int:

@@ -7,7 +7,9 @@ import pytest
 
 from filled_tables import cell, fill, parse_markdown, rows
 from run_folders import cpu_log, epoch_line, out_text, put, settings, write_run
+from scaling.runs import find_runs
 from scaling.runs.alike import COMPARED_SETTINGS, look_up
+from scaling.tables import make_readme_tables
 from scaling.tables.table import to_csv, to_json, to_markdown
 
 # ---- Cells without a value -----------------------------------------------------------------
@@ -257,3 +259,18 @@ def test_settings_helper_says_what_the_contract_says():
     ]
     # The first two are of metrics files of others; the last is None unless asked for.
     assert absent == ["model_size", "seq_len", "limit_batches"]
+
+
+def test_strategy_is_a_dimension_and_never_a_repeat(tmp_path):
+    """The latest run at the scale is fsdp's; the row is ddp's, as the baseline is."""
+    write_run(tmp_path, 1, 1, "11")
+    write_run(tmp_path, 1, 2, "12", throughput=1400.0)
+    write_run(tmp_path / "fsdp", 1, 2, "13", throughput=900.0, strategy="fsdp")
+    tables = make_readme_tables(find_runs(tmp_path))
+    assert tables[0].rows[1]["throughput_per_s"].text == "1400.0"
+    assert tables[-1].remarks == [
+        "of another strategy, not in these tables: job 13 (fsdp); see "
+        "python scripts/scaling_tables.py --strategies"
+    ]
+    asked = make_readme_tables(find_runs(tmp_path), jobs=["13"])
+    assert asked[0].rows[1]["throughput_per_s"].text == "900.0"

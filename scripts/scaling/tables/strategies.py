@@ -1,0 +1,114 @@
+"""Strategies side by side: what a rank holds and sends, at one number of GPUs and nodes."""
+
+import pandas as pd
+
+from common.errors import UserError
+from scaling.runs.alike import COMPARED_SETTINGS, list_differences
+from scaling.runs.study import Study
+from scaling.tables.hardware import list_hardware_headers, make_hardware_cells
+from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
+
+_HELD = {"parameter": "Parameters", "gradient": "Gradients", "optimizer": "Optimizer"}
+# What must be equal for a comparison to mean anything: the numbers that are kept and computed with.
+_DTYPES = ("precision", "state_dtypes")
+
+
+def make_strategies(study: Study) -> list[Table]:
+    """Return one table per scale that ran with two strategies or more.
+
+    Raises UserError when there is none, and when two strategies compute with other numbers.
+    """
+    tables = []
+    for (gpus, _), rows in study.configs.groupby(["gpus", "nodes_key"]):
+        rows = list(rows.itertuples())
+        if gpus > 1 and len({name_strategy(study, row) for row in rows}) > 1:
+            tables.append(_make_table(study, sorted(rows, key=lambda row: row.latest)))
+    if not tables:
+        raise UserError(
+            "no two strategies ran at one scale; submit them with: "
+            "python scripts/submit.py 'gpt2/strategies/*'"
+        )
+    return tables
+
+
+def name_strategy(study: Study, row) -> str:
+    """Return `fsdp`, or `fsdp, recomputed` with activation checkpointing."""
+    settings = study.settings(row.latest)
+    name = str(settings.get("strategy") or "not recorded")
+    return f"{name}, recomputed" if settings.get("activation_checkpointing") else name
+
+
+def _make_table(study: Study, rows: list) -> Table:
+    base = next((row for row in rows if name_strategy(study, row) == "ddp"), rows[0])
+    for row in rows:
+        _check_dtypes(study, row, base)
+    headers = {
+        "strategy": "Strategy",
+        "throughput_per_gpu": f"{study.noun.capitalize()}/sec per GPU",
+        "wall_s": "Wall time (s)",
+        "val_loss": "Val Loss",
+        "peak_mib": "Peak (MiB)",
+        **{f"{name}_mib": f"{title} (MiB)" for name, title in _HELD.items()},
+        "activation_mib": "Activations (MiB)",
+        "exposed_comm_pct": "Exposed communication (%)",
+        "utilization_pct": "GPU utilisation (%)",
+        **list_hardware_headers(study),
+    }
+    definitions = (
+        "Parameters, gradients and optimizer: what the rank that holds most keeps after its first "
+        "step. Peak: of that rank's allocations on its GPU. Activations: the peak less those.",
+        "Exposed communication: the share of training that the all-reduce of gradients adds, mean "
+        "of the ranks; what fsdp gathers before it computes is not in it.",
+        study.define_throughput(),
+        ROUNDING,
+    )
+    sources = [
+        f"{name_strategy(study, row)}: job {study.sources[row.latest].name}" for row in rows
+    ]
+    cells = [_make_row(study, row, base) for row in rows]
+    return Table("strategies", f"Strategies on {base.label}", headers, cells, definitions,
+                 sources=sources)  # fmt: skip
+
+
+def _check_dtypes(study: Study, row, base) -> None:
+    here, there = study.settings(row.latest), study.settings(base.latest)
+    for name in _DTYPES:
+        if here.get(name) != there.get(name):
+            names = [study.sources[each.latest].name for each in (row, base)]
+            raise UserError(
+                f"job {names[0]} has {name} {here.get(name)}, job {names[1]} {there.get(name)}: "
+                "strategies compare at equal numbers alone; run one of them again"
+            )
+
+
+def _make_row(study: Study, row, base) -> dict[str, Cell]:
+    names = tuple(name for name in COMPARED_SETTINGS if name != "strategy")
+    pair = (study.settings(row.latest), study.settings(base.latest))
+    unlike = "; ".join(list_differences(*pair, names)) or None
+    ranks = study.rank_epochs
+    ranks = ranks[(ranks["run"] == row.latest) & ~ranks["is_warmup"]]
+    held = {name: ranks[f"{name}_bytes"].max() / 2**20 for name in _HELD}
+    peak = ranks["peak_mib"].max()
+    on_gpu = pair[0].get("device") == "cuda"
+    activations = show(peak - sum(held.values()), 1, why="not recorded")
+    samples = study.samples
+    used = samples[(samples["run"] == row.latest) & samples["gpu"].notna()]["utilization_pct"]
+    exposed = (ranks["exposed_comm_s"] / ranks["training_s"]).mean() * 100
+    return {
+        "strategy": say(name_strategy(study, row), unlike and f"unlike {base.label}: {unlike}"),
+        "throughput_per_gpu": show(row.throughput_per_s / row.gpus, why="no throughput"),
+        "wall_s": show(row.wall_s, why="no wall time is recorded"),
+        "val_loss": show(_last_loss(study, row), 4, why="no validation loss is recorded"),
+        "peak_mib": show(peak, 1, why="not recorded"),
+        **{f"{name}_mib": show(mib, 1, why="not recorded") for name, mib in held.items()},
+        "activation_mib": activations if on_gpu else missing(
+            "on a CPU the peak is that of the process, its libraries among it"),
+        "exposed_comm_pct": show(exposed, 1, why="not measured"),
+        "utilization_pct": show(used.mean(), 1, why="no GPU log"),
+        **({} if not list_hardware_headers(study) else make_hardware_cells(study, row)),
+    }  # fmt: skip
+
+
+def _last_loss(study: Study, row) -> float | None:
+    loss = study.runs["val_loss"][row.latest]
+    return None if pd.isna(loss) else loss
