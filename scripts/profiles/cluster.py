@@ -92,22 +92,56 @@ EVERY_RULE = {
 # What people write for a field of ours; what is any other directive's name is in extra_sbatch.
 INSTEAD = {
     **dict.fromkeys(
-        ("modules", "module", "module_load", "load", "conda", "conda_env", "venv", "activate"),
-        'setup = ["module load …"], the shell lines that activate the software',
+        (
+            "modules",
+            "module",
+            "module_load",
+            "load",
+            "conda",
+            "conda_env",
+            "venv",
+            "activate",
+            "software",
+            "prolog",
+            "prologue",
+            "commands",
+        ),
+        'write setup = ["module load …"], the shell lines that activate the software',
     ),
-    **dict.fromkeys(("environment", "variables", "exports", "proxy", "http_proxy"), "[env]"),
-    **dict.fromkeys(("queue", "queues", "partitions"), 'partition = "…"'),
-    **dict.fromkeys(("walltime", "time_limit", "timelimit"), 'time = "02:00:00"'),
-    **dict.fromkeys(("memory", "ram", "mem_per_node"), 'mem = "64G", per node'),
-    **dict.fromkeys(("project", "budget", "charge"), 'account = "…"'),
-    **dict.fromkeys(("gpus", "ngpus", "num_gpus", "gpu"), "gpus_per_node = 4"),
-    **dict.fromkeys(("gres", "gpus_per_task"), 'gpu_request = ["gres"] or ["gpus-per-task"]'),
-    **dict.fromkeys(("max_nodes", "num_nodes"), "nodes = 4, the most that a job may ask for"),
-    **dict.fromkeys(("cpus", "cores", "cpus_per_gpus"), "cpus_per_gpu = 8"),
-    **dict.fromkeys(("image", "sif"), '[container] with runtime = "…" and image = "…"'),
-    **dict.fromkeys(("interface", "ifname", "network_interface"), "[env] NCCL_SOCKET_IFNAME"),
+    **dict.fromkeys(
+        (
+            "environment",
+            "variables",
+            "exports",
+            "proxy",
+            "http_proxy",
+            "https_proxy",
+            "ifname",
+            "network_interface",
+        ),
+        "a variable stands below [env], such as NCCL_SOCKET_IFNAME or http_proxy",
+    ),
+    **dict.fromkeys(("queue", "queues", "partitions"), 'write partition = "…"'),
+    **dict.fromkeys(("walltime", "time_limit", "timelimit"), 'write time = "02:00:00"'),
+    **dict.fromkeys(("memory", "ram", "mem_per_node"), 'write mem = "64G", per node'),
+    **dict.fromkeys(("project", "budget", "charge"), 'write account = "…"'),
+    **dict.fromkeys(("gpus", "ngpus", "num_gpus", "gpu"), "write gpus_per_node = 4"),
+    **dict.fromkeys(("gres", "gpus_per_task"), 'write gpu_request = ["gres"] or ["gpus-per-task"]'),
+    **dict.fromkeys(("max_nodes", "num_nodes"), "write nodes = 4, the most a job may ask for"),
+    **dict.fromkeys(("cpus", "cores"), "write cpus_per_gpu = 8"),
+    **dict.fromkeys(("image", "sif"), 'write [container] with runtime = "…" and image = "…"'),
+    "interface": 'write master = { interface = "ib0" }, or NCCL_SOCKET_IFNAME below [env]',
+    **dict.fromkeys(
+        ("ntasks", "ntasks_per_node", "tasks_per_node", "tasks"),
+        'launcher says it: "torchrun" for one task per node, "srun" for one per GPU',
+    ),
+    **dict.fromkeys(
+        ("signal", "requeue", "no_requeue"),
+        "requeue stands in experiments/matrix.toml; requeue_margin_s may stand here",
+    ),
+    **dict.fromkeys(("job_name", "output", "error", "log"), "the matrix names jobs and their logs"),
     **{
-        option.replace("-", "_"): f'extra_sbatch = ["--{option}=…"]'
+        option.replace("-", "_"): f'write extra_sbatch = ["--{option}=…"]'
         for option in (
             *("begin", "comment", "contiguous", "core-spec", "cpu-freq", "dependency", "exclude"),
             *("distribution", "gpu-bind", "gres-flags", "licenses", "mail-type", "mail-user"),
@@ -391,6 +425,11 @@ class Cluster(Strict):
         fields += [(f"env.{n}", value) for n, value in self.env.items() if isinstance(value, list)]
         for field, rules in fields:
             rules = [rule for rule in rules if isinstance(rule, Scales)]
+            if field == "cannot_run" and any(rule.covers(Scales()) for rule in rules):
+                raise ValueError(
+                    "a rule of cannot_run holds at every scale, so that no job is left; give it "
+                    "nodes or gpus_per_node"
+                )
             for later in range(1, 0 if field in EVERY_RULE else len(rules)):
                 for earlier in range(later):
                     if rules[earlier].covers(rules[later]):
@@ -418,6 +457,8 @@ class Cluster(Strict):
                         f"{field} has {option}, but how many nodes and tasks a job has is the "
                         "matrix's and the launcher's; leave it out"
                     )
+                if option == "--exclusive" and field == "extra_sbatch":
+                    raise ValueError("extra_sbatch has --exclusive; write exclusive = true")
                 if field == "srun_args" or name.replace("-", "_") not in WITH_FIELD:
                     continue
                 value = option.removeprefix("--").partition("=")[2] or option[2:]

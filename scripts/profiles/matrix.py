@@ -1,5 +1,6 @@
 """Which jobs there are: the schema of experiments/matrix.toml, and its arithmetic."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,9 +231,10 @@ def check_limit(name: str, time: str, margin_s: int | None, fix: str) -> None:
     """
     limit_s = parse_time(time)  # 0: Slurm sets none
     if margin_s is not None and 0 < limit_s < 2 * margin_s:
+        read = " (minutes:seconds, to Slurm)" if re.fullmatch(r"\d+:\d\d", time) else ""
         raise UserError(
-            f'job "{name}": time = "{time}" is less than 2 x requeue_margin_s = {margin_s}, which '
-            f"a job needs to start and to save; write {fix}"
+            f'job "{name}": time = "{time}"{read} is less than 2 x requeue_margin_s = {margin_s}, '
+            f"which a job needs to start and to save; write {fix}"
         )
 
 

@@ -77,6 +77,8 @@ def write_time(text: str) -> str | None:
     text = text.lower().removeprefix("--time=").strip()
     if re.search(TIME, text):
         return text
+    if re.fullmatch(r"\d+\s*h\s*\d{1,2}", text):  # 1h30
+        text += "m"
     if re.fullmatch(r"\d{4,}", text):  # minutes, as Slurm counts
         text += "m"
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms])[a-z]*[\s,]*", text)
@@ -164,6 +166,8 @@ def explain_toml(error: str, path: Path) -> str:
     line = lines[int(found[1]) - 1].strip() if found and int(found[1]) <= len(lines) else ""
     if not line or not line.isprintable() or len(line) > 120:
         return error
+    if error.startswith("Cannot overwrite"):
+        return f"{error}: {line}; it stands in the file twice: keep one"
     bare = re.fullmatch(r"([\w-]+)\s*=\s*([A-Za-z0-9./][^\s\"'#\[\]{}]*)", line)
     fix = f"; text stands in quotes: {bare[1]} = {show(bare[2])}" if bare else ""
     curly = "; write straight quotes" if set(line) & set("\u201c\u201d\u201e\u2018\u2019") else ""
@@ -208,6 +212,9 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict) -> str:
         return f'"{key}" {fix}'
     if kind == "string_type":
         return f'"{key}" must be text in quotes, not {value!r}'
+    if kind == "model_type" and isinstance(value, str | int):
+        keys = ", ".join(list_keys(model, tuple(part for part in where if isinstance(part, str))))
+        return f'"{key}" must be a table: write {{ … = {show(value)} }}, with one of {keys}'
     if kind == "literal_error":
         return explain_choice(key, value, problem["ctx"]["expected"])
     if kind == "string_pattern_mismatch":
@@ -233,7 +240,9 @@ def explain_unknown(key: str, where: tuple, model: type[Strict]) -> str:
     if len(where) > 1 and name in model.model_fields:
         return f'"{key}" is a key of the file itself: move it above the first [table]'
     if len(where) == 1 and name.lower() in model.instead:
-        return f'unknown key "{key}"; write {model.instead[name.lower()]}'
+        return f'unknown key "{key}"; {model.instead[name.lower()]}'
+    if len(where) == 1 and "env" in model.model_fields and re.search("[A-Z].*_|^nccl_", name):
+        return f'unknown key "{key}"; a variable stands below [env]'
     return f'unknown key "{key}"; {name_nearest(name, list_keys(model, where[:-1]))}'
 
 
@@ -262,10 +271,19 @@ def show_fix(name: str, value: object, kind: str) -> str:
             return f"must be text or a list of rules: write {name} = [{show(value)}]"
         case "string_type", [str() as only]:
             return f"must be text, not a list: write {name} = {show(only)}"
+        case "string_type", [str(), *_] if name in ("container", "starter"):
+            words = " ".join(map(str, value))
+            return f"must be text, not a list: write {name} = {show(words)}"
+        case "list_type", str() if re.fullmatch(r"\d+\s*-\s*\d+", value):
+            return f"must be a list: write {name} = [{value.replace('-', ', ')}]"
+        case "list_type", dict() if not {"use", "because"} & value.keys():
+            return f'must be a list, not a table: write {name} = ["…"]'
         case "list_type", str() | int() | dict():
             return f"must be a list: write {name} = [{show(value)}]"
         case "dict_type", _:
             return f"must be a table: write [{name}], and below it one line for each name"
+        case "int_type", float() if value.is_integer():
+            return f"must be a whole number: write {name} = {value:.0f}"
         case "int_type", str() if text.isdigit():
             return f"must be a number without quotes: write {name} = {text}"
         case "bool_type", str() if text.lower() in ("true", "yes", "false", "no"):
@@ -300,7 +318,11 @@ def pick_problem(error: ValidationError) -> dict:
         if unknown and difflib.get_close_matches(problem["loc"][-1], missing, n=1):
             return problem
     first = [p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]]
-    return max(first, key=lambda p: (p["type"] == "extra_forbidden", len(p["loc"])))
+    ranks = [
+        (p["type"] == "extra_forbidden", len(p["loc"]), not p["type"].endswith("_type"))
+        for p in first
+    ]
+    return first[ranks.index(max(ranks))]
 
 
 def name_key(where: tuple, data: dict) -> str:

@@ -58,9 +58,12 @@ MISTAKES = [
     ('mem = [{ nodes = "4-2", use = "1G" }]', 'holds no number; write "2-4"'),
     # A key that people try.
     ('modules = ["cuda"]', 'unknown key "modules"; write setup = ["module load …"]'),
-    ('environment = { A = "1" }', 'unknown key "environment"; write [env]'),
+    ('environment = { A = "1" }', 'unknown key "environment"; a variable stands below [env]'),
     ('network = "single_node_vni"', 'unknown key "network"; write extra_sbatch = ["--network=…"]'),
     ('queue = "gpu"', 'unknown key "queue"; write partition = "…"'),
+    ("ntasks_per_node = 4", 'launcher says it: "torchrun" for one task per node, "srun" for one'),
+    ("requeue = false", "requeue stands in experiments/matrix.toml; requeue_margin_s may stand"),
+    ('NCCL_DEBUG = "INFO"', 'unknown key "NCCL_DEBUG"; a variable stands below [env]'),
     # Values of another type.
     ('account = ["abc"]', '"account" must be text, not a list: write account = "abc"'),
     (
@@ -76,6 +79,7 @@ MISTAKES = [
     ('login_shell = "true"', '"login_shell" must stand without quotes: write login_shell = true'),
     ('time = "2h"', '"time" = \'2h\': Slurm does not read that; write "02:00:00"'),
     ('time = "1d 12h"', 'write "1-12:00:00"'),
+    ('time = "1h30"', 'write "01:30:00"'),
     ('time = "90 min"', 'write "01:30:00"'),
     ('time = "2880"', 'write "2-00:00:00"'),
     ('time = "--time=01:00:00"', 'without its option: "01:00:00"'),
@@ -89,6 +93,16 @@ MISTAKES = [
     ('mem = [{ nodes = 2, use = "1G" }]', '"mem.0.nodes" must be text in quotes, not 2: write nod'),
     ('cpus_per_gpu = "--cpus-per-gpu=8"', "a number without quotes: write cpus_per_gpu = 8"),
     ("cpus_per_gpu = [8, 4]", 'one value, or rules such as these: write cpus_per_gpu = [{'),
+    ("cpus_per_gpu = 8.0", '"cpus_per_gpu" must be a whole number: write cpus_per_gpu = 8'),
+    ('port_range = "2000-3000"', "must be a list: write port_range = [2000, 3000]"),
+    ('[setup]\nmodules = ["a"]', '"setup" must be a list, not a table: write setup = ["…"]'),
+    (
+        '[container]\nruntime = "edf"\nimage = "x"\nbinds = ["/a"]',
+        '"container": runtime = "edf" takes no binds: the file that image names has its mounts',
+    ),
+    ('master = "ib0"', 'must be a table: write { … = "ib0" }, with one of suffix, interface, comm'),
+    ('container = ["apptainer", "exec"]', 'not a list: write container = "apptainer exec"'),
+    ('cannot_run = [{ because = "a" }]', "a rule of cannot_run holds at every scale, so that no"),
     ('exclusive = "yes"', '"exclusive" must stand without quotes: write exclusive = true'),
     ('exclusive = "--exclusive"', '"exclusive" is yes or no: write exclusive = true, or false'),
     ('cannot_run = { because = "a" }', 'must be a list: write cannot_run = [{ because = "a" }]'),
@@ -103,6 +117,7 @@ MISTAKES = [
     ('umask = "27"', "\"umask\" = '27': write an octal number, such as"),
     ('submit_command = "sbatch -M a"', "'sbatch -M a': write one command, without options"),
     # What is no TOML.
+    ("gpus_per_node = 4", "gpus_per_node = 4; it stands in the file twice: keep one"),
     ("mem = 64G", '(at line 3, column 9): mem = 64G; text stands in quotes: mem = "64G"'),
     ("mem = \u201c64G\u201d", "mem = \u201c64G\u201d; write straight quotes"),
     # Two keys that exclude each other: the file as a whole is not repeated.

@@ -236,6 +236,7 @@ def test_what_slurm_would_pass_over_is_refused(facts, message):
         ("extra_sbatch", "-pb", 'extra_sbatch has -pb; write partition = "b"'),
         ("extra_sbatch", "--time=01:00:00", 'write time = "01:00:00"'),
         ("extra_sbatch", "--mem=64", 'write mem = "64"'),
+        ("extra_sbatch", "--exclusive", "write exclusive = true"),
         ("extra_sbatch", "--cpus-per-task=8", "write cpus_per_task = 8"),
         ("extra_sbatch", "--export=NONE", 'write export = "NONE"'),
         ("extra_sbatch", "-N2", "but how many nodes and tasks a job has is the matrix's"),
