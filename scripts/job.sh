@@ -12,6 +12,36 @@
 
 # ---- Before the training -------------------------------------------------------------
 
+# srun reads SLURM_* as options, and sbatch hands on those of the shell it was typed in, which may
+# be a job itself: a session in Jupyter or VS Code. Forget what this job's header did not ask for.
+forget_session() {
+  local asked name option
+  # What sbatch never sets itself …
+  unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" SLURM_{EXCLUSIVE,GRES,GRES_FLAGS} \
+    SLURM_{STEP_GRES,CORE_SPEC,THREAD_SPEC,EXACT,OVERLAP,WHOLE,HOSTFILE,REMOTE_CWD,WORKING_DIR} \
+    SLURM_{CONSTRAINT,PARTITION,RESERVATION,TIMELIMIT,WAIT,LABELIO,STDINMODE,STDOUTMODE} \
+    SLURM_{STDERRMODE,MULTI_PROG,NO_KILL,THREADS,USE_MIN_NODES} SRUN_{CPUS_PER_TASK,EXPORT_ENV}
+  # … and what it sets where the header has the option of that name.
+  mapfile -t asked < <(sed --quiet 's/^#SBATCH --\([a-z-]*\).*/\1/p' "$0" 2> /dev/null)
+  for name in HINT DISTRIBUTION OVERCOMMIT THREADS_PER_CORE MEM_PER_{CPU,GPU,NODE} GPU_{BIND,FREQ} \
+    GPUS GPUS_PER_{NODE,TASK,SOCKET} CPUS_PER_{GPU,TASK} TRES_PER_TASK \
+    NTASKS_PER_{NODE,GPU,TRES,CORE,SOCKET}; do
+    option=${name,,}
+    if [[ $name == MEM_PER_NODE ]]; then option=mem; fi
+    if [[ " ${asked[*]} " != *" ${option//_/-} "* ]]; then unset "SLURM_$name"; fi
+  done
+  # Some Slurms do not tell how many CPUs a task has, though the header asks for them.
+  if [[ -n ${CPUS_PER_TASK:-} && ! ${SLURM_CPUS_PER_TASK:-} =~ ^[0-9]+$ ]]; then
+    export SLURM_CPUS_PER_TASK=$CPUS_PER_TASK
+  fi
+}
+
+# Name a line of the script that fails without a word, such as `[ -n "$X" ] && …` at the end of a
+# file of the site's. What the launcher's status means, the summary says.
+name_failed_line() {
+  if [[ -z $launched ]]; then echo "error: line $2 failed with status $1: $3" >&2; fi
+}
+
 # Make the run's folders, and name them in the log: fill_tables.py follows that line.
 make_run_folders() {
   local why
@@ -69,17 +99,30 @@ write_job_end() {
     mv -- "$end.tmp" "$end"
 }
 
+# Find a Python for the summary, which needs nothing else: this node's, or the trainer's image has
+# one; a script with a container defines in_container.
+find_python() {
+  local name
+  for name in python python3 python3.1{4,3,2,1,0} 'in_container python'; do
+    # shellcheck disable=SC2086  # two words
+    if $name -c 'import sys; sys.exit(sys.version_info < (3, 10))' &> /dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  return 1
+}
+
 # print_summary STATUS: print the last lines of the log: GPU memory, how the job ended, and why.
 print_summary() {
   local python
-  for python in python python3; do
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null || continue
-    "$python" "$REPO_DIR/scripts/job_summary.py" --run-dir "$run_dir" --run-id "$run_id" \
+  if read -ra python < <(find_python); then
+    "${python[@]}" "$REPO_DIR/scripts/job_summary.py" --run-dir "$run_dir" --run-id "$run_id" \
       --log "$log" --exit-status "$1" --elapsed-s "$SECONDS"
-    return
-  done
-  echo "Job $run_id: ended with exit status $1 after $SECONDS s"
-  say_fix "no Python 3.10 or newer on PATH"
+  else
+    echo "Job $run_id: ended with exit status $1 after $SECONDS s"
+    say_fix "no Python 3.10 or newer on PATH"
+  fi
 }
 
 # say_fix WHAT: the line for a job whose software is missing.
@@ -91,7 +134,10 @@ say_fix() {
 # Queue the job again, under the same id. Where Slurm refuses, say what to type instead and fail:
 # the training is not complete.
 requeue() {
-  scontrol requeue "$SLURM_JOB_ID" && exit 0
+  local job=$SLURM_JOB_ID
+  # The id alone of an array's first task means the whole array, finished tasks too.
+  if [[ -n ${SLURM_ARRAY_JOB_ID:-} ]]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+  scontrol requeue "$job" && exit 0
   echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file" >&2
   exit 75
 }
@@ -119,9 +165,11 @@ finish() {
 
 # What the submitting shell may have exported under these names is not meant.
 job_file=$1 killed='' launched='' first_port='' ports='' log=log/${SLURM_JOB_NAME}_$SLURM_JOB_ID.out
+forget_session
 export SLURM_EXPORT_ENV=ALL     # after `sbatch --export=NONE`, too, srun hands on what is set here
 make_run_folders
 trap finish EXIT
+trap 'name_failed_line $? $LINENO "$BASH_COMMAND"' ERR
 # A signal to the job itself: bash lets srun end first, then the exit trap runs. TERM: cancelled.
 trap 'killed=15' TERM
 trap 'killed=1' HUP

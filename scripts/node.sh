@@ -1,12 +1,44 @@
 #!/usr/bin/env bash
 # What srun starts on every node: it runs the job script's run_on_node, and sees to it that
-#   before  a network name that is wrong on this node ends the job at once, in one line;
+#   before  another job than the one that was rendered, or a network name that is wrong on this
+#           node, ends the job at once, in one line;
 #   during  SIGUSR1 is remembered: a trainer that cannot hear it yet finds STOP_USR1 later;
 #   after   nothing stays behind: no logger, and no process that a rank has left.
-# The exit status is that of run_on_node.
+# The exit status is that of run_on_node. The job script says what it is to be: NODES,
+# TASKS_PER_NODE, GPUS_PER_NODE, ACCELERATOR.
 set -uo pipefail
+source "${BASH_SOURCE[0]%/*}/gpus.sh"
 
-fail() { echo "error: ${SLURMD_NODENAME:-$HOSTNAME} $1" >&2; exit 1; }
+fail() { echo "error: ${SLURMD_NODENAME:-$HOSTNAME} $*" >&2; exit 1; }
+
+# End here unless this node takes part in the job that the script's header asks for. Slurm has many
+# ways to start another: an option of sbatch, a session's variables, a rule of the site.
+check_node() {
+  local tasks=$TASKS_PER_NODE granted seen=''
+  local shape="${SLURM_NTASKS:-?} tasks on ${SLURM_NNODES:-?} nodes"
+  if ((${SLURM_NNODES:-NODES} != NODES || ${SLURM_NTASKS:-NODES * tasks} != NODES * tasks ||
+    ${SLURM_LOCALID:-0} >= tasks)); then
+    fail "was given $shape (${SLURM_STEP_TASKS_PER_NODE:-?} per node), but this job is" \
+      "$NODES x $tasks; sbatch it without options, and let Slurm know --ntasks-per-node=$tasks"
+  fi
+  granted=$(count_granted "${SLURM_GPUS_ON_NODE:-}")
+  if [[ $ACCELERATOR != none ]]; then seen=$(count_seen); fi
+  # One task per GPU may see its own alone, which is then number 0.
+  if ((tasks > 1)) && [[ $seen == 1 ]]; then seen=''; fi
+  if ((${granted:-GPUS_PER_NODE} < GPUS_PER_NODE || ${seen:-GPUS_PER_NODE} < GPUS_PER_NODE)); then
+    fail "shows ${seen:-$granted} GPUs, but this job is $NODES x $GPUS_PER_NODE" \
+      "(SLURM_GPUS_ON_NODE=${SLURM_GPUS_ON_NODE-unset}," \
+      "CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-unset}); sbatch it without options and" \
+      "outside other jobs, or see gpu_request in the profile"
+  fi
+  if [[ ${CUDA_VISIBLE_DEVICES:-} == *MIG-* ]] && ((GPUS_PER_NODE > tasks)); then
+    fail "has slices (MIG), and one process sees one slice: ask for whole GPUs, or" \
+      'set launcher = "srun" in the profile with one slice per task'
+  fi
+  if ((${granted:-0} > GPUS_PER_NODE && ${SLURM_LOCALID:-0} == 0)); then
+    echo "Slurm gave ${SLURMD_NODENAME:-$HOSTNAME} $granted GPUs; this job uses $GPUS_PER_NODE."
+  fi
+}
 
 # check_interfaces VARIABLE: one of the interfaces that it names must be on this node. NCCL takes
 # the beginnings of names, "=name" for a whole one and "^name" for any other.
@@ -24,11 +56,21 @@ check_interfaces() {
 }
 
 check_network() {
+  local address=''
   check_interfaces GLOO_SOCKET_IFNAME
   if command -v nvidia-smi rocm-smi amd-smi > /dev/null; then check_interfaces NCCL_SOCKET_IFNAME; fi
   if ((${SLURM_NNODES:-1} > 1)) && command -v getent > /dev/null; then
-    timeout 20 getent ahosts "$MASTER_ADDR" > /dev/null ||
+    read -r address _ < <(timeout 20 getent ahosts "$MASTER_ADDR")
+    if [[ -z $address ]]; then
       fail "cannot resolve $MASTER_ADDR, where all nodes meet; see master in the profile"
+    elif ((${SLURM_NODEID:-0} > 0)) && [[ $address == 127.* || $address == ::1 ]]; then
+      fail "takes $MASTER_ADDR, where all nodes meet, for itself ($address); see master in the profile"
+    fi
+  fi
+  # The first node cannot ask which interface leads to itself: it is told of another node.
+  if ((NODES > 1 && ${SLURM_NODEID:-0} == 0)) && command -v scontrol > /dev/null; then
+    PEER_ADDR=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-}" 2> /dev/null | tail --lines=1)
+    export PEER_ADDR
   fi
 }
 
@@ -56,10 +98,15 @@ end_rest() {
 
 trap ': > "$RESULTS_DIR/STOP_USR1"' USR1
 trap : TERM                     # the trainer saves: wait for it
+check_node
 check_network
 task=${SLURM_JOB_ID:-}.$HOSTNAME.$$
 # A bash of its own: what it starts has NODE_TASK in its environment from the first moment.
-(trap '' USR1; NODE_TASK=$task TASKS_PARENT=$PPID exec bash -c run_on_node) &
+# A line of step_setup that fails without a word is named; the launcher's status is no such line.
+# shellcheck disable=SC2016  # for that bash
+name_failed='trap "failed=\$?; [[ \$BASH_SUBSHELL != 0 || \$BASH_COMMAND == wait* ]] ||
+  echo \"error: $SLURMD_NODENAME: status \$failed of: \$BASH_COMMAND\" >&2" ERR; run_on_node'
+(trap '' USR1; NODE_TASK=$task TASKS_PARENT=$PPID exec bash -E -c "$name_failed") &
 child=$!
 while kill -0 "$child" 2> /dev/null; do wait "$child"; done   # past signals
 wait "$child"

@@ -12,11 +12,6 @@ from profiles.container import fill_lines, format_prefix, list_srun_args, pass_v
 from profiles.directives import list_directives, list_step_options, refuse_twice
 from profiles.matrix import Job
 
-# What nvidia-smi is asked for, in two lines of the script (see nvidia-smi --help-query-gpu).
-GPU_FIELDS = (
-    "timestamp,index,name,memory.used,memory.total,utilization.gpu",
-    "power.draw,temperature.gpu,clocks.sm,clocks_throttle_reasons.active,uuid",
-)
 NODE = 'bash "$REPO_DIR/scripts/node.sh"'  # runs run_on_node
 
 
@@ -88,19 +83,13 @@ def format_launch(job: Job, cluster: Cluster) -> str:
     return " \\\n  ".join(fill_lines(words, 90))
 
 
-def format_processes(job: Job, cluster: Cluster) -> str:
-    """Format how many processes run on a node: what Slurm granted, where it says so."""
-    in_directives = set(cluster.gpu_request) - {"srun"} - set(cluster.omit)
-    return '"$SLURM_GPUS_ON_NODE"' if in_directives else str(job.gpus_per_node)
-
-
-def format_workers(job: Job, cluster: Cluster, processes: str) -> str | None:
+def format_workers(job: Job) -> str | None:
     """Format the loader workers of each rank: its share of the CPUs; None when not known."""
     if job.cpus_per_task is None or "num-workers" in job.args:
         return None
     if job.launcher == "srun":
         return '"$SLURM_CPUS_PER_TASK"'
-    return f'"$((SLURM_CPUS_PER_TASK / {processes.strip(chr(34) + "$")}))"'
+    return '"$((SLURM_CPUS_PER_TASK / GPUS_PER_NODE))"'
 
 
 def render_job(job: Job, cluster: Cluster, environment: Environment, command: str) -> str:
@@ -121,11 +110,9 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
                 cluster.container, cluster.env, [*cluster.setup, *cluster.step_setup]
             ),
             container=format_prefix(cluster.container, cluster.accelerator),
-            processes=(processes := format_processes(job, cluster)),
-            program=format_program(job, format_workers(job, cluster, processes)),
+            program=format_program(job, format_workers(job)),
             env={name: choose(value, *scale) for name, value in cluster.env.items()},
             data_dir=cluster.data_dir.get(job.workload),
-            gpu_fields=GPU_FIELDS,
             repo_dir="/".join([".."] * (len(PurePosixPath(job.folder).parts) + 1)),
         )
     except TemplateError as error:

@@ -184,6 +184,7 @@ def test_virtual_cluster_changes_only_what_its_profile_says(tmp_path):
         "#SBATCH --ntasks=2", "#SBATCH --gpus=4", "#SBATCH --cpus-per-task=8",
         "#SBATCH --mem=64G", "#SBATCH --constraint=v100", "module load",
         "export DATA_DIR=${DATA_DIR:-/ibex/reference/CV/tinyimagenet}",
+        "export NODES=2",  # and CPUS_PER_TASK
         "export NCCL_SOCKET_IFNAME=ib0", "export NCCL_DEBUG=INFO", "--epochs=3 --batch-size=512",
     }  # fmt: skip
     assert (tmp_path / "multi_node/2_nodes/log/.gitkeep").is_file()

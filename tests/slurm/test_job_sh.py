@@ -144,6 +144,53 @@ def test_refused_requeue_fails_and_says_what_to_type(start, tmp_path):
     assert errors == f"Not requeued; type: CHECKPOINT_DIR='{folder}' sbatch multi_gpu.slurm\n"
 
 
+def test_one_task_of_an_array_is_requeued_alone(start, tmp_path):
+    variables = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}
+    start(CUT_OFF, CHECKPOINT_DIR, **variables).communicate(timeout=20)
+    assert (tmp_path / "job/told").read_text().endswith("\nscontrol requeue 5_2\n")
+
+
+def test_what_the_header_did_not_ask_for_is_forgotten(start, tmp_path):
+    """srun reads these as options; sbatch hands on those of a session it is typed in."""
+    (tmp_path / "job/header").write_text("#SBATCH --gpus-per-node=2\n#SBATCH --mem=8G\n")
+    names = (
+        "CPU_BIND CPU_BIND_TYPE CPUS_PER_TASK GPUS GPUS_PER_TASK GRES HINT DISTRIBUTION EXPORT_ENV "
+        "MEM_PER_CPU NTASKS_PER_NODE THREADS_PER_CORE MEM_PER_NODE GPUS_PER_NODE CONF NNODES"
+    ).split()
+    leaked = {f"SLURM_{name}": "1" for name in names}
+    process = start("compgen -v SLURM_", "BASH_ARGV0=header", **leaked, CPUS_PER_TASK="4")
+    printed, _ = process.communicate(timeout=20)
+    left = {"EXPORT_ENV", "MEM_PER_NODE", "GPUS_PER_NODE", "CONF", "NNODES", "CPUS_PER_TASK", "JOB_ID", "JOB_NAME"}
+    assert set(printed.split()[2:]) == {f"SLURM_{name}" for name in left}
+
+
+def test_a_line_that_fails_in_silence_is_named(start, tmp_path):
+    (tmp_path / "job/site.sh").write_text('[ -n "$NOTHING" ] && export X=1\n')
+    process = start("set +u; source ./site.sh")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert re.match(r"error: line \d+ failed with status 1: source ./site.sh\n", errors)
+
+
+def test_the_launchers_status_is_no_line_of_its_own(start):
+    process = start('launch bash -c "exit 3"')
+    assert (process.communicate(timeout=20)[1], process.returncode) == ("", 3)
+
+
+def test_a_summary_runs_where_a_python_is_or_says_that_none_is(start, tmp_path):
+    """A site with containers alone: the image's Python; without one, a line."""
+    path = f"{tmp_path / 'bin'}:{tmp_path / 'none'}"
+    (tmp_path / "bin/image").write_text('#!/bin/bash\necho "image: $*" | cut -c 1-60\n')
+    (tmp_path / "bin/image").chmod(0o755)
+    for name in ("mkdir", "mv", "bash", "sed", "tr", "cut"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    (tmp_path / "bin/python").write_text("#!/bin/bash\nexit 1\n")
+    printed, _ = start('in_container() { image "$@"; }', PATH=path).communicate(timeout=20)
+    assert f"\nimage: python {REPO}"[:50] in printed
+    printed, _ = start("true", PATH=path).communicate(timeout=20)
+    assert "\nJob 7: ended with exit status 0 after " in printed
+
+
 def test_full_disk_costs_neither_the_summary_nor_the_status(start, tmp_path):
     process = start('rmdir -- "$RESULTS_DIR"; exit 3')
     process.communicate(timeout=20)

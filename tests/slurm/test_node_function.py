@@ -25,6 +25,7 @@ ENVIRONMENT = make_environment(REPO / "templates")
 AMD_SMI = """\
 #!/bin/bash
 printf '%s\\n' "$*" >> "$TOLD"
+[[ $* == *--watch* ]] || { echo 'timestamp,gpu'; exit; }
 while printf 'timestamp,gpu,socket_power,total_vram,used_vram,free_vram\\r\\n'; do
   for gpu in 0 1; do printf '%s,%s,%s,65520,905,64615\\r\\n' "$(date +%s)" $gpu 90; done
   echo
@@ -37,7 +38,7 @@ printf '%s\\n' "$*" >> "$TOLD"
 echo 'device,GPU use (%),VRAM Total Memory (B),VRAM Total Used Memory (B)'
 for gpu in 0 1; do echo "card$gpu,7,68702699520,948961280"; done
 """
-TRAINER = 'sleep 1; echo "sees $DATA_DIR"; cat "$DATA_DIR"/train/a 2> /dev/null; exit ${STATUS:-0}'
+TRAINER = 'sleep "${SLEEP:-1}"; echo "sees $DATA_DIR"; cat "$DATA_DIR"/train/a 2> /dev/null; exit ${STATUS:-0}'
 
 
 @pytest.fixture
@@ -55,10 +56,13 @@ def node(tmp_path: Path):
         for name, script in {**trainer, "psrecord": "#!/bin/bash\nexec sleep 9\n", **tools}.items():
             (bin_dir / name).write_text(script)
             (bin_dir / name).chmod(0o755)
-        folders = ("RESULTS_DIR", "GPU_DIR", "CPU_DIR", "TMPDIR", "REPO_DIR")
-        where = dict.fromkeys(folders, str(tmp_path))
-        slurm = {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": "2",
-                 "SLURMD_NODENAME": "node1", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2",
+        folders = ("RESULTS_DIR", "GPU_DIR", "CPU_DIR", "TMPDIR")
+        where = dict.fromkeys(folders, str(tmp_path)) | {"REPO_DIR": str(REPO)}
+        asked = re.search(r"^export (NODES=.*)$", text, re.MULTILINE)[1]
+        where |= dict(each.split("=") for each in asked.split())
+        slurm = {"SLURM_NNODES": str(planned.nodes), "SLURM_NODEID": "0",
+                 "SLURM_NTASKS": str(planned.nodes * planned.tasks_per_node),
+                 "SLURMD_NODENAME": "node1", "SLURM_JOB_ID": "7",
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "SLURM_CPUS_PER_TASK": "1",
                  "TOLD": str(tmp_path / "told")}  # fmt: skip
         path = f"{bin_dir}:/usr/bin:/bin"
@@ -91,9 +95,8 @@ def test_amd_smi_logs_the_jobs_gpus_once_a_node(node, tmp_path, launcher):
         accelerator="amd", launcher=launcher,
     )  # fmt: skip
     assert set(status) == {0}
-    assert (tmp_path / "told").read_text().splitlines() == [
-        "metric --gpu 0 1 --mem-usage --usage --power --csv --watch 5"
-    ]
+    query = "metric --gpu 0 1 --mem-usage --usage --power --csv"
+    assert (tmp_path / "told").read_text().splitlines() == [query, f"{query} --watch 5"]
     rows = (tmp_path / "gpu_memory_log.csv").read_text().splitlines()
     assert rows[0] == "timestamp,gpu,socket_power,total_vram,used_vram,free_vram"
     assert re.fullmatch(r"\d{10},1,90,65520,905,64615", rows[2])
@@ -113,6 +116,114 @@ def test_rocm_smi_gets_the_time_before_each_row(node, tmp_path):
         when, rest = row.split(",", 1)
         assert abs(int(when) - time.time()) < 60
         assert rest == f"card{gpu},7,68702699520,948961280"
+
+
+def test_rocm_smi_is_asked_where_amd_smi_prints_nothing(node, tmp_path):
+    silent = "#!/bin/bash\nexit 0\n"
+    node("ddp_1g1n", {"rocm-smi": ROCM_SMI, "amd-smi": silent}, {}, accelerator="amd")
+    header, *rows = (tmp_path / "gpu_memory_log.csv").read_text().splitlines()
+    assert header.startswith("timestamp,device,") and rows
+
+
+# ---- Is it the job that was rendered? ----------------------------------------------------
+
+FEWER = "error: node1 shows {} GPUs, but this job is 1 x 2 (SLURM_GPUS_ON_NODE={}, CUDA_"
+OTHER = "error: node1 was given {} tasks on {} nodes ("
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, ""),  # nothing tells: Slurm before 21.08, and no tool of the GPUs
+        ({"SLURM_GPUS_ON_NODE": "2"}, ""),
+        ({"SLURM_GPUS_ON_NODE": "a100:2", "CUDA_VISIBLE_DEVICES": "0,1"}, ""),
+        ({"SLURM_GPUS_ON_NODE": "gpu:a100:1(IDX:0),gpu:v100:1"}, ""),
+        ({"SLURM_GPUS_ON_NODE": "unreadable", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, ""),
+        ({"SLURM_GPUS_ON_NODE": "4"}, "Slurm gave node1 4 GPUs; this job uses 2."),
+        ({"SLURM_GPUS_ON_NODE": "1"}, FEWER.format("1", "1")),
+        ({"SLURM_GPUS_ON_NODE": "a100:1"}, FEWER.format("1", "a100:1")),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, FEWER.format("1", "unset")),  # a session's
+        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, FEWER.format("0", "unset")),
+        ({"ROCR_VISIBLE_DEVICES": "3"}, FEWER.format("1", "unset")),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}, "error: node1 has slices (MIG)"),
+        ({"SLURM_NTASKS": "2"}, OTHER.format(2, 1)),
+        ({"SLURM_NNODES": "2", "SLURM_NTASKS": "2"}, OTHER.format(2, 2)),
+    ],
+)
+def test_a_node_refuses_another_job_in_one_line(node, variables, said):
+    (status,), (printed,) = node("ddp_2g1n", {}, {"SLEEP": "0", **variables})
+    lines = printed.splitlines()
+    if not said.startswith("error"):
+        assert (status, said in printed) == (0, True)
+        return
+    assert status == 1
+    assert len(lines) == 1 and lines[0].startswith(said)
+
+
+def test_three_gpus_here_and_one_there_are_not_two_and_two(node):
+    """One task per GPU: a node with a task too many, one that sees its own GPU alone."""
+    status, printed = node(
+        "ddp_2g1n", {}, {"CUDA_VISIBLE_DEVICES": "0"}, launcher="srun"
+    )
+    assert (set(status), "sees" in printed[1]) == ({0}, True)
+    status, printed = node("ddp_2g1n", {}, {"SLURM_NTASKS": "4"}, launcher="srun")
+    assert set(status) == {1}
+    assert "was given 4 tasks on 1 nodes" in printed[0]
+
+
+def test_a_master_that_is_this_node_itself_is_one_line(node):
+    variables = {"MASTER_ADDR": "127.0.1.1", "SLURM_NODEID": "1"}  # Debian's /etc/hosts
+    status, (printed,) = node("ddp_2g2n", {}, variables)
+    assert (status, printed) == (
+        [1], "error: node1 takes 127.0.1.1, where all nodes meet, for itself (127.0.1.1); see "
+        "master in the profile\n",
+    )  # fmt: skip
+
+
+def test_a_line_of_step_setup_that_fails_in_silence_is_named(node, tmp_path):
+    (tmp_path / "site.sh").write_text('[ -n "$NOTHING" ] && export X=1\n')
+    lines = [f"source {tmp_path}/site.sh"]
+    status, (printed,) = node("ddp_1g1n", {}, {}, step_setup=lines)
+    assert (status, printed) == (
+        [1], f"error: node1: status 1 of: {lines[0]}\n",
+    )  # fmt: skip
+
+
+# ---- NVIDIA's log ------------------------------------------------------------------------
+
+NVIDIA_SMI = """\
+#!/bin/bash
+for unknown in $UNKNOWN; do
+  [[ $* != *$unknown* ]] || { echo "Field \\"$unknown\\" is not a valid field to query."; exit 2; }
+done
+[[ $* == *--loop=5* ]] || { echo 'timestamp, index'; exit; }
+printf '%s\\n' "$*" >> "$TOLD"
+echo "row of ${CUDA_VISIBLE_DEVICES:-all}"
+exec sleep 9
+"""
+OLD, NEW = "clocks_throttle_reasons.active", "clocks_event_reasons.active"
+
+
+@pytest.mark.parametrize(
+    ("unknown", "field"), [("", OLD), (OLD, NEW), (f"{OLD} {NEW}", ",clocks.sm,uuid")]
+)
+def test_a_field_that_the_driver_lacks_costs_no_other(node, tmp_path, unknown, field):
+    variables = {"UNKNOWN": unknown, "CUDA_VISIBLE_DEVICES": "0,1"}
+    node("ddp_2g1n", {"nvidia-smi": NVIDIA_SMI}, variables)
+    assert (tmp_path / "gpu_memory_log.csv").read_text() == "row of 0,1\n"
+    told = (tmp_path / "told").read_text()
+    assert told.startswith("--id=0,1 --query-gpu=timestamp,index,name,memory.used,memory.total,")
+    assert field in told and told.count("\n") == 1
+
+
+def test_each_task_logs_the_gpu_that_it_alone_sees(node, tmp_path):
+    """One task per GPU: in one file of the node all the job's GPUs; else once per node."""
+    node("ddp_2g1n", {"nvidia-smi": NVIDIA_SMI}, {"CUDA_VISIBLE_DEVICES": "5"}, launcher="srun")
+    log = tmp_path / "gpu_memory_log.csv"
+    assert log.read_text() == "row of 5\nrow of 5\n"
+    log.unlink()
+    node("ddp_2g1n", {"nvidia-smi": NVIDIA_SMI}, {"CUDA_VISIBLE_DEVICES": "0,1"}, launcher="srun")
+    assert log.read_text() == "row of 0,1\n"
 
 
 def test_no_amd_tool_is_said_and_costs_nothing_else(node):
@@ -182,7 +293,7 @@ def test_a_workload_without_data_copies_none(node, tmp_path):
     "value", ["$(touch canary)", "`touch canary`", "a b", "a;b", 'a"b', "a\nb", "", "~/x", "a&b"]
 )
 def test_stage_data_is_a_path_with_variables_only(value):
-    with pytest.raises(ValueError, match="should match pattern"):
+    with pytest.raises(ValueError, match="write a folder"):
         Cluster(name="x", gpus_per_node=1, stage_data=value)
 
 

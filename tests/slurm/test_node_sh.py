@@ -17,7 +17,9 @@ def start(folder: Path, body: str, **variables: str) -> subprocess.Popen:
     function = f"run_on_node() {{\n{body}\n}}\nexport -f run_on_node"
     text = f"{function}\nexec bash {REPO}/scripts/node.sh"
     told = {"PATH": os.environ["PATH"], "RESULTS_DIR": str(folder), "SLURM_JOB_ID": "7",
-            "SLURMD_NODENAME": "node2", "MASTER_ADDR": "localhost"}  # fmt: skip
+            "SLURMD_NODENAME": "node2", "MASTER_ADDR": "localhost", "TASKS_PER_NODE": "1",
+            "NODES": variables.get("SLURM_NNODES", "1"), "GPUS_PER_NODE": "1",
+            "ACCELERATOR": "nvidia"}  # fmt: skip
     return subprocess.Popen(
         ["bash", "-c", text], cwd=folder, env=told | variables, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -34,7 +36,8 @@ def wait_for(path: Path) -> None:
 @pytest.mark.parametrize("status", [0, 7])
 def test_exit_status_is_that_of_the_function(tmp_path, status):
     process = start(tmp_path, f"set -e; (exit {status}); true")
-    assert (process.communicate(timeout=20), process.returncode) == (("", ""), status)
+    named = f"error: node2: status {status} of: ( exit {status} )\n" if status else ""
+    assert (process.communicate(timeout=20), process.returncode) == (("", named), status)
 
 
 def test_usr1_is_remembered_for_a_trainer_that_cannot_hear_it_yet(tmp_path):
