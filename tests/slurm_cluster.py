@@ -128,7 +128,7 @@ def make_checkout(folder: Path, has_torchrun: bool = False) -> Path:
     Its ranks are started by a stand-in, too, unless it has_torchrun: the real one loads PyTorch.
     """
     (folder / "scripts").mkdir(parents=True)
-    for name in ("job.sh", "node.sh", "job_summary.py", "scaling", "common"):
+    for name in ("job.sh", "node.sh", "gpus.sh", "job_summary.py", "scaling", "common"):
         (folder / "scripts" / name).symlink_to(REPO / "scripts" / name)
     shutil.copy(TESTS / "standin/train.py", folder / "scripts/train.py")
     activate = f"source {shlex.quote(str(REPO / '.venv/bin/activate'))}\n"

@@ -36,9 +36,9 @@ def test_a_job_typed_in_a_session_of_one_gpu_is_the_rendered_one(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--ntasks=4", "--ntasks-per-node=2"], "Slurm started 4 tasks on 2 nodes (2(x2) per node)"),
-        (["--nodes=1"], "Slurm started 1 tasks on 1 nodes (1 per node), but this job is 2 x 1;"),
-        (["--gpus-per-node=1"], "1 GPUs here, but this job is 2 x 2 (SLURM_GPUS_ON_NODE=1, CUDA_"),
+        (["--ntasks=4", "--ntasks-per-node=2"], "was given 4 tasks on 2 nodes (2(x2) per node)"),
+        (["--nodes=1"], "was given 1 tasks on 1 nodes (1 per node), but this job is 2 x 1;"),
+        (["--gpus-per-node=1"], "shows 1 GPUs, but this job is 2 x 2 (SLURM_GPUS_ON_NODE=1, CUDA_"),
     ],
 )
 def test_another_job_than_the_rendered_one_ends_in_one_line(
@@ -48,5 +48,5 @@ def test_another_job_than_the_rendered_one_ends_in_one_line(
     job = slurm.submit(folder, *options, REPO_DIR=str(checkout), DATA_DIR=str(data))
     state, log = slurm.wait(job), (folder / f"log/ddp_2g2n_{job}.out").read_text()
     assert state == "FAILED", log
-    assert f"error: node1: {said}" in log
+    assert f"error: node1 {said}" in log
     assert "processes x" not in log
