@@ -38,7 +38,7 @@ printf '%s\\n' "$*" >> "$TOLD"
 echo 'device,GPU use (%),VRAM Total Memory (B),VRAM Total Used Memory (B)'
 for gpu in 0 1; do echo "card$gpu,7,68702699520,948961280"; done
 """
-TRAINER = 'sleep "${SLEEP:-1}"; echo "sees $DATA_DIR"; cat "$DATA_DIR"/train/a 2> /dev/null; exit ${STATUS:-0}'
+TRAINER = 'sleep "${S:-1}"; echo "sees $DATA_DIR"; cat "$DATA_DIR"/train/a 2> /dev/null; exit ${STATUS:-0}'
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ OTHER = "error: node1 was given {} tasks on {} nodes ("
     ],
 )
 def test_a_node_refuses_another_job_in_one_line(node, variables, said):
-    (status,), (printed,) = node("ddp_2g1n", {}, {"SLEEP": "0", **variables})
+    (status,), (printed,) = node("ddp_2g1n", {}, {"S": "0", **variables})
     lines = printed.splitlines()
     if not said.startswith("error"):
         assert (status, said in printed) == (0, True)
