@@ -38,7 +38,12 @@ printf '%s\\n' "$*" >> "$TOLD"
 echo 'device,GPU use (%),VRAM Total Memory (B),VRAM Total Used Memory (B)'
 for gpu in 0 1; do echo "card$gpu,7,68702699520,948961280"; done
 """
-TRAINER = 'sleep "${S:-1}"; echo "sees $DATA_DIR"; cat "$DATA_DIR"/train/a 2> /dev/null; exit ${STATUS:-0}'
+TRAINER = """\
+sleep "${S:-1}"
+echo "sees $DATA_DIR"
+cat "$DATA_DIR"/train/a 2> /dev/null
+exit ${STATUS:-0}
+"""
 
 
 @pytest.fixture
