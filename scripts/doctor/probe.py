@@ -61,7 +61,7 @@ AMOUNTS = {
     ),
     "cpus-per-task": (
         "1", "cpus_per_gpu: write less; see scontrol show node, CPUTot",
-        "cpus_per_gpu: leave it out; the site gives a job its CPUs",
+        'cpus_per_gpu: leave it out, or tell srun alone with omit = ["cpus-per-task"]',
     ),
 }  # fmt: skip
 

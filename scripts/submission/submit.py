@@ -121,7 +121,7 @@ def ask(gpu_hours: float, args: argparse.Namespace) -> None:
         return
     question = f"More than {args.ask_above:g} GPU-hours: submit? [y/N] "
     try:
-        answer = input(question) if sys.stdin.isatty() else ""
+        answer = input(question) if sys.stdin and sys.stdin.isatty() else ""
     except EOFError:  # Ctrl-D
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):

@@ -91,8 +91,8 @@ SITES = {
     "no CPUs may be named": (
         'grep -q -- "^#SBATCH --cpus-per-task" "$1"',
         "sbatch: error: Please do not use --cpus-per-task",
-        ["accepted without --cpus-per-task=8; cpus_per_gpu: leave it out; the site gives a job its "
-         "CPUs"],
+        ["accepted without --cpus-per-task=8; cpus_per_gpu: leave it out, or tell srun alone with "
+         'omit = ["cpus-per-task"]'],
     ),
     "fewer CPUs": (
         'grep -q -- "^#SBATCH --cpus-per-task=[2-9]" "$1"',
@@ -136,8 +136,8 @@ SITES = {
     "two in the way, and GPUs needed": (
         '! grep -q -- "--gpus-per-node" "$1" || grep -Eq -- "^#SBATCH --(mem|cpus)" "$1"',
         "sbatch: error: ask for GPUs alone",
-        ["accepted without --cpus-per-task=8 and --mem=64G; cpus_per_gpu: leave it out; the site "
-         "gives a job its CPUs; mem: leave it out"],
+        ["accepted without --cpus-per-task=8 and --mem=64G; cpus_per_gpu: leave it out, or tell "
+         'srun alone with omit = ["cpus-per-task"]; mem: leave it out'],
     ),
     "a project": (
         "true",
