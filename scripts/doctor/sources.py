@@ -125,8 +125,6 @@ class Sources:
             fix = "is it a wrapper here? Save what Slurm's own prints and use --from DIR"
             return UserError(f"{command}, line {line}: {why}; {fix}")
         place = self.folder / file if self.folder else file
-        if file not in COMMANDS:
-            return UserError(f"{place}, line {line}: {why}; save it again: env > {file}")
         return UserError(f"{place}, line {line}: {why}; save it again: {save_command(file)}")
 
 

@@ -72,7 +72,7 @@ def read_ledger(experiments: Path) -> list[Entry]:
     """Read all entries, oldest first; UserError names a line that is not an entry."""
     path = experiments / LEDGER
     if not experiments.is_dir():
-        raise UserError(f"--experiments {experiments}: no such folder")
+        raise UserError(f"--experiments {experiments}: no such folder; name that of the jobs")
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

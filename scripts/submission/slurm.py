@@ -22,6 +22,10 @@ class SlurmError(UserError):
     """A Slurm command that failed or is missing: it may work when it is asked again."""
 
 
+class Refusal(SlurmError):
+    """What a Slurm command said when it failed: asking again changes nothing."""
+
+
 class JobState(NamedTuple):
     """A job's state in Slurm's words (`UNKNOWN` when it has forgotten the job) and the reason.
 
@@ -85,7 +89,7 @@ def run_slurm(
     """Run a Slurm command, `given` on its standard input; returns what it printed.
 
     `script` is the text of the job script that is submitted: the shell must not override it.
-    Raises SlurmError, with all that the command said, when it fails.
+    Raises Refusal, with all that the command said, when it fails; SlurmError when it cannot run.
     """
     name = Path(command[0]).name
     try:
@@ -103,7 +107,7 @@ def run_slurm(
         raise SlurmError(f"{name} cannot be run: {error.strerror}; {fix}") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SlurmError(f"{name}: " + "; ".join(line.removeprefix(f"{name}: ") for line in lines))
+        raise Refusal(f"{name}: " + "; ".join(line.removeprefix(f"{name}: ") for line in lines))
     return done.stdout.strip()
 
 

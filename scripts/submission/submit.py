@@ -21,6 +21,7 @@ from submission.ledger import (
 )
 from submission.options import check_options, keep_queue_options, list_overrides, parse_options
 from submission.slurm import (
+    Refusal,
     SlurmError,
     cancel_jobs,
     cluster_of,
@@ -87,7 +88,8 @@ def make_log_folder(folder: Path) -> None:
         log.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{log} cannot be made: {error.strerror}; a job without it leaves no log"
+            f"{log} cannot be made: {error.strerror}; a job without it leaves no log: see "
+            f"ls -ld {log} {folder}"
         ) from None
     if not os.access(log, os.W_OK | os.X_OK):
         raise UserError(f"{log} is closed to you: its job could write no log; see ls -ld {log}")
@@ -151,10 +153,11 @@ def submit(
                 entries.append(submit_tables(tables, entries, sbatch[jobs[0].name], args))
                 record(args.experiments, entries[-1])
     except UserError as error:
+        fix = "; doctor.py --probe PROFILE says which line" if isinstance(error, Refusal) else ""
         if not entries:
-            raise
+            raise UserError(f"{error}{fix}") from None
         raise UserError(
-            f"{error}; submitted before that and not cancelled: "
+            f"{error}{fix}; submitted before that and not cancelled: "
             f"{', '.join(entry.job_id for entry in entries)} (scripts/submit.py --cancel ends them)"
         ) from None
     return entries

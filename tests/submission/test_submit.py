@@ -362,7 +362,10 @@ def test_all_that_sbatch_says_is_kept(jobs, fake):
     words = "sbatch: error: name your project\nsbatch: error: Batch"
     (fake / "sbatch").write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
     done = run_submit("baseline", "--experiments", jobs)
-    assert done.stderr == "error: sbatch: error: name your project; error: Batch\n"
+    assert done.stderr == (
+        "error: sbatch: error: name your project; error: Batch; doctor.py --probe PROFILE says "
+        "which line\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -405,7 +408,8 @@ def test_damaged_ledger_names_its_line(tmp_path, line):
 
 def test_a_folder_that_is_not_there_has_no_ledger():
     done = run_submit("--cancel", "--experiments", "nowhere")
-    assert (done.returncode, done.stderr) == (1, "error: --experiments nowhere: no such folder\n")
+    assert done.returncode == 1
+    assert done.stderr == "error: --experiments nowhere: no such folder; name that of the jobs\n"
 
 
 # ---- Watching ---------------------------------------------------------------------------
