@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -221,10 +222,12 @@ def _settle_own_names(
     """
     spaced = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in raw)  # memUsedMB
     words = [re.findall(r"[a-z]+", name.lower().replace("%", " pct ")) for name in spaced]
-    words = [
-        [] if (name in _TOOLS_NAMES and unit != "%") or _TELLING.fullmatch(name) else each
-        for each, name, unit in zip(words, names, units, strict=True)
+    # Of a tool's own name nothing is to be found; gpu0_mem_used is one GPU's column of several.
+    known = [
+        (name in _TOOLS_NAMES and unit != "%") or _TELLING.fullmatch(name) or re.search(r"\d", name)
+        for name, unit in zip(names, units, strict=True)
     ]
+    words = [[] if is_known else each for each, is_known in zip(words, known, strict=True)]
     found = [_find_plain(each, unit) for each, unit in zip(words, units, strict=True)]
     has_host = any(word in name.lower() for name in raw for word in _HOSTS_WORDS)
     says_gpu = [bool(re.search(r"gpu|vram|\bsm", name)) for name in names]
@@ -232,6 +235,8 @@ def _settle_own_names(
         plain if plain and (of_gpu or not has_host) else None
         for plain, of_gpu in zip(found, says_gpu, strict=True)
     ]
+    times = Counter(plain[0] for plain in settled if plain)
+    settled = [plain if plain and times[plain[0]] == 1 else None for plain in settled]
     measures = {plain[0] for plain in settled if plain}
     is_of_process = any(re.search(r"pid\b|process", name) for name in names)
     if is_of_process or len(names) < 2 or not (any(says_gpu) or len(measures) >= 3):

@@ -659,8 +659,11 @@ class _Reader:
 
 
 def _parse_index(cell: str) -> int | None:
-    """Return the index in `0`, `card0` or `gpu0`."""
-    text = cell.strip().lower().removeprefix("card").removeprefix("gpu")
+    """Return the index in `0`, `card0`, `gpu0`, `GPU 0` or `cuda:0`."""
+    text = cell.strip().lower()
+    for word in ("card", "gpu", "cuda:"):
+        text = text.removeprefix(word)
+    text = text.strip(" #:")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
 
 

@@ -299,11 +299,14 @@ def _list_gpu_samples(run: Run) -> Iterator[pd.DataFrame]:
         if log.samples:
             frame = _make_columns(log.samples)
             positions = frame["gpu"].to_numpy()
+            indices = [gpu.index for gpu in log.gpus]
+            if len(set(indices)) < len(indices):  # of two hosts, or two of one index
+                indices = list(range(len(indices)))
             uuids = pd.array([_to_text(gpu.uuid or None) for gpu in log.gpus], dtype="string")
             yield frame.assign(
                 source=_repeat(GPU_LOG, frame.index),
                 node=node,
-                gpu=np.array([gpu.index for gpu in log.gpus])[positions],
+                gpu=np.array(indices)[positions],
                 uuid=uuids.take(positions),
                 timestamp_utc=_to_utc(log.start, frame["elapsed_s"], run.start),
             )

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from common.errors import UserError
 from common.rounding import to_decimal
+from scaling.read.gpu_log import list_labels
 from scaling.runs.ratios import divide
 from scaling.tables.readme import ReadmeTable, Shown, check_covers, take_gpu_log
 from scaling.tables.table import Cell, Table, missing, say, show
@@ -47,7 +48,7 @@ def _list_gpus(shown: Shown) -> Iterator[dict[str, Cell]]:
             none = missing(str(error))
             yield dict.fromkeys(HEADERS, none) | {"config": say(shown.config), "node": say(node)}
             continue
-        for gpu in log.gpus:
+        for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True):
             average = to_decimal(gpu.average_mib)
             if node == 0 and first is None:
                 first = average
@@ -55,7 +56,7 @@ def _list_gpus(shown: Shown) -> Iterator[dict[str, Cell]]:
             yield {
                 "config": say(shown.config),
                 "node": say(node),
-                "gpu": say(gpu.index),
+                "gpu": say(label.removeprefix("GPU ")),
                 "peak_mib": Cell(gpu.peak_mib, str(gpu.peak_mib)),
                 "avg_mib": show(average),
                 "mode_mib": Cell(gpu.mode_mib, str(gpu.mode_mib)),

@@ -197,6 +197,8 @@ REFUSED = {
         "cannot be told apart: its columns index and gpu disagree",
     ),
     "no memory": ("utilization.gpu [%], index\n80 %, 0\n", "it has no column memory.used"),
+    "a column per GPU": ("time,gpu0_mem_used_mb,gpu1_mem_used_mb\n0,4,5\n", "not an nvidia-smi"),
+    "two columns of one thing": ("gpu_id,mem_used_mb,gpu_memory_used_mb\n0,4,5\n", "not an nvidia"),
     "the host's memory": ("time,cpu_util,mem_used_mb\n0.0,0,470\n", "not an nvidia-smi CSV"),
     "the memory of a process": ("gpu,pid,gpu_mem_used_mb\n0,7,470\n", "not an nvidia-smi CSV"),
     "a share of the memory": ("gpu_id,mem_usage (%)\n0,47\n", "not an nvidia-smi CSV"),
