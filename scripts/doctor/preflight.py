@@ -18,6 +18,7 @@ from jinja2 import Environment
 from common.console import shorten
 from common.errors import UserError
 from common.signals import hold_signals
+from doctor.probe import ADVICE
 from doctor.verdicts import FAIL, NOT_RUN, OK, Verdict, describe_request, judge_group, judge_nodes
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
 from profiles.container import format_prefix, pass_variables
@@ -52,8 +53,8 @@ SECTION_TODO = {
     "Launch": "see srun, srun_args, starter and gpu_request in the profile",
 }
 PENDING_TODO = {
-    "Account": "account: write one that sacctmgr show associations lists, in .local.toml",
-    "QOS": "qos: write one that sacctmgr show associations lists for you",
+    "Account": ADVICE["account"],
+    "QOS": ADVICE["qos"],
     "Partition": "partition, nodes or time: the partition does not allow so much",
     "Held": "scontrol show job says who holds it; ask the site",
     "Constraints": "constraint: no node has all of these features",

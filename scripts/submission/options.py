@@ -31,7 +31,16 @@ REFUSED = {
     "parsable": "submit.py says it itself; leave it out",
 }
 # Variables that Slurm's commands read as options, or that a job's own shell has from Slurm.
-OF_SLURM = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCTMGR_")
+OF_SLURM = (
+    "SLURM_",
+    "SLURMD_",
+    "SBATCH_",
+    "SQUEUE_",
+    "SCANCEL_",
+    "SCONTROL_",
+    "SINFO_",
+    "SACCTMGR_",
+)
 DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"}
 FILL_IN = {f"SBATCH_{name.upper()}": name for name in QUEUE} | {"SLURM_CLUSTERS": "clusters"}
 # What a job script takes from the shell that submits it, where somebody has set it.
@@ -107,8 +116,12 @@ def check_options(options: list[tuple[str, str]], jobs: list[Job]) -> None:
                 parse_time(value)
             except ValueError as error:
                 raise UserError(f"--{name} for sbatch: {error}; write 02:00:00") from None
-            for job in jobs:
-                check_limit(job.name, value, job.requeue_margin_s, f"a longer --{name}")
+    told = dict(options)
+    signal = re.search(r"@(\d+)$", told.get("signal", ""))  # its margin, not the profile's
+    for job in jobs:
+        margin_s = int(signal[1]) if signal else job.requeue_margin_s
+        for limit in {told.get("time", job.time), told.get("time-min", job.time)}:
+            check_limit(job.name, limit, margin_s, "a longer --time")
 
 
 def keep_queue_options(options: list[tuple[str, str]]) -> list[str]:

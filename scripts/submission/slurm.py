@@ -45,12 +45,12 @@ FORGOTTEN = JobState("UNKNOWN", "Slurm has forgotten this job")
 
 
 # A job is written as `sbatch --parsable` prints it: `7`, or `7;alpha` on the cluster alpha of a
-# federation; an array of tasks as squeue does: `7_[0-3]`.
+# federation; an array of tasks as squeue does, `7_[0-3]`, and one task of it as `7_2`.
 
 
 def number_of(job: str) -> str:
-    """`7_[0-3];alpha` -> `7`."""
-    return re.match(r"\d*", job)[0]
+    """`7_[0-3];alpha` -> `7`; `7_2` stays."""
+    return re.match(r"(?:\d+(?:_\d+)?)?", job)[0]
 
 
 def cluster_of(job: str) -> str:
@@ -155,7 +155,7 @@ def read_states(jobs: list[str]) -> dict[str, JobState]:
         try:
             shown = run_slurm(
                 "squeue", *option, "--all", "--states=all", "--array", "--noheader",
-                f"--jobs={','.join(map(number_of, group))}", "--format=%F|%T|%r|%Z",
+                f"--jobs={','.join(map(number_of, group))}", "--format=%i|%F|%T|%r|%Z",
             )  # fmt: skip
         except SlurmError as error:
             if "Invalid job id" in str(error):
@@ -163,11 +163,12 @@ def read_states(jobs: list[str]) -> dict[str, JobState]:
             raise
         found: dict[str, list[JobState]] = {}
         for line in shown.splitlines():
-            number, bar, rest = line.partition("|")
+            task, bar, rest = line.partition("|")
             if bar:  # else it is the line that names the cluster
-                state, reason, folder = [*rest.split("|", 2), "", ""][:3]
-                reason = "" if reason == "None" else reason
-                found.setdefault(number, []).append(JobState(state, reason, folder))
+                array, state, reason, folder = [*rest.split("|", 3), "", ""][:4]
+                state = JobState(state, "" if reason == "None" else reason, folder)
+                for number in {task, array}:
+                    found.setdefault(number, []).append(state)
         for job in group:
             if number_of(job) in found:
                 states[job] = join_tasks(found[number_of(job)], count_tasks(job))

@@ -30,6 +30,7 @@ from submission.slurm import (
     count_tasks,
     join_tasks,
     number_of,
+    read_states,
     submit_script,
 )
 from submission.tables_job import render_tables
@@ -264,7 +265,7 @@ def test_a_federations_jobs_are_followed_and_ended_on_their_cluster(jobs, fake):
         "--parsable --dependency=singleton --dependency=singleton,afterany:7 --clusters=alpha "
         "multi_gpu.slurm"
     )
-    states = f"7|COMPLETED|None|{jobs}/baseline\n8|RUNNING|None|{jobs}/multi_gpu/2_gpus"
+    states = f"7|7|COMPLETED|None|{jobs}/baseline\n8|8|RUNNING|None|{jobs}/multi_gpu/2_gpus"
     done = run_submit("--cancel", "--experiments", jobs, FAKE_STATES=states)
     assert done.stdout == "cancelled 1 job 8;alpha\n"
     assert "--clusters=alpha" in read_calls(fake, "squeue")[0]
@@ -273,13 +274,17 @@ def test_a_federations_jobs_are_followed_and_ended_on_their_cluster(jobs, fake):
     assert "job 7;alpha  COMPLETED" in done.stdout
 
 
-def test_an_array_is_one_entry_with_one_state(jobs, fake):
+def test_an_array_is_one_entry_with_one_state(jobs, fake, monkeypatch):
     done = run_submit("baseline", "--experiments", jobs, "--", "-a", "0-2%1")
     assert done.stdout.endswith("submitted ddp_1g1n as job 7_[0-2%1]\n")
-    states = [f"7|{state}|None|{jobs}/baseline" for state in ("COMPLETED", "FAILED", "COMPLETED")]
-    done = run_submit("--watch", "--experiments", jobs, FAKE_STATES="\n".join(states))
+    words = ("COMPLETED", "FAILED", "COMPLETED")
+    states = [f"7_{k}|7|{state}|None|{jobs}/baseline" for k, state in enumerate(words)]
+    monkeypatch.setenv("FAKE_STATES", "\n".join(states))
+    done = run_submit("--watch", "--experiments", jobs)
     assert done.returncode == 1
     assert "job 7_[0-2%1]  FAILED" in done.stdout
+    found = read_states(["7_1", "7_2", "7_3"])
+    assert [state.state for state in found.values()] == ["FAILED", "COMPLETED", "UNKNOWN"]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +307,8 @@ def test_the_state_of_an_array(states, state, reason):
     ("job", "number", "cluster", "tasks"),
     [
         ("7", "7", "", 0), ("7;alpha", "7", "alpha", 0), ("7_[0-3];alpha", "7", "alpha", 4),
-        ("7_[0-9:3,12%2]", "7", "", 5), ("7_[5]", "7", "", 1), ("7_[1,3,5-6]", "7", "", 4),
+        ("7_[0-9:3,12%2]", "7", "", 5), ("7_[5]", "7", "", 1), ("7_5;b", "7_5", "b", 0),
+        ("7_[1,3,5-6]", "7", "", 4),
     ],
 )  # fmt: skip
 def test_how_a_job_is_written(job, number, cluster, tasks):
@@ -317,7 +323,8 @@ def test_how_a_job_is_written(job, number, cluster, tasks):
         (["--job=a/b"], "write --job-name=a_b"),
         (["-t1"], 'job "ddp_1g1n": time = "1" is less than 2 x requeue_margin_s = 120, which a'),
         (["--time", "00:03:59"], "needs to start and to save; write a longer --time"),
-        (["--time-min=1"], "write a longer --time-min"),
+        (["--time-min=1"], "write a longer --time"),
+        (["--signal=USR1@1000"], 'time = "00:30:00" is less than 2 x requeue_margin_s = 1000'),
         (["--time=2h"], "--time for sbatch: '2h' is not a time of Slurm's; write 02:00:00"),
         (["-o", "x.out"], "--output for sbatch: the tables and --watch read log/"),
         (["--err=x"], "--error for sbatch: the tables"),
