@@ -159,6 +159,8 @@ TABLE = [
      "--constraint=a100_80 --ntasks-per-node=1 --cpus-per-task=128"),
     ("lrz-ai", "1x2", "--partition=lrz-hgx-h100-94x4 --nodes=1 --gres=gpu:2 --cpus-per-task=32 "
      "--mem=240G", "--ntasks-per-node=1"),
+    ("tinygpu", "1x4", "--partition=a100 --gres=gpu:a100:4 --export=NONE",
+     "--clusters=tinygpu --ntasks-per-node=1 --cpus-per-task=128"),
     ("bede", "1x1 2x4", f"{ACCOUNT} --partition=gpu --nodes=N --gres=gpu:G", ""),
 ]  # fmt: skip
 ROWS = [(name, scale, *said) for name, scales, *said in TABLE for scale in scales.split()]
@@ -180,9 +182,13 @@ def render_scale(name: str, nodes: int, gpus_per_node: int) -> str:
     return render(name, Matrix(cluster=name, workloads=NATURAL.workloads, jobs={"any": row}), "any")
 
 
+def choose_job(site: Cluster) -> str:
+    """Two whole nodes, or as many as the site has."""
+    return "ddp_1n" if site.nodes == 1 else "ddp_2n"
+
+
 def render_golden(name: str) -> str:
-    """Render two whole nodes, or as many as the site has."""
-    return render(name, NATURAL, "ddp_1n" if CLUSTERS[name].nodes == 1 else "ddp_2n")
+    return render(name, NATURAL, choose_job(CLUSTERS[name]))
 
 
 def list_options(text: str) -> list[str]:
@@ -249,23 +255,19 @@ def render_bare(site: Cluster) -> str:
     """Render the job of two nodes for a cluster with the site's GPUs and launcher, no more."""
     same = {name: getattr(site, name) for name in ("gpus_per_node", "launcher", "accelerator")}
     cluster = Cluster(name="bare", **same)
-    job = plan_job("ddp_2n", NATURAL, cluster)
+    job = plan_job(choose_job(site), NATURAL, cluster)
     return render_job(job, cluster, ENVIRONMENT, "python render.py --cluster bare")
 
 
 def compare_with_bare(name: str) -> str:
-    """List what the site's job of two nodes has besides the bare one (+), and what it lacks (-)."""
-    bare, own = render_bare(CLUSTERS[name]).splitlines(), render(name, NATURAL, "ddp_2n")
+    """List what the site's job has besides the bare one (+), and what it lacks (-)."""
+    bare, own = render_bare(CLUSTERS[name]).splitlines(), render_golden(name)
     lines = difflib.unified_diff(bare, own.splitlines(), n=0)
     own = [line for line in lines if not line.startswith(("@@", "---", "+++"))]
     return "\n".join(own) + "\n"
 
 
-def list_golden() -> list[str]:
-    return [name for name in SITES if CLUSTERS[name].nodes != 1]
-
-
-@pytest.mark.parametrize("name", list_golden())
+@pytest.mark.parametrize("name", SITES)
 def test_golden(name):
     path = GOLDEN / f"{name}.diff"
     old = path.read_text() if path.is_file() else ""
@@ -274,7 +276,7 @@ def test_golden(name):
 
 
 def test_every_golden_belongs_to_a_site():
-    assert sorted(path.stem for path in GOLDEN.glob("*.diff")) == sorted(list_golden())
+    assert sorted(path.stem for path in GOLDEN.glob("*.diff")) == sorted(SITES)
 
 
 def test_jobs_of_every_site_pass_shellcheck(tmp_path):
@@ -356,5 +358,5 @@ def test_schema_is_fresh():
 
 
 if __name__ == "__main__":
-    for site in list_golden():
+    for site in SITES:
         (GOLDEN / f"{site}.diff").write_text(compare_with_bare(site))
