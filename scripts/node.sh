@@ -11,6 +11,27 @@ source "${BASH_SOURCE[0]%/*}/gpus.sh"
 
 fail() { echo "error: ${SLURMD_NODENAME:-$HOSTNAME} $*" >&2; exit 1; }
 
+# What a starter other than srun numbers, Slurm's own variables do not tell: they are the first
+# node's on every node. NODE_RANK_IN names the starter's variable.
+take_number() {
+  [[ -n ${!NODE_RANK_IN:-} ]] || fail "has no $NODE_RANK_IN; see node_rank in the profile"
+  export SLURM_NODEID=${!NODE_RANK_IN} SLURMD_NODENAME=${HOSTNAME%%.*}
+}
+
+# pass_by_name PREFIX NAME…: hand a container, which drops the job's variables, what a trainer reads
+# and the names; the runtime takes those with its PREFIX.
+# shellcheck disable=SC2329  # run_on_node calls it
+pass_by_name() {
+  local prefix=$1 name
+  for name in "${@:2}" REPO_DIR RESULTS_DIR CHECKPOINT_DIR DATA_DIR CACHE_DIR TMPDIR RANK \
+    LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT PEER_ADDR OMP_NUM_THREADS PYTHONUNBUFFERED \
+    PYTHONFAULTHANDLER PYTHONNOUSERSITE {CUDA,ROCR,HIP}_VISIBLE_DEVICES "${!SLURM_@}" \
+    "${!NCCL_@}" "${!GLOO_@}" "${!TORCH_@}" "${!COMET_@}"; do
+    [[ ! -v $name ]] || export "$prefix$name=${!name}"
+  done
+}
+export -f pass_by_name
+
 # End here unless this node takes part in the job that the script's header asks for. Slurm has many
 # ways to start another: an option of sbatch, a session's variables, a rule of the site.
 check_node() {
@@ -98,6 +119,7 @@ end_rest() {
 
 trap ': > "$RESULTS_DIR/STOP_USR1"' USR1
 trap : TERM                     # the trainer saves: wait for it
+if [[ -n ${NODE_RANK_IN:-} ]]; then take_number; fi
 check_node
 check_network
 task=${SLURM_JOB_ID:-}.$HOSTNAME.$$

@@ -167,7 +167,10 @@ def render_preflight(job: Job, cluster: Cluster, templates: Environment, folder:
     # A copy of all the data would outlast the job: nothing is staged here.
     lines = [*cluster.setup, *cluster.step_setup]
     passed = pass_variables(cluster.container, cluster.env, lines)
-    changes = {"step_setup": [*cluster.step_setup, *passed, look], "stage_data": None}
+    changes = {
+        "step_setup": [*cluster.step_setup, *filter(None, [passed]), look],
+        "stage_data": None,
+    }
     watched = cluster.model_copy(update=changes)
     text = render_job(job, watched, templates, f"python scripts/doctor.py --submit {cluster.name}")
     return text.replace(f"cd experiments/{job.folder} &&", f"cd {shlex.quote(str(folder))} &&")

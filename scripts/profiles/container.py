@@ -21,14 +21,6 @@ GPU_OPTION = {"nvidia": ["--nv"], "amd": ["--rocm"], "none": []}
 STEP_RUNTIMES = ("pyxis", "edf", "uenv")  # srun makes the container, of the whole step
 # Options of apptainer and singularity that drop the job's variables.
 CLEAN = re.compile(r"(?:^|\s)(?:--cleanenv|--containall|-[a-zA-Z]*[eC][a-zA-Z]*)(?=[\s=]|$)")
-# What a trainer reads of its environment, besides what the profile's [env] names.
-PASSED = (
-    *("REPO_DIR", "RESULTS_DIR", "CHECKPOINT_DIR", "DATA_DIR", "CACHE_DIR", "TMPDIR"),
-    *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"),
-    *("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONUNBUFFERED"),
-    *("PYTHONFAULTHANDLER", "PYTHONNOUSERSITE"),
-)
-PREFIXES = ("SLURM_", "NCCL_", "GLOO_", "TORCH_", "COMET_")
 
 
 class Container(Strict):
@@ -108,13 +100,11 @@ def list_srun_args(container: str | Container | None) -> list[str]:
     return [*map(quote_variables, words)]
 
 
-def pass_variables(
-    container: str | Container | None, env: Iterable[str], lines: Iterable[str]
-) -> list[str]:
-    """List lines of shell that hand a container by name what it was told to drop.
+def pass_variables(container: str | Container | None, env: Iterable[str], lines: list[str]) -> str:
+    """Format the line that hands a container by name what it was told to drop; "" for no need.
 
-    Empty where it drops nothing. `env` names the profile's own variables, and `lines` of its shell
-    export more.
+    `env` names the profile's own variables, and `lines` of its shell export more. What every job
+    needs, scripts/node.sh knows.
     """
     if isinstance(container, Container):
         runtime, words = container.runtime, " ".join(container.args)
@@ -122,13 +112,10 @@ def pass_variables(
         runtime, _, words = (container or "").partition(" ")
         runtime = PurePosixPath(runtime).name
     if runtime not in ("apptainer", "singularity") or not CLEAN.search(words):
-        return []
+        return ""
     exported = [name for line in lines for name in re.findall(r"\bexport (\w+)=", line)]
-    own = [name for name in (*env, *exported) if not name.startswith(PREFIXES)]
-    names = [*dict.fromkeys((*PASSED, *own)), *(f'"${{!{prefix}@}}"' for prefix in PREFIXES)]
-    shown = " \\\n    ".join(fill_lines(names, 80))
-    copy = f'export "{runtime.upper()}ENV_$name=${{!name}}"'
-    return [f"for name in {shown}; do", f"  [[ ! -v $name ]] || {copy}", "done"]
+    names = dict.fromkeys((f"{runtime.upper()}ENV_", *env, *exported))
+    return " \\\n    ".join(fill_lines(["pass_by_name", *names], 80))
 
 
 def add_target(bind: str) -> str:

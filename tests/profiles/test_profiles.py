@@ -136,10 +136,9 @@ def test_srun_and_what_stands_instead_of_it():
     )
     text = render(starter="ibrun -n 2", node_rank="PMI_RANK")
     assert text.endswith(f"\nlaunch ibrun -n 2 {NODE}\n")
-    assert "  export SLURM_NODEID=$PMI_RANK\n" in text
+    assert "\nexport NODE_RANK_IN=PMI_RANK\n" in text
     assert "srun starts" not in text
-    assert "SLURM_NODEID=" not in render("ddp_2g1n", starter="ibrun")  # one node needs no number
-    assert "SLURM_NODEID=" not in render(starter="wrapper", node_rank="SLURM_NODEID")
+    assert "NODE_RANK_IN" not in render("ddp_2g1n", starter="ibrun")  # one node needs no number
 
 
 def test_a_starter_gets_signals_only_where_the_site_says_so():
@@ -431,18 +430,20 @@ def test_binds_hold_nothing_but_names(bind):
     ],
 )
 def test_a_clean_container_gets_what_the_job_needs_by_name(container, prefix, launcher):
-    """The lines before the container starts, run in bash: what goes in, and what does not."""
+    """The line before the container starts, run in bash: what goes in, and what does not."""
     own = {"env": {"MY_NOTE": "a b"}, "step_setup": ["export MIOPEN=/tmp/$USER"]}
     text = render(container=container, launcher=launcher, **own)
-    lines = text[text.index("  for name in REPO_DIR") : text.index("  done\n") + len("  done\n")]
+    (line,) = re.findall(r"^  pass_by_name .*$", text, re.MULTILINE)
+    function = (REPO / "scripts/node.sh").read_text().partition("pass_by_name() {")[2]
+    program = f"pass_by_name() {{{function.partition('export -f')[0]}\n{line}\nenv"
     needed = {"DATA_DIR": "/d", "RESULTS_DIR": "/r", "RANK": "1", "SLURM_JOB_ID": "7",
               "NCCL_DEBUG": "INFO", "MY_NOTE": "a b", "MIOPEN": "/m"}  # fmt: skip
     done = subprocess.run(
-        ["bash", "-c", f"set -euo pipefail\n{lines}env"],
+        ["bash", "-c", f"set -euo pipefail\n{program}"],
         env=needed | {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/host"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    given = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     passed = {name: value for name, value in given.items() if name.startswith(prefix)}
     assert passed == {prefix + name: value for name, value in needed.items()}
 
@@ -450,7 +451,7 @@ def test_a_clean_container_gets_what_the_job_needs_by_name(container, prefix, la
 @pytest.mark.parametrize("args", [[], ["--env=A=b"], ["--contain"], ["--no-home"]])
 def test_a_container_that_keeps_the_environment_needs_no_names(args):
     container = {"runtime": "apptainer", "image": "i", "args": args}
-    assert "for name in" not in render(container=container)
+    assert "pass_by_name" not in render(container=container)
 
 
 @pytest.mark.parametrize(

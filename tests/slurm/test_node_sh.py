@@ -40,6 +40,18 @@ def test_exit_status_is_that_of_the_function(tmp_path, status):
     assert (process.communicate(timeout=20), process.returncode) == (("", named), status)
 
 
+def test_a_starter_numbers_the_nodes(tmp_path):
+    body = 'echo "$SLURM_NODEID $SLURMD_NODENAME"'
+    told = {"NODE_RANK_IN": "PMI_RANK", "SLURM_NODEID": "0", "PMI_RANK": "3"}
+    output, errors = start(tmp_path, body, **told).communicate(timeout=20)
+    assert (output.split()[0], "node2" in output, errors) == ("3", False, "")
+    process = start(tmp_path, body, **told | {"PMI_RANK": ""})
+    assert process.communicate(timeout=20) == (
+        "", "error: node2 has no PMI_RANK; see node_rank in the profile\n",
+    )  # fmt: skip
+    assert process.returncode == 1
+
+
 def test_usr1_is_remembered_for_a_trainer_that_cannot_hear_it_yet(tmp_path):
     process = start(tmp_path, 'trap "" USR1; : > begun; sleep 0.5; exit 3')
     wait_for(tmp_path / "begun")
