@@ -32,14 +32,7 @@ REFUSED = {
 }
 # Variables that Slurm's commands read as options, or that a job's own shell has from Slurm.
 OF_SLURM = (
-    "SLURM_",
-    "SLURMD_",
-    "SBATCH_",
-    "SQUEUE_",
-    "SCANCEL_",
-    "SCONTROL_",
-    "SINFO_",
-    "SACCTMGR_",
+    *("SLURM_", "SLURMD_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCTMGR_"),
 )
 DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"}
 FILL_IN = {f"SBATCH_{name.upper()}": name for name in QUEUE} | {"SLURM_CLUSTERS": "clusters"}
@@ -118,7 +111,7 @@ def check_options(options: list[tuple[str, str]], jobs: list[Job]) -> None:
                 raise UserError(f"--{name} for sbatch: {error}; write 02:00:00") from None
     told = dict(options)
     signal = re.search(r"@(\d+)$", told.get("signal", ""))  # its margin, not the profile's
-    for job in jobs:
+    for job in jobs if told.keys() & {"time", "time-min", "signal"} else []:
         margin_s = int(signal[1]) if signal else job.requeue_margin_s
         for limit in {told.get("time", job.time), told.get("time-min", job.time)}:
             check_limit(job.name, limit, margin_s, "a longer --time")
