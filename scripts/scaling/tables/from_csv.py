@@ -4,7 +4,6 @@ What a header's words leave open (is a throughput per GPU? are two models one se
 in one line that names the option which settles it.
 """
 
-import csv
 import re
 import shlex
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from common.console import shorten
 from common.counts import LineCounts
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
-from scaling.read.text import read_lines
+from scaling.read.typed_table import read_typed_table
 from scaling.runs.study import Study, TableRow, build_study
 from scaling.tables.fixed_work import BASES, make_fixed_work
 from scaling.tables.headers import (
@@ -26,12 +25,14 @@ from scaling.tables.headers import (
     RUN_NAMES,
     SCALED,
     SETTINGS,
+    WORK,
     find_factor,
     find_role,
     find_unit,
     split_words,
 )
 from scaling.tables.numbers import (
+    THOUSANDS,
     TIME_UNITS_S,
     count_places,
     has_decimal_comma,
@@ -44,15 +45,7 @@ from scaling.tables.numbers import (
 )
 from scaling.tables.table import Table, add_note, is_missing
 
-LARGEST_BYTES = 1 << 24
-_RULER = re.compile(r"[\s|:+=-]*(?:--|==|:-|-:)[\s|:+=-]*")
 _SUMMARY_ROW = re.compile(r"(?:grand )?(?:total|sum|average|avg|mean|median|std|geo\w*)\b.*", re.I)
-_OTHER_FORMS = (
-    (re.compile(r"PK\x03\x04"), "an .xlsx or another zip file: save the sheet as CSV"),
-    (re.compile(r"\s*<(?:!doctype|html|table)", re.I), "HTML: copy the table's cells into a CSV"),
-    (re.compile(r"(?:.*\n)*?.*\\(?:begin\{tabu|hline|toprule)"), "LaTeX: write its cells as CSV"),
-    (re.compile(r"\s*[{\[]"), "JSON: metrics files are given with --gpu1 FILE --gpu4 FILE"),
-)
 
 # ---- Columns ---------------------------------------------------------------------------------
 
@@ -122,7 +115,7 @@ def find_columns(
         return None
 
     nodes, per_node = pick("nodes", "nodes"), pick("gpus_per_node", "gpus_per_node")
-    gpus = pick("gpus", "gpus") or _find_counts(headers, rows, nodes, per_node)
+    gpus = pick("gpus", "gpus", "gpus_of_turned") or _find_counts(headers, rows, nodes, per_node)
     if gpus is None and not (nodes and per_node):
         nodes_alone = f"; with {nodes!r} name --gpus-per-node N" if nodes else ""
         raise UserError(
@@ -168,136 +161,6 @@ def _find_counts(headers, rows, nodes, per_node) -> str | None:
 def _quote(text: str) -> str:
     """Return a word for the shell, in double quotes where these do."""
     return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
-
-
-# ---- The file --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _File:
-    """A table's text: its header, (line, cells) of each row, and where its lines went."""
-
-    headers: list[str]
-    rows: list[tuple[int, dict[str, str]]]
-    counts: LineCounts
-    delimiter: str
-
-
-def _read_file(path: Path) -> _File:
-    """Return the table in a file: CSV with any of , ; | tab or wide spaces, Markdown, a grid."""
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise UserError(f"{path}: larger than {LARGEST_BYTES >> 20} MiB: no table by hand")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    lines = [line for line, _ in read_lines(path)]
-    for pattern, words in _OTHER_FORMS:
-        if pattern.match("\n".join(lines[:40])):
-            raise UserError(f"{path}: no CSV but {words}")
-    counts = LineCounts(len(lines))
-    _blank_other_lines(path, lines, counts)
-    first = next((line for line in lines if re.search(r"[\t;,|]", line)), "")
-    delimiter = max("\t;,|", key=first.count)
-    if not first:
-        delimiter = "\t"
-        lines = [re.sub(r"\s{2,}", "\t", line.strip()) for line in lines]
-    found: list[tuple[int, list[str]]] = []
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, skipinitialspace=True)
-    try:
-        before = 0
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                found.append((reader.line_num, [cell.strip() for cell in cells]))
-                counts.kept += reader.line_num - before
-            elif lines[before]:
-                counts.ignored["blank"] += reader.line_num - before
-            before = reader.line_num
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
-    while len(found) > 2 and len(found[0][1]) == 1 < len(found[1][1]):
-        found.pop(0)  # a title
-        counts.kept -= 1
-        counts.ignored["text above the header"] += 1
-    if len(found) < 2:
-        raise UserError(f"{path}: a line of column names and one row per scale are needed")
-    counts.kept -= 1
-    counts.ignored["header"] += 1
-    headers, rows = _name_columns(path, found)
-    return _File(headers, rows, counts, delimiter)
-
-
-def _blank_other_lines(path: Path, lines: list[str], counts: LineCounts) -> None:
-    """Empty the lines that are no row: comments, rulers, text around a table of Markdown."""
-    ruled = [at for at, line in enumerate(lines) if "|" in line and _RULER.fullmatch(line)]
-    if len(ruled) > 1 and not lines[ruled[0]].lstrip().startswith("+"):
-        raise UserError(f"{path}: {len(ruled)} tables in one file; give each a file of its own")
-    keep = range(len(lines))
-    if ruled and ruled[0]:
-        begin, end = ruled[0] - 1, ruled[0] + 1
-        while end < len(lines) and "|" in lines[end]:
-            end += 1
-        keep = range(begin, end)
-    comments = [at for at in keep if lines[at].lstrip().startswith("#")]
-    rows = [at for at in keep if lines[at].strip() and at not in comments]
-    # A header may begin with `#`: `# gpus,img/s` above figures, or `#GPUs,img/s`.
-    if comments and rows:
-        last = max((at for at in comments if at < rows[0]), default=None)
-        alone = lines[rows[0]].lstrip()[:1]
-        if (
-            last is not None
-            and (alone.isdigit() or find_role(re.split(r"[,;|\t]", lines[last])[0])[0])
-            and re.search(r"[,;|\t]", lines[last])
-        ):
-            comments.remove(last)
-    for at, line in enumerate(lines):
-        is_bar = line.lstrip().startswith("|")
-        if not line.strip():
-            rule = "blank"
-        elif at not in keep:
-            rule = "text around the table"
-        elif _RULER.fullmatch(line):
-            rule = "ruler"
-        else:
-            rule = "comment" if at in comments else ""
-        if rule:
-            counts.ignored[rule] += 1
-        text = line.strip()
-        lines[at] = "" if rule else text.strip("|").strip() if is_bar and not ruled else line
-        if ruled and not rule:
-            lines[at] = text.removeprefix("|").removesuffix("|")
-
-
-def _name_columns(path: Path, found: list) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header and the rows by column name; a table on its side is turned first."""
-    for line, cells in found[1:]:
-        if len(cells) != len(found[0][1]):
-            raise UserError(
-                f"{path}, line {line}: {len(cells)} cells under {len(found[0][1])} column names"
-            )
-    line, headers = found[0]
-    are_counts = [parse_count(header) is not None for header in headers[1:]]
-    if len(headers) > 2 and all(are_counts):
-        if find_role(headers[0])[0] != "gpus":
-            raise UserError(
-                f"{path}, line {line}: its columns are numbers of GPUs: write one row per scale, "
-                "with a column of GPUs and one of throughput or time"
-            )
-        turned = zip(*(cells for _, cells in found), strict=True)
-        found = [(line, list(cells)) for cells in turned]
-        headers = found[0][1]
-    rows = [cells for _, cells in found[1:]]
-    kept = []
-    for at, header in enumerate(headers):
-        column = [cells[at] for cells in rows]
-        if header:
-            kept.append(at)
-        elif any(column) and column != [str(n) for n in range(len(rows))]:  # pandas' row numbers
-            raise UserError(f"{path}, line {line}: column {at + 1} has no name; give each its own")
-    names = [headers[at] for at in kept]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{path}: two columns are called {shorten(twice, 40)!r}; rename one")
-    return names, [(n, {headers[at]: cells[at] for at in kept}) for n, cells in found[1:]]
 
 
 # ---- Rows ------------------------------------------------------------------------------------
@@ -387,6 +250,8 @@ class _RowReader:
         if columns.gpus is None:
             return nodes * per_node, nodes, ""
         gpus, told, hardware = count(columns.gpus, "gpus")
+        if told and find_role(columns.gpus)[1] == "turned":  # `GPUs x nodes`
+            told = gpus // told
         if nodes and told and nodes != told:
             raise self.refuse(line, row, columns.gpus, f"and {columns.nodes} is {nodes}")
         nodes = nodes or told
@@ -422,7 +287,7 @@ class _RowReader:
         else:
             scale.time_s = value
         if found and found[0]:
-            half = Decimal(5).scaleb(-count_places(cell) - 1) * (1000 if found[1] else 1)
+            half = Decimal(5).scaleb(-count_places(cell) - 1) * THOUSANDS[found[1].lower()]
             scale.rounding = max(scale.rounding, abs(half / found[0]))
 
 
@@ -461,7 +326,7 @@ def read_csv_table(
     that settles it, for whatever the file leaves open.
     """
     path, given = Path(path), given or {}
-    file = _read_file(path)
+    file = read_typed_table(path)
     rows, counts = file.rows, file.counts
     for name in (*(name for name, _ in where), *vary):
         if name not in file.headers:
@@ -611,11 +476,11 @@ def _is_no_setting(name: str, scales: list[_Scale], basis: str) -> bool:
         return True
     if not words & SETTINGS and words & (RUN_NAMES | RESULTS):
         return True
+    if words & SETTINGS:
+        return False
     if len({_strip_scale(scale, scale.row[name]) for scale in scales}) == 1:
         return True
-    work = {"sample", "samples", "tokens", "step", "steps", "iteration", "iterations", "data"}
-    may_scale = words & (SCALED - (work if basis == "walltime" else set()))
-    if not may_scale or words & SETTINGS:
+    if not words & (SCALED - (WORK if basis == "walltime" else set())):
         return False
     numbers = [parse_number(scale.row[name]) for scale in scales]
     if not all(numbers):
@@ -630,7 +495,9 @@ def _is_no_setting(name: str, scales: list[_Scale], basis: str) -> bool:
 def _strip_scale(scale: _Scale, cell: str) -> tuple[str, ...]:
     """Return a cell's words without those that say its scale: `8 GPUs, 1 Node` has none left."""
     sizes = {scale.gpus, scale.nodes, scale.gpus // scale.nodes if scale.nodes else None, 1}
-    words = re.findall(r"[a-z]+|\d+", cell.lower())
+    words = re.findall(r"[a-z]+|[\d.]+", cell.lower())
+    if not any(map(str.isalpha, words)):
+        return tuple(words)
     if not {"single", "baseline"} & set(words) and not any(map(str.isdigit, words)):
         return tuple(words)
     known = DEVICES | NODES | {"g", "n", "x", "baseline", "single"}

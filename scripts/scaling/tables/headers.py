@@ -27,7 +27,9 @@ _NOUNS = {
 }
 _NOUN_UNITS = {word: unit for unit, words in _NOUNS.items() for word in words}
 _MORE_NOUNS = _words("ns frames frame words word atoms cells points flop tflop")
-_RATES = _words("throughput tps ips sps gbps mbps gbs flops tflops tflop pflops performance rate")
+_RATES = _words(
+    "throughput speed tps ips sps fps gbps mbps gbs flops tflops tflop pflops performance rate"
+)
 _STEPS = _words("step steps iteration iterations iter iters it batch batches")
 _TIMES = _words("time walltime wallclock elapsed runtime duration")
 _TIMED = _words("wall clock run epoch epochs solution execution convergence")  # `epoch_s`
@@ -62,6 +64,9 @@ SCALED = _words(
     "nodes rank ranks process processes thread threads worker workers dp data parallel socket "
     "sockets step steps iteration iterations sample samples tokens"
 )
+# What a run did in its time: of runs of one time per scale it must be the same. With a larger batch
+# a run may have done more steps' work or had fewer steps; an epoch's time is of the same samples.
+WORK = _words("sample samples tokens step steps iteration iterations data batch batches bs gbs")
 
 
 @lru_cache(1000)
@@ -82,7 +87,8 @@ def find_role(header: str) -> tuple[str, str]:
     """Return (role, per): what a header says that its column is; ("", "") for anything else.
 
     role: gpus, nodes, gpus_per_node, throughput, time, step_time, step_rate, speedup or
-    efficiency; per: gpu or node for a throughput of each, ? where `GPU throughput` may be either.
+    efficiency; per: gpu or node for a throughput of each, ? where `GPU throughput` may be either;
+    turned for GPUs x nodes.
     """
     words = split_words(header)
     bare = split_words(re.sub(r"[(\[{].*?[)\]}]", " ", header))
@@ -97,7 +103,8 @@ def find_role(header: str) -> tuple[str, str]:
         return "gpus_per_node", ""
     whole = set(words) - _FILLERS - {"per", "x"}
     if {"x"} & set(words) and whole & NODES and whole <= NODES | DEVICES:
-        return "gpus", ""  # `Nodes x GPUs`
+        first = next(word for word in words if word in whole)
+        return "gpus", "" if first in NODES else "turned"  # `Nodes x GPUs`, `GPUs x nodes`
     if words and set(words) <= _FILLERS and _GPU_TYPE.search(header.lower()):
         return "gpus", ""  # `No. of A100s`
     for role, known in (("gpus", DEVICES), ("nodes", NODES)):
@@ -151,6 +158,8 @@ def find_unit(header: str) -> str:
     """Return the unit of a throughput's header as it stands there: tokens/s, ns/day, or ''."""
     bracket = re.search(r"[(\[{](.*?)[)\]}]", header)
     text = bracket[1] if bracket else header
+    if bracket and not find_unit(text):
+        bracket, text = None, header.replace(bracket[0], " ")
     words = [word for word in split_words(text) if word not in _FILLERS]
     noun = next((word for word in words if word in _NOUN_UNITS), None)
     has_second = set(words) & {"s", "sec", "secs", "second", "seconds"}

@@ -18,7 +18,7 @@ _TYPED = re.compile(
     r"(?:[x×] ?)?([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)"
     r"(\s*[A-Za-z%×/][^0-9]*)?"
 )
-_SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
+THOUSANDS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 _SPREAD = re.compile(r"\s*(?:±|\+/-|\+-|\\pm)\s*[\d.,]+(?:[eE][+-]?\d+)?")
 # A footnote's mark, or the spread, speedup or count in brackets behind a number: 400 (3), 380 [^1].
 _BEHIND = re.compile(
@@ -83,7 +83,7 @@ def split_number(cell: str, decimal_comma: bool = False) -> tuple[Decimal, str, 
         digits = digits.replace(",", "")
     if not _POINT.fullmatch(digits):
         return None
-    return Decimal(digits) * _SIZES[size.lower()], size, rest
+    return Decimal(digits) * THOUSANDS[size.lower()], size, rest
 
 
 def parse_number(cell: str, decimal_comma: bool = False) -> Decimal | None:

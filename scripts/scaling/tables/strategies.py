@@ -62,9 +62,7 @@ def _make_table(study: Study, rows: list) -> Table:
         study.define_throughput(),
         ROUNDING,
     )
-    sources = [
-        f"{name_strategy(study, row)}: job {study.sources[row.latest].name}" for row in rows
-    ]
+    sources = [f"{name_strategy(study, row)}: job {study.sources[row.latest].name}" for row in rows]
     cells = [_make_row(study, row, base) for row in rows]
     return Table("strategies", f"Strategies on {base.label}", headers, cells, definitions,
                  sources=sources)  # fmt: skip
