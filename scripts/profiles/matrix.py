@@ -62,6 +62,7 @@ class JobRow(Strict):
     args: Options = {}
     requeue: bool | None = None
     requeue_margin_s: MarginS | None = None
+    in_all: bool = True  # false: submit.py --all leaves it out, its name or folder submits it
 
 
 class Matrix(Strict):
@@ -114,6 +115,14 @@ class Job:
     def world_size(self) -> int:
         """Ranks in all: one per GPU."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def headline(self) -> str:
+        """The script's first line of comment: what is trained, and how."""
+        strategy = self.args.get("strategy", "ddp")
+        if strategy == "ddp":
+            return f"{self.title} with DistributedDataParallel (DDP)"
+        return f"{self.title}, the model shared out among the GPUs (--strategy {strategy})"
 
     @property
     def script(self) -> str:

@@ -187,7 +187,9 @@ def plan_scales(
     """
     wanted = {name for scale in scales for name in select_scale(repository, scale, workload)}
     jobs, left_out = [], []
-    for name in (name for name in repository.matrix.jobs if name in wanted):
+    for name, row in repository.matrix.jobs.items():
+        if name not in wanted or (every and not row.in_all):
+            continue
         script = repository.script_of(name, experiments)
         try:
             if not script.is_file() and every:

@@ -15,7 +15,7 @@ from in_process import run_script
 from profiles.cluster import Cluster, load_cluster
 from profiles.matrix import Job, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
-from profiles.repository import Repository
+from profiles.repository import Repository, plan_scales
 
 REPO = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -88,6 +88,10 @@ JOBS = {
         ("gpt2/multi_gpu/2_gpus/multi_gpu", "gpt2_2g1n", 1, 2, " --batch-size=4"),
         ("gpt2/multi_gpu/4_gpus/multi_gpu", "gpt2_4g1n", 1, 4, " --batch-size=4"),
         ("gpt2/multi_node/2_nodes/multi_node", "gpt2_4g2n", 2, 4, " --batch-size=2"),
+        *((f"gpt2/strategies/{name}/multi_gpu", f"gpt2_{name}_4g1n", 1, 4,
+           f" --strategy={name} --batch-size=4") for name in ("ddp", "zero1", "zero2", "fsdp")),
+        ("gpt2/strategies/hsdp/multi_node", "gpt2_hsdp_4g2n", 2, 4,
+         " --strategy=hsdp --batch-size=2"),
     ],
     ("translation", "train_translation.py", "02:00:00", "--n-epochs=5"): [
         ("translation/baseline/baseline", "translation_1g1n", 1, 1, " --batch-size=64"),
@@ -129,7 +133,7 @@ def test_committed_jobs_are_those_of_the_matrix_and_up_to_date():
     done = run_render("--check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [job[5] for job in COMMITTED] == list(MATRIX.jobs)
-    assert len(SCRIPTS) == 18
+    assert len(SCRIPTS) == len(MATRIX.jobs)
     assert sum(row.workload == "tinyimagenet" for row in MATRIX.jobs.values()) == 7
 
 
@@ -137,8 +141,8 @@ def test_global_batch_of_gpt2_is_the_same_at_every_scale():
     rows = [row for row in MATRIX.jobs.values() if row.workload == "gpt2"]
     total = MATRIX.workloads["gpt2"].args["global-batch-size"]
     sizes = [row.args["batch-size"] * row.nodes * row.gpus_per_node for row in rows]
-    assert [total // size for size in sizes] == [4, 2, 1, 1]  # steps that are accumulated
-    assert [total % size for size in sizes] == [0] * 4
+    assert [total // size for size in sizes] == [4, 2, *[1] * 7]  # steps that are accumulated
+    assert [total % size for size in sizes] == [0] * 9
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "-".join(path.parts[-4:-1]))
@@ -363,7 +367,7 @@ MISTAKES = {
         '"baseline"; give each its own',
     ),
     "unknown name in a template": (
-        "templates/base.slurm.j2", "{{ job.title }}", "{{ job.titel }}",
+        "templates/base.slurm.j2", "{{ job.headline }}", "{{ job.titel }}",
         "error: templates/baseline.slurm.j2: 'profiles.matrix.Job object' has no attribute 'titel'",
     ),
     "profile under another name": (
@@ -460,7 +464,7 @@ def test_list_and_schema_write_nothing(checkout):
     assert lines[0] == [
         "job", "nodes", "GPUs", "CPUs/node", "memory", "time", "partition", "script",
     ]  # fmt: skip
-    assert [len(line) for line in lines] == [8] * 19
+    assert [len(line) for line in lines] == [8] * (1 + len(MATRIX.jobs))
     rows = {line[0]: line[1:7] for line in lines}
     assert rows["ddp_8g1n"] == ["1", "8", "56", "480G", "00:30:00", "standard-g"]
     assert rows["ddp_2g8n"] == ["8", "16", "14", "60G per GPU", "00:30:00", "small-g"]
@@ -483,7 +487,7 @@ def test_what_a_cluster_cannot_run_is_left_out_and_its_old_script_goes(checkout)
     done = run_render(repo=checkout)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "17 job scripts for cluster ibex in experiments\n"
+        f"{len(MATRIX.jobs) - 1} job scripts for cluster ibex in experiments\n"
         f"left out: {reason}\n"
         "  removed experiments/multi_gpu/8_gpus/multi_gpu.slurm, which was for another cluster\n"
     )
@@ -523,7 +527,8 @@ def test_repository_tells_what_cannot_run():
     assert repository.list_unrunnable("ibex") == {}
     found = repository.list_unrunnable("workstation")
     assert list(found) == [
-        "ddp_8g1n", "ddp_2g2n", "ddp_2g4n", "ddp_2g8n", "gpt2_4g2n", "spiral_mlp_8gpu",
+        "ddp_8g1n", "ddp_2g2n", "ddp_2g4n", "ddp_2g8n", "gpt2_4g2n", "gpt2_hsdp_4g2n",
+        "spiral_mlp_8gpu",
     ]  # fmt: skip
     assert found["gpt2_4g2n"] == 'nodes = 2 exceeds nodes = 1 of cluster "workstation"'
     reasons = repository.list_unrunnable("bridges2").values()
@@ -620,3 +625,12 @@ def test_a_workload_says_once_what_trains(checkout, said, words):
     with pytest.raises(UserError, match=words) as caught:
         load_matrix(checkout / "experiments/matrix.toml")
     assert 'workload "minimal"' in str(caught.value)
+
+
+def test_all_leaves_out_what_has_to_be_asked_for():
+    repository, experiments = Repository(REPO), REPO / "experiments"
+    jobs, left_out = plan_scales(repository, ["*"], experiments, "gpt2", every=True)
+    assert [job.name for job in jobs] == ["gpt2_1g1n", "gpt2_2g1n", "gpt2_4g1n", "gpt2_4g2n"]
+    assert left_out == []
+    asked, _ = plan_scales(repository, ["gpt2/strategies/*"], experiments)
+    assert [job.args["strategy"] for job in asked] == ["ddp", "zero1", "zero2", "fsdp", "hsdp"]
