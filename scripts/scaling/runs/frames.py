@@ -5,15 +5,16 @@ came from. `folder` and `run_id` together name a run in each frame; scripts/READ
 columns. export_runs.py writes just these.
 """
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
 from common.console import printable
+from scaling.read.cpu_log import CpuLog
 from scaling.read.epoch_line import Epoch
+from scaling.read.gpu_log import GpuLog
 from scaling.runs.records import MetricsEpoch, RankEpoch
 from scaling.runs.run import Run
 from scaling.runs.workloads import SCORES
@@ -38,10 +39,12 @@ RANK_COLUMNS = (
     "exposed_comm_s", "no_sync_pass_s", "peak_mib", "parameter_bytes", "gradient_bytes",
     "optimizer_bytes", "is_warmup", "source",
 )  # fmt: skip
+SAMPLE_FIGURES = (
+    "elapsed_s", "used_mib", "total_mib", "utilization_pct", "power_w", "temperature_c",
+    "sm_clock_mhz", "throttle_mask", "cpu_pct", "rss_mib", "virtual_mib",
+)  # fmt: skip
 SAMPLE_COLUMNS = (
-    "folder", "run_id", "source", "node", "gpu", "uuid", "timestamp_utc", "elapsed_s", "used_mib",
-    "total_mib", "utilization_pct", "power_w", "temperature_c", "sm_clock_mhz", "throttle_mask",
-    "cpu_pct", "rss_mib", "virtual_mib",
+    "folder", "run_id", "source", "node", "gpu", "uuid", "timestamp_utc", *SAMPLE_FIGURES,
 )  # fmt: skip
 _TEXTS = {
     "folder", "run_id", "job_name", "workload", "state", "cause", "reason", "scaling", "precision",
@@ -97,17 +100,49 @@ def make_samples_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 def make_samples(run: Run) -> pd.DataFrame:
     """Return the samples of one run, in the columns of make_samples_frame."""
-    parts = [*_list_gpu_samples(run), *_list_cpu_samples(run)]
-    if not parts:
+    logs = [(GPU_LOG, *item) for item in run.gpu_logs.items()]
+    logs += [(CPU_LOG, *item) for item in run.cpu_logs.items()]
+    logs = [(source, node, log) for source, node, log in logs if log.samples]
+    if not logs:
         return make_frame([], SAMPLE_COLUMNS)
-    frame = pd.concat(parts, ignore_index=True).reindex(columns=list(SAMPLE_COLUMNS))
-    for name, text in (("folder", run.folder), ("run_id", run.id)):
-        frame[name] = _repeat(text, frame.index)
-    return _settle_types(frame)
+    rows = [len(log.samples["elapsed_s"]) for _, _, log in logs]
+    sources, nodes, logs = zip(*logs, strict=True)
+    # Which GPU each row is of: a position in the list of all logs' GPUs, -1 in psrecord's.
+    gpus, places = [], []
+    for log, n in zip(logs, rows, strict=True):
+        has_gpus = "gpu" in log.samples
+        places.append(np.asarray(log.samples["gpu"]) + len(gpus) if has_gpus else np.full(n, -1))
+        gpus += _number_gpus(log) if has_gpus else []
+    place = np.concatenate(places)
+    numbers, uuids = zip(*gpus, (np.nan, None), strict=True)
+    return _settle_types({
+        **{name: _join(logs, name, rows) for name in SAMPLE_FIGURES},
+        "folder": pd.array([printable(run.folder)], "string").take(np.zeros(sum(rows), int)),
+        "run_id": pd.array([printable(run.id)], "string").take(np.zeros(sum(rows), int)),
+        "source": pd.array(sources, "string").take(np.repeat(range(len(logs)), rows)),
+        "node": np.repeat(nodes, rows),
+        "gpu": np.array(numbers)[place],
+        "uuid": pd.array(uuids, "string").take(np.where(place < 0, len(gpus), place)),
+        "timestamp_utc": pd.concat(
+            [_to_utc(log, run.start) for log in logs], ignore_index=True
+        ),
+    }, SAMPLE_COLUMNS)  # fmt: skip
 
 
-def _repeat(text: object, index: pd.Index) -> pd.Series:
-    return pd.Series(printable(text), index, dtype="string")
+def _number_gpus(log: GpuLog) -> list[tuple[int, str | None]]:
+    """Return number and uuid of each GPU: its index, or its place where two have one index."""
+    indices = [gpu.index for gpu in log.gpus]
+    if len(set(indices)) < len(indices):  # of two hosts, or two of one index
+        indices = list(range(len(indices)))
+    return [(n, _to_text(gpu.uuid or None)) for n, gpu in zip(indices, log.gpus, strict=True)]
+
+
+def _join(logs: Sequence[GpuLog | CpuLog], name: str, rows: list[int]) -> np.ndarray:
+    """Return a figure of all samples of some logs, nan where a log does not have it."""
+    return np.concatenate([
+        log.samples[name] if name in log.samples else np.full(n, np.nan)
+        for log, n in zip(logs, rows, strict=True)
+    ])  # fmt: skip
 
 
 FRAMES: dict[str, Callable[[Iterable[Run]], pd.DataFrame]] = {
@@ -120,24 +155,23 @@ FRAMES: dict[str, Callable[[Iterable[Run]], pd.DataFrame]] = {
 
 def make_frame(records: Iterable[dict], columns: tuple[str, ...]) -> pd.DataFrame:
     """Return records as a frame whose types do not depend on what is missing."""
-    return _settle_types(pd.DataFrame.from_records(list(records), columns=list(columns)))
+    return _settle_types(pd.DataFrame.from_records(list(records), columns=list(columns)), columns)
 
 
-def _settle_types(frame: pd.DataFrame) -> pd.DataFrame:
-    for name in frame.columns:
-        values = frame[name]
-        if name.endswith("_utc"):
-            frame[name] = pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
-        elif name in _TEXTS:
-            if values.dtype != pd.StringDtype():  # samples have theirs already
-                frame[name] = values.map(_to_text).astype("string")
-        elif name in _COUNTS:
-            frame[name] = _to_floats(values).round().astype("Int64")
-        elif name.startswith("is_"):
-            frame[name] = values.astype(bool)
-        else:
-            frame[name] = _to_floats(values)
-    return frame
+def _settle_types(values: Mapping, columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame({name: _settle(name, values[name]) for name in columns})
+
+
+def _settle(name: str, values) -> pd.Series:
+    values = pd.Series(values)
+    if name.endswith("_utc"):
+        return pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
+    if name in _TEXTS:  # those of samples are texts already
+        is_text = values.dtype == pd.StringDtype()
+        return values if is_text else values.map(_to_text).astype("string")
+    if name in _COUNTS:
+        return _to_floats(values).round().astype("Int64")
+    return values.astype(bool) if name.startswith("is_") else _to_floats(values)
 
 
 def _to_floats(values: pd.Series) -> pd.Series:
@@ -294,41 +328,13 @@ def _list_rank_epochs(run: Run) -> Iterator[dict]:
         }
 
 
-def _list_gpu_samples(run: Run) -> Iterator[pd.DataFrame]:
-    for node, log in run.gpu_logs.items():
-        if log.samples:
-            frame = _make_columns(log.samples)
-            positions = frame["gpu"].to_numpy()
-            indices = [gpu.index for gpu in log.gpus]
-            if len(set(indices)) < len(indices):  # of two hosts, or two of one index
-                indices = list(range(len(indices)))
-            uuids = pd.array([_to_text(gpu.uuid or None) for gpu in log.gpus], dtype="string")
-            yield frame.assign(
-                source=_repeat(GPU_LOG, frame.index),
-                node=node,
-                gpu=np.array(indices)[positions],
-                uuid=uuids.take(positions),
-                timestamp_utc=_to_utc(log.start, frame["elapsed_s"], run.start),
-            )
-
-
-def _list_cpu_samples(run: Run) -> Iterator[pd.DataFrame]:
-    for node, log in run.cpu_logs.items():
-        if log.samples:
-            frame = _make_columns(log.samples)
-            yield frame.assign(source=_repeat(CPU_LOG, frame.index), node=node)
-
-
-def _make_columns(samples: dict[str, array]) -> pd.DataFrame:
-    """Return samples as columns; the arrays are taken over as they are."""
-    return pd.DataFrame({name: np.asarray(values) for name, values in samples.items()})
-
-
-def _to_utc(first: datetime | None, elapsed_s: pd.Series, start: datetime | None) -> pd.Series:
+def _to_utc(log: GpuLog | CpuLog, start: datetime | None) -> pd.Series:
     """Return when each sample of a log was taken, in UTC; missing where its zone is unknown.
 
-    first: the log's first time. start: of its run.
+    start: of its run.
     """
+    elapsed_s = pd.Series(np.asarray(log.samples["elapsed_s"]))
+    first = getattr(log, "start", None)  # psrecord writes no time
     offset = find_utc_offset(first, start)
     if first is None or (first.tzinfo is None and offset is None):
         return pd.Series(pd.NaT, elapsed_s.index, dtype="datetime64[us, UTC]")

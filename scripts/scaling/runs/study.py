@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.errors import UserError
@@ -123,22 +124,18 @@ class Study:
     @cached_property
     def rank_epochs(self) -> pd.DataFrame:
         """One row per rank and epoch of the runs, read when it is first asked for."""
-        runs = [(at, source) for at, source in enumerate(self.sources) if isinstance(source, Run)]
-        frames = [make_rank_epochs_frame([run]).assign(run=at) for at, run in runs]
-        frames = [frame for frame in frames if len(frame)]
-        return pd.concat(frames, ignore_index=True) if frames else (
-            make_rank_epochs_frame([]).assign(run=pd.Series(dtype="int64"))
-        )  # fmt: skip
+        runs = {at: run for at, run in enumerate(self.sources) if isinstance(run, Run)}
+        frame = make_rank_epochs_frame(runs.values())
+        rows = [len(run.rank_epochs) for run in runs.values()]
+        return frame.assign(run=np.repeat(list(runs), rows).astype("int64"))
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The GPU and CPU samples of each configuration's latest run, read when first asked for."""
         latest = [(at, self.sources[at]) for at in self.configs["latest"]]
         frames = [make_samples(run).assign(run=at) for at, run in latest if isinstance(run, Run)]
-        frames = [frame for frame in frames if len(frame)]
-        if not frames:
-            return make_frame([], SAMPLE_COLUMNS).assign(run=pd.Series(dtype="int64"))
-        return pd.concat(frames, ignore_index=True)
+        none = make_frame([], SAMPLE_COLUMNS).assign(run=pd.Series(dtype="int64"))
+        return pd.concat([frame for frame in frames if len(frame)] or [none], ignore_index=True)
 
     def settings(self, run: int) -> dict:
         """Return the settings of a run by its position: run.json's fields, {} when unknown."""
