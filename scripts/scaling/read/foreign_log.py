@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatch
@@ -21,8 +21,8 @@ from common.counts import LineCounts
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read.epoch_line import Epoch, parse_epoch_lines, parse_label
-from scaling.read.job_log import OTHER_RANK, Attempt, name_rule
-from scaling.read.log_format import LogFormat, find_format, load_formats
+from scaling.read.job_log import OTHER_RANK, Attempt
+from scaling.read.log_format import LogFormat, find_format, find_word, load_formats
 from scaling.read.text import clean_line, drop_colours, read_lines
 
 MOST_WINDOWS = 100_000
@@ -229,9 +229,11 @@ def _pick(pairs: Iterable[tuple[str, str]], path: Path, run_id: str) -> str | No
 def is_trainer_log(path: Path, format: LogFormat | None = None) -> bool:
     """Whether a file is a log with a trainer's lines, ours or a format's, in its beginning."""
     formats = load_formats() if format is None else (format,)
+    patterns = [(find_word(p.pattern), p) for each in formats for p in each.patterns]
     for line in _look_at(path):
-        if any(pattern.search(line) for each in formats for pattern in each.patterns):
-            return True
+        for word, pattern in patterns:
+            if word in line and pattern.search(clean_line(line)):
+                return True
         if format is None and "Throughput: " in line and parse_epoch_lines(line):
             return True
     return False
@@ -239,19 +241,17 @@ def is_trainer_log(path: Path, format: LogFormat | None = None) -> bool:
 
 def looks_timed(path: Path) -> bool:
     """Whether somebody would take a throughput from a line in a file's beginning."""
-    return any(_LIKELY.search(line) for line in _look_at(path) if len(line) < 1000)
+    return any(_LIKELY.search(clean_line(line)) for line in _look_at(path) if len(line) < 1000)
 
 
-def _look_at(path: Path) -> Iterator[str]:
-    """Yield the first lines with a number in them; none of a document that quotes a log."""
+def _look_at(path: Path) -> list[str]:
+    """Return the first lines without colours; none of a document that quotes a log."""
     try:
-        lines = [line for line, _ in islice(read_lines(path), _LOOKED_AT)]
+        lines = [drop_colours(line) for line, _ in islice(read_lines(path), _LOOKED_AT)]
     except UserError:
-        return
-    if lines and not lines[0].startswith("#!") and not any(x.startswith("```") for x in lines):
-        for line in lines:
-            if "NCCL INFO" not in line and any(map(str.isdigit, line)):
-                yield clean_line(line)
+        return []
+    is_other = not lines or lines[0].startswith("#!") or any(x.startswith("```") for x in lines)
+    return [] if is_other else [line for line in lines if "NCCL INFO" not in line]
 
 
 # ---- Reading -------------------------------------------------------------------------------
@@ -266,22 +266,17 @@ def read_foreign_log(path: Path, formats: Sequence[LogFormat] | None = None) -> 
     path = Path(path)
     readers = [_Reader(format) for format in (load_formats() if formats is None else formats)]
     facts: dict[str, list[str]] = {}
-    rules: Counter[str] = Counter()
-    likely: list[tuple[int, str]] = []
-    number = 0
+    blank = number = 0
     for number, (line, has_end) in enumerate(read_lines(path), start=1):
-        rules[name_rule(line)] += 1
-        if "NCCL INFO" in line or not any(map(str.isdigit, line)):
-            for reader in readers:
-                if reader.add_end(line):
-                    reader.rules[name_rule(line)] += 1
-            continue
-        bare = drop_colours(line)
-        clean, label = clean_line(line), parse_label(bare)
-        _take_general_facts(clean, facts)
-        taken = [reader.add(number, clean, bare, label, has_end) for reader in readers]
-        if not any(taken) and len(likely) < 100 and _LIKELY.search(clean):
-            likely.append((number, clean.strip()))
+        line = drop_colours(line)
+        if "nproc" in line or "orld" in line or "ORLD" in line:
+            _take_general_facts(clean_line(line), facts)
+        blank += not line or line.isspace()
+        for reader in readers:
+            for word in reader.format.words:
+                if word in line:
+                    reader.add(number, line, has_end)
+                    break
     fits = [reader for reader in readers if reader.windows]
     fits = [reader for reader in fits if reader.format.training] or fits
     if len(fits) > 1:
@@ -289,11 +284,13 @@ def read_foreign_log(path: Path, formats: Sequence[LogFormat] | None = None) -> 
         which = " or ".join(f"--log-format {reader.format.name}" for reader in fits)
         raise UserError(f"{path}: several log formats fit: {names}; say which with {which}")
     if not fits:
-        raise UserError(f"{path}: {_explain_none(readers, likely)}")
-    return fits[0].finish(path, number, rules, facts)
+        raise UserError(f"{path}: {_explain_none(path, readers)}")
+    return fits[0].finish(path, number, blank, facts)
 
 
-def _explain_none(readers: list, likely: list[tuple[int, str]]) -> str:
+def _explain_none(path: Path, readers: list) -> str:
+    lines = ((at, clean_line(line)) for at, (line, _) in enumerate(read_lines(path), start=1))
+    likely = list(islice((x for x in lines if len(x[1]) < 1000 and _LIKELY.search(x[1])), 100))
     text = "no log format finds a throughput in it; "
     if len(readers) == 1:
         text = f"log format {readers[0].format.name} finds no throughput in it; "
@@ -334,15 +331,14 @@ class _Reader:
         self.windows: list[Window] = []
         self.facts: dict[str, list[str]] = {}
         self.label: tuple[int, ...] | None = None  # the lowest one that had a window
-        self.rules: Counter[str] = Counter()  # of the lines that were taken
-        self.others: Counter[str] = Counter()  # of the lines of other ranks
+        self.kept = self.others = 0  # lines, and those of other ranks
         self.dropped: Counter[str] = Counter()
-        self.dropped_rules: Counter[str] = Counter()
         self.ended = False
         self.total_s: Decimal | None = None
 
-    def add(self, number: int, clean: str, bare: str, label: tuple, has_end: bool) -> bool:
-        """Take a line in; return whether it holds anything of the format."""
+    def add(self, number: int, bare: str, has_end: bool) -> None:
+        """Take in a line without colours that may hold something of the format."""
+        clean, label = clean_line(bare), parse_label(bare)
         found = self._find(clean)
         if not found and label and (found := self._find(bare)):
             label = ()  # a step's number looked like a label: `10: loss 2.3`
@@ -350,12 +346,10 @@ class _Reader:
             self._take(number, clean, found, label, has_end)
         is_others = self.label is not None and label > self.label
         is_fact = not is_others and self._take_facts(clean)
-        is_end = self.add_end(clean)
-        if (is_fact or is_end) and not found:
-            self.rules[name_rule(clean)] += 1
-        return bool(found) or is_fact or is_end
+        is_end = self._take_end(clean)
+        self.kept += (is_fact or is_end) and not found
 
-    def add_end(self, line: str) -> bool:
+    def _take_end(self, line: str) -> bool:
         """Take in that the training ended, or that it has one GPU; return whether it ended."""
         if self.format.one_gpu and self.format.one_gpu.search(line):
             _note_fact(self.facts, "gpus", "1")
@@ -373,13 +367,11 @@ class _Reader:
         return []
 
     def _take(self, number, line: str, found: list[re.Match], label: tuple, has_end: bool) -> None:
-        rule = name_rule(line)
         if self.label is not None and label > self.label:
-            self.others[rule] += 1
+            self.others += 1
             return
         if self.label is not None and label < self.label:
-            self.others += self.rules
-            self.rules.clear()
+            self.others, self.kept = self.others + self.kept, 0
             self.windows.clear()
         self.label = label
         for match in found:
@@ -394,9 +386,8 @@ class _Reader:
                 reason = ""
             if reason and match is found[-1]:
                 self.dropped[reason] += 1
-                self.dropped_rules[rule] += 1
                 return
-        self.rules[rule] += 1
+        self.kept += 1
         if len(self.windows) > MOST_WINDOWS:
             del self.windows[: MOST_WINDOWS // 2]
 
@@ -418,11 +409,10 @@ class _Reader:
                     _note_fact(self.facts, name, value)
         return is_taken
 
-    def finish(self, path: Path, lines: int, rules: Counter, facts: dict) -> ForeignLog:
-        ignored = Counter(rules)
-        ignored.subtract(self.rules + self.others + self.dropped_rules)
-        ignored[OTHER_RANK] += self.others.total()
-        counts = LineCounts(lines, self.rules.total(), self.dropped, +ignored)
+    def finish(self, path: Path, lines: int, blank: int, facts: dict) -> ForeignLog:
+        rest = lines - blank - self.kept - self.others - self.dropped.total()
+        ignored = Counter({"blank": blank, OTHER_RANK: self.others, "other output": rest})
+        counts = LineCounts(lines, self.kept, self.dropped, +ignored)
         general = {} if {"gpus", "gpus_per_node"} & set(self.facts) else facts
         log = ForeignLog(path, self.format, counts, self.windows, {**general, **self.facts})
         log.ended, log.total_s = self.ended, self.total_s

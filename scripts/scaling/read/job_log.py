@@ -322,7 +322,7 @@ class _Reader:
                 return TORN
         small = line.lower()
         if not self.search.is_reading and not any(map(small.__contains__, _WORDS)):
-            return name_rule(line)
+            return _name_rule(line)
         clean = clean_line(line)
         for at in self.search.add(number, clean):
             self.excerpts.setdefault(at, [])
@@ -333,7 +333,7 @@ class _Reader:
         else:
             self._take_place(number, clean)
             what = TORN if "| Loss (train" in line or "| Throughput: " in line else ""
-        return what or name_rule(line)
+        return what or _name_rule(line)
 
     def _take_place(self, number: int, line: str) -> None:
         """Take in where the results are, or that the job printed a memory line here."""
@@ -429,7 +429,7 @@ class _Reader:
         return cause and replace(cause, excerpt=excerpt)
 
 
-def name_rule(line: str) -> str:
+def _name_rule(line: str) -> str:
     """Return what a line is that holds no figure of ours."""
     if not line or line.isspace():
         return "blank"

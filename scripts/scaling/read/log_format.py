@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from common.errors import UserError
@@ -81,6 +81,12 @@ class LogFormat:
     training: bool
     note: str
 
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """What a line must hold one of, to be looked at; most lines of most logs hold none."""
+        patterns = (*self.patterns, *self.facts, *self.end, *filter(None, [self.one_gpu]))
+        return tuple(sorted({find_word(pattern.pattern) for pattern in patterns}))
+
 
 @lru_cache(maxsize=1)
 def load_formats() -> tuple[LogFormat, ...]:
@@ -143,6 +149,31 @@ def _parse(table: dict) -> LogFormat:
     if values["batch"] in ("global", "gpu") and "batch" not in groups:
         raise ValueError(f'batch = "{values["batch"]}" needs a group named batch in a pattern')
     return LogFormat(**values)
+
+
+# Of a regular expression: an escaped sign, a class, a count, or any other character.
+_PART = re.compile(r"\\(.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|(.)", re.DOTALL)
+
+
+@lru_cache
+def find_word(expression: str) -> str:
+    """Return the longest text that stands in whatever a regular expression finds; '' for none."""
+    if expression.startswith("(?i"):
+        return ""
+    words, depth = [""], 0
+    for part in _PART.finditer(expression):
+        char = part[2] or ""
+        if char == "|" and not depth:
+            return ""
+        depth += (char == "(") - (char == ")")
+        literal = part[1] if part[1] and not part[1].isalnum() else char
+        if depth or not literal or (char and char in "().^$+?*|"):
+            if char in ("?", "*") or part[0].startswith("{"):  # what is before it may be missing
+                words[-1] = words[-1][:-1]
+            words.append("")
+        else:
+            words[-1] += literal
+    return max(words, key=len)
 
 
 def _check_keys(table: dict) -> dict:

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import UserError
 from scaling.read.foreign_log import LogChoice, measure_windows, read_foreign_log
-from scaling.read.log_format import FORMATS, find_format, load_formats
+from scaling.read.log_format import FORMATS, find_format, find_word, load_formats
 from trainer_logs import STUDY, rate
 
 STRANGER = r"""
@@ -221,3 +221,14 @@ def test_options_that_are_not_of_their_form():
     assert choice.find_scale(Path("x/b.out"), "12") == (1, 1)
     assert choice.find_samples(Path("a.out"), "9", 8) == 512
     assert choice.find_samples(Path("b.out"), "9", None) == 512
+
+
+WORDS = [
+    (r"\bstep (?P<step>\d+): loss", ": loss"), (r"^a+b?cd*e{2,3}f", "a"), (r"(?:abc)?x [\]yz]w", "x "),
+    (r"one|another", ""), (r"(?i)one", ""), (r"\[it\] x\.y", "[it] x.y"), (r"\d+\s\w", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expression", "word"), WORDS)
+def test_the_word_that_every_line_of_a_pattern_holds(expression, word):
+    assert find_word(expression) == word
