@@ -224,7 +224,8 @@ def test_options_that_are_not_of_their_form():
 
 
 WORDS = [
-    (r"\bstep (?P<step>\d+): loss", ": loss"), (r"^a+b?cd*e{2,3}f", "a"), (r"(?:abc)?x [\]yz]w", "x "),
+    (r"\bstep (?P<step>\d+): loss", ": loss"), (r"^a+b?cd*e{2,3}f", "a"),
+    (r"(?:abc)?x [\]yz]w", "x "),
     (r"one|another", ""), (r"(?i)one", ""), (r"\[it\] x\.y", "[it] x.y"), (r"\d+\s\w", ""),
 ]  # fmt: skip
 
