@@ -43,6 +43,9 @@ class Heartbeat:
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "pid": os.getpid(),
         }
+        if self.rank == 0:  # what an earlier attempt in this folder has said
+            with suppress(OSError):
+                (self.path.parent / "named").unlink()
         self.main = threading.main_thread().ident
         self.ended, self.lock = threading.Event(), threading.Lock()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -81,10 +84,10 @@ class Heartbeat:
             self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()
 
-    def claim(self, word: str) -> bool:
-        """Whether this rank is the first to claim `word`, so that one alone says something."""
+    def is_first_to_name(self) -> bool:
+        """Whether no other rank has said yet which one hangs: one alone does."""
         try:
-            (self.path.parent / word).touch(exist_ok=False)
+            (self.path.parent / "named").touch(exist_ok=False)
         except OSError:
             return False
         return True

@@ -126,7 +126,7 @@ def name_the_cause(how: str) -> None:
     # A rank that lives writes once more; and who ends first makes torchrun end all on its node.
     time.sleep(heartbeat.period_s + (0.5 if how == TIMED_OUT else 2))
     named = name_hung(read_heartbeats(heartbeat.path.parent.parent))
-    if named and heartbeat.claim("named"):
+    if named and heartbeat.is_first_to_name():
         sys.stderr.write(f"{describe_rank()} error: {named}\n")
 
 
