@@ -2,6 +2,7 @@
 # What every job does around its lesson; a job script sources this once it knows its folders:
 #
 #   source "$REPO_DIR/scripts/job.sh" multi_node.slurm     # its own file's name, to be typed again
+#                                          and behind it what the site has in place of sbatch
 #
 # It makes the run's folders and sets the traps of the job's own shell, so that a job which ends,
 # however it ends, has an exit status in job_end.json and a summary in its log, and goes on in a
@@ -46,7 +47,7 @@ name_failed_line() {
 make_run_folders() {
   local why
   why=$(mkdir -p -- "$RESULTS_DIR" "$GPU_DIR" "$CPU_DIR" 2>&1) || {
-    echo "error: ${why//$'\n'/; }; choose another folder: RUN_DIR=… sbatch $job_file" >&2
+    echo "error: ${why//$'\n'/; }; choose another folder: RUN_DIR=… $sbatch $job_file" >&2
     exit 2
   }
   echo "Results: $run_dir"
@@ -138,7 +139,7 @@ requeue() {
   # The id alone of an array's first task means the whole array, finished tasks too.
   if [[ -n ${SLURM_ARRAY_JOB_ID:-} ]]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
   scontrol requeue "$job" && exit 0
-  echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} sbatch $job_file" >&2
+  echo "Not requeued; type: CHECKPOINT_DIR=${CHECKPOINT_DIR@Q} $sbatch $job_file" >&2
   exit 75
 }
 
@@ -164,7 +165,8 @@ finish() {
 }
 
 # What the submitting shell may have exported under these names is not meant.
-job_file=$1 killed='' launched='' first_port='' ports='' log=log/${SLURM_JOB_NAME}_$SLURM_JOB_ID.out
+job_file=$1 sbatch=${2:-sbatch} log=log/${SLURM_JOB_NAME}_$SLURM_JOB_ID.out
+killed='' launched='' first_port='' ports=''
 forget_session
 export SLURM_EXPORT_ENV=ALL     # after `sbatch --export=NONE`, too, srun hands on what is set here
 make_run_folders

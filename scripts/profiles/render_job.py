@@ -83,6 +83,14 @@ def format_launch(job: Job, cluster: Cluster) -> str:
     return " \\\n  ".join(fill_lines(words, 90))
 
 
+def format_sbatch(cluster: Cluster) -> str:
+    """What is typed in place of `sbatch`, with a space before it: a job names it in its advice."""
+    words = cluster.submit_command
+    if cluster.export:  # what stands before the command would not reach the job
+        words += " --export=RUN_DIR,CHECKPOINT_DIR"
+    return "" if words == "sbatch" else f" {shlex.quote(words)}"
+
+
 def format_workers(job: Job) -> str | None:
     """Format the loader workers of each rank: its share of the CPUs; None when not known."""
     if job.cpus_per_task is None or "num-workers" in job.args:
@@ -105,6 +113,7 @@ def render_job(job: Job, cluster: Cluster, environment: Environment, command: st
             cluster=cluster,
             command=command,
             directives=list_directives(job, cluster),
+            sbatch=format_sbatch(cluster),
             launch=format_launch(job, cluster),
             passed=pass_variables(
                 cluster.container, cluster.env, [*cluster.setup, *cluster.step_setup]
