@@ -100,7 +100,8 @@ class Sources:
             blank = Counter(blank=len(lines) - len(found))
             self.counts[file] = LineCounts(len(lines), len(found), ignored=+blank)
         for number, line in found:
-            if not line.replace("\t", " ").isprintable() or "\ufffd" in line:
+            plain = line.replace("\t", " ").isprintable() and "\ufffd" not in line
+            if not plain and not FREE_TEXT.intersection(KEY.findall(line)):
                 why = f"not plain text: {shorten(line, 60)!r}"
                 raise self.refuse(file, number, why)
         if rest:
@@ -184,7 +185,11 @@ def read_folder(folder: Path) -> Sources:
             sources.texts[file] = text
             if not text.strip():
                 sources.problems.append(f"{file}: empty")
-    others = sorted({path.name for path in folder.iterdir()} - {*COMMANDS, ENVIRONMENT})
+    try:
+        others = sorted({path.name for path in folder.iterdir()} - {*COMMANDS, ENVIRONMENT})
+    except OSError as error:
+        fix = f"see ls -ld {folder}"
+        raise UserError(f"--from {folder}: cannot be read: {error.strerror}; {fix}") from None
     for name in others[:3]:
         sources.problems.append(f"{shorten(name, 60)}: not a file that doctor.py knows")
     if others[3:]:

@@ -1,6 +1,7 @@
 """What the doctor reads: Slurm's notations, the form of each command, and refusals of others."""
 
 import json
+import shutil
 import tomllib
 
 import pytest
@@ -374,6 +375,13 @@ def test_every_line_is_accounted_for(shape):
     assert all(counts.is_whole for counts in sources.counts.values())
     dropped = sum(counts.dropped.total() for counts in sources.counts.values())
     assert dropped == len([said for said in sources.problems if ", line " in said])
+
+
+def test_what_people_write_may_have_any_letters(tmp_path):
+    shutil.copytree(DUMPS / "minimal_old", tmp_path / "old")
+    path = tmp_path / "old/scontrol_show_node.txt"
+    path.write_bytes(path.read_bytes().replace(b"Reason=no power", b"Reason=d\xe9fectueux\x07"))
+    assert detect(read_folder(tmp_path / "old")).partitions[0].nodes[1].state.startswith("down")
 
 
 def test_what_is_missing_is_named(tmp_path):
