@@ -12,7 +12,7 @@ import pandas as pd
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read import contract
-from scaling.runs.alike import list_differences
+from scaling.runs.alike import WORK_TOLERANCE, list_differences
 from scaling.runs.ratios import divide
 from scaling.runs.records import (
     RankEpoch,
@@ -21,7 +21,6 @@ from scaling.runs.records import (
     read_training_metrics,
 )
 from scaling.runs.spread import Spread, over_epochs
-from scaling.runs.study import WORK_TOLERANCE
 from scaling.runs.workloads import NOUNS
 from scaling.tables.table import MISSING
 
