@@ -85,14 +85,8 @@ class Job:
 
     def find_bad_loss(self) -> str:
         """Return a line on the first epoch whose loss is no number, "" without one."""
-        epoch = self.attempt.first_bad_loss if self.attempt else None
-        if epoch is None:
-            return ""
-        losses = f"training {epoch.train_loss}, validation {epoch.val_loss}"
-        return (
-            f"Loss: no number since epoch {epoch.epoch} ({losses}): lower --lr, or clip the "
-            "gradients"
-        )
+        bad = self.attempt.describe_bad_loss() if self.attempt else ""
+        return bad and f"Note: {bad}: lower --lr, or clip the gradients"
 
     @property
     def nodes(self) -> int:

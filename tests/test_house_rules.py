@@ -44,6 +44,10 @@ FORBIDDEN = {
     "scaling": {"torch"},
     "scaling.read": {"pandas", "pydantic", "numpy", "scipy", "jinja2", "rich"},
 }
+RUNS_TEXT = {
+    "eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "yaml.load",
+    "yaml.unsafe_load", "marshal.loads",
+}  # fmt: skip
 SECTIONS = [
     "Distributed Initialization",
     "Model + AMP + DDP Wrapper",
@@ -201,6 +205,26 @@ def test_nothing_names_a_machine():
         if path.suffix not in {".png", ".jpeg"}:
             found = banned.search(path.read_text(encoding="utf-8", errors="replace"))
             assert found is None, f"{path}: {found}"
+
+
+def name_calls(path: Path) -> list[str]:
+    """What a file calls that runs text as code: `line: name`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if name in RUNS_TEXT or given.get("shell", "False") != "False":
+            found.append(f"{node.lineno}: {name}")
+        elif name == "torch.load" and given.get("weights_only") != "True":
+            found.append(f"{node.lineno}: torch.load without weights_only=True")
+    return found
+
+
+def test_no_text_is_run_as_code():
+    found = {path.name: name_calls(path) for path in FILES if path.suffix == ".py"}
+    assert {name: calls for name, calls in found.items() if calls} == {}
 
 
 def test_every_job_folder_has_its_log_folder():

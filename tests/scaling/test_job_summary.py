@@ -117,8 +117,8 @@ def test_a_loss_that_is_no_number_is_said(tmp_path):
                              "Epoch [2/3] LR: 0.001000 | Loss (train, val): nan, inf")  # fmt: skip
     folder = write_run(tmp_path, 1, 2, "12", exit_status=None, out=out)
     assert summarise(folder)[-1] == (
-        "Loss: no number since epoch 2 (training NaN, validation Infinity): lower --lr, or clip "
-        "the gradients"
+        "Note: the loss is no number since epoch 2 (training NaN, validation Infinity): lower "
+        "--lr, or clip the gradients"
     )
 
 

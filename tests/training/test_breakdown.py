@@ -36,7 +36,7 @@ def probed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     done = run_python(TESTS / "breakdown_probe.py", folder, ranks=2)
     assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

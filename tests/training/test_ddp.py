@@ -13,7 +13,7 @@ def probes(digits, tmp_path_factory) -> dict[str, dict]:
     for ranks in (1, 2, 4):
         done = run_python(TESTS / "ddp_probe.py", digits, out, ranks=ranks)
         assert done.returncode == 0, done.stderr
-    return {path.stem: torch.load(path) for path in out.glob("*.pt")}
+    return {path.stem: torch.load(path, weights_only=True) for path in out.glob("*.pt")}
 
 
 @pytest.mark.parametrize("model", ["gradients", "spiral"])

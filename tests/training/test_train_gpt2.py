@@ -264,10 +264,10 @@ def largest_difference(one: Path, other: Path) -> float:
 
 @pytest.mark.parametrize(("scale", "strategy"), RUNS)
 def test_gradients_are_those_of_one_process(runs, scale, strategy):
-    alone = torch.load(runs / "1_0.pt")["ddp"][0]
+    alone = torch.load(runs / "1_0.pt", weights_only=True)["ddp"][0]
     assert max(float(each.abs().max()) for each in alone.values()) > 0.01
     for rank in range(scale):
-        gradients = torch.load(runs / f"{scale}_{rank}.pt")[strategy][0]
+        gradients = torch.load(runs / f"{scale}_{rank}.pt", weights_only=True)[strategy][0]
         assert gradients.keys() == alone.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, alone[name], rtol=0, atol=1e-6)
@@ -275,7 +275,10 @@ def test_gradients_are_those_of_one_process(runs, scale, strategy):
 
 def test_a_step_has_the_same_sequences_at_every_scale(runs):
     def read_steps(scale: int) -> list[set[int]]:
-        ranks = [torch.load(runs / f"{scale}_{rank}.pt")["ddp"][1] for rank in range(scale)]
+        ranks = [
+            torch.load(runs / f"{scale}_{rank}.pt", weights_only=True)["ddp"][1]
+            for rank in range(scale)
+        ]
         return [set(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)]
 
     assert [len(step) for step in read_steps(1)] == [16] * 6
@@ -289,9 +292,7 @@ def test_loss_after_the_fixed_work_is_equal_at_every_scale(runs):
     assert losses[0][0] < math.log(2048) - 0.5  # it has learnt something
 
 
-@pytest.mark.parametrize(
-    ("scale", "name"), [*SHARDED, (4, "recomputed"), (4, "recomputed_fsdp")]
-)
+@pytest.mark.parametrize(("scale", "name"), [*SHARDED, (4, "recomputed"), (4, "recomputed_fsdp")])
 def test_every_strategy_trains_as_ddp_does(runs, scale, name):
     ddp, other = runs / f"{scale}_ddp", runs / f"{scale}_{name}"
     assert read_losses(other) == pytest.approx(read_losses(ddp), abs=1e-5)

@@ -142,7 +142,7 @@ def probes(pairs, tmp_path_factory) -> dict[str, dict]:
     out = tmp_path_factory.mktemp("probes")
     for ranks in (1, 2, 4):
         run_probe(pairs, out, ranks=ranks)
-    return {path.stem: torch.load(path) for path in out.glob("*.pt")}
+    return {path.stem: torch.load(path, weights_only=True) for path in out.glob("*.pt")}
 
 
 @pytest.mark.parametrize("kind", ["gradients", "accumulated"])

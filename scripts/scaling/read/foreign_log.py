@@ -26,6 +26,7 @@ from scaling.read.log_format import LogFormat, find_format, find_word, load_form
 from scaling.read.text import clean_line, drop_colours, read_lines
 
 MOST_WINDOWS = 100_000
+MOST_CHARS = 2000  # of a line: on one of 70,000 a pattern takes half a minute
 _LOOKED_AT = 20_000  # lines of a file whose name does not say that it is a log
 # Of any trainer: the launcher's command line, and the size of the process group.
 _PER_NODE = re.compile(r"--nproc[-_]per[-_]node[= ](\d{1,5})\b")
@@ -247,7 +248,8 @@ def looks_timed(path: Path) -> bool:
 def _look_at(path: Path) -> list[str]:
     """Return the first lines without colours; none of a document that quotes a log."""
     try:
-        lines = [drop_colours(line) for line, _ in islice(read_lines(path), _LOOKED_AT)]
+        head = islice(read_lines(path), _LOOKED_AT)
+        lines = [drop_colours(line[:MOST_CHARS]) for line, _ in head]
     except UserError:
         return []
     is_other = not lines or lines[0].startswith("#!") or any(x.startswith("```") for x in lines)
@@ -267,8 +269,9 @@ def read_foreign_log(path: Path, formats: Sequence[LogFormat] | None = None) -> 
     readers = [_Reader(format) for format in (load_formats() if formats is None else formats)]
     facts: dict[str, list[str]] = {}
     blank = number = 0
-    for number, (line, has_end) in enumerate(read_lines(path), start=1):
-        line = drop_colours(line)
+    for number, (whole, has_end) in enumerate(read_lines(path), start=1):
+        line = drop_colours(whole[:MOST_CHARS])
+        has_end = has_end or len(whole) > MOST_CHARS  # cut here, not by the file's end
         if "nproc" in line or "orld" in line or "ORLD" in line:
             _take_general_facts(clean_line(line), facts)
         blank += not line or line.isspace()

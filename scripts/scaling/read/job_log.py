@@ -106,6 +106,14 @@ class Attempt:
                 return epoch
         return None
 
+    def describe_bad_loss(self) -> str:
+        """Return that the loss is no number and since when, "" when it always is one."""
+        epoch = self.first_bad_loss
+        if epoch is None:
+            return ""
+        losses = f"training {epoch.train_loss}, validation {epoch.val_loss}"
+        return f"the loss is no number since epoch {epoch.epoch} ({losses})"
+
     def take_causes(self, other: Attempt) -> None:
         """Take over why the job ended, as the same part of the log shows it."""
         self.cause, self.cause_without_ending = other.cause, other.cause_without_ending

@@ -134,9 +134,15 @@ class Run:
 
     @property
     def end_note(self) -> list[str]:
-        """What to know of the end of a complete run: that nothing recorded it."""
+        """What to know of the end of a complete run: that nothing recorded it, or how it was."""
         _, colon, note = self.reason.partition("complete: ")
         return [note] if colon and self.state is State.COMPLETE else []
+
+    @property
+    def loss_note(self) -> list[str]:
+        """That its loss is no number, since when; every table says so."""
+        note = self.attempt.describe_bad_loss() if self.attempt is not None else ""
+        return [note] if note else []
 
     @property
     def account(self) -> str:

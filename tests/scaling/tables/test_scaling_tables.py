@@ -10,7 +10,7 @@ import pytest
 from filled_tables import call
 from metrics_files import GPT2, write_timed_run
 from opened_files import count_opens
-from run_folders import write_run
+from run_folders import out_text, write_run
 from scaling.runs import find_runs, make_study
 from scaling.runs.study import TableRow, build_study
 from scaling.tables import format_summary, make_cost, make_fixed_work, make_summary_tables
@@ -263,6 +263,23 @@ def test_fixed_work_and_cost_may_stand_together(study_folder):
     text = call("scaling_tables", study_folder, "--fixed-work", "--cost", "--price", "2").stdout
     assert text.count("\n## ") == 1 and text.startswith("## Fixed work")
     assert "Cost: GPU-hours x 2 per GPU-hour." in text
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("scaling_tables", ["--summary"]),
+        ("scaling_tables", ["--fixed-work"]),
+        ("scaling_tables", ["--cost"]),
+        ("fill_tables", []),
+    ],
+)
+def test_every_table_says_that_a_loss_is_no_number(tmp_path, command, options):
+    bad = out_text().replace("Epoch [2/3] LR: 0.001000 | Loss (train, val): 5.149",
+                             "Epoch [2/3] LR: 0.001000 | Loss (train, val): nan")  # fmt: skip
+    write_run(tmp_path, 1, 1, "11", out=bad)
+    write_run(tmp_path, 1, 2, "12")
+    assert "the loss is no number since epoch 2" in call(command, tmp_path, *options).stdout
 
 
 @pytest.mark.parametrize(
