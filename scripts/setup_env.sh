@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # Make .venv from environment.yml's pip list, once, and again only when a list changes.
 #
-#   bash scripts/setup_env.sh              what the jobs and the analysis need
-#   bash scripts/setup_env.sh --workloads  and what gpt2 and translation need besides
-#   bash scripts/setup_env.sh --test       and what the tests need; pyproject.toml lists both
-#   bash scripts/setup_env.sh --python     makes nothing; prints the Python that it would use
+#   bash scripts/setup_env.sh                 what the jobs and the analysis need
+#   bash scripts/setup_env.sh --workloads     and what gpt2 and translation need besides
+#   bash scripts/setup_env.sh --test          and what the tests need; pyproject.toml lists both
+#   bash scripts/setup_env.sh --torch 2.9.1   with this PyTorch; or `newest`, see environment.yml
+#   bash scripts/setup_env.sh --oldest        makes .venv-oldest: Python 3.10 and PyTorch 2.5.1
+#   bash scripts/setup_env.sh --python        makes nothing; prints the Python that it would use
+#
+# A .venv keeps the PyTorch that it was made with until --torch names another; --test makes one
+# with the newest.
 set -euo pipefail
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,7 +25,11 @@ list_requirements() {
   sed -n '/^ *- pip:/,$ { s/ *#.*//; s/^ \{6\}- //p }' "$repo/environment.yml"
   if [[ -n $1 ]]; then
     "$python" - "$repo/pyproject.toml" "${1#--}" <<'PY'
-import sys, tomllib
+import sys
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, whose pip has it
+    from pip._vendor import tomli as tomllib
 groups = tomllib.load(open(sys.argv[1], "rb"))["dependency-groups"]
 def show(name):
     for each in groups[name]:
@@ -28,6 +37,45 @@ def show(name):
 show(sys.argv[2])
 PY
   fi
+}
+
+# environment.yml's lines of the newest PyTorch, which are comments there.
+list_newest() {
+  sed -n 's/^ *# - //p' "$repo/environment.yml"
+}
+
+# choose_torch VERSION: read requirements, and print them with the wanted lines for PyTorch.
+choose_torch() {
+  local kept=''
+  case $1 in
+    '') kept=$(cat -- "$venv"/installed*.txt 2> /dev/null | grep '^torch' | sort --unique || true) ;;
+    newest) kept=$(list_newest) ;;
+    *) kept=$(printf '%s\n' "torch==$1" torchvision) ;;   # whose release follows from that
+  esac
+  if [[ -z $kept ]]; then
+    cat
+  else
+    echo "$kept"
+    sed '/^torch/d'
+  fi
+}
+
+# The first Python of at least 3.10 among those named.
+find_python() {
+  local candidate
+  for candidate in "$@"; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+# Python 3.10 from PATH, or where pyenv keeps it.
+find_oldest_python() {
+  local root=${PYENV_ROOT:-$(pyenv root 2> /dev/null || echo "$HOME/.pyenv")}
+  find_python python3.10 "$root"/versions/3.10*/bin/python
 }
 
 # A Debian python3 comes without ensurepip; the package that brings it has another name.
@@ -75,39 +123,53 @@ compile_packages() {
   "$venv/bin/python" -m compileall -q -j 0 "$packages" > /dev/null 2>&1 || true  # some are templates
 }
 
-mode=${1:-}
-case $mode in
-  '' | --workloads | --test | --python) ;;
-  *) die "unknown option '$mode'; there are --workloads, --test and --python" ;;
-esac
-
-python=''
-for candidate in python3 python3.13 python3.12 python3.11; do
-  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
-    python=$candidate
-    break
-  fi
+mode='' torch=''
+while (($#)); do
+  case $1 in
+    --workloads | --test | --oldest | --python) mode=$1 ;;
+    --torch)
+      [[ ${2:-} =~ ^([0-9]+(\.[0-9]+)+|newest)$ ]] || die "--torch takes a version or 'newest'"
+      torch=$2
+      shift
+      ;;
+    *) die "unknown option '$1'; there are --workloads, --test, --torch, --oldest and --python" ;;
+  esac
+  shift
 done
-[[ -n $python ]] || die "no python3 of version 3.11 or newer on PATH; install one"
+
+if [[ $mode == --oldest ]]; then
+  venv=$repo/.venv-oldest torch=2.5.1
+  python=$(find_oldest_python) || die "no Python 3.10 on PATH or under pyenv"
+else
+  python=$(find_python python3 python3.1{4,3,2,1,0}) ||
+    die "no python3 of version 3.10 or newer on PATH; install one"
+fi
 if [[ $mode == --python ]]; then
   echo "$python"
   exit 0
 fi
+if [[ $mode == --test && -z $torch && ! -e $venv ]]; then torch=newest; fi
 
 wanted=$(mktemp)
 trap 'rm -f -- "$wanted"' EXIT
-list_requirements "$mode" > "$wanted"
+if [[ $mode == --oldest ]]; then               # what a job needs, and the renderer
+  printf '%s\n' numpy pillow jinja2 'pydantic>=2' 'tomli>=2' | choose_torch "$torch" > "$wanted"
+else
+  list_requirements "$mode" | choose_torch "$torch" > "$wanted"
+fi
 echo "# in $(readlink --canonicalize-missing "$venv")" >> "$wanted"    # a copied .venv is a broken one
 stamp=$venv/installed${mode}.txt
 
 if cmp --silent "$wanted" "$stamp" && "$venv/bin/python" -c '' 2> /dev/null; then
   exit 0
 fi
-echo "Installing $(grep --count '>=' "$wanted") packages and what they need into .venv"
+echo "Installing $(grep --count '^[a-z]' "$wanted") packages and what they need into ${venv##*/}," \
+  "with $(grep --max-count=1 '^torch' "$wanted") (PyPI's comes with CUDA: 3 to 6 GB to download)"
 if ! [[ -x $venv/bin/python ]] || [[ -f $stamp && $(tail -n 1 "$stamp") != "$(tail -n 1 "$wanted")" ]]; then
   make_venv
 fi
 install_requirements "$wanted" ||
   die "the packages could not be installed; read the message above, then run this again"
 compile_packages
+if [[ -n $torch ]]; then rm -f -- "$venv"/installed*.txt; fi
 cp -- "$wanted" "$stamp"

@@ -14,7 +14,7 @@ import math
 import os
 from contextlib import nullcontext
 from datetime import timedelta
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 from training.spiral.arguments import parse_args
@@ -105,7 +105,8 @@ def build_model(args, plan, train_set, device: torch.device):
     """Build the model in its DDP wrapper, the optimizer, the schedule and the gradient scaler."""
     torch.manual_seed(args.seed)  # the same initial weights on every rank
     widths = [2, *args.hidden_dims]  # a point has two coordinates
-    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+    pairs = zip(widths[:-1], widths[1:], strict=True)
+    hidden = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())]
     model = nn.Sequential(*hidden, nn.Linear(widths[-1], args.arms)).to(device)
     args.flops_per_sample = count_flops(model, (2,))
     if args.compile:

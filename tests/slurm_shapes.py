@@ -1,9 +1,9 @@
 """Saved outputs of clusters that were never there, and what the doctor finds in them."""
 
 import subprocess
-import tomllib
 from pathlib import Path
 
+from common.toml import tomllib
 from doctor import describe_cluster, detect, read_folder, write_draft
 from in_process import run_script
 

@@ -39,6 +39,14 @@ def write_json(path: Path, data: dict, fix: str = "") -> None:
     write_whole(path, text + "\n", fix)
 
 
+def hash_file(path: Path, digest) -> str:
+    """Return a file's digest in hexadecimal; `digest` is a new object of hashlib."""
+    with path.open("rb") as file:
+        while block := file.read(2**20):  # hashlib.file_digest came with Python 3.11
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def explain_failed_write(path: Path, error: Exception, fix: str = "") -> str:
     """One line for a file that could not be written: what, why, and what to do."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):

@@ -3,12 +3,12 @@
 import json
 import re
 import textwrap
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
 from common.slurm_time import parse_time
+from common.toml import tomllib
 from doctor.cluster import FROM_NODE, FROM_PARTITION, FROM_SINFO, Facts, Node, name_default
 from doctor.partitions import GpuKind, Selection, find_limits, select_partitions
 from doctor.slurm_text import is_slice, is_usable

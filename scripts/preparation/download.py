@@ -4,11 +4,11 @@ import hashlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.console import Progress
 from common.errors import UserError
+from common.files import hash_file
 
 CHUNK_BYTES = 1024**2
 NETWORK_TIMEOUT_S = 30
@@ -81,10 +81,8 @@ def read_url(url: str, offset: int) -> Iterator[tuple[int, int, bytes]]:
 def check_digest(file: Path, checksum: str) -> None:
     """Raise UserError unless the file has the checksum, an md5 or a sha256."""
     algorithm, fix = ("md5", ", or set --md5") if len(checksum) == 32 else ("sha256", "")
-    with file.open("rb") as content:
-        # The flag lets hosts in FIPS mode compute md5: it is for damage, not for secrets.
-        new = partial(hashlib.new, algorithm, usedforsecurity=False)
-        found = hashlib.file_digest(content, new).hexdigest()
+    # The flag lets hosts in FIPS mode compute md5: it is for damage, not for secrets.
+    found = hash_file(file, hashlib.new(algorithm, usedforsecurity=False))
     if found != checksum:
         size = f"{file.stat().st_size:,} bytes"
         what = f"{file} ({size}) has {algorithm} {found} instead of {checksum}"

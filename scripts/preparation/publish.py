@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.files import hash_file
 
 
 class Contents(NamedTuple):
@@ -112,8 +113,7 @@ def hash_files(root: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the sha256 of each file in root, by its name."""
     sums = {}
     for name in names:
-        with (root / name).open("rb") as file:
-            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        sums[name] = hash_file(root / name, hashlib.sha256())
     return sums
 
 

@@ -4,7 +4,6 @@ import difflib
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from common.errors import UserError
+from common.toml import tomllib
 
 Model = TypeVar("Model", bound=BaseModel)
 

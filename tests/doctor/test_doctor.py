@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from common.toml import tomllib
 from doctor import detect, report_cluster, run_commands, write_draft
 from doctor.partitions import select_partitions
 from doctor.sources import Sources, describe_modules

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import tomllib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from common.toml import tomllib
 from doctor import describe_cluster, detect, read_folder, report_cluster, write_draft
 from doctor.slurm_text import (
     expand_hosts,

@@ -12,11 +12,11 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from common.toml import tomllib
 from profiles.cluster import LOCAL_KEYS, Cluster
 from profiles.matrix import DoesNotFit, JobRow, Matrix, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from common.toml import tomllib
 from doctor.cluster import Partition
 from doctor.probe import check_script
 from doctor.sources import COMMANDS

@@ -95,7 +95,7 @@ def workload_of_path(folder: Path) -> str | None:
 @lru_cache(maxsize=8)
 def _read_places(matrix: Path) -> dict[str, str]:
     """Return job folder -> workload, as a matrix.toml has them; {} for one that is none."""
-    from scaling.read.log_format import tomllib  # of no use inside a job, whose Python may lack it
+    from common.toml import tomllib  # of no use inside a job, whose Python may lack it
 
     try:
         jobs = tomllib.loads(matrix.read_text(encoding="utf-8")).get("jobs", {})

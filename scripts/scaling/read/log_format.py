@@ -12,11 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from common.errors import UserError
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+from common.toml import tomllib
 
 FORMATS = Path(__file__).resolve().parents[3] / "experiments/log_formats"
 

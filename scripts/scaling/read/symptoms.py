@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 
-class State(str, Enum):  # noqa: UP042 - StrEnum came with Python 3.11
+class State(str, Enum):
     """How a run stands."""
 
     COMPLETE = "complete"

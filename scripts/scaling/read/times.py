@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
-UTC = timezone.utc  # noqa: UP017 - datetime.UTC came with Python 3.11
+UTC = timezone.utc
 _SINCE_1970 = re.compile(r"(\d{9,10}(?:\.\d{1,9})?)|(\d{13})")  # seconds, or milliseconds
 _ISO = re.compile(
     r"(\d{4})[-/](\d\d?)[-/](\d\d?)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"

@@ -6,7 +6,7 @@ columns. export_runs.py writes just these.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from common.console import printable
 from scaling.read.cpu_log import CpuLog
 from scaling.read.epoch_line import Epoch
 from scaling.read.gpu_log import GpuLog
+from scaling.read.times import UTC
 from scaling.runs.records import MetricsEpoch, RankEpoch
 from scaling.runs.run import Run
 from scaling.runs.workloads import SCORES

@@ -26,7 +26,7 @@ _MIB = re.compile(r"\s*Mi?B$", re.IGNORECASE)  # nvidia-smi's MiB are often call
 _GIB = re.compile(r"\s*(GiB|GB)$", re.IGNORECASE)
 
 
-class Verdict(str, Enum):  # noqa: UP042 - StrEnum is newer than Python 3.10
+class Verdict(str, Enum):
     RIGHT = "right"
     ROUNDED = "rounded differently but right"
     WRONG = "wrong"

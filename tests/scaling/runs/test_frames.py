@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from run_folders import epoch_line, gpu_csv, out_text, put, write_run
+from scaling.read.times import UTC
 from scaling.runs import Run, find_runs, frames
 from scaling.runs.frames import (
     EPOCH_COLUMNS,
