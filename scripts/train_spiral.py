@@ -10,11 +10,11 @@ computes next to nothing, so the ranks spend it on talking, and more GPUs hardly
 model is worth scaling.
 """
 
+import itertools
 import math
 import os
 from contextlib import nullcontext
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 
 from training.spiral.arguments import parse_args
@@ -105,7 +105,7 @@ def build_model(args, plan, train_set, device: torch.device):
     """Build the model in its DDP wrapper, the optimizer, the schedule and the gradient scaler."""
     torch.manual_seed(args.seed)  # the same initial weights on every rank
     widths = [2, *args.hidden_dims]  # a point has two coordinates
-    pairs = zip(widths[:-1], widths[1:], strict=True)
+    pairs = itertools.pairwise(widths)
     hidden = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())]
     model = nn.Sequential(*hidden, nn.Linear(widths[-1], args.arms)).to(device)
     args.flops_per_sample = count_flops(model, (2,))
@@ -214,7 +214,7 @@ def validate(args, run, loader, model) -> torch.Tensor:
     """Evaluate this rank's part of the validation set; returns its [loss, correct, samples]."""
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=run.device)
-    for points, labels in islice(loader, args.limit_batches):
+    for points, labels in itertools.islice(loader, args.limit_batches):
         with autocast(run.device, args.precision):
             # .module: without the DDP wrapper, since ranks may have different numbers of batches.
             logits = model.module(points)
