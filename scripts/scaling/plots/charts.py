@@ -12,6 +12,7 @@ from common.errors import UserError
 from scaling.plots import scaling_charts, timelines, training_charts
 from scaling.plots.style import HEIGHT_IN, STYLE, WIDTH_IN, show_rate
 from scaling.runs import Run, Study
+from scaling.runs.workloads import SCORES
 from scaling.tables.devices import Comparison
 
 DPI = 300
@@ -43,7 +44,8 @@ def list_charts(study: Study) -> list[Chart]:
     if compared.empty:
         alone = alone or "no two runs with equal settings at different numbers of GPUs"
     no_loss = None if epochs["val_loss"].notna().any() else "no run holds a loss"
-    no_score = None if score else "no run holds an accuracy, perplexity or BLEU"
+    *names, last = (score.name for score in SCORES)
+    no_score = None if score else f"no run holds an {', '.join(names)} or {last}"
     no_time = None if epochs["minutes"].notna().any() else "no run says how long its epochs took"
     no_steps = "no run says where its steps' time went (rank files or training_metrics.json)"
     base = "" if alone else f"Baseline: {scaling_charts.name_baseline(study)}. "

@@ -25,23 +25,13 @@ _SHORT = re.compile(
     rf"(?P<between>(?: [A-Za-z][\w (),/-]{{0,60}}: {NUMBER}%?(?:, {NUMBER}%?){{0,3}} \|){{0,8}})"
     rf"{_RATE}"
 )
-# What stands between the losses and the throughput -> the scores that it holds.
-_SCORES = (
-    (
-        re.compile(rf"Loss \(train, val\): ({NUMBER}), ({NUMBER})"),
-        ("train_loss", "val_loss"),
-    ),
-    (re.compile(rf"Loss(?: \(train\))?: ({NUMBER})"), ("train_loss",)),
-    (
-        re.compile(rf"Accuracy \(train, val\): ({NUMBER})%, ({NUMBER})%"),
-        ("train_accuracy_pct", "val_accuracy_pct"),
-    ),
-    (
-        re.compile(rf"Perplexity \(train, val\): ({NUMBER}), ({NUMBER})"),
-        ("train_perplexity", "val_perplexity"),
-    ),
-    (re.compile(rf"BLEU \(val\): ({NUMBER})"), ("val_bleu",)),
+# What stands between the losses and the throughput: `Accuracy (train, val): 2.16%, 0.98%` holds
+# train_accuracy_pct and val_accuracy_pct, `BLEU (val): 23.4` val_bleu; any score is read so.
+_SCORE = re.compile(
+    rf"(?P<name>[A-Za-z][\w -]{{0,40}}) \((?P<of>train, val|train|val)\): "
+    rf"(?P<first>{NUMBER})(?P<sign>%?)(?:, (?P<second>{NUMBER})(?P=sign))?"
 )
+_LOSS = re.compile(rf"Loss: ({NUMBER})")  # of the training
 _PRINTED = ("train_accuracy_pct", "val_accuracy_pct")  # by a format of others, as groups
 # `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own,
 # `[1,0]<stdout>:` Open MPI's --tag-output, `[0] ` mpiexec's -prepend-rank.
@@ -86,14 +76,13 @@ class Epoch(NamedTuple):
 
     @property
     def scores(self) -> dict[str, Decimal]:
-        """Those of train_accuracy_pct, val_accuracy_pct, train_perplexity, val_perplexity and
-        val_bleu that the line has.
-        """
+        """Those that the line has: train_accuracy_pct, val_accuracy_pct, val_bleu …"""
         found = {name: Decimal(self.printed[name]) for name in _PRINTED if name in self.printed}
         for part in (self.printed.get("between") or "").split("|"):
-            for pattern, names in _SCORES:
-                if match := pattern.fullmatch(part.strip()):
-                    found.update(zip(names, map(Decimal, match.groups()), strict=True))
+            if match := _LOSS.fullmatch(part.strip()):
+                found["train_loss"] = Decimal(match[1])
+            elif match := _SCORE.fullmatch(part.strip()):
+                found |= _name_scores(match)
         return found
 
     def get(self, name: str) -> Decimal | None:
@@ -101,6 +90,15 @@ class Epoch(NamedTuple):
         if (text := self.printed.get(name)) is not None:
             return Decimal(text)
         return None if name == "throughput_per_s" else self.scores.get(name)
+
+
+def _name_scores(match: re.Match) -> dict[str, Decimal]:
+    name = match["name"].lower().replace(" ", "_") + ("_pct" if match["sign"] else "")
+    sets = match["of"].split(", ")
+    values = [value for value in (match["first"], match["second"]) if value is not None]
+    if len(values) != len(sets):
+        return {}
+    return {f"{of}_{name}": Decimal(value) for of, value in zip(sets, values, strict=True)}
 
 
 def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:

@@ -31,7 +31,7 @@ RUN_COLUMNS = (
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "folder", "run_id", "attempt", "epoch", "epoch_s", "train_s", "samples", "throughput_per_s",
-    "unit", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "perplexity", "bleu",
+    "unit", "train_loss", "val_loss", "train_accuracy", *(score.column for score in SCORES),
     "step_s", "step_p50_s", "step_p95_s", "step_wait_s", "is_warmup", "is_superseded", "source",
 )  # fmt: skip
 RANK_COLUMNS = (
@@ -304,9 +304,9 @@ def _from_ranks(run: Run) -> list[dict]:
         slowest_s = max(rank.training_s for rank in ranks)
         counts = [rank.samples for rank in ranks]
         samples = None if None in counts else sum(counts)
-        same = ("unit", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "perplexity")
+        same = ("unit", "train_loss", "val_loss", "train_accuracy", *(s.column for s in SCORES))
         found.append({
-            **{name: getattr(ranks[0], name) for name in (*same, "bleu")},
+            **{name: getattr(ranks[0], name) for name in same},
             "epoch": number,
             "train_s": slowest_s,
             "samples": samples,

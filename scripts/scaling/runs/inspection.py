@@ -35,11 +35,9 @@ from scaling.read.sacct import read_sacct
 from scaling.read.text import read_lines
 from scaling.read.times import parse_timestamp
 from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
+from scaling.runs.workloads import SCORES
 
-_SCORE_UNITS = {
-    "train_accuracy_pct": "%", "val_accuracy_pct": "%", "train_perplexity": "",
-    "val_perplexity": "", "val_bleu": "",
-}  # fmt: skip
+_SCORE_UNITS = {key: s.unit for s in SCORES for key in (s.log_key, s.val_log_key)}
 _SUFFIX_UNITS = (
     ("_tokens_per_sec", "tokens/s"), ("_samples_per_sec", "samples/s"), ("_sec", "s"), ("_s", "s"),
     ("_mib", "MiB"), ("_pct", "%"),

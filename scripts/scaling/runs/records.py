@@ -12,11 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+)
 
 from common.errors import UserError
 from scaling.read.contract import read_json, whole_number
 from scaling.read.kinds import is_rank_record, is_training_metrics
+from scaling.runs.workloads import SCORES
 
 _RANK_NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")
 # What a rate counts -> its unit. The suffixes are those of rank files and of metrics files.
@@ -76,7 +84,15 @@ class _Record(BaseModel):
         return made if was_measured else made.model_copy(update={"val_loss": None})
 
 
-class RankEpoch(_Record):
+# A field for each score's validation figure, so that a new score needs none here.
+_ScoredEpoch = create_model(
+    "_ScoredEpoch",
+    __base__=_Record,
+    **{score.column: (Number, _known_as(*score.record_keys)) for score in SCORES},
+)
+
+
+class RankEpoch(_ScoredEpoch):
     """What one rank wrote of one epoch; times in s, throughput of this rank alone.
 
     `epoch` counts from 0, as the files do. Accuracies from 0 to 1.
@@ -104,9 +120,6 @@ class RankEpoch(_Record):
     train_loss: Number = None
     val_loss: Number = _known_as("validation_loss", "val_loss")
     train_accuracy: Number = None
-    val_accuracy: Number = _known_as("validation_accuracy", "val_accuracy")
-    perplexity: Number = _known_as("validation_perplexity", "val_perplexity")
-    bleu: Number = _known_as("bleu", "val_bleu")
     host: str | None = None
 
 
@@ -169,7 +182,7 @@ def read_rank_epochs(folder: Path) -> tuple[list[RankEpoch], list[str]]:
     return sorted(records, key=lambda record: (record.epoch, record.rank)), problems
 
 
-class MetricsEpoch(_Record):
+class MetricsEpoch(_ScoredEpoch):
     """One epoch of a metrics file; `epoch` counts from 1. Throughput is global."""
 
     epoch: int
@@ -188,9 +201,6 @@ class MetricsEpoch(_Record):
         "val_loss_avg_global", "val_loss", "validation_loss", "val_loss_per_epoch"
     )
     train_accuracy: Number = _known_as("train_accuracy_global", "train_accuracy")
-    val_accuracy: Number = _known_as("val_accuracy_global", "val_accuracy", "validation_accuracy")
-    perplexity: Number = _known_as("val_perplexity_global", "val_perplexity", "perplexity")
-    bleu: Number = _known_as("val_bleu_global", "val_bleu", "bleu")
     step_s: Number = _known_as("step_time_mean_sec")  # of rank 0; a pass where steps are passes
     step_p50_s: Number = _known_as("step_time_p50_sec")
     step_p95_s: Number = _known_as("step_time_p95_sec")

@@ -36,6 +36,12 @@ class Score:
         return self.log_key.replace("train_", "val_")
 
     @property
+    def record_keys(self) -> tuple[str, ...]:
+        """What rank files and metrics files call it, the most exact first."""
+        name = self.column.removeprefix("val_")
+        return (f"val_{name}_global", f"val_{name}", f"validation_{name}", self.column)
+
+    @property
     def axis(self) -> str:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 

@@ -1,38 +1,17 @@
 """The tables: each a function of runs or of a Study, all written by one set of writers."""
 
-from importlib import import_module
+from common.lazy import export_lazily
 
-# Name -> the module that has it. Imported when first asked for: the README's need no pandas.
-_PUBLIC = {
-    "FORMATS": "table",
-    "Cell": "table",
-    "Site": "readme",
-    "Table": "table",
-    "Verdict": "check",
-    "check_tables": "check",
-    "compare_devices": "devices",
-    "count_verdicts": "check",
-    "format_checked": "check",
-    "format_comparison": "devices",
-    "format_summary": "summary",
-    "list_checked": "check",
-    "make_cost": "cost",
-    "make_csv_table": "from_csv",
-    "make_fixed_work": "fixed_work",
-    "make_memory_table": "memory",
-    "make_readme_tables": "readme",
-    "make_strategies": "strategies",
-    "make_summary_tables": "summary",
-    "missing": "table",
-    "read_csv_table": "from_csv",
-    "say": "table",
-    "show": "table",
-    "text_to_html": "table",
-}
-__all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+# The README's need no pandas, which takes most of a command's start.
+__all__, __getattr__ = export_lazily(__name__, {
+    "check": "Verdict check_tables count_verdicts format_checked list_checked",
+    "cost": "make_cost",
+    "devices": "compare_devices format_comparison",
+    "fixed_work": "make_fixed_work",
+    "from_csv": "make_csv_table read_csv_table",
+    "memory": "make_memory_table",
+    "readme": "Site make_readme_tables",
+    "strategies": "make_strategies",
+    "summary": "format_summary make_summary_tables",
+    "table": "Cell FORMATS Table missing say show text_to_html",
+})  # fmt: skip

@@ -7,6 +7,7 @@ import pandas as pd
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.runs.frames import make_samples
+from scaling.runs.ratios import divide
 from scaling.runs.run import Run
 from scaling.runs.study import Study, count
 from scaling.tables.readme import check_covers
@@ -58,38 +59,26 @@ def _make_row(study: Study, row, price: float | None, energy_runs: int | None) -
     runs = study.list_runs(row)
     powered = runs.tail(energy_runs or len(runs))
     gpu_hours = row.wall_s * row.gpus / 3600
-    samples = _mean(runs["samples"])
+    samples = runs["samples"].mean(skipna=False)
     energy_j, no_energy = _measure_energy(study, powered["run"])
+    j_per_sample = divide(energy_j, powered["samples"].mean(skipna=False))
     no_time = "no wall time is recorded"
     no_rate = no_time if is_missing(gpu_hours) else "how many were trained on is not recorded"
-    money = None if price is None else gpu_hours * price
+    money = gpu_hours * (price or 0.0)
     known = {
         "gpu_hours": (gpu_hours, no_time),
-        "energy_j_per_sample": (_divide(energy_j, _mean(powered["samples"])), no_energy or no_rate),
-        "energy_kwh": (_divide(energy_j, J_PER_KWH), no_energy),
-        "money_per_million": (_divide(_times(money, 10**6), samples), no_rate),
+        "energy_j_per_sample": (j_per_sample, no_energy or no_rate),
+        "energy_kwh": (divide(energy_j, J_PER_KWH), no_energy),
+        "money_per_million": (divide(money * 1e6, samples), no_rate),
     }
     return {
         "config": say(row.label, f"mean of {len(runs)} runs" if len(runs) > 1 else None),
         "gpus": say(row.gpus),
         "wall_s": show(row.wall_s, why=no_time),
-        "samples_per_gpu_hour": show(_divide(samples, gpu_hours), 0, why=no_rate),
+        "samples_per_gpu_hour": show(divide(samples, gpu_hours), 0, why=no_rate),
         "money": show(money, why=no_time),
         **{name: _show_small(value, why) for name, (value, why) in known.items()},
     }
-
-
-def _mean(values: pd.Series) -> float | None:
-    """Return the mean; None when any value is missing."""
-    return None if values.isna().any() else float(values.mean())
-
-
-def _divide(value: float | None, by: float | None) -> float | None:
-    return None if is_missing(value) or is_missing(by) or not by else value / by
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if is_missing(value) else value * factor
 
 
 def _measure_energy(study: Study, runs: pd.Series) -> tuple[float | None, str | None]:

@@ -56,7 +56,7 @@ def _list_gpus(shown: Shown) -> Iterator[dict[str, Cell]]:
             yield {
                 "config": say(shown.config),
                 "node": say(node),
-                "gpu": say(label.removeprefix("GPU ")),
+                "gpu": say(gpu.index if label == f"GPU {gpu.index}" else label),
                 "peak_mib": Cell(gpu.peak_mib, str(gpu.peak_mib)),
                 "avg_mib": show(average),
                 "mode_mib": Cell(gpu.mode_mib, str(gpu.mode_mib)),

@@ -136,3 +136,8 @@ def test_all_but_epoch_and_throughput_may_be_missing(line, figures):
     told = (epoch.lr, epoch.train_loss, epoch.val_loss)
     assert tuple(None if each is None else str(each) for each in told) == figures
     assert [parse_epoch_line(line[:size]) for size in range(len(line))] == [None] * len(line)
+
+
+def test_any_score_is_read_by_the_name_that_is_printed():
+    line = EPOCH_LINE.replace("Accuracy (train, val): 2.16%, 0.98%", "Top-5 F1 (val): 61.5%")
+    assert parse_epoch_line(line).scores == {"val_top-5_f1_pct": Decimal("61.5")}
