@@ -12,7 +12,7 @@ from scaling.read.foreign_log import LogChoice
 from scaling.runs import choose_workload, find_runs, make_frames, make_study
 from trainer_logs import SCALES, STUDY, UNITS, deepspeed, nanogpt, torchtitan
 
-CASES = Path(__file__).parents[2] / "cases"
+CASES = Path(__file__).parents[2] / "cases/slurm"
 
 
 def write_study(folder: Path, write, name: str = "ddp_{gpus}g{nodes}n_{at}.out") -> Path:
@@ -76,6 +76,48 @@ def test_a_strangers_format_is_one_file(tmp_path):
     assert cells(done, "Throughput (graphs/s)") == ["210.0", "220.0"]
     nothing = call("fill_tables", folder)
     assert cells(nothing, "Throughput (img/s)") == []
+
+
+READ = [  # a case, options, its kind, and the mean of a column with its unit
+    ("s7_srun_l", [], "trainer-log", "epoch_s", 4.1, "s"),
+    ("s8_megatron", [], "trainer-log", "step_s", 2.1522, "s"),
+    ("s8_megatron", [], "trainer-log", "throughput_per_s", 4 / 2.1522, "samples/s"),
+    ("s9_hf", [], "trainer-log", "throughput_per_s", 3.663, "samples/s"),
+    ("titan", [], "trainer-log", "printed_per_s", 1900, "tokens/s per GPU"),
+    ("titan", ["--gpus=8"], "trainer-log", "throughput_per_s", 15200, "tokens/s"),
+    ("s10_bw", [], "trainer-log", "printed_per_s", 90.0, "GB/s"),
+    ("s15_ansi", [], "slurm-out", "throughput_per_s", 704.9, "img/s"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "kind", "column", "mean", "unit"), READ)
+def test_inspect_log_says_what_a_log_is_and_holds(name, options, kind, column, mean, unit):
+    done = call("inspect_log", CASES / f"{name}.out", "--json", *options)
+    (found,) = json.loads(done.stdout)
+    assert (done.returncode, found["kind"]) == (0, kind)
+    assert found["columns"][column]["mean"] == pytest.approx(mean)
+    assert found["columns"][column]["unit"] == unit
+    notes = "; ".join(found.get("notes", ()))
+    assert name != "titan" or options or "add --gpus titan.out=N" in notes
+    if name == "s10_bw":
+        assert found["world_size"] == 8 and "no throughput of a training" in notes
+        assert "throughput_per_s" not in found["columns"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("srun: Job step aborted\n", "no epoch line, and no log format finds a throughput in it"),
+        ("srun: x\nStep 1 took 3.5 s/it\n", 'line 2 "Step 1 took 3.5 s/it" looks like one'),
+        ("Step 1 took 3.5 s/it\n", 'line 1 "Step 1 took 3.5 s/it" looks like one'),
+        (deepspeed(1) + nanogpt(1), "several log formats fit"),
+    ],
+)
+def test_a_log_without_a_value_says_why_and_exits_with_1(tmp_path, text, words):
+    (tmp_path / "slurm.log").write_text(text)
+    done = call("inspect_log", tmp_path / "slurm.log")
+    assert done.returncode == 1 and words in done.stderr and words in done.stdout
+    assert "0 of ? epochs" not in done.stdout
 
 
 PLACES = [  # where the logs lie, what else says the GPUs, the options
