@@ -278,7 +278,7 @@ def test_the_header_names_the_sites_own_sbatch():
     text = render(submit_command="sbatch.tinygpu", export="NONE")
     assert "&& sbatch.tinygpu multi_node.slurm\n" in text
     assert "set -euo pipefail\nunset SLURM_EXPORT_ENV " in text
-    assert " 'sbatch.tinygpu --export=RUN_DIR,CHECKPOINT_DIR'  # makes folders" in text
+    assert " 'sbatch.tinygpu --export=RUN_DIR,CHECKPOINT_DIR'\n" in text
     assert 'job.sh" multi_node.slurm  # makes folders' in render()
 
 
