@@ -8,7 +8,6 @@ as comments.
 
 import itertools
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ from doctor.slurm_text import Gpus, parse_gpus, parse_number
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
 from profiles.cluster import choose_words
 from submission import (
-    keep_environment,
+    SlurmError,
+    call,
     list_overrides,
     parse_options,
     read_directives,
@@ -127,18 +127,10 @@ def ask_sbatch(text: str, sbatch: str = "sbatch") -> Answer:
         script = Path(folder) / "job.slurm"
         script.write_text(text, encoding="utf-8")
         try:
-            done = subprocess.run(
-                [sbatch, "--test-only", script.name], cwd=folder,
-                env=keep_environment(text) | {"LC_ALL": "C"},
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
-            )  # fmt: skip
-        except FileNotFoundError:
-            return Answer(False, (f"{sbatch} is not found",))
-        except subprocess.TimeoutExpired:
-            return Answer(False, (f"{sbatch} gave no answer within 60 s",))
-        except OSError as error:
-            return Answer(False, (f"{sbatch} cannot be run: {error.strerror}",))
-    said = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
+            done = call(sbatch, "--test-only", script.name, folder=script.parent, script=text)
+        except SlurmError as error:
+            return Answer(False, (str(error),))
+    said = f"{done.stdout}\n{done.stderr}".splitlines()
     prefix = re.compile(r"^(sbatch: )?(error: )?(allocation failure: )?")
     words = tuple(dict.fromkeys(printable(prefix.sub("", line)) for line in said if line.strip()))
     return Answer(done.returncode == 0, words or (f"exit status {done.returncode}, no message",))

@@ -8,7 +8,6 @@ import grp
 import os
 import re
 import shlex
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import TypeVar
 from common.console import shorten
 from common.counts import LineCounts
 from common.errors import UserError
-from submission import keep_environment
+from submission import SlurmError, call
 
 TIMEOUT_S = 20
 # sinfo's columns: conversion, our name, and its headers in the versions of Slurm. With --exact,
@@ -228,10 +227,7 @@ def run_commands(cluster: str = "") -> Sources:
             sources.problems.append(f"{' '.join(command[:3])}: {problem}")
     sources.variables = {n: os.environ[n] for n in MODULE_VARIABLES if os.environ.get(n)}
     if not any(sources.texts.get(file, "").strip() for file in SLURM_FILES):
-        raise UserError(
-            f"not on a Slurm cluster ({sources.problems[0]}); "
-            "run it on a login node, or use --from DIR"
-        )
+        raise UserError(f"{sources.problems[0]}; or use --from DIR: see --help")
     return sources
 
 
@@ -257,22 +253,13 @@ def has_accounting(texts: dict[str, str]) -> bool:
 
 def run(command: list[str], cluster: str = "") -> tuple[str, str | None]:
     """Run a command for at most TIMEOUT_S; returns what it printed, and what went wrong."""
-    asked = {"LC_ALL": "C"} | ({"SLURM_CLUSTERS": cluster} if cluster else {})
-    try:  # a user's defaults for sinfo (SINFO_PARTITION, …) would hide a part of the cluster
-        done = subprocess.run(
-            command, env=keep_environment() | asked, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        return "", f"{command[0]} is not found"
-    except subprocess.TimeoutExpired:
-        return "", f"no answer within {TIMEOUT_S} s"
-    except OSError as error:
-        return "", f"cannot be run ({error.strerror})"
-    text = done.stdout.decode(errors="replace")
+    try:
+        done = call(*command, timeout_s=TIMEOUT_S, cluster=cluster)
+    except SlurmError as error:
+        return "", str(error)
     if done.returncode == 0:
-        return text, None
-    said = (done.stderr.decode(errors="replace").strip() or text.strip()).splitlines()
+        return done.stdout, None
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return "", f"exit status {done.returncode}: {said[-1] if said else 'no message'}"
 
 

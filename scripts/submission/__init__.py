@@ -5,7 +5,6 @@ options <- slurm <- ledger, tables_job <- submit.
 
 from submission.ledger import read_ledger, read_our_states, watch
 from submission.options import (
-    keep_environment,
     keep_queue_options,
     list_overrides,
     parse_options,
@@ -15,6 +14,7 @@ from submission.options import (
 from submission.slurm import (
     JobState,
     SlurmError,
+    call,
     cancel_jobs,
     number_of,
     read_state,
@@ -30,11 +30,11 @@ __all__ = [
     "SlurmError",
     "announce",
     "ask",
+    "call",
     "cancel",
     "cancel_jobs",
     "check_jobs",
     "count_gpu_hours",
-    "keep_environment",
     "keep_queue_options",
     "list_overrides",
     "number_of",

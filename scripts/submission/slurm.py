@@ -83,28 +83,38 @@ def write_cancel(jobs: list[str]) -> str:
     )
 
 
-def run_slurm(
-    *command: str, folder: Path | None = None, given: str | None = None, script: str | None = None
-) -> str:
-    """Run a Slurm command, `given` on its standard input; returns what it printed.
+def call(
+    *command: str, timeout_s: float = TIMEOUT_S, folder: Path | None = None, given: str = "",
+    script: str | None = None, cluster: str = "",
+) -> subprocess.CompletedProcess:  # fmt: skip
+    """Run a command, `given` on its standard input, whatever it answers; SlurmError if it cannot.
 
-    `script` is the text of the job script that is submitted: the shell must not override it.
-    Raises Refusal, with all that the command said, when it fails; SlurmError when it cannot run.
+    This shell's variables do not change what is asked. `script` is the text of the job script
+    that is submitted; `cluster` the one that is asked, where several share a login node.
     """
     name = Path(command[0]).name
+    named = {"SLURM_CLUSTERS": cluster} if cluster else {}
     try:
-        done = subprocess.run(
-            command, cwd=folder, input=given, capture_output=True, timeout=TIMEOUT_S,
-            encoding="utf-8", errors="replace", env=keep_environment(script), check=False,
+        return subprocess.run(
+            command, cwd=folder, input=given, capture_output=True, timeout=timeout_s,
+            encoding="utf-8", errors="replace", env=keep_environment(script) | named, check=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise SlurmError(f"no {name} here; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
-        look = "look with squeue whether it took the job, then" if script else ""
-        raise SlurmError(f"{name} did not answer for {TIMEOUT_S} s; {look} try again") from None
+        look = "look with squeue whether it took the job, then " if script else ""
+        raise SlurmError(f"{name} did not answer for {timeout_s:g} s; {look}try again") from None
     except OSError as error:
         fix = f"see type -a {name}, and ask the site"
         raise SlurmError(f"{name} cannot be run: {error.strerror}; {fix}") from None
+
+
+def run_slurm(*command: str, **options) -> str:
+    """Run a Slurm command as `call` does; returns what it printed.
+
+    Raises Refusal, with all that the command said, when it fails.
+    """
+    done, name = call(*command, **options), Path(command[0]).name
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise Refusal(f"{name}: " + "; ".join(line.removeprefix(f"{name}: ") for line in lines))

@@ -432,8 +432,8 @@ def test_not_on_a_cluster(tmp_path):
     done = doctor(PATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: not on a Slurm cluster (scontrol show config: scontrol is not found); "
-        "run it on a login node, or use --from DIR\n"
+        "error: scontrol show config: no scontrol here; run this on a login node of the cluster; "
+        "or use --from DIR: see --help\n"
     )
 
 
@@ -456,8 +456,8 @@ def test_a_command_that_fails_or_hangs_is_named(tmp_path, monkeypatch):
         "scontrol show config: exit status 1: scontrol: error: cannot connect",
         "scontrol show partition: exit status 1: scontrol: error: cannot connect",
         "scontrol show node: exit status 1: scontrol: error: cannot connect",
-        "sacctmgr --parsable2 show: no answer within 0.5 s",
-        "ip -brief address: ip is not found",
+        "sacctmgr --parsable2 show: sacctmgr did not answer for 0.5 s; try again",
+        "ip -brief address: no ip here; run this on a login node of the cluster",
     ]
 
 
