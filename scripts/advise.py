@@ -19,10 +19,13 @@ from pathlib import Path
 from common.console import put_out, run_command
 from common.errors import UserError
 from scaling.arguments import (
+    CSV_OPTIONS,
+    add_csv_arguments,
     add_output_arguments,
     add_study_arguments,
     find_chosen_runs,
     make_parser,
+    read_csv_options,
 )
 
 
@@ -48,7 +51,7 @@ def read_study(arguments: argparse.Namespace):
     if arguments.from_csv:
         from scaling.tables.from_csv import read_csv_table
 
-        return read_csv_table(arguments.from_csv).study
+        return read_csv_table(arguments.from_csv, **read_csv_options(arguments)).study
     from scaling.runs import choose_workload, make_study
 
     try:
@@ -84,6 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--epochs", metavar="N", type=parse_count, help=text)
     add("--at", metavar="GPUS", type=parse_count, help="a number of GPUs to ask the law about")
     add_output_arguments(parser)
+    add_csv_arguments(parser.add_argument_group("the columns of --from-csv"))
     model = parser.add_argument_group("prediction without the machine")
     model.add_argument("--predict", action="store_true", help="from one GPU to 4,096")
     text = "MB (10^6 bytes) of gradients per step: 4 x millions of parameters in fp32"
@@ -97,6 +101,9 @@ def parse_arguments() -> argparse.Namespace:
     text = "microseconds per message, likewise (default: 5,15)"
     model.add_argument("--latency", metavar="US", type=parse_two, default=(5.0, 15.0), help=text)
     arguments = parser.parse_args()
+    for name in CSV_OPTIONS:
+        if getattr(arguments, name) and not arguments.from_csv:
+            parser.error(f"--{name} is for --from-csv")
     if arguments.predict and not (arguments.gradient_mb and arguments.bandwidth):
         parser.error("--predict needs --gradient-mb MB and --bandwidth IN,BETWEEN (GB/s)")
     if arguments.predict and min(arguments.bandwidth) == 0:

@@ -18,10 +18,13 @@ from pathlib import Path
 
 from common.console import put_out, run_command
 from scaling.arguments import (
+    CSV_OPTIONS,
+    add_csv_arguments,
     add_output_arguments,
     add_study_arguments,
     find_chosen_runs,
     make_parser,
+    read_csv_options,
 )
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)  # GPUs of the options --gpu1 to --gpu64
@@ -32,15 +35,11 @@ BELONGS = {
     "currency": ("cost",),
     "cluster": ("summary",),
     "allow_unlike": ("summary", "fixed_work", "cost"),
-    **dict.fromkeys(
-        ("nodes", "throughput", "time", "gpus_per_node", "per", "where", "vary", "decimal"),
-        ("from_csv",),
-    ),
+    **dict.fromkeys((*CSV_OPTIONS, "gpus_per_node"), ("from_csv",)),
     "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies"),
     "samples": ("summary", "fixed_work", "cost", "strategies"),
     "log_format": ("summary", "fixed_work", "cost", "strategies"),
 }
-ROLES = ("gpus", "nodes", "throughput", "time")  # of a CSV's columns
 
 
 def main() -> int:
@@ -61,12 +60,9 @@ def make_text(arguments: argparse.Namespace) -> str:
 
     write = FORMATS[arguments.format or "md"]
     if arguments.from_csv:
-        given = {role: getattr(arguments, role) for role in (*ROLES, "gpus_per_node", "per")}
-        given["gpus"] = arguments.gpus[-1] if arguments.gpus else None
-        table = read_csv_table(
-            arguments.from_csv, given, arguments.basis, arguments.where, arguments.vary,
-            arguments.decimal,
-        )  # fmt: skip
+        options = read_csv_options(arguments)
+        options["given"]["gpus_per_node"] = arguments.gpus_per_node
+        table = read_csv_table(arguments.from_csv, basis=arguments.basis, **options)
         return write([make_csv_table(table)])
     study = make_study_of(arguments)
     if arguments.summary:
@@ -133,21 +129,9 @@ def parse_arguments() -> argparse.Namespace:
     how.add_argument("--currency", metavar="NAME", default="", help="what --price is counted in")
     text = "the cluster's name in the summary (default: what the runs recorded)"
     how.add_argument("--cluster", metavar="NAME", help=text)
-    for role in ROLES[1:]:  # --gpus also says a log's
-        text = f"the CSV's column of {role} (default: the one whose name says so)"
-        how.add_argument(f"--{role}", metavar="COL", help=text)
+    add_csv_arguments(how)
     text = "the CSV's column of GPUs per node, or their number"
     how.add_argument("--gpus-per-node", metavar="COL|N", type=parse_name_or_count, help=text)
-    text = "what the CSV's throughput is of (default: as its name says)"
-    how.add_argument("--per", choices=("gpu", "node", "job"), help=text)
-    text = "what parts decimals in the CSV (default: as its cells say)"
-    how.add_argument("--decimal", choices=("comma", "point"), help=text)
-    text = "a CSV's column that may differ within one series; may be repeated"
-    how.add_argument("--vary", metavar="COL", action="append", default=[], help=text)
-    text = "use only the CSV's rows that have this value; may be repeated"
-    how.add_argument(
-        "--where", metavar="COL=VALUE", type=parse_pair, action="append", default=[], help=text
-    )
     add_output_arguments(parser, None, told="text for the summary, else md")
     arguments = parser.parse_args()
     arguments.files = [(n, path) for n in COUNTS for path in getattr(arguments, f"gpu{n}")]
@@ -184,13 +168,6 @@ def parse_price(text: str) -> float:
 
 def parse_name_or_count(text: str) -> str | int:
     return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else text
-
-
-def parse_pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not COL=VALUE, as in model=resnet50")
-    return name.strip(), value.strip()
 
 
 if __name__ == "__main__":

@@ -78,6 +78,44 @@ def find_chosen_runs(arguments: argparse.Namespace, folder: Path | None = None) 
     return runs
 
 
+CSV_ROLES = ("nodes", "throughput", "time")  # of a CSV's columns, besides --gpus
+CSV_OPTIONS = (*CSV_ROLES, "per", "where", "vary", "decimal")
+
+
+def add_csv_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add what settles the columns of --from-csv FILE; see read_csv_options."""
+    for role in CSV_ROLES:
+        text = f"the CSV's column of {role} (default: the one whose name says so)"
+        parser.add_argument(f"--{role}", metavar="COL", help=text)
+    text = "what the CSV's throughput is of (default: as its name says)"
+    parser.add_argument("--per", choices=("gpu", "node", "job"), help=text)
+    text = "what parts decimals in the CSV (default: as its cells say)"
+    parser.add_argument("--decimal", choices=("comma", "point"), help=text)
+    text = "a CSV's column that may differ within one series; may be repeated"
+    parser.add_argument("--vary", metavar="COL", action="append", default=[], help=text)
+    text = "use only the CSV's rows that have this value; may be repeated"
+    parser.add_argument(
+        "--where", metavar="COL=VALUE", type=parse_pair, action="append", default=[], help=text
+    )
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COL=VALUE, as in model=resnet50")
+    return name.strip(), value.strip()
+
+
+def read_csv_options(arguments: argparse.Namespace) -> dict:
+    """Return what read_csv_table() is told besides the file and the basis."""
+    given = {role: getattr(arguments, role) for role in (*CSV_ROLES, "per")}
+    given["gpus"] = arguments.gpus[-1] if arguments.gpus else None
+    return {
+        "given": given, "where": arguments.where, "vary": arguments.vary,
+        "decimal": arguments.decimal,
+    }  # fmt: skip
+
+
 def add_output_arguments(
     parser: argparse.ArgumentParser,
     default: str | None = "md",

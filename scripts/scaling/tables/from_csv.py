@@ -271,10 +271,9 @@ class _RowReader:
                 value *= find_factor(header)
         is_unit = not unit or find_role(unit)[0] == "throughput" or unit == find_unit(header)
         if value is None or not is_unit or value <= 0 or is_missing(float(value)):
-            error = self.refuse(
-                scale.line, scale.row, header,
-                f"not a number above 0; another column is named with --{role} COL",
-            )  # fmt: skip
+            what = "not a number above 0" if is_unit else f"and {unit!r} is no unit of a throughput"
+            why = f"{what}; another column is named with --{role} COL"
+            error = self.refuse(scale.line, scale.row, header, why)
             looks_like_one = re.match(r"[^\w(]?\d", strip_marks(cell)) and value is None
             if looks_like_one or not is_unit:
                 raise error

@@ -26,9 +26,13 @@ _NOUNS = {
     "samples/s": _words("sample samples seq seqs sequence sequences example examples item items"),
 }
 _NOUN_UNITS = {word: unit for unit, words in _NOUNS.items() for word in words}
-_MORE_NOUNS = _words("ns frames frame words word atoms cells points flop tflop")
+_MORE_NOUNS = _words(
+    "ns frames frame words word atoms cells points flop tflop req reqs request requests query "
+    "queries"
+)
 _RATES = _words(
-    "throughput speed tps ips sps fps gbps mbps gbs flops tflops tflop pflops performance rate"
+    "throughput speed tps ips sps fps qps rps gbps mbps gbs flops tflops tflop pflops performance "
+    "rate"
 )
 _STEPS = _words("step steps iteration iterations iter iters it batch batches")
 _TIMES = _words("time walltime wallclock elapsed runtime duration")
@@ -56,7 +60,7 @@ RUN_NAMES = _words(
 RESULTS = _words(
     "loss acc accuracy perplexity ppl bleu score f1 memory mem mib gib gb vram util utilization "
     "utilisation power energy watt watts kwh temperature mfu hfu flops tflops tflop cost price usd "
-    "std stdev stddev deviation err error ci var variance min max p50 p90 p95 p99 peak overhead "
+    "std stdev stddev deviation err error ci var variance min max percentile peak overhead "
     "ideal expected hours gain improvement reduction latency comm communication wait idle"
 )
 SCALED = _words(
@@ -73,6 +77,7 @@ WORK = _words("sample samples tokens step steps iteration iterations data batch 
 def split_words(header: str) -> tuple[str, ...]:
     """Return a header's words: `tokens/s/GPU` is tokens per s per gpu, `#GPUs` num gpus."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _THOUSANDS.sub("", header))  # trainTime
+    text = re.sub(r"\b[pP]\d\d\b", "percentile", text)
     for mark, word in (("#", " num "), ("%", " pct "), ("/", " per "), ("×", " x "), ("µ", "u")):
         text = text.replace(mark, word)
     words = re.findall(r"[a-z]+|\d+", _GPU_TYPE.sub(" ", text.lower()))

@@ -287,6 +287,7 @@ READ = {
         "| Configuration | Loss | Throughput |\n|---|---|---|\n| 1 GPU | 0.95 | 43,469 tok/s |\n"
         "| 4 GPUs | 1.41 | 152,142 tok/s |\n", {}, "1.00 3.50"),
     "on its side": ("GPUs,1,2,4\nimg/s,100,190,370\n", {}, "1.00 1.90 3.70"),
+    "requests": ("GPUs,Throughput,p95\n1× T4,12 req/s,7\n8× T4,86 req/s,9\n", {}, "1.00 7.17"),
     "hardware in the cell": ("GPUs,img/s\n1 H100,100\n8xH100,760\n", {}, "1.00 7.60"),
     "nodes in the cell": ("GPUs,img/s\n8 (1 node),800\n16 (2 nodes),1560\n", {}, "1.00 1.95"),
     "spread and footnotes": ("GPUs,img/s\n1,400 (3)\n4*,1560 ± 12\n", {}, "1.00 3.90"),
@@ -364,7 +365,9 @@ REFUSED = {
     "Model,1 GPU,4 GPUs\nR50,100,380\n": "write one row per scale",
     "|GPUs|img/s|\n|-|-|\n|1|2|\n\n|GPUs|img/s|\n|--|--|\n|1|2|\n|4|2|\n|--|--|\n": "tables in one",
     "GPUs,img/s\n1,100-120\n4,380\n": "line 2: img/s is '100-120'",
-    "GPUs,img/s\n1,100 apples\n4,380\n": "line 2: img/s is '100 apples'",
+    "GPUs,img/s\n1,100 apples\n4,380\n": "line 2: img/s is '100 apples', and 'apples' is no unit",
+    "GPUs,Throughput\n1,1×\n4,~4×\n": "and '×' is no unit of a throughput",
+    "GPUs,Throughput (QPS)\n1x A100 (40GB),50\n8x H100 (80GB),500\n": "different series",
     "GPUs,img/s\n1,1.2B\n4,380\n": "line 2: img/s is '1.2B'",
     "PK\x03\x04": ".xlsx or another zip file: save the sheet as CSV",
     "<html><table>": "HTML",
