@@ -19,6 +19,7 @@ class StepProfiler:
 
     def __init__(self, folder: Path, steps: int, ranks: list[int], device: torch.device):
         self.folder, self.device, self.profiler = folder, device, None
+        self.steps, self.communication = steps, {}
         self.is_written = False
         if steps and dist.get_rank() in ranks:
             activities = [ProfilerActivity.CPU]
@@ -55,6 +56,42 @@ class StepProfiler:
         profiler.export_chrome_trace(str(temporary))
         temporary.replace(trace)
         self.is_written = True
+        self.communication = measure_communication(profiler.events(), self.steps)
         by = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40)
         print(f"Profile of rank {rank}, its trace is trace_rank{rank}.json:\n{table}", flush=True)
+
+
+def measure_communication(events, steps: int) -> dict[str, float]:
+    """Seconds per step in which any collective runs, and those in which nothing is computed.
+
+    One measure for every strategy: DDP's all-reduce and FSDP's gathers alike, waiting for slower
+    ranks included. events: torch.profiler's. Collectives are NCCL's kernels, or what gloo's threads
+    do; computing is every other kernel on the GPU, or the operators of the program's threads.
+    """
+    on_gpu = any("nccl" in each.name and is_kernel(each) for each in events)
+    sent, computed = [], []
+    for each in events:
+        interval = (each.time_range.start, each.time_range.end)
+        if each.name.startswith("gloo:") or (is_kernel(each) and each.name.startswith("nccl")):
+            sent.append(interval)
+        elif is_kernel(each) if on_gpu else each.name.startswith("aten::"):
+            computed.append(interval)
+    exposed = measure_union(sent + computed) - measure_union(computed)
+    return {
+        "profiled_comm_per_step_s": measure_union(sent) / steps / 1e6,
+        "profiled_exposed_per_step_s": exposed / steps / 1e6,
+    }
+
+
+def is_kernel(event) -> bool:
+    return event.device_type != torch.autograd.DeviceType.CPU
+
+
+def measure_union(intervals: list[tuple[float, float]]) -> float:
+    """The time in which at least one of the intervals (begin, end) runs."""
+    total, until = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total

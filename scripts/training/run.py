@@ -160,6 +160,7 @@ class TrainingRun:
         """Record the epoch; `samples` are this rank's, `result` is the whole job's."""
         if self.certificate:
             self._certify()
+        self.record.rank_facts |= self.profiler.communication
         self.record.add_epoch(result, self.stopwatch, samples, self.probe)
         self.probe.pop("probe_s", None)  # spent once
         self.tracker.add_epoch(result, self.total_steps)

@@ -1,13 +1,14 @@
 """--profile: a trace that a browser can read, and a table of the operators in the log."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from spiral_runs import load, run_spiral
-from training.profiling import SKIPPED, StepProfiler
+from training.profiling import SKIPPED, StepProfiler, measure_communication
 
 OPERATORS = {"aten::addmm", "aten::relu", "Optimizer.step#Adam.step"}
 
@@ -26,6 +27,41 @@ def profiled(tmp_path_factory):
 
 def read_operators(path) -> list[str]:
     return [event["name"] for event in load(path)["traceEvents"] if "name" in event]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_communication_of_the_profiled_steps_is_in_the_ranks_file(profiled, rank):
+    record = load(profiled[1] / f"rank{rank}_results_epoch0.json")
+    sent, exposed = (record[f"profiled_{name}_per_step_s"] for name in ("comm", "exposed"))
+    assert 0 <= exposed <= sent
+    assert 0 < sent < 5
+
+
+CPU, CUDA = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
+
+
+@pytest.mark.parametrize(
+    ("events", "sent_us", "exposed_us"),
+    [
+        # two collectives at once count once; half of what is left runs behind an operator
+        ([("gloo:all_reduce", CPU, 0, 40), ("gloo:all_reduce", CPU, 20, 60),
+          ("aten::mm", CPU, 30, 100)], 60, 30),
+        # on a GPU only kernels count: NCCL's wait on the CPU and operators there are neither
+        ([("ncclDevKernel_AllReduce_Sum_f32_RING_LL", CUDA, 0, 50), ("sgemm", CUDA, 10, 30),
+          ("aten::mm", CPU, 0, 50), ("nccl:all_reduce", CPU, 0, 90)], 50, 30),
+        ([("aten::mm", CPU, 0, 10)], 0, 0),
+    ],
+)  # fmt: skip
+def test_communication_by_hand(events, sent_us, exposed_us):
+    made = [
+        SimpleNamespace(name=name, device_type=device,
+                        time_range=SimpleNamespace(start=start, end=end))
+        for name, device, start, end in events
+    ]  # fmt: skip
+    assert measure_communication(made, steps=2) == pytest.approx({
+        "profiled_comm_per_step_s": sent_us / 2e6,
+        "profiled_exposed_per_step_s": exposed_us / 2e6,
+    })
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -38,7 +38,8 @@ RANK_COLUMNS = (
     "folder", "run_id", "epoch", "rank", "host", "training_s", "steps", "samples",
     "throughput_per_s", "unit", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "other_s",
     "exposed_comm_s", "no_sync_pass_s", "peak_mib", "parameter_bytes", "gradient_bytes",
-    "optimizer_bytes", "is_warmup", "source",
+    "optimizer_bytes", "profiled_comm_per_step_s", "profiled_exposed_per_step_s", "is_warmup",
+    "source",
 )  # fmt: skip
 SAMPLE_FIGURES = (
     "elapsed_s", "used_mib", "total_mib", "utilization_pct", "power_w", "temperature_c",

@@ -117,6 +117,8 @@ class RankEpoch(_ScoredEpoch):
     parameter_bytes: Number = None  # that this rank holds, as the next two
     gradient_bytes: Number = None
     optimizer_bytes: Number = None
+    profiled_comm_per_step_s: Number = None  # of the steps that --profile looked at
+    profiled_exposed_per_step_s: Number = None
     train_loss: Number = None
     val_loss: Number = _known_as("validation_loss", "val_loss")
     train_accuracy: Number = None

@@ -50,15 +50,17 @@ def _make_table(study: Study, rows: list) -> Table:
         "peak_mib": "Peak (MiB)",
         **{f"{name}_mib": f"{title} (MiB)" for name, title in _HELD.items()},
         "activation_mib": "Activations (MiB)",
-        "exposed_comm_pct": "Exposed communication (%)",
+        "comm_ms": "Communication (ms/step)",
+        "comm_exposed_ms": "Of it exposed (ms/step)",
+        "overlap_pct": "Overlap (%)",
         "utilization_pct": "GPU utilisation (%)",
         **list_hardware_headers(study),
     }
     definitions = (
         "Parameters, gradients and optimizer: what the rank that holds most keeps after its first "
         "step. Peak: of that rank's allocations on its GPU. Activations: the peak less those.",
-        "Exposed communication: the share of training that the all-reduce of gradients adds, mean "
-        "of the ranks; what fsdp gathers before it computes is not in it.",
+        "Communication: time in which any collective ran, in the steps of --profile, mean of the "
+        "profiled ranks. Exposed: nothing was computed meanwhile. Overlap: the rest of it.",
         study.define_throughput(),
         ROUNDING,
     )
@@ -91,7 +93,11 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
     activations = show(peak - sum(held.values()), 1, why="not recorded")
     samples = study.samples
     used = samples[(samples["run"] == row.latest) & samples["gpu"].notna()]["utilization_pct"]
-    exposed = (ranks["exposed_comm_s"] / ranks["training_s"]).mean() * 100
+    profiled = study.rank_epochs[study.rank_epochs["run"] == row.latest]
+    sent, exposed = (
+        profiled[f"profiled_{name}_per_step_s"].mean() * 1000 for name in ("comm", "exposed")
+    )
+    none = "not profiled: train with --profile 4"
     return {
         "strategy": say(name_strategy(study, row), unlike and f"unlike {base.label}: {unlike}"),
         "throughput_per_gpu": show(row.throughput_per_s / row.gpus, why="no throughput"),
@@ -101,7 +107,9 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
         **{f"{name}_mib": show(mib, 1, why="not recorded") for name, mib in held.items()},
         "activation_mib": activations if on_gpu else missing(
             "on a CPU the peak is that of the process, its libraries among it"),
-        "exposed_comm_pct": show(exposed, 1, why="not measured"),
+        "comm_ms": show(sent, 1, why=none),
+        "comm_exposed_ms": show(exposed, 1, why=none),
+        "overlap_pct": show((1 - exposed / sent) * 100 if sent else None, 1, why=none),
         "utilization_pct": show(used.mean(), 1, why="no GPU log"),
         **({} if not list_hardware_headers(study) else make_hardware_cells(study, row)),
     }  # fmt: skip
