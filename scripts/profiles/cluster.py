@@ -37,10 +37,11 @@ from profiles.toml_model import (
 )
 
 Launcher = Literal["torchrun", "srun"]
-Omittable = Literal[
+Omittable = Literal[  # any directive, but for the name and the log of a job
     "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "gpus", "gpus-per-node",
     "gpus-per-task", "gres", "hint", "threads-per-core", "mem", "mem-per-gpu", "time", "open-mode",
-    "signal", "requeue",
+    "signal", "requeue", "clusters", "partition", "qos", "account", "constraint", "reservation",
+    "exclusive", "export",
 ]  # fmt: skip
 SHORT = {  # sbatch's options of one letter
     "A": "account", "C": "constraint", "D": "chdir", "G": "gpus", "H": "hold", "J": "job-name",
@@ -70,86 +71,54 @@ LOCAL_KEYS = {
 
 # Fields whose value is one of Slurm's.
 OPTIONS = (
-    *(
-        "clusters",
-        "gpu_type",
-        "partition",
-        "qos",
-        "account",
-        "constraint",
-        "reservation",
-        "time",
-        "hint",
-    ),
-    *("mem", "mem_per_gpu"),
-)
+    "clusters", "gpu_type", "partition", "qos", "account", "constraint", "reservation", "time",
+    "hint", "mem", "mem_per_gpu",
+)  # fmt: skip
 WITH_FIELD = {*OPTIONS, "threads_per_core", "cpus_per_task", "export"} - {"gpu_type"}
-EVERY_RULE = {
-    "cannot_run",
-    "srun_args",
-    "extra_sbatch",
-}  # each rule that holds counts, not the first alone
-# What people write for a field of ours; what is any other directive's name is in extra_sbatch.
+EVERY_RULE = {"cannot_run", "srun_args", "extra_sbatch"}  # each rule counts, not the first alone
+# What people write for a field of ours -> what to write instead.
 INSTEAD = {
-    **dict.fromkeys(
+    word: advice
+    for words, advice in (
         (
-            "modules",
-            "module",
-            "module_load",
-            "load",
-            "conda",
-            "conda_env",
-            "venv",
-            "activate",
-            "software",
-            "prolog",
-            "prologue",
-            "commands",
+            "modules module module_load load conda conda_env venv activate software prolog "
+            "prologue commands",
+            'write setup = ["module load …"], the shell lines that activate the software',
         ),
-        'write setup = ["module load …"], the shell lines that activate the software',
-    ),
-    **dict.fromkeys(
         (
-            "environment",
-            "variables",
-            "exports",
-            "proxy",
-            "http_proxy",
-            "https_proxy",
-            "ifname",
-            "network_interface",
+            "environment variables exports proxy http_proxy https_proxy ifname network_interface",
+            "a variable stands below [env], such as NCCL_SOCKET_IFNAME or http_proxy",
         ),
-        "a variable stands below [env], such as NCCL_SOCKET_IFNAME or http_proxy",
-    ),
-    **dict.fromkeys(("queue", "queues", "partitions"), 'write partition = "…"'),
-    **dict.fromkeys(("walltime", "time_limit", "timelimit"), 'write time = "02:00:00"'),
-    **dict.fromkeys(("memory", "ram", "mem_per_node"), 'write mem = "64G", per node'),
-    **dict.fromkeys(("project", "budget", "charge"), 'write account = "…"'),
-    **dict.fromkeys(("gpus", "ngpus", "num_gpus", "gpu"), "write gpus_per_node = 4"),
-    **dict.fromkeys(("gres", "gpus_per_task"), 'write gpu_request = ["gres"] or ["gpus-per-task"]'),
-    **dict.fromkeys(("max_nodes", "num_nodes"), "write nodes = 4, the most a job may ask for"),
-    **dict.fromkeys(("cpus", "cores"), "write cpus_per_gpu = 8"),
-    **dict.fromkeys(("image", "sif"), 'write [container] with runtime = "…" and image = "…"'),
-    "interface": 'write master = { interface = "ib0" }, or NCCL_SOCKET_IFNAME below [env]',
-    **dict.fromkeys(
-        ("ntasks", "ntasks_per_node", "tasks_per_node", "tasks"),
-        'launcher says it: "torchrun" for one task per node, "srun" for one per GPU',
-    ),
-    **dict.fromkeys(
-        ("signal", "requeue", "no_requeue"),
-        "requeue stands in experiments/matrix.toml; requeue_margin_s may stand here",
-    ),
-    **dict.fromkeys(("job_name", "output", "error", "log"), "the matrix names jobs and their logs"),
-    **{
-        option.replace("-", "_"): f'write extra_sbatch = ["--{option}=…"]'
-        for option in (
-            *("begin", "comment", "contiguous", "core-spec", "cpu-freq", "dependency", "exclude"),
-            *("distribution", "gpu-bind", "gres-flags", "licenses", "mail-type", "mail-user"),
-            *("mem-per-cpu", "network", "nice", "nodelist", "oversubscribe", "prefer", "priority"),
-            *("sockets-per-node", "switches", "thread-spec", "tmp", "wckey"),
-        )
-    },
-}
+        ("queue queues partitions", 'write partition = "…"'),
+        ("walltime time_limit timelimit", 'write time = "02:00:00"'),
+        ("memory ram mem_per_node", 'write mem = "64G", per node'),
+        ("project budget charge", 'write account = "…"'),
+        ("gpus ngpus num_gpus gpu", "write gpus_per_node = 4"),
+        ("gres gpus_per_task", 'write gpu_request = ["gres"] or ["gpus-per-task"]'),
+        ("max_nodes num_nodes", "write nodes = 4, the most a job may ask for"),
+        ("cpus cores", "write cpus_per_gpu = 8"),
+        ("image sif", 'write [container] with runtime = "…" and image = "…"'),
+        ("interface", 'write master = { interface = "ib0" }, or NCCL_SOCKET_IFNAME below [env]'),
+        (
+            "ntasks ntasks_per_node tasks_per_node tasks",
+            'launcher says it: "torchrun" for one task per node, "srun" for one per GPU',
+        ),
+        (
+            "signal requeue no_requeue",
+            "requeue stands in experiments/matrix.toml; requeue_margin_s may stand here",
+        ),
+        ("job_name output error log", "the matrix names jobs and their logs"),
+    )
+    for word in words.split()
+} | {  # sbatch's own names of what has no field
+    option.replace("-", "_"): f'write extra_sbatch = ["--{option}=…"]'
+    for option in (
+        "begin", "comment", "contiguous", "core-spec", "cpu-freq", "dependency", "distribution",
+        "exclude", "gpu-bind", "gres-flags", "licenses", "mail-type", "mail-user", "mem-per-cpu",
+        "network", "nice", "nodelist", "oversubscribe", "prefer", "priority", "sockets-per-node",
+        "switches", "thread-spec", "tmp", "wckey",
+    )
+}  # fmt: skip
 
 # ---- Values that depend on a job's size, and small tables ------------------------------
 

@@ -104,6 +104,13 @@ def test_directive(facts, expected):
     assert expected <= directives(render(**facts))
 
 
+def test_any_other_directive_is_left_out():
+    facts = {"partition": "a", "exclusive": True, "clusters": "b"}
+    assert not directives(render(omit=[*facts], **facts)) & {"--partition=a", "--exclusive"}
+    with pytest.raises(ValueError, match="omit"):
+        render(omit=["output"])  # the tables read that log
+
+
 def test_omitted_directives_are_not_there():
     omitted = ["nodes", "ntasks-per-node", "time", "open-mode", "signal", "requeue"]
     assert directives(render(omit=omitted)) == {
