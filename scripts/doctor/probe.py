@@ -17,13 +17,13 @@ from typing import NamedTuple
 from jinja2 import Environment
 
 from common.console import printable
+from common.errors import UserError
 from common.slurm_time import format_time, parse_time
 from doctor.cluster import Partition, name_default
 from doctor.slurm_text import Gpus, parse_gpus, parse_number
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
 from profiles.cluster import choose_words
 from submission import (
-    SlurmError,
     call,
     list_overrides,
     parse_options,
@@ -122,14 +122,14 @@ def probe(
 
 
 def ask_sbatch(text: str, sbatch: str = "sbatch") -> Answer:
-    """Ask sbatch, or the site's wrapper, whether it would take the script; keep all its words."""
+    """Ask sbatch, or the site's wrapper, whether it would take the script; keep all its words.
+
+    Raises SlurmError when it cannot be asked: without an answer nothing can be tried.
+    """
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "job.slurm"
         script.write_text(text, encoding="utf-8")
-        try:
-            done = call(sbatch, "--test-only", script.name, folder=script.parent, script=text)
-        except SlurmError as error:
-            return Answer(False, (str(error),))
+        done = call(sbatch, "--test-only", script.name, folder=script.parent, script=text)
     said = f"{done.stdout}\n{done.stderr}".splitlines()
     prefix = re.compile(r"^(sbatch: )?(error: )?(allocation failure: )?")
     words = tuple(dict.fromkeys(printable(prefix.sub("", line)) for line in said if line.strip()))
@@ -212,7 +212,10 @@ def try_others(causes: Causes, job: Job, cluster: Cluster, templates: Environmen
 
     def accepts(**changes) -> bool:
         other = cluster.model_copy(update=changes)
-        text = render_job(job, other, templates, "doctor.py")
+        try:
+            text = render_job(job, other, templates, "doctor.py")
+        except UserError:  # it does not go with another field of the profile
+            return False
         return ask_sbatch(text, cluster.submit_command).taken
 
     remarks = []

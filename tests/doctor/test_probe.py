@@ -1,6 +1,7 @@
 """What the doctor reads in a job script, and what it says where sbatch says nothing."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from doctor.cluster import Node, Partition
 from doctor.probe import ask_sbatch, check_script, drop_directives, probe
 from profiles import load_cluster, load_matrix, make_environment
 from slurm_shapes import REPO
-from submission import read_directives
+from submission import SlurmError, read_directives
 
 
 def script(*options: str) -> str:
@@ -147,6 +148,16 @@ SITES = {
 }  # fmt: skip
 
 
+def probe_one(folder: Path, text: str) -> list:
+    """Probe the job of two GPUs with a profile that says `text` besides."""
+    profile = folder / "there.toml"
+    profile.write_text(f'name = "there"\ngpus_per_node = 2\nnodes = 1\n{text}')
+    matrix = load_matrix(REPO / "experiments/matrix.toml")
+    one = matrix.model_copy(update={"jobs": {"ddp_2g1n": matrix.jobs["ddp_2g1n"]}})
+    templates = make_environment(REPO / "templates")
+    return probe(load_cluster(str(profile), folder), one, templates, [])
+
+
 @pytest.mark.parametrize("site", SITES)
 def test_what_a_site_refuses_is_found_out(site, tmp_path, monkeypatch):
     broken, words, remarks = SITES[site]
@@ -155,18 +166,22 @@ def test_what_a_site_refuses_is_found_out(site, tmp_path, monkeypatch):
     )
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    profile = tmp_path / "there.toml"
-    profile.write_text(
-        'name = "there"\ngpus_per_node = 2\nnodes = 1\ncpus_per_gpu = 4\nmem = "64G"\n'
-        'extra_sbatch = ["--nvmps"]\n'
-    )
-    matrix = load_matrix(REPO / "experiments/matrix.toml")
-    one = matrix.model_copy(update={"jobs": {"ddp_2g1n": matrix.jobs["ddp_2g1n"]}})
-    templates = make_environment(REPO / "templates")
-    (result,) = probe(load_cluster(str(profile), tmp_path), one, templates, [])
+    (result,) = probe_one(tmp_path, 'cpus_per_gpu = 4\nmem = "64G"\nextra_sbatch = ["--nvmps"]\n')
     said = words.replace("sbatch: ", "").replace("error: ", "")
     assert "\n".join(result.refused) == said.replace("allocation failure: ", "")
     assert result.remarks == remarks
+
+
+def test_what_does_not_go_with_the_profile_is_not_tried(tmp_path, monkeypatch):
+    """`exclusive = true` beside its own --oversubscribe is refused when rendering."""
+    (sbatch := tmp_path / "sbatch").write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (result,) = probe_one(tmp_path, 'extra_sbatch = ["--oversubscribe"]')
+    assert result.remarks == ["no directive is the reason; ask the site, and quote it"]
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(SlurmError, match="no sbatch here; run this on a login node"):
+        probe_one(tmp_path, "")
 
 
 def test_a_warning_of_an_accepted_job_is_shown(tmp_path, monkeypatch):
