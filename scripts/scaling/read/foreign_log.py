@@ -200,17 +200,13 @@ class LogChoice:
         nodes = int(nodes) if x else 1
         return nodes, nodes * int(gpus)
 
-    def find_samples(self, path: Path, run_id: str, gpus: int | None) -> int | None:
-        """Return the samples of what a line times, of all GPUs."""
+    def find_samples(self, path: Path, run_id: str) -> tuple[int, bool] | None:
+        """Return the samples of what a line times, and whether they are of each GPU."""
         told = _pick(self.samples, path, run_id)
         if told is None:
             return None
         number, each, _ = told.partition("/gpu")
-        if each and gpus is None:
-            raise UserError(
-                f"{path}: --samples N/gpu needs its number of GPUs: --gpus {path.name}=N"
-            )
-        return int(number) * (gpus if each else 1)
+        return int(number), bool(each)
 
 
 def _split(text: str, option: str, form: str, words: str) -> tuple[str, str]:
@@ -509,11 +505,13 @@ def _choose(group: list[Window], repeats: str) -> Window:
     return chosen
 
 
-def measure_windows(log: ForeignLog, gpus: int | None, samples: int | None) -> Windows:
+def measure_windows(
+    log: ForeignLog, gpus: int | None, samples: tuple[int, bool] | None = None
+) -> Windows:
     """Return a log's windows with the throughput of the whole job.
 
-    gpus: all of the job's; samples: of all GPUs in what a line times, as the user gave it. Raises
-    UserError that names the option which settles what the log does not say.
+    gpus: all of the job's; samples: as LogChoice.find_samples returns them. Raises UserError that
+    names the option which settles what the log does not say.
     """
     format = log.format
     if not format.training:
@@ -547,12 +545,18 @@ def measure_windows(log: ForeignLog, gpus: int | None, samples: int | None) -> W
 
 
 def _count_samples(
-    log: ForeignLog, window: Window, gpus: int | None, samples: int | None
+    log: ForeignLog, window: Window, gpus: int | None, samples: tuple[int, bool] | None
 ) -> Decimal:
     """Return the samples of what a line times, of all GPUs."""
     batch = window.get("batch")
+    if samples is not None and not samples[1]:
+        return Decimal(samples[0])
     if samples is not None:
-        return Decimal(samples)
+        if gpus is None:
+            raise UserError(
+                f"{log.path}: --samples N/gpu needs its number of GPUs: --gpus {log.path.name}=N"
+            )
+        return Decimal(samples[0] * gpus)
     if log.format.batch != "option":
         batch = log.find_fact("batch") if batch is None else batch
     what = log.format.times

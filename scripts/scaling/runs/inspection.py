@@ -242,7 +242,7 @@ def _describe_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> Inspecti
         nodes, gpus = log.find_scale()
     found.details |= {"nodes": nodes, "world_size": gpus}
     try:
-        windows = measure_windows(log, gpus, choice.find_samples(path, "", gpus))
+        windows = measure_windows(log, gpus, choice.find_samples(path, ""))
         column = Column("throughput_per_s", log.format.unit)
         for epoch in windows.epochs:
             column.add(epoch.throughput_per_s)

@@ -216,7 +216,7 @@ class Run:
             try:
                 found = read_foreign_log(path, formats)
                 self._take_scale(found)
-                samples = self.choice.find_samples(self.log_path, self.id, self.gpus)
+                samples = self.choice.find_samples(self.log_path, self.id)
                 windows = measure_windows(found, self.gpus, samples)
                 windows.take_causes(log.last_attempt)
                 log.attempts = [windows]
@@ -375,7 +375,8 @@ def read_run(
     run.accounting = accounting if run.restart == run.restarts else None
     verdict = judge(run, now_s)
     run.state, run.reason, run.cause = verdict.state, verdict.reason, verdict.cause
-    if run.log_problem and not run.log_problem.endswith(NOTHING_LIKELY) and run.cause is None:
+    is_told = run.choice.format or not run.log_problem.endswith(NOTHING_LIKELY)
+    if run.log_problem and is_told and run.cause is None:
         run.reason = f"{run.reason}; {run.log_problem}"
     last = run.attempt.last if run.settings is None and run.attempt else None
     if run.workload is None and last is not None and last.unit != "img/s":

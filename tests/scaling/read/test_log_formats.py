@@ -29,11 +29,11 @@ def put(path: Path, text: str) -> Path:
 def read(tmp_path: Path, text: str, name: str | None = None, gpus=None, samples=None):
     log = read_foreign_log(put(tmp_path / "job.out", text), name and [find_format(name)])
     gpus = gpus or log.find_scale()[1]
-    return log, measure_windows(log, gpus, samples)
+    return log, measure_windows(log, gpus, samples and (samples, False))
 
 
 def test_each_shipped_format_has_a_log_in_the_tests():
-    assert {format.name for format in load_formats()} == {*STUDY, "bandwidth"}
+    assert {format.name for format in load_formats()} == {*STUDY, "bandwidth", "imagenet"}
     assert all(path.stem == find_format(str(path)).name for path in FORMATS.glob("*.toml"))
 
 
@@ -43,8 +43,7 @@ def test_a_log_is_read_by_the_format_that_fits(tmp_path, name):
     choice = LogChoice.parse(None, ["4"], **options)
     path = put(tmp_path / "job.out", write(4))
     log = read_foreign_log(path)
-    samples = choice.find_samples(path, "1", 4)
-    windows = measure_windows(log, 4, samples)
+    windows = measure_windows(log, 4, choice.find_samples(path, "1"))
     assert log.format.name == name
     assert log.counts.is_whole and not log.counts.dropped
     assert float(windows.mean_per_s) == pytest.approx(rate(4), rel=1e-4)
@@ -88,6 +87,10 @@ VERSIONS = [  # format, lines of another release, GPUs, samples, the throughput
      "  tps: 1,478  mfu: 8.65%", None, None, "11824"),
     ("torchtitan", "+ torchrun --nnodes 2 --nproc_per_node=4 -m torchtitan.train\n"
      "step:  1  loss: 1.2  memory: 4GiB(3%)  tps: 10  mfu: 8.65%", None, None, "80"),
+    ("imagenet", "Epoch: [0][  10/5005]\tTime  0.500 ( 1.402)\tData  0.1 ( 0.3)\tLoss 6.9e+00 (7.0)",
+     4, 256, "512"),
+    ("imagenet", "Epoch: [0][10/1251]\tTime 0.4 (0.5)\tSpeed 640.5 (550.2)\tLoss 6.9 (6.9)", 4,
+     None, "640.5"),
     ("nersc", "Time taken for epoch 1 is: 178.38 secs Loss: 3.8739", 1, 17838, "100"),
     ("nersc", "Time taken for epoch 1 is 4.1 sec; with 3.8/0.08 in tr/val", 1, 41, "10"),
     ("nersc", "Time taken for epoch 1 is 4.1 sec\nTotal time is 8.2 sec, avg 55.5 samples/sec", 1,
@@ -219,8 +222,9 @@ def test_options_that_are_not_of_their_form():
     choice = LogChoice.parse(None, ["8", "a.out=2x4", "12=1"], ["64/gpu", "b*=512"])
     assert choice.find_scale(Path("x/a.out"), "9") == (2, 8)
     assert choice.find_scale(Path("x/b.out"), "12") == (1, 1)
-    assert choice.find_samples(Path("a.out"), "9", 8) == 512
-    assert choice.find_samples(Path("b.out"), "9", None) == 512
+    assert choice.find_samples(Path("a.out"), "9") == (64, True)
+    assert choice.find_samples(Path("b.out"), "9") == (512, False)
+    assert LogChoice().find_samples(Path("b.out"), "9") is None
 
 
 WORDS = [
