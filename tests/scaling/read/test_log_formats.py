@@ -87,7 +87,7 @@ VERSIONS = [  # format, lines of another release, GPUs, samples, the throughput
      "  tps: 1,478  mfu: 8.65%", None, None, "11824"),
     ("torchtitan", "+ torchrun --nnodes 2 --nproc_per_node=4 -m torchtitan.train\n"
      "step:  1  loss: 1.2  memory: 4GiB(3%)  tps: 10  mfu: 8.65%", None, None, "80"),
-    ("imagenet", "Epoch: [0][  10/5005]\tTime  0.500 ( 1.402)\tData  0.1 ( 0.3)\tLoss 6.9e+00 (7.0)",
+    ("imagenet", "Epoch: [0][  10/5005]\tTime  0.500 ( 1.402)\tData  0.1 ( 0.3)\tLoss 6.9e+00 (7)",
      4, 256, "512"),
     ("imagenet", "Epoch: [0][10/1251]\tTime 0.4 (0.5)\tSpeed 640.5 (550.2)\tLoss 6.9 (6.9)", 4,
      None, "640.5"),
