@@ -8,6 +8,9 @@ files with a real training's.
 
 STANDIN_STEPS       steps per epoch (default 4), STANDIN_STEP_S seconds each (default 0.05)
 STANDIN_FAILS_RANK  this rank fails in its second step, with a real trainer's line
+STANDIN_START_S     seconds before it can hear a signal, as while PyTorch is imported
+STANDIN_FAULT       "KIND WHEN RANK": at the "start", after so many steps, or at the "end" the rank
+                    does what disturb() says
 """
 
 import argparse
@@ -159,6 +162,33 @@ def fail(reason: str) -> None:
     sys.exit(1)
 
 
+def disturb(when: object) -> None:
+    """Do what STANDIN_FAULT asks for at this point."""
+    kind, where, rank = [*os.environ.get("STANDIN_FAULT", "").split(" ", 2), "", "", ""][:3]
+    if (where, rank) != (str(when), str(RANK)):
+        return
+    if kind.startswith("exit"):
+        os._exit(int(kind[4:]))
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "memory":
+        raise MemoryError
+    if kind == "orphan":
+        os.system("(setsid sleep 600 > /dev/null 2>&1 &)")
+        fail("it leaves a process behind")
+    if kind == "stay":
+        time.sleep(600)
+    if kind == "full":
+        raise OSError(28, "No space left on device", str(os.environ["RESULTS_DIR"]))
+    if kind == "teardown" and caught:
+        os._exit(9)
+    if kind == "lies":
+        say("slurmstepd: error: *** JOB 1 ON node9 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME "
+            "LIMIT ***")
+        say("Epoch [9999/9999] LR: 0.1 | Loss (train, val): 1, 1 | Throughput: 1.0 img/s")
+        fail("the true cause")
+
+
 def save(step: int, told: list[dict]) -> None:
     """Save the step and the epochs so far, as a signal asks; the job goes on after SIGUSR1."""
     time.sleep(1)  # a save takes a while
@@ -170,6 +200,7 @@ def save(step: int, told: list[dict]) -> None:
     say(f"rank {RANK} saved step {step}")
     if RANK == 0:
         say(f"Stopped by {signal.Signals(caught[0]).name}, all is saved")
+    disturb("saved")
     sys.exit(0 if caught[0] == signal.SIGUSR1 else 128 + signal.SIGTERM)
 
 
@@ -183,6 +214,8 @@ def load() -> tuple[int, list[dict]]:
 def wait_for_ranks(workdir: Path, epoch: int) -> None:
     """Wait until every rank has written its file of the epoch: a real trainer has a barrier."""
     while len(list(workdir.glob(f"rank*_results_epoch{epoch}.json"))) < WORLD_SIZE:
+        if caught:  # another rank has failed, and the launcher ends this one
+            sys.exit(128 + caught[0])
         time.sleep(0.02)
 
 
@@ -199,6 +232,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    disturb("start")
+    time.sleep(float(os.environ.get("STANDIN_START_S", 0)))
+    note = Path(os.environ.get("RESULTS_DIR", os.devnull), "STOP_USR1")
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda number, _: caught.append(number))
     args, workdir = parse_arguments(), Path(os.environ.get("RESULTS_DIR", "workdir"))
@@ -229,6 +265,7 @@ def main() -> None:
         else:
             time.sleep(STEP_S)
         step += 1
+        disturb(step)
         if step == 2 and os.environ.get("STANDIN_FAILS_RANK") == str(RANK):
             fail(f"cannot decode {data}/train/0/images/0_7.JPEG: image file is truncated")
         if step % STEPS == 0:
@@ -240,6 +277,8 @@ def main() -> None:
             if RANK == 0:
                 write(workdir / "training_metrics.json", describe_metrics(run, told, None))
                 say(format_line(run, told[-1]))
+        if not caught and note.exists():
+            caught.append(signal.SIGUSR1)
         if caught:
             save(step, told)
     if RANK == 0:
@@ -250,6 +289,7 @@ def main() -> None:
         say(f"Best validation accuracy: {metrics['summary']['best_val_accuracy']:.2%}")
         write(workdir / "training_metrics.json", metrics)
         write(workdir / "RUN_COMPLETE.txt", utc_now() + "\n")
+    disturb("end")
 
 
 main()
