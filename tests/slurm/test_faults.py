@@ -1,4 +1,4 @@
-"""The quick part of the fault matrix: one fault of each kind, for a naive job and a rendered one."""
+"""The quick part of the fault matrix: one fault of each kind in two jobs."""
 
 import json
 import subprocess
