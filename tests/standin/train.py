@@ -174,7 +174,7 @@ def disturb(when: object) -> None:
     if kind == "memory":
         raise MemoryError
     if kind == "orphan":
-        os.system("(setsid sleep 600 > /dev/null 2>&1 &)")
+        subprocess.run(["setsid", "--fork", "sleep", "600"], check=True)
         fail("it leaves a process behind")
     if kind == "stay":
         time.sleep(600)
