@@ -393,7 +393,7 @@ def test_mistake_is_one_line_and_writes_nothing(mistake, checkout):
     ("args", "message"),
     [
         (["--cluster", "ibexx"], 'no cluster "ibexx" in templates/clusters; did you mean "ibex"?'),
-        (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: alex, alps, '),
+        (["--cluster", "zzz"], 'no cluster "zzz" in templates/clusters; known: alex, alps'),
         (["--cluster", "no/such.toml"], "no/such.toml: cannot be read ("),
         (["--workload", "gpt"], 'no workload "gpt" in experiments/matrix.toml; did you mean "gpt2'),
         (

@@ -134,6 +134,7 @@ TABLE = [
     ("frontier", "2x8", f"{ACCOUNT} --partition=batch --nodes=2 --network=disable_rdzv_get",
      "--ntasks-per-node=8 --cpus-per-task=7"),
     ("alps", "2x4", f"{ACCOUNT} --nodes=2 --ntasks-per-node=4", "--cpus-per-task=72"),
+    ("alps-uenv", "2x4", f"{ACCOUNT} --nodes=2 --ntasks-per-node=4", "--cpus-per-task=72"),
     ("kestrel", "1x4", "--gres=gpu:4 --mem=0", f"{ACCOUNT} --ntasks-per-node=1 "
      "--cpus-per-task=128"),
     ("kestrel", "1x2", "--gres=gpu:2 --mem=184000", f"{ACCOUNT} --ntasks-per-node=1 "
