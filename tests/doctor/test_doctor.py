@@ -459,11 +459,3 @@ def test_a_command_that_fails_or_hangs_is_named(tmp_path, monkeypatch):
         "sacctmgr --parsable2 show: sacctmgr did not answer for 0.5 s; try again",
         "ip -brief address: no ip here; run this on a login node of the cluster",
     ]
-
-
-def test_output_that_head_cuts_ends_quietly():
-    script = 'set -o pipefail; "$0" "$1" --from "$2" --json | head -1; exit "${PIPESTATUS[0]}"'
-    command = ["bash", "-c", script, sys.executable, REPO / "scripts/doctor.py"]
-    done = subprocess.run([*command, DUMPS / "heterogeneous"], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("{\n", "")
-    assert done.returncode in (0, 141)  # 0: all fitted into the pipe before head ended

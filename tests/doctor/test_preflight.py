@@ -21,6 +21,7 @@ from doctor.preflight import (
 )
 from preflight_records import make_rank, make_task, put
 from profiles import Cluster, DoesNotFit, Job, load_matrix, make_environment
+from slurm_shapes import doctor
 from submission import JobState
 
 REPO = Path(__file__).resolve().parents[2]
@@ -247,9 +248,7 @@ def test_files_of_a_job(tmp_path):
     ],
 )
 def test_mistakes_in_one_line(args, said):
-    done = subprocess.run(
-        [sys.executable, REPO / "scripts/doctor.py", *args], capture_output=True, text=True
-    )
+    done = doctor(*args)
     assert done.returncode == 2
     assert said in done.stderr
 
