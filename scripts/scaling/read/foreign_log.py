@@ -31,6 +31,8 @@ _LOOKED_AT = 20_000  # lines of a file whose name does not say that it is a log
 # Of any trainer: the launcher's command line, and the size of the process group.
 _PER_NODE = re.compile(r"--nproc[-_]per[-_]node[= ](\d{1,5})\b")
 _NODES = re.compile(r"--nnodes[= ](\d{1,5})(?![\d:])")
+_SLURM_NODES = re.compile(r"\bSLURM_(?:JOB_NUM_NODES|NNODES)\s*[=:]\s*(\d{1,5})\b")
+_SLURM_GPUS = re.compile(r"\bSLURM_GPUS_(?:ON|PER)_NODE\s*[=:]\s*(?:[\w.-]+:)?(\d{1,4})\b")
 _WORLD = re.compile(r"\bworld[ _-]?size['\"]?\s*[:=]?\s*(\d{1,6})\b", re.IGNORECASE)
 # A line that somebody would take a throughput, or a time per step, from.
 _LIKELY = re.compile(
@@ -268,7 +270,7 @@ def read_foreign_log(path: Path, formats: Sequence[LogFormat] | None = None) -> 
     for number, (whole, has_end) in enumerate(read_lines(path), start=1):
         line = drop_colours(whole[:MOST_CHARS])
         has_end = has_end or len(whole) > MOST_CHARS  # cut here, not by the file's end
-        if "nproc" in line or "orld" in line or "ORLD" in line:
+        if "nproc" in line or "orld" in line or "ORLD" in line or "SLURM_" in line:
             _take_general_facts(clean_line(line), facts)
         blank += not line or line.isspace()
         for reader in readers:
@@ -314,6 +316,9 @@ def _take_general_facts(line: str, facts: dict[str, list[str]]) -> None:
             _note_fact(facts, "nodes", nodes[1] if nodes else "1")
     elif match := _WORLD.search(line):
         _note_fact(facts, "gpus", match[1])
+    for name, pattern in (("nodes", _SLURM_NODES), ("gpus_per_node", _SLURM_GPUS)):
+        if match := pattern.search(line):
+            _note_fact(facts, name, match[1])
 
 
 def _note_fact(facts: dict[str, list[str]], name: str, value: str) -> None:
@@ -536,7 +541,8 @@ def measure_windows(
     restarts = [at for at in log.restarts if warmup <= at < len(epochs)]
     notes = [format.note] if format.note else []
     if restarts:
-        notes.append(f"restarted {len(restarts)} times: the first window after each is left out")
+        times = f"{len(restarts)} time{'s' if len(restarts) > 1 else ''}"
+        notes.append(f"restarted {times}: the first window after it is left out")
         kept = [epoch for at, epoch in enumerate(epochs) if at not in restarts]
         epochs = [epoch._replace(epoch=at) for at, epoch in enumerate(kept, start=1)]
     if not log.ended:

@@ -32,6 +32,11 @@ def find_runs(
     UserError when the folder does not exist.
     """
     folder, choice = Path(folder), choice or LogChoice()
+    if folder.is_file():
+        raise UserError(
+            f"{folder} is a file: name the folder that holds it; what is in it says "
+            f"python scripts/inspect_log.py {shlex.quote(str(folder))}"
+        )
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; run this from the repository's top folder, or name the "

@@ -233,7 +233,9 @@ def make_study(
     left_out = [run.account for run in runs if not run.is_usable]
     known = [run for run in usable if run.gpus is not None]
     left_out += sorted(
-        f"job {run.id}: how many GPUs it had is unknown" for run in usable if run.gpus is None
+        f"job {run.id}: how many GPUs it had is unknown: --gpus {run.id}=N says it"
+        for run in usable
+        if run.gpus is None
     )
     seen: dict[tuple, Run] = {}
     for run in known:

@@ -214,7 +214,10 @@ def _list_layouts(workload: str, runs: Sequence[Run], site: Site) -> list[_Layou
 def _name_left_out(run: Run) -> str:
     nodes, gpus = run.nodes or "unknown", run.gpus_per_node or "unknown"
     scale = f"{nodes} nodes × {gpus} GPUs"
-    return f"not in these tables: job {run.id} ({scale} has no row): {run.reason}"
+    how = ""
+    if run.gpus is None and run.log_path:
+        how = f"; say its GPUs with --gpus {run.log_path.name}=N"
+    return f"not in these tables: job {run.id} ({scale} has no row): {run.reason}{how}"
 
 
 class _Filler:
@@ -254,7 +257,7 @@ class _Filler:
             sources=[f"{row.config}: {self._name_source(row)}" for row in layout.rows],
             keys=[_list_keys(each) for each in shown],
             facts={
-                "epochs": self.epochs,
+                "epochs": self.epochs or None,
                 "workload": self.workload.name,
                 "throughput_unit": self.workload.unit,
             },
@@ -399,7 +402,7 @@ def _list_keys(shown: Shown) -> dict[str, object]:
         "nodes": shown.nodes,
         "gpus_per_node": shown.gpus_per_node,
         "job_id": run.id if run else None,
-        "epoch": last.epoch if last else None,
+        "epoch": (last.epoch or None) if last else None,
         "log": run.log_path if run else None,
     }
 

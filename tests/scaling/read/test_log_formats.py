@@ -91,6 +91,8 @@ VERSIONS = [  # format, lines of another release, GPUs, samples, the throughput
      4, 256, "512"),
     ("imagenet", "Epoch: [0][10/1251]\tTime 0.4 (0.5)\tSpeed 640.5 (550.2)\tLoss 6.9 (6.9)", 4,
      None, "640.5"),
+    ("torchtitan", "SLURM_NNODES=2\nSLURM_GPUS_ON_NODE=4\nstep:  1  loss: 1.2  memory: 4GiB(3%)"
+     "  tps: 10  mfu: 8.65%", None, None, "80"),
     ("nersc", "Time taken for epoch 1 is: 178.38 secs Loss: 3.8739", 1, 17838, "100"),
     ("nersc", "Time taken for epoch 1 is 4.1 sec; with 3.8/0.08 in tr/val", 1, 41, "10"),
     ("nersc", "Time taken for epoch 1 is 4.1 sec\nTotal time is 8.2 sec, avg 55.5 samples/sec", 1,
@@ -122,7 +124,7 @@ NOISE = [  # what stands in a stranger's log, its windows' rates, a note
     (steps(50, 100) + "step 3: loss 1.5, 12", ["50", "100"], ""),  # cut in the number
     (steps(50, 100, 100) + "Traceback (most recent call last):\n" +
      steps(70, 110, 110, first=2),
-     ["50", "70", "110", "110"], "restarted 1 times"),
+     ["50", "70", "110", "110"], "restarted 1 time:"),
     (steps(50, 100, 100) + steps(60, 110), ["60", "110"], ""),  # begun anew
     (steps(50, 100) + steps(90, first=2), ["50", "90"], "up to 2 lines per step"),
     ("".join(f"0: {a}1: {a}" for a in steps(50, 100, 100).splitlines(True)), ["50", "100", "100"],

@@ -146,6 +146,17 @@ def test_what_a_log_does_not_say_is_asked_for_in_the_cell(tmp_path):
     assert cells(done, "Throughput (img/s)") == []
 
 
+def test_a_run_without_a_number_of_gpus_names_the_option(tmp_path):
+    (tmp_path / "12.out").write_text(nanogpt(4))
+    done = call("fill_tables", tmp_path)
+    assert "say its GPUs with --gpus 12.out=N" in done.stdout
+    done = call("scaling_tables", tmp_path)
+    assert done.returncode == 1 and "--gpus 12=N says it" in done.stderr
+    assert "a file: name the folder" in call("fill_tables", tmp_path / "12.out").stderr
+    done = call("fill_tables", tmp_path, "--gpus", "12=1")
+    assert cells(done, "Throughput (tokens/s)") == ["3600.0"]
+
+
 FOREIGN = [  # a file of others, the command that reads it
     ("seven/training_metrics.json", '{"epochs": [{"tokens_per_sec_global": 1.0}], "world_size": 4}',
      "python scripts/scaling_tables.py --gpu4 "),
