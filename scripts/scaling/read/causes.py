@@ -304,14 +304,15 @@ class CauseSearch:
         rule, groups = _find_rule(line)
         cause = Cause(shorten(line), FIX, State.FAILED, ROOT, number, line=line)
         is_message = not _EXCEPTION.match(own["message"])
-        if rule is not None and not (is_message and rule.strength is WEAK):
+        if rule is not None and (rule.is_ours or not is_message or rule.strength is not WEAK):
             known = _make_cause(number, line, rule, groups)
             text = known.text if groups else cause.text
             cause = replace(known, text=text, strength=min(rule.strength, ROOT))
         elif not is_message:
             cause = replace(cause, hint=_READ_TRACEBACK)
         if own["rank"] is not None:
-            cause = replace(cause, rank=int(own["rank"]), host=own["host"])
+            rank, host = groups.get("rank") or own["rank"], groups.get("host") or own["host"]
+            cause = replace(cause, rank=int(rank), host=host)
             if cause.strength is CONSEQUENCE:
                 self.echoing.add(cause.rank)
         before = self.fresh.get(cause.strength)

@@ -60,6 +60,7 @@ class Rule:
     quotes: bool = True
     ends_job: bool = False  # Slurm says with it how the whole job ended
     ends_attempt: bool = False  # what follows in the log may be the next attempt
+    is_ours: bool = False  # our own programs print it
 
     def match(self, line: str, small: str) -> dict[str, str] | None:
         """Return the pattern's groups, None when the line is not of this kind."""
@@ -453,11 +454,23 @@ RULES = (
     # ---- The training ----
     _rule(
         RESTART_LOOP,
-        "[rank 0 on n1] error: 3 restarts began after step 40 and none got further",
-        "restarts began after step",
+        "[rank 0 on n1] error: no progress in 3 restarts: each began after step 40 and ended there",
+        "no progress in ",
         "no progress in {count} restarts",
         "look above for what ended them, each at the same step; then remove attempts.json",
-        r"error: (?P<count>\d+) restarts began after step",
+        r"error: no progress in (?P<count>\d+) restarts",
+        is_ours=True,
+    ),
+    _rule(
+        "rank-hangs",
+        "[rank 0 on n1] error: rank 2 on n2 hangs in epoch 2, step 14, at time.sleep(9) "
+        "(train.py:231); it never reached all_reduce (train.py:236), where 3 ranks wait",
+        "stopped answering|hangs|waits elsewhere",
+        "{said}",
+        "look at that node and at that line: every rank must reach the same collectives",
+        r"error: (?P<said>rank (?P<rank>\d{1,9}) on (?P<host>[\w.-]+) (?:stopped answering|hangs|"
+        "waits elsewhere).*)",
+        strength=WEAK, quotes=False, is_ours=True,
     ),
     _rule(
         "loss-not-finite",

@@ -60,8 +60,8 @@ def find_peak(settings: dict) -> tuple[float | None, str]:
     Source: the vendors' data sheets, as peak_tflops.csv names them.
     """
     name, precision = settings.get("gpu_name"), settings.get("precision")
-    if name is None:
-        return None, "no GPU is recorded"
+    if not isinstance(name, str) or not isinstance(precision, str):
+        return None, "no GPU is recorded" if name is None else "no known GPU or precision"
     rows = [row for row in _read_peaks() if fnmatchcase(name, row["gpu"])]
     peak = rows[0].get(precision) if rows else None
     if is_missing(peak):

@@ -358,6 +358,18 @@ def test_the_rank_that_died_is_named(text, words, hint):
         assert cause.state is State.FAILED and cause.rule == DIED
 
 
+HANGS = "[rank 0 on n1] error: rank 2 on n2 stopped answering in epoch 2, step 7, at loss (t.py:9)"
+
+
+def test_a_rank_that_the_others_wait_for_is_the_cause_unless_its_end_is_known():
+    waits = (
+        "[rank 0 on n1] error: RuntimeError: Timed out waiting 9ms for recv operation to complete"
+    )
+    cause = find_cause([HANGS, waits, *block(0, "n1", 1).splitlines()])
+    assert (cause.text, cause.rank, cause.host) == (HANGS.partition("error: ")[2], 2, "n2")
+    assert find_cause([HANGS, waits, *block(2, "n2", 7).splitlines()]).rule == DIED
+
+
 def test_a_cut_line_gives_no_status():
     cut = block(status=1234).partition("34 (pid")[0]  # 12 of 1234
     assert find_cause(cut.splitlines()) is None

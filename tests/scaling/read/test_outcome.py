@@ -56,7 +56,7 @@ VERDICTS = [
     ({"wants_requeue": True, "exit_status": 1}, OWN,
      "timed out: saved a checkpoint, then ended with exit status 1: [rank 1 on n2] error: KeyE"),
     ({"requeued_as": "12.1"}, None, "cancelled: requeued as 12.1"),
-    ({"exit_status": 1}, "[rank 0 on n1] error: 3 restarts began after step 40 and none got f\n"
+    ({"exit_status": 1}, "[rank 0 on n1] error: no progress in 3 restarts: each began after st\n"
      + STARS.format(12, ""), "failed: no progress in 3 restarts"),
     # Slurm's word, of this job, that no file denies.
     ({"exit_status": 0}, out_text(2),
