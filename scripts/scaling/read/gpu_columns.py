@@ -230,7 +230,7 @@ def _settle_own_names(
     words = [re.findall(r"[a-z]+", name.lower().replace("%", " pct ")) for name in spaced]
     # Of a tool's own name nothing is to be found; gpu0_mem_used is one GPU's column of several.
     known = [
-        (name in _TOOLS_NAMES and unit != "%") or _TELLING.fullmatch(name) or re.search(r"\d", name)
+        (name in _TOOLS_NAMES and unit != "%") or re.search(r"[.\d]", name)
         for name, unit in zip(names, units, strict=True)
     ]
     words = [[] if is_known else each for each, is_known in zip(words, known, strict=True)]

@@ -530,6 +530,8 @@ class _Reader:
                     names = " and ".join(columns.names[at] for at in (columns.index, at))
                     raise self._refuse_gpus(f"its columns {names} disagree")
         key = host, index, uuid, "" if uuid else name
+        if columns.name is not None and not uuid and not name:  # `[Unknown Error]`
+            key = next((known for known in self.gpus if known[:2] == (host, index)), key)
         gpu = self.gpus.get(key)
         if gpu is None:
             gpu = self.gpus[key] = _Gpu(len(self.gpus), host, index, uuid, name)
@@ -628,8 +630,15 @@ class _Reader:
             raise self._refuse_gpus("no row names one by index or uuid")
         self.counts.dropped = +self.counts.dropped
         found = sorted(self.gpus.values(), key=lambda gpu: gpu.identity)
-        if self.columns and not self.columns.has_gpus and any(gpu.may_be_several for gpu in found):
-            raise self._refuse_gpus("it has no column index or uuid, and several rows of one time")
+        if self.columns and not self.columns.has_gpus:
+            # A date before two GPUs' rows leaves the second one's with other cells.
+            others = self.counts.dropped["another number of fields"]
+            others += self.counts.dropped["error text"]
+            kept = self.counts.lines - (self.counts.dropped + self.counts.ignored).total()
+            if others * 4 > kept or any(gpu.may_be_several for gpu in found):
+                raise self._refuse_gpus(
+                    "it has no column index or uuid, and several rows of one time"
+                )
         for gpu in found:
             gpu.catch_up()
             gpu.count_cells()

@@ -54,6 +54,9 @@ ONE_GPU = {
     "a header above each row": "memory.used [MiB]\n10 MiB\nmemory.used [MiB]\n30 MiB\n",
     "semicolons and decimal commas": "time;gpu_id;mem_used_mb;power_w\n1,0;0;10,0;26,5\n"
     "2,0;0;30,0;26,5\n",
+    "a name that is an error once": "index, name, memory.used [MiB]\n0, A100, 10\n"
+    "0, [Unknown Error], 30\n",
+    "vram": "ts,vram_used_mb,vram_total_mb\n1,10,100\n2,30,100\n",
     "tabs": "gpu_id\tmem_used (KiB)\n0\t10240\n0\t30720\n",
     "bytes": "gpu,memory used [bytes]\n0,10485760\n0,31457280\n",
 }

@@ -183,6 +183,10 @@ REFUSED = {
     "no index and no times": (
         "memory.used [MiB]\n5 MiB\n7 MiB\n", "it has no column index or uuid, and no times"
     ),
+    "no index, a date before the rows of two": (
+        "time,memory.used [MiB]\n10:00:00,10 MiB\n20 MiB\n10:00:05,10 MiB\n20 MiB\n",
+        "several rows of one time",
+    ),
     "no index, two names": (
         "timestamp, name, memory.used [MiB]\n2026/11/21 10:00:00, Orin, 5\n"
         "2026/11/21 10:00:05, T4, 5\n", "it has no column index or uuid, and name differs"
