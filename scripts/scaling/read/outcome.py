@@ -15,7 +15,7 @@ from scaling.read.causes import DIED, Cause
 from scaling.read.contract import epochs_of
 from scaling.read.job_log import Attempt, JobLog
 from scaling.read.sacct import SacctJob
-from scaling.read.symptoms import CONSEQUENCE, DEATH, FIX, RESTART_LOOP, SIGNALS, State
+from scaling.read.symptoms import CONSEQUENCE, DEATH, FIX, QUIET_DEATH, RESTART_LOOP, SIGNALS, State
 
 SILENT_S = 3600  # loggers write every 5 s; an hour without a word is not a running job
 FRESH_S = 120
@@ -141,9 +141,9 @@ def _told_by_slurm(run: Evidence) -> State | None:
 
 def _place(run: Evidence, cause: Cause | None) -> Cause | None:
     """Return the cause with the epoch in which a rank died, and with the rank that said nothing."""
-    if cause is None or cause.strength is CONSEQUENCE:
-        return _find_silent_rank(run) or cause
-    if cause.rule != DIED:
+    if (cause is None or cause.strength <= QUIET_DEATH) and (silent := _find_silent_rank(run)):
+        return silent
+    if cause is None or cause.rule != DIED:
         return cause
     epoch = _name_epoch(run, cause.rank)
     return replace(cause, text=f"{cause.text}, {epoch}") if epoch else cause

@@ -385,7 +385,7 @@ RULES = (
         "command-not-found",
         "slurm_script: line 80: torchrun: command not found",
         "command not found|execve(): |usr/bin/env: ",
-        "the environment was not activated: a command is missing",
+        "a command is missing: was the environment activated?",
         "check the Software section of the job file; scripts/setup_env.sh makes an environment",
         r"(?<!psrecord)(?<!nvidia-smi): command not found|execve\(\): .*No such file|"
         r"usr/bin/env: .*No such file",

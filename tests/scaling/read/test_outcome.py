@@ -81,7 +81,8 @@ VERDICTS = [
     ({"exit_status": 2}, None,
      "failed: exit status 2, the log does not say why (no log was found), no epoch line yet"),
     # A rank that dies without a word.
-    ({"exit_status": 1, "settings": SETTINGS}, out_text(1) + PEERS,
+    ({"exit_status": 1, "settings": SETTINGS}, out_text(1) + PEERS
+     + "srun: error: n1: task 0: Exited with exit code 1\n",
      "failed: rank 2 on n2 ended and printed no error, in epoch 2 of 3: all others lost it"),
     ({"exit_status": 1}, out_text(1) + "srun: error: n2: task 1: Exited with exit code 7\n",
      "failed: task 1 on n2 ended with exit code 7 and printed no error, in epoch 2 of 3"),
