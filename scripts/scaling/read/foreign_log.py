@@ -321,6 +321,12 @@ def _take_general_facts(line: str, facts: dict[str, list[str]]) -> None:
             _note_fact(facts, name, match[1])
 
 
+def _pair(facts: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Return (nodes, GPUs per node) where a log says each of them once."""
+    nodes, per_node = facts.get("nodes", []), facts.get("gpus_per_node", [])
+    return [(nodes[0], per_node[0])] if len(nodes) == len(per_node) == 1 else []
+
+
 def _note_fact(facts: dict[str, list[str]], name: str, value: str) -> None:
     told = facts.setdefault(name, [])
     if value not in told and len(told) < 10:
@@ -417,7 +423,10 @@ class _Reader:
         rest = lines - blank - self.kept - self.others - self.dropped.total()
         ignored = Counter({"blank": blank, OTHER_RANK: self.others, "other output": rest})
         counts = LineCounts(lines, self.kept, self.dropped, +ignored)
-        general = {} if {"gpus", "gpus_per_node"} & set(self.facts) else facts
+        # What the trainer says of its size goes before the launcher's words, which then must fit.
+        own = self.facts.get("gpus", []) if "nodes" not in self.facts else []
+        fits = [[str(int(n) * int(g))] for n, g in _pair(facts)] == [own]
+        general = facts if fits or not {"gpus", "gpus_per_node"} & set(self.facts) else {}
         log = ForeignLog(path, self.format, counts, self.windows, {**general, **self.facts})
         log.ended, log.total_s = self.ended, self.total_s
         _settle(log)

@@ -329,7 +329,8 @@ class _Filler:
             cells["throughput_per_s"] = check_expected(
                 cells["throughput_per_s"], self.site.expected[row.folder], self.workload.unit
             )
-        cells["config"] = say(row.config, join_notes(*self._list_notes(run)))
+        config = row.config if run.nodes else f"{run.gpus} GPUs"  # by a log that names no nodes
+        cells["config"] = say(config, join_notes(*self._list_notes(run)))
         return {name: cells[name] for name in columns}
 
     def _list_notes(self, run: Run) -> list[str]:
@@ -340,7 +341,8 @@ class _Filler:
             notes.append("this run was profiled, which slows it down")
         last = run.attempt.last if run.attempt else None
         if run.nodes is None:
-            notes.append(f"on how many nodes its {run.gpus} GPUs were is unknown")
+            log = run.log_path.name if run.log_path else run.id
+            notes.append(f"its number of nodes is unknown: --gpus {log}=NODESxGPUS says it")
         if isinstance(run.attempt, Windows):
             notes += [run.attempt.describe(), *run.attempt.notes]
         elif last is not None and last.epochs != self.epochs:
@@ -435,7 +437,7 @@ def _measure_epoch(run: Run, workload: Workload) -> dict[str, Cell]:
     shown = Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
     return {
         "train_loss": _show_logged(last.train_loss),
-        score.log_key: missing(f"the epoch line holds no {score.name}")
+        score.log_key: missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}")
         if value is None
         else _show_logged(value, "%" if score.log_key.endswith("_pct") else ""),
         "throughput_per_s": shown

@@ -10,7 +10,7 @@ from filled_tables import call, parse_markdown
 from run_folders import epoch_line
 from scaling.read.foreign_log import LogChoice
 from scaling.runs import choose_workload, find_runs, make_frames, make_study
-from trainer_logs import SCALES, STUDY, UNITS, deepspeed, nanogpt, torchtitan
+from trainer_logs import SCALES, STUDY, UNITS, deepspeed, megatron, nanogpt, torchtitan
 
 CASES = Path(__file__).parents[2] / "cases/slurm"
 
@@ -174,6 +174,17 @@ def test_a_folder_of_others_files_names_the_command_that_reads_them(tmp_path, na
     done = call("fill_tables", tmp_path)
     assert done.returncode == 1 and command in done.stderr and done.stderr.count("\n") == 1
     assert str(tmp_path / name) in done.stderr or name.endswith("md")
+
+
+def test_a_scale_without_its_nodes_is_not_called_one_node(tmp_path):
+    (tmp_path / "a.log").write_text(megatron(4))
+    done = call("fill_tables", tmp_path)
+    assert cells(done, "Throughput (samples/s)") == ["3600.0"]
+    assert "| 4 GPUs [" in done.stdout and "--gpus a.log=NODESxGPUS says it" in done.stdout
+    launched = "+ torchrun --nnodes=2 --nproc_per_node=2 pretrain.py\n"
+    (tmp_path / "a.log").write_text(launched + megatron(4))
+    (run,) = find_runs(tmp_path)
+    assert (run.nodes, run.gpus_per_node, run.gpus) == (2, 2, 4)
 
 
 def test_a_contradiction_is_no_number(tmp_path):
