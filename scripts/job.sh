@@ -53,6 +53,19 @@ make_run_folders() {
   echo "Results: $run_dir"
 }
 
+# Say it where Slurm's warning comes before the training can have begun, as after `--time=2`.
+tell_short_time() {
+  local margin_s end left_s
+  margin_s=$(sed --quiet 's/^#SBATCH --signal=USR1@\([0-9]*\).*/\1/p' "$0" 2> /dev/null) || return 0
+  end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e 2> /dev/null) || return 0
+  if [[ -z $margin_s || $end != [0-9]* ]]; then return 0; fi
+  left_s=$(($(date --date="$end" +%s) - $(date +%s)))
+  if ((left_s < margin_s + 60)); then
+    echo "Short: the time limit is in $left_s s, and Slurm warns $margin_s s before it: the training" \
+      "will save at its first step and get no further; ask for more --time"
+  fi
+}
+
 # choose_port FIRST LAST: export MASTER_PORT, one that nobody listens on at MASTER_ADDR.
 choose_port() {
   first_port=$1 ports=$(($2 - $1 + 1))
@@ -170,6 +183,7 @@ killed='' launched='' first_port='' ports=''
 forget_session
 export SLURM_EXPORT_ENV=ALL     # after `sbatch --export=NONE`, too, srun hands on what is set here
 make_run_folders
+tell_short_time
 trap finish EXIT
 trap 'name_failed_line $? $LINENO "$BASH_COMMAND"' ERR
 # A signal to the job itself: bash lets srun end first, then the exit trap runs. TERM: cancelled.

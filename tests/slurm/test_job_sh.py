@@ -28,6 +28,7 @@ source "$REPO_DIR/scripts/job.sh" multi_gpu.slurm
 STANDINS = {
     # job_summary.py has tests of its own
     "python": '[[ $1 == -c ]] || printf "%s\\n" "$*" >> told',
+    "squeue": "exit 1",
     "scontrol": 'printf "scontrol %s\\n" "$*" >> told; exit ${REFUSED:-0}',
 }
 
@@ -303,3 +304,16 @@ def test_two_hundred_pairs_of_jobs_that_start_together_lose_none(tmp_path):
             while bound:
                 bound.pop().close()
     assert taken, "no pair met: nothing was tried"
+
+
+@pytest.mark.parametrize(("left_s", "said"), [("150", True), ("600", False)])
+def test_a_time_limit_that_leaves_no_time_is_told_at_once(tmp_path, left_s, said):
+    header = f"{tmp_path}/header.slurm"
+    Path(header).write_text("#SBATCH --signal=USR1@120       # s before the limit\n")
+    text = f"squeue() {{ date --date='{left_s} seconds' +%FT%T; }}\nSLURM_JOB_ID=7\n"
+    job_sh = (REPO / "scripts/job.sh").read_text()
+    function = re.search(r"^tell_short_time\(\) \{\n.*?^\}\n", job_sh, re.MULTILINE | re.DOTALL)[0]
+    done = subprocess.run(
+        ["bash", "-c", f"{text}{function}tell_short_time", header], capture_output=True, text=True
+    )
+    assert (done.stdout.startswith("Short: the time limit is in "), done.stderr) == (said, "")
