@@ -5,6 +5,7 @@
     python scripts/scaling_tables.py --fixed-work        throughput, wall time, speedup by scale
     python scripts/scaling_tables.py --cost --price 2    GPU-hours, energy, money
     python scripts/scaling_tables.py --strategies        DDP, ZeRO and FSDP at one scale
+    python scripts/scaling_tables.py --compare bucket_cap_mb=none,200      one setting's values
     python scripts/scaling_tables.py --from-csv FILE     the fixed-work table of anybody's numbers
     python scripts/scaling_tables.py --gpu1 a.json --gpu4 b.json      the same of metrics files
 
@@ -36,9 +37,9 @@ BELONGS = {
     "cluster": ("summary",),
     "allow_unlike": ("summary", "fixed_work", "cost"),
     **dict.fromkeys((*CSV_OPTIONS, "gpus_per_node"), ("from_csv",)),
-    "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies"),
-    "samples": ("summary", "fixed_work", "cost", "strategies"),
-    "log_format": ("summary", "fixed_work", "cost", "strategies"),
+    "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies", "compare"),
+    "samples": ("summary", "fixed_work", "cost", "strategies", "compare"),
+    "log_format": ("summary", "fixed_work", "cost", "strategies", "compare"),
 }
 
 
@@ -54,6 +55,7 @@ def make_text(arguments: argparse.Namespace) -> str:
         make_cost,
         make_csv_table,
         make_fixed_work,
+        make_option_tables,
         make_strategies,
         read_csv_table,
     )
@@ -69,6 +71,8 @@ def make_text(arguments: argparse.Namespace) -> str:
         return write_summary(study, arguments)
     if arguments.strategies:
         return write(make_strategies(study))
+    if arguments.compare:
+        return write(make_option_tables(study, *arguments.compare))
     tables = []
     if arguments.fixed_work:
         tables.append(make_fixed_work(study, arguments.basis or "throughput"))
@@ -114,6 +118,8 @@ def parse_arguments() -> argparse.Namespace:
     which.add_argument("--cost", action="store_true", help=text)
     text = "strategies of GPT-2 at one scale: throughput, memory by part, communication"
     which.add_argument("--strategies", action="store_true", help=text)
+    text = "runs that differ in this setting of run.json alone, with the interval over repeats"
+    which.add_argument("--compare", metavar="NAME=V,V", type=parse_setting, help=text)
     text = "the fixed-work table of a CSV with a column of GPUs and one of throughput or time"
     which.add_argument("--from-csv", metavar="FILE", type=Path, help=text)
     for gpus in COUNTS:
@@ -144,7 +150,7 @@ def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if arguments.from_csv and arguments.files:
         parser.error("--from-csv and --gpu1 name different files: give one of them")
     chosen = ["--summary"] * arguments.summary + ["--from-csv"] * bool(arguments.from_csv)
-    chosen += ["--strategies"] * arguments.strategies
+    chosen += ["--strategies"] * arguments.strategies + ["--compare"] * bool(arguments.compare)
     chosen += ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)} are different tables: ask for one")
@@ -168,6 +174,14 @@ def parse_price(text: str) -> float:
 
 def parse_name_or_count(text: str) -> str | int:
     return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else text
+
+
+def parse_setting(text: str) -> tuple[str, list[str]]:
+    name, _, values = text.partition("=")
+    listed = [value.strip() for value in values.split(",") if value.strip()]
+    if len(set(listed)) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} has no two values, as in bucket_cap_mb=25,200")
+    return name.strip(), listed
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def settings(nodes: int, gpus_per_node: int, run_id: str, **changed: object) -> 
         "num_workers": 4,
         "input": "cache",
         "cuda_graph": False,
+        "compile": False,
         "precision": "fp16",
         "strategy": "ddp",
         "epochs": 3,

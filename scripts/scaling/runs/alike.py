@@ -25,6 +25,10 @@ COMPARED_SETTINGS = (
     "dataset.train",  # the rehearsal's digits are not TinyImageNet
     "dataset.classes",
     "limit_batches",
+    "compile",
+    "activation_checkpointing",
+    "grad_compression",
+    "bucket_cap_mb",
 )
 WORK_TOLERANCE = 0.01  # each rank drops its last, incomplete batch
 ABSENT = "not recorded"  # as it is shown; a setting that is there and null is "none"

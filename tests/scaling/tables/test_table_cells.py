@@ -163,6 +163,8 @@ DIFFERENCES = [
     ({"strategy": "fsdp"}, "strategy fsdp, baseline ddp"),
     ({"scaling": "strong"}, "scaling strong, baseline weak"),
     ({"limit_batches": 4}, "limit_batches 4, baseline not recorded"),
+    ({"bucket_cap_mb": 200.0}, "bucket_cap_mb 200.0, baseline not recorded"),
+    ({"activation_checkpointing": True}, "activation_checkpointing True, baseline not recorded"),
     ({"gpu_name": None}, "gpu_name none, baseline Tesla V100-SXM2-32GB"),
     ({"trainer_sha256": "beef"}, "trainer_sha256 beef, baseline c0ffee"),
     ({"dataset": {"train": 1438, "classes": 200}}, "dataset.train 1438, baseline 100000"),
@@ -257,8 +259,12 @@ def test_settings_helper_says_what_the_contract_says():
     absent = [
         name for name in COMPARED_SETTINGS if look_up(record, name) in (None, "not recorded")
     ]
-    # The first two are of metrics files of others; the last is None unless asked for.
-    assert absent == ["model_size", "seq_len", "limit_batches"]
+    # The first two are of metrics files of others, the last three of GPT-2; limit_batches is None
+    # unless asked for.
+    assert absent == [
+        "model_size", "seq_len", "limit_batches",
+        "activation_checkpointing", "grad_compression", "bucket_cap_mb",
+    ]  # fmt: skip
 
 
 def test_strategy_is_a_dimension_and_never_a_repeat(tmp_path):
