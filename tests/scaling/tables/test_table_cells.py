@@ -125,7 +125,7 @@ def test_a_loss_of_nan_is_shown_as_logged_and_is_no_number_in_json(tmp_path):
     out = out_text().replace("5.149", "nan")
     write_run(tmp_path, 1, 1, "11", out=out)
     report = fill(tmp_path)
-    assert parse_markdown(to_markdown(report))[1][1] == "nan [1]"
+    assert parse_markdown(to_markdown(report))[1][1] == "nan [2]"
     record = json.loads(to_json(report))["tables"][0]["rows"][0]
     assert (record["train_loss"], record["notes"]["train_loss"]) == (None, "nan in the log")
 
