@@ -77,6 +77,9 @@ def state_nodes(selection: Selection) -> list[Line]:
         ("gpus_per_node", str(selection.gpus_per_node), counted),
         ("nodes", str(selection.nodes), f"{source}; {out} down or drained now" if out else source),
     ]
+    if selection.gpus_per_node == 1:
+        lines.append(("", "Jobs of several nodes that ask for more GPUs per node are left out; "
+                      'with multi_node_gpus = "all" they take one per node', ""))  # fmt: skip
     if limits := find_limits(selection):
         rows = [write_table(where | {"because": because}) for where, because in limits]
         lines.append(("cannot_run", write_array(rows), f"counted in {largest.gpus_from}"))

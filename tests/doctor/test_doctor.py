@@ -269,6 +269,7 @@ def test_gpus_that_slurm_does_not_count_are_not_asked_for():
     )
     assert "The nodes are aarch64, not x86_64: install the software on one of them" in comments
     assert '# partition = "gpu-a100"' in text
+    assert 'with multi_node_gpus = "all" they take one per node' in comments
     named = "NodeName=n1\n   AvailableFeatures=gh200,4gpus CPUTot=288 Gres=(null) State=IDLE\n"
     facts = detect_text(PARTITION.format("all", "n1", ""), named)
     values = tomllib.loads(write_draft(facts, "x", "00:30:00"))
