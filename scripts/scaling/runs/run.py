@@ -139,10 +139,11 @@ class Run:
         return [note] if colon and self.state is State.COMPLETE else []
 
     @property
-    def loss_note(self) -> list[str]:
-        """That its loss is no number, since when; every table says so."""
-        note = self.attempt.describe_bad_loss() if self.attempt is not None else ""
-        return [note] if note else []
+    def fault_notes(self) -> list[str]:
+        """What spoils its figures, for every table: a loss that is no number, unequal replicas."""
+        loss = self.attempt.describe_bad_loss() if self.attempt is not None else ""
+        found = str((self.settings or {}).get("replicas", ""))
+        return [note for note in (loss, found.startswith("FAULT") and f"replicas: {found}") if note]
 
     @property
     def account(self) -> str:

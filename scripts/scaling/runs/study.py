@@ -244,7 +244,7 @@ def make_study(
             left_out.append(f"job {run.id} is there twice, in {first.folder} and {run.folder}: "
                             "counted once")  # fmt: skip
     known = list(seen.values())
-    left_out += [f"job {run.id}: {note}" for run in known for note in run.loss_note]
+    left_out += [f"job {run.id}: {note}" for run in known for note in run.fault_notes]
     if not known:
         why = f": {left_out[-1]}" if left_out else ""
         raise UserError(

@@ -336,7 +336,7 @@ class _Filler:
     def _list_notes(self, run: Run) -> list[str]:
         """List what is to know of a run: rank files that cannot be used, other epochs."""
         run.rank_epochs  # noqa: B018 - reading them names those that cannot be used
-        notes = [*run.lost_records, *run.end_note, *run.loss_note]
+        notes = [*run.lost_records, *run.end_note, *run.fault_notes]
         if is_profiled(run):
             notes.append("this run was profiled, which slows it down")
         last = run.attempt.last if run.attempt else None

@@ -280,3 +280,10 @@ def test_strategy_is_a_dimension_and_never_a_repeat(tmp_path):
     ]
     asked = make_readme_tables(find_runs(tmp_path), jobs=["13"])
     assert asked[0].rows[1]["throughput_per_s"].text == "900.0"
+
+
+def test_replicas_that_were_not_one_model_are_named_in_the_row(tmp_path):
+    write_run(tmp_path, 1, 1, "11")
+    write_run(tmp_path, 1, 2, "12", replicas="FAULT: rank 1 has other parameters, first in fc.bias")
+    row = rows(tmp_path)["2 GPUs, 1 Node"]
+    assert "replicas: FAULT: rank 1 has other parameters" in row.cells["config"].note
