@@ -6,6 +6,7 @@ Options of the command line go before variables of the shell, and these before d
 
 import os
 import re
+from collections.abc import Iterable
 
 from common.errors import UserError
 from common.slurm_time import parse_time
@@ -156,14 +157,17 @@ def hand_on(script: str, options: list[str]) -> list[str]:
     return [f"--export={','.join(names)}"]
 
 
-def list_overrides(script: str) -> list[str]:
+def list_overrides(script: str, options: Iterable[tuple[str, str]] = ()) -> list[str]:
     """Say which variables of this shell fill in a script, and which override its directives.
 
-    The latter count where a person types sbatch, not in what is submitted from here.
+    The latter count where a person types sbatch, not in what is submitted from here; `options`
+    of the command line go before all of them.
     """
-    used = fill_in(script)
+    used, given = fill_in(script), dict(options)
     lines = []
     for name, value in sorted(os.environ.items()):
+        if FILL_IN.get(name) in given:
+            continue
         shown = f"{name}={value!r} in this shell"
         if name in used:
             lines.append(f"{shown} is used: the job scripts have no --{FILL_IN[name]}")

@@ -61,7 +61,8 @@ def check_jobs(
 
     What may be wrong with the shell and the data is a warning. Returns each job's profile.
     """
-    check_options(parse_options(options), jobs)
+    given = parse_options(options)
+    check_options(given, jobs)
     profiles, warnings = [], {}
     for job in jobs:
         script = experiments / job.script
@@ -72,7 +73,7 @@ def check_jobs(
                 f"{script} is not what its template and profile make; see: python render.py "
                 f"--diff --only {job.name}, or submit it yourself with sbatch"
             )
-        warnings |= dict.fromkeys(list_overrides(text))
+        warnings |= dict.fromkeys(list_overrides(text, given))
     for job in jobs:
         make_log_folder(experiments / job.folder)
     check_ledger(experiments)

@@ -235,6 +235,9 @@ def test_what_a_script_names_is_not_the_shells(monkeypatch):
     assert list_overrides(script) == [
         f"{name}='x y' {says} {name}" for name in sorted({*names} - {"SBATCH_EXPORT", names[-1]})
     ]
+    assert list_overrides(script, parse_options(["-p", "x", "-Ma"])) == [
+        f"SLURM_HINT='x y' {says} SLURM_HINT"
+    ]
     assert keep_environment(script).keys() & {*names} == {"XSBATCH_QOS"}
     assert keep_environment().keys() & {*names} == {"SLURM_CLUSTERS", "XSBATCH_QOS"}
 
