@@ -100,7 +100,8 @@ class Cause:
     """Why a job ended: in words, what to do, and the log line it was read from (from 1).
 
     line: as the log has it. rule: the id of the rule, "" for an error that no rule knows. rank and
-    host: where it was, when the log says so. `excerpt` holds (line number, text) of the lines
+    host: where it was, when the log says so. outlived: the training went on after it, and nothing
+    in the log says that it ended. `excerpt` holds (line number, text) of the lines
     around it, where the log was read whole.
     """
 
@@ -114,6 +115,7 @@ class Cause:
     rule: str = ""
     rank: int | None = None
     host: str = ""
+    outlived: bool = False
 
 
 # Our trainers' and job files' own line; `srun: error:` and the like are not.
@@ -421,6 +423,8 @@ class CauseSearch:
             *((causes, s) for s in (QUIET_DEATH, CONSEQUENCE) for causes in (fresh, self.stale)),
         )
         cause = next((causes[s] for causes, s in order if s in causes), None)
+        if cause is not None and not self.fresh and not self.deaths:
+            cause = replace(cause, outlived=True)
         return cause and self._name_rank(cause, death)
 
     def _name_rank(self, cause: Cause, death: Death | None) -> Cause:

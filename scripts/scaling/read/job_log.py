@@ -206,6 +206,8 @@ class JobLog:
         restarts: how many the job had so far.
         """
         if self.last_attempt.number:
+            if restart == restarts <= self.last_attempt.number:
+                return self.last_attempt  # where other jobs' parts are before it, too
             found = [attempt for attempt in self.attempts if attempt.number == restart]
             return found[-1] if found else None
         if restart < restarts:  # a forerunner: what comes after it must be there

@@ -67,13 +67,14 @@ def judge(run: Evidence, now_s: float | None = None) -> Verdict:
     if run.wants_requeue:  # Slurm's warning, SIGUSR1, came before the time limit
         return _judge_saved(run)
     cause, ending = _read_log(run)
-    is_silent = not (cause or ending or run.has_record or run.exit_status)
+    has_cause = cause is not None and not cause.outlived
+    is_silent = not (has_cause or ending or run.has_record or run.exit_status)
     if is_silent and _told_by_slurm(run) in (None, State.COMPLETE) and _has_all_epochs(run):
         if run.exit_status == 0:
             return Verdict(State.COMPLETE, "complete")
         what = "its log is read" if run.attempt.is_of_others else "all epochs are done"
         return Verdict(State.COMPLETE, f"complete: {what}, and no end was recorded")
-    if run.exit_status is None and not (cause or ending or _told_by_slurm(run)):
+    if run.exit_status is None and not (has_cause or ending or _told_by_slurm(run)):
         return _judge_open_end(run, time.time() if now_s is None else now_s)
     verdict = _judge_failure(run, cause, ending)
     if run.resume_command and verdict.state in (State.CANCELLED, State.TIMED_OUT):

@@ -149,6 +149,12 @@ def test_what_other_peoples_jobs_died_of(tmp_path, out, reason, advice):
     assert advice in verdict.advice
 
 
+def test_an_error_that_a_running_job_has_outlived_is_not_its_end(tmp_path):
+    out = OWN.replace("[rank 1 on n2] error", "NCCL WARN error") + out_text(2)
+    assert judge(gather(tmp_path, out), 1000.0).reason == "running, epoch 2 of 3 done"
+    assert judge(gather(tmp_path, out, exit_status=1)).reason.startswith("failed: NCCL failed")
+
+
 OPEN = [
     (FRESH_S - 1, None, "running, epoch 1 of 3 done"),
     (FRESH_S - 1, False, "running, epoch 1 of 3 done"),  # of another cluster, perhaps
@@ -204,6 +210,13 @@ def test_each_attempt_has_its_own_cause(tmp_path):
         "preempted or requeued by Slurm", None,
     ]  # fmt: skip
     assert judge(run).reason.startswith("failed: exit status 1, the log does not say why")
+
+
+def test_of_several_jobs_in_one_log_the_last_part_is_this_ones(tmp_path):
+    log = gather(tmp_path, f"Results: /x\n{OWN}Results: /x\n{out_text(1)}").log
+    assert log.find_attempt(0, 0, False) is log.last_attempt
+    assert [log.find_attempt(n, 1, False).number for n in (0, 1)] == [0, 1]
+    assert log.find_attempt(2, 2, False) is None  # it has printed nothing yet
 
 
 def test_a_step_out_of_memory_outweighs_what_sacct_says_of_the_job():
