@@ -153,7 +153,8 @@ if [[ $mode == --test && -z $torch && ! -e $venv ]]; then torch=newest; fi
 wanted=$(mktemp)
 trap 'rm -f -- "$wanted"' EXIT
 if [[ $mode == --oldest ]]; then               # what a job needs, and the renderer
-  printf '%s\n' numpy pillow jinja2 'pydantic>=2' 'tomli>=2' | choose_torch "$torch" > "$wanted"
+  printf '%s\n' numpy pillow tokenizers sacrebleu jinja2 'pydantic>=2' 'tomli>=2' |
+    choose_torch "$torch" > "$wanted"
 else
   list_requirements "$mode" | choose_torch "$torch" > "$wanted"
 fi

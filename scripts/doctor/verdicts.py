@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from common.torch_lines import name_line
 from profiles import Cluster, Job
 
 OK, WARN, FAIL, NOT_RUN = "ok", "warn", "FAIL", "not run"
@@ -255,7 +256,8 @@ def judge_torch(found: dict, asked: Asked) -> Finding:
     shown = f"{found['version']} ({build})"
     broken = [gpu for gpu in found["gpus"] if gpu.get("error")]
     if broken:
-        todo = "load a PyTorch built for this GPU and driver; an ECC or Xid error is the site's"
+        line = name_line(broken[0].get("capability"), found.get("driver"))
+        todo = f"{line}; an ECC or Xid error is the site's"
         return FAIL, f"{shown} cannot use the {broken[0]['name']}: {broken[0]['error']}", todo
     return OK, shown, ""
 
@@ -292,6 +294,8 @@ def judge_gpu_count(tasks: list[dict], asked: Asked) -> Finding:
     if count > asked.gpus_per_node:
         todo = "Slurm does not hide other jobs' GPUs: set exclusive, or take care which you use"
         return WARN, shown, todo
+    if count and "MIG" in (tasks[0]["torch"].get("visible_devices") or "") + models:
+        return FAIL, shown, "slices (MIG): one process sees one slice; ask for whole GPUs"
     if count:
         return FAIL, shown, "gpu_request: a task sees fewer than it asked for; try another dialect"
     driver = (tasks[0].get("driver") or {}).get(asked.accelerator)
@@ -306,7 +310,9 @@ def judge_gpu_count(tasks: list[dict], asked: Asked) -> Finding:
             f"{shown}; CUDA_VISIBLE_DEVICES is {'empty' if visible == '' else 'unset'}",
             todo,
         )
-    return FAIL, shown, "this PyTorch cannot use the driver: load the site's, or an older CUDA's"
+    torch = tasks[0]["torch"]
+    todo = f"PyTorch {torch['version']} (CUDA {torch.get('cuda')}) cannot use the driver "
+    return FAIL, shown, f"{todo}{torch.get('driver')}: {name_line(None, torch.get('driver'))}"
 
 
 # ---- What all ranks show together ------------------------------------------------------

@@ -1,6 +1,18 @@
 """What happens around the steps of a trainer, and below it each workload's own parts."""
 
+import re
+import sys
+from importlib import metadata
+
+from common import FLOORS
 from common.errors import UserError
+
+try:  # without importing it, which takes seconds
+    found = metadata.version("torch")
+except metadata.PackageNotFoundError:  # its import says so
+    found = "2.5"
+if tuple(map(int, re.findall(r"\d+", found)[:2])) < (2, 5):
+    sys.exit(f"error: {FLOORS}, this is PyTorch {found} ({sys.executable})")
 
 
 class TrainingError(UserError):

@@ -4,11 +4,9 @@ PyTorch is imported late: where that fails, the failure is what there is to repo
 """
 
 import argparse
-import fcntl
 import os
 import re
 import socket
-import struct
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,9 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from common.files import write_json, write_whole
+from training.network import list_interfaces
 
-SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915  # linux/sockios.h
-IFF_UP = 0x1
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 DRIVERS = {"nvidia": "/proc/driver/nvidia/version", "amd": "/sys/module/amdgpu"}
 MIB = 2**20
@@ -33,7 +30,7 @@ def look_at_node(facts: dict, path: Path, args: argparse.Namespace) -> None:
         "log": find_log,
         "cpus": count_cpus,
         "shm": lambda: read_space(Path("/dev/shm")),
-        "interfaces": list_interfaces,
+        "interfaces": look_at_interfaces,
         "driver": lambda: {name: Path(file).exists() for name, file in DRIVERS.items()},
         "master": resolve_master,
         "run_dir": lambda: read_space(path.parent, write=True),
@@ -99,19 +96,9 @@ def find_tmp() -> Path:
     return Path(os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
-def list_interfaces() -> dict:
+def look_at_interfaces() -> dict:
     """This node's network interfaces, and what the environment says of which to use."""
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode())
-            flags = struct.unpack_from("16xH", fcntl.ioctl(probe, SIOCGIFFLAGS, request))[0]
-            try:
-                answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
-                address = socket.inet_ntoa(answer[20:24])
-            except OSError:  # it has no IPv4 address
-                address = None
-            found.append({"name": name, "up": bool(flags & IFF_UP), "ipv4": address})
+    found = list(list_interfaces())
     chosen = {name: os.environ[name] for name in INTERFACE_VARIABLES if os.environ.get(name)}
     return {"found": found, "chosen": chosen}
 
@@ -174,14 +161,26 @@ def find_file(folder: Path, depth: int, most: int = 50) -> Path | None:
 
 
 def look_at_torch() -> dict:
-    """PyTorch's version, the GPUs it sees, and whether it can compute on each of them."""
+    """PyTorch's version, the GPUs it sees, and whether it can compute on each of them.
+
+    The modules are those that a trainer imports: what is missing is missing here already.
+    """
     import torch
+
+    import training.run  # noqa: F401
+    from training.provenance import read_driver
 
     found = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
     found["visible_devices"] = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found |= {"driver": read_driver(), "archs": torch.cuda.get_arch_list()}
     gpus = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
     found["gpus"] = [
-        {"name": gpu.name, "uuid": str(getattr(gpu, "uuid", "")) or None} for gpu in gpus
+        {
+            "name": gpu.name,
+            "uuid": str(getattr(gpu, "uuid", "")) or None,
+            "capability": 10 * gpu.major + gpu.minor,
+        }
+        for gpu in gpus
     ]
     for number in range(len(gpus)):
         try:
@@ -231,17 +230,21 @@ def measure_group(facts: dict, path: Path, timeout_s: int) -> None:
     import torch
     import torch.distributed as dist
 
-    device, facts["backend"] = torch.device("cpu"), "gloo"
+    from training.launch import leave_group
+
+    device, facts["backend"], backend = torch.device("cpu"), "gloo", "gloo"
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.device_count() > 1 else 0
         device, facts["backend"] = torch.device("cuda", local_rank), "nccl"
+        backend = "cpu:gloo,cuda:nccl"  # as the trainers do
         torch.cuda.set_device(device)
     facts["in"] = "meeting"
     write_json(path, facts)
     # NCCL connects only with the first collective; waiting for it so, a rank that nobody answers
     # raises an error instead of being aborted.
     os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
-    dist.init_process_group(facts["backend"], timeout=timedelta(seconds=timeout_s))
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    dist.all_reduce(torch.zeros(1))  # over gloo, which takes an interface of its own
     dist.all_reduce(torch.zeros(1, device=device))
     facts["in"] = "all-reduce"
     write_json(path, facts)
@@ -250,7 +253,7 @@ def measure_group(facts: dict, path: Path, timeout_s: int) -> None:
     facts["clock"] = compare_clocks(facts["host"], device)
     del facts["in"]
     dist.barrier()
-    dist.destroy_process_group()
+    leave_group()
 
 
 def check_sum(device) -> dict:

@@ -35,6 +35,7 @@ def describe_software() -> dict[str, str | None]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torch_path": str(Path(torch.__file__).parent),
         "cuda": torch.version.cuda if has_cuda else None,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if has_cuda else None,
     }
@@ -44,16 +45,21 @@ def describe_device(device: torch.device) -> dict[str, str | int | None]:
     """The GPU's model and driver, or the CPU's threads in use."""
     if device.type != "cuda":
         return {"device": "cpu", "gpu_name": None, "driver": None, "gpus_visible": 0}
-    try:
-        driver = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text())
-    except OSError:
-        driver = None
     return {
         "device": "cuda",
         "gpu_name": torch.cuda.get_device_name(device),
-        "driver": driver[0] if driver else None,
+        "driver": read_driver(),
         "gpus_visible": torch.cuda.device_count(),
     }
+
+
+def read_driver() -> str | None:
+    """NVIDIA's driver, 550.54.15; None where there is none."""
+    try:
+        found = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text())
+    except OSError:
+        return None
+    return found[0] if found else None
 
 
 def describe_slurm() -> dict[str, str]:

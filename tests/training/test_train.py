@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 import train
+from common.torch_lines import name_line
 from scaling.read.epoch_line import parse_epoch_line
 from torch_server import SCRIPTS, run_python, run_torchrun
-from training import TrainingError, device
+from training import TrainingError, device, network
 from training.epoch import EpochResult, format_epoch_line
 from training.images.arguments import parse_args
 from training.record import check_workdir
@@ -218,8 +220,60 @@ def test_a_gpu_that_pytorch_cannot_use_is_no_cpu(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(TrainingError, match=r"NVIDIA driver, but PyTorch .* cannot use it"):
         device.check_gpus()
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "none")
+    device.check_gpus()
+    monkeypatch.setattr(device, "AMD_DRIVER", tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(TrainingError, match=r"\(ROCm None\) finds no AMD GPU here; load"):
+        device.check_gpus()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     device.check_gpus()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "driver", "line"),
+    [
+        (70, "550.54.15", "--torch 2.7.1 (CUDA 12, V100 to H200, drivers from 525)"),
+        (90, "550.54.15", "--torch 2.7.1 "),
+        (120, "580.65.06", "--torch newest (CUDA 13, T4 to Blackwell, drivers from 580)"),
+        (None, "535.1", "--torch 2.7.1 "),
+        (None, None, "--torch 2.7.1 "),
+        (120, "550.1", "no PyTorch of PyPI fits this GPU with driver 550.1: load the site's"),
+        (70, "470.1", "no PyTorch of PyPI fits"),
+    ],
+)
+def test_the_line_for_a_gpu_and_its_driver(gpu, driver, line):
+    assert line in name_line(gpu, driver)
+
+
+@pytest.mark.parametrize(
+    ("archs", "gpu", "fits"),
+    [
+        (["sm_80", "sm_86"], (8, 9), True),  # the same generation
+        (["sm_80", "sm_90"], (12, 0), False),
+        (["sm_90", "compute_90"], (12, 0), True),  # PTX is compiled on the spot
+        (["gfx90a"], (9, 0), True),  # ROCm's names are not judged
+    ],
+)
+def test_code_of_a_generation_runs_on_its_gpus(archs, gpu, fits):
+    assert device.has_code(archs, *gpu) is fits
+
+
+def test_gloo_takes_the_interface_that_leads_to_the_master(monkeypatch):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.1.1")  # Debian's own name
+    network.choose_gloo_interface()
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    here = [each for each in network.list_interfaces() if each["ipv4"] and each["name"] != "lo"]
+    if here:
+        monkeypatch.setenv("PEER_ADDR", here[0]["ipv4"])  # the way to another node, if it was one
+        monkeypatch.setattr(network, "list_interfaces", lambda: [{"name": "ib7", "ipv4": own}])
+        own = here[0]["ipv4"]
+        network.choose_gloo_interface()
+        assert os.environ["GLOO_SOCKET_IFNAME"] == "ib7"
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")  # and taken away at the end
+        network.choose_gloo_interface()
+        assert os.environ["GLOO_SOCKET_IFNAME"] == "chosen"
 
 
 @pytest.mark.parametrize(("capability", "refused"), [((7, 0), True), ((7, 5), False)])

@@ -82,7 +82,17 @@ def shard_model(model: nn.Module, strategy: str, shard_group: int | None = None)
     """
     compare_first_weights(model)
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+
+    try:
+        from torch.distributed.fsdp import fully_shard
+    except ImportError:  # PyTorch 2.5, where it needs a GPU
+        from torch.distributed._composable.fsdp import fully_shard
+
+        if not torch.cuda.is_available():
+            raise TrainingError(
+                f"--strategy {strategy} on CPUs needs PyTorch >= 2.6, this is {torch.__version__}; "
+                "choose --strategy ddp or zero1"
+            ) from None
 
     options = {"reshard_after_forward": strategy != "zero2"}
     if strategy == "hsdp":
