@@ -69,7 +69,7 @@ NODES = [
     ("torch.gpus", SEEN, "GPUs", "FAIL", "n2: 1 of 2 visible", "gpu_request"),
     ("torch.gpus", OTHERS, "GPUs", "warn", "n2: 8 of 2 visible", "exclusive"),
     ("torch.gpus", [SEEN[0], {"name": "V100", "uuid": "1", "error": "no kernel image"}],
-        "PyTorch", "FAIL", "cannot use the V100: no kernel image", "built for this GPU",
+        "PyTorch", "FAIL", "cannot use the V100: no kernel image", "--torch 2.7.1",
     ),
     ("data", [{"name": "DATA_DIR", "path": "/data", "error": "Permission denied"}],
         "data", "FAIL", "n2: /data: Permission denied", "data_dir",
