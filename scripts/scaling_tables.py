@@ -37,6 +37,7 @@ BELONGS = {
     "cluster": ("summary",),
     "allow_unlike": ("summary", "fixed_work", "cost"),
     **dict.fromkeys((*CSV_OPTIONS, "gpus_per_node"), ("from_csv",)),
+    "per": ("from_csv", "files"),
     "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies", "compare"),
     "samples": ("summary", "fixed_work", "cost", "strategies", "compare"),
     "log_format": ("summary", "fixed_work", "cost", "strategies", "compare"),
@@ -86,7 +87,7 @@ def make_study_of(arguments: argparse.Namespace):
     from scaling.runs import choose_workload, make_metrics_study, make_study
 
     if arguments.files:
-        return make_metrics_study(arguments.files, arguments.allow_unlike)
+        return make_metrics_study(arguments.files, arguments.allow_unlike, arguments.per)
     runs = find_chosen_runs(arguments)
     workload = choose_workload(runs, arguments.workload)
     return make_study(runs, workload, arguments.allow_unlike, source=str(arguments.folder))
@@ -159,6 +160,7 @@ def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     for option, tables in BELONGS.items():
         if getattr(arguments, option) and not any(getattr(arguments, table) for table in tables):
             names = " or ".join(f"--{table.replace('_', '-')}" for table in tables)
+            names = names.replace("--files", "metrics files (--gpu1 FILE)")
             parser.error(f"--{option.replace('_', '-')} is for {names}")
 
 

@@ -87,7 +87,7 @@ def add_csv_arguments(parser: argparse._ActionsContainer) -> None:
     for role in CSV_ROLES:
         text = f"the CSV's column of {role} (default: the one whose name says so)"
         parser.add_argument(f"--{role}", metavar="COL", help=text)
-    text = "what the CSV's throughput is of (default: as its name says)"
+    text = "what the throughput of the CSV (or of metrics files) is of (default: as its name says)"
     parser.add_argument("--per", choices=("gpu", "node", "job"), help=text)
     text = "what parts decimals in the CSV (default: as its cells say)"
     parser.add_argument("--decimal", choices=("comma", "point"), help=text)

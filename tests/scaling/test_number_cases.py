@@ -1,5 +1,6 @@
 """Small inputs of tests/cases through the commands that a user types: right, or refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,10 @@ def test_logs_alone_fill_the_tables(tmp_path):
         "1.00×",
     ]
     assert "all epochs are done, and no end was recorded" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*/*")), ids=lambda path: path.name)
+def test_the_account_of_lines_holds(path):
+    (found,) = json.loads(call("inspect_log", "--json", path).stdout)
+    account = found["kept"] + sum((found["dropped"] | found["ignored"]).values())
+    assert found["lines"] == account

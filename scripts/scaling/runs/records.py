@@ -243,7 +243,7 @@ class TrainingMetrics:
     completed: bool | None
     run_id: str | None
     gpu_name: str | None
-    is_per_gpu: bool = False  # schema 1's throughput is that of one process
+    is_per_gpu: bool | None = False  # schema 1's is; None: a rate that says neither it nor global
 
     def of_job(self, gpus: int) -> "TrainingMetrics":
         """Return the metrics with throughputs of all GPUs."""
@@ -309,7 +309,16 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         completed=completed,
         run_id=pick_text(record, "run_id"),
         gpu_name=pick_text(section(record, "hardware"), "gpu_name"),
-        is_per_gpu=isinstance(record.get("train_throughput"), list) and schema == "1",
+        is_per_gpu=_find_out_if_per_gpu(record, epochs),
+    )
+
+
+def _find_out_if_per_gpu(record: dict, epochs: list[MetricsEpoch]) -> bool | None:
+    if isinstance(record.get("train_throughput"), list) and "epochs" not in record:
+        return True
+    rated = [epoch.record for epoch in epochs if epoch.throughput_per_s]
+    return (
+        False if all(any("_global" in key for key in _RATES if key in r) for r in rated) else None
     )
 
 

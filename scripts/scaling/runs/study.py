@@ -8,7 +8,7 @@ one set of settings; configurations that differ in scale alone are a series.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -268,13 +268,16 @@ def make_studies(runs: Sequence[Run], allow_unlike: bool = False) -> list[Study]
     return studies
 
 
-def read_metrics_file(path: Path, gpus: int | None = None) -> MetricsFile:
+def read_metrics_file(path: Path, gpus: int | None = None, per: str | None = None) -> MetricsFile:
     """Return a training_metrics.json, of schema 1 or 2, ours or another's.
 
-    gpus: what the user says it ran on; the file's own world_size must not differ. Raises
-    UserError when it does, when neither says, and when the file cannot be read.
+    gpus: what the user says it ran on; the file's own world_size must not differ. per: gpu or job,
+    what its throughput is of. Raises UserError when they differ, when neither says the GPUs, and
+    when the file cannot be read.
     """
     metrics = read_training_metrics(path)
+    if per is not None:
+        metrics = replace(metrics, is_per_gpu=per == "gpu")
     notes = list(metrics.dropped)
     if gpus is None and metrics.world_size is None:
         raise UserError(f"{path}: it does not say its world_size; name its number of GPUs")
@@ -293,15 +296,35 @@ def read_metrics_file(path: Path, gpus: int | None = None) -> MetricsFile:
 
 
 def make_metrics_study(
-    named: Sequence[tuple[int | None, Path]], allow_unlike: bool = False
+    named: Sequence[tuple[int | None, Path]], allow_unlike: bool = False, per: str | None = None
 ) -> Study:
-    """Return the study of metrics files, each with its number of GPUs or None (its own word)."""
+    """Return the study of metrics files, each with its number of GPUs or None (its own word).
+
+    per: gpu or job, what their throughputs are of. Raises UserError for throughputs of which
+    nothing says it and that do not rise with the GPUs.
+    """
     definition = (
         "Throughput: of all processes, as each file has it; mean over its epochs after warm-up, "
         "then over the files of a scale."
     )
-    files = [read_metrics_file(path, gpus) for gpus, path in named]
-    return build_study(files, allow_unlike, definition=definition)
+    files = [read_metrics_file(path, gpus, per) for gpus, path in named]
+    study = build_study(files, allow_unlike, definition=definition)
+    open_files = [file for file in files if file.metrics.is_per_gpu is None]
+    if open_files and rises_not(study.scales["gpus"], study.scales["throughput_per_s"]):
+        raise UserError(
+            f"{open_files[-1].name}: its throughput does not rise with the GPUs: is it of one GPU "
+            "or of the job? Say --per gpu or --per job"
+        )
+    return study
+
+
+def rises_not(gpus: Iterable[int], rates: Iterable[float]) -> bool:
+    """Whether twice the GPUs and more never have a higher rate, as one GPU's rate would have it."""
+    rated = [(number, rate) for number, rate in zip(gpus, rates, strict=True) if rate == rate]
+    least = min((number for number, _ in rated), default=0)
+    base = max((rate for number, rate in rated if number == least), default=0)
+    larger = [rate for number, rate in rated if number >= 2 * least]
+    return bool(larger) and float(max(larger)) <= 1.1 * float(base)
 
 
 def make_metrics_studies(paths: Sequence[Path]) -> list[Study]:

@@ -16,7 +16,7 @@ from common.counts import LineCounts
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
 from scaling.read.typed_table import read_typed_table
-from scaling.runs.study import Study, TableRow, build_study
+from scaling.runs.study import Study, TableRow, build_study, rises_not
 from scaling.tables.fixed_work import BASES, make_fixed_work
 from scaling.tables.headers import (
     DEVICES,
@@ -433,11 +433,8 @@ def _check_nodes(path: Path, columns: Columns, scales: list[_Scale], given: dict
 def _check_per_gpu(path: Path, columns: Columns, scales: list[_Scale]) -> None:
     """Refuse a throughput that more GPUs never raise: it is most likely of one GPU."""
     rated = [(s.gpus, s.throughput) for s in scales if s.throughput is not None]
-    least = min((gpus for gpus, _ in rated), default=0)
-    base = max((rate for gpus, rate in rated if gpus == least), default=Decimal(0))
-    larger = [rate for gpus, rate in rated if gpus >= 2 * least]
     says_all = set(split_words(columns.throughput or "")) & {"global", "total", "aggregate", "all"}
-    if larger and not says_all and max(larger) <= base * Decimal("1.1"):
+    if rated and not says_all and rises_not(*zip(*rated, strict=True)):
         raise UserError(
             f"{path}: {columns.throughput!r} does not rise with the GPUs: is it of one GPU or of "
             "the job? Say --per gpu or --per job"

@@ -58,6 +58,17 @@ def test_world_size_counts_and_not_the_visible_gpus(files):
     ]
 
 
+def test_a_rate_that_may_be_of_one_gpu_is_asked_for(tmp_path):
+    files = []
+    for gpus, rate in ((1, 100.0), (4, 95.0)):
+        record = {"world_size": gpus, "epochs": [{"epoch": 1, "samples_per_sec": rate}]}
+        files += [f"--gpu{gpus}", put_json(tmp_path / f"{gpus}.json", record)]
+    done = generate(*files)
+    assert done.returncode == 1 and "Say --per gpu or --per job" in done.stderr
+    assert cells(generate(*files, "--per", "gpu"))[2][1].startswith("380.00")
+    assert cells(generate(*files, "--per", "job"))[2][1].startswith("95.00")
+
+
 def test_schema_1_lists(tmp_path):
     for gpus, rates in ((1, [1.0, 100.0, 102.0]), (2, [1.0, 99.0, 100.0])):  # of one process
         lists = {"train_time_per_epoch": [30.0, 20.0, 20.0], "train_throughput": rates}
