@@ -27,8 +27,7 @@ from slurm_shapes import REPO, doctor, list_groups
 def test_the_draft_for_a_real_slurm_states_it_and_renders(slurm, tmp_path):
     """The virtual cluster: 2 nodes, each 8 GPUs without a type, 64 CPUs, 262144 MB; 4 h."""
     path = tmp_path / "here.toml"
-    command = [sys.executable, REPO / "scripts/doctor.py", "--write", path]
-    slurm.run(*command)
+    doctor("--write", path, **slurm.environment)
     values = tomllib.loads(path.read_text())
     assert values == {
         "name": "here", "gpus_per_node": 8, "nodes": 2, "gpu_request": ["gpus-per-node"],
@@ -50,7 +49,7 @@ def test_the_draft_for_a_real_slurm_states_it_and_renders(slurm, tmp_path):
 
 @pytest.mark.slurm
 def test_saved_outputs_say_what_the_live_cluster_says(slurm, tmp_path):
-    live = json.loads(slurm.run(sys.executable, REPO / "scripts/doctor.py", "--json"))
+    live = json.loads(doctor("--json", **slurm.environment).stdout)
     for file, command in COMMANDS.items():
         if file != "sacctmgr.txt" and shutil.which(command[0]):
             (tmp_path / file).write_text(slurm.run(*command) + "\n")
@@ -182,7 +181,7 @@ def test_drafts_for_contrasting_sites_are_accepted_as_they_stand(shaped, tmp_pat
         pytest.skip("this Slurm has no cons_res any more")
     shaped.reshape(gres, nodes, partitions, select)
     path = tmp_path / "here.toml"
-    shaped.run(sys.executable, REPO / "scripts/doctor.py", "--write", path)
+    doctor("--write", path, **shaped.environment)
     assert tomllib.loads(path.read_text()) == {"name": "here"} | expected
     jobs = tmp_path / "jobs"
     render = [sys.executable, REPO / "render.py", "--cluster", path, "--to", jobs]
@@ -193,17 +192,14 @@ def test_drafts_for_contrasting_sites_are_accepted_as_they_stand(shaped, tmp_pat
         name = re.search(r"--job-name=ddp_(\d+)g(\d+)n", script.read_text())
         accepted.append(f"{name[2]}x{name[1]}")
     assert sorted(accepted) == scales
-    shown = shaped.run(sys.executable, REPO / "scripts/doctor.py", "--probe", path)
+    shown = doctor("--probe", path, **shaped.environment).stdout
     assert len(re.findall(r"^ok +ddp_", shown, re.MULTILINE)) == len(scales)
     assert "refused" not in shown
     if select == "cons_res":  # where --gpus is not known
         text = path.read_text().replace('name = "here"', 'name = "gpus"')
         path = tmp_path / "gpus.toml"
         path.write_text(text.replace('gpu_request = ["gres"]', 'gpu_request = ["gpus"]'))
-        done = subprocess.run(
-            [sys.executable, REPO / "scripts/doctor.py", "--probe", path],
-            env=shaped.environment, capture_output=True, text=True,
-        )  # fmt: skip
+        done = doctor("--probe", path, **shaped.environment)
         assert done.returncode == 1
         assert 'gpu_request = ["gpus-per-node"] is accepted' in done.stdout
 
@@ -237,10 +233,7 @@ def test_drafts_for_contrasting_sites_are_accepted_as_they_stand(shaped, tmp_pat
 def test_refusals_are_translated(slurm, tmp_path, wrong, said):
     path = tmp_path / "wrong.toml"
     path.write_text(f'name = "wrong"\ngpus_per_node = 1\nnodes = 1\n{wrong}\n')
-    done = subprocess.run(
-        [sys.executable, REPO / "scripts/doctor.py", "--probe", path],
-        env=slurm.environment | {"SBATCH_TIMELIMIT": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = doctor("--probe", path, **slurm.environment | {"SBATCH_TIMELIMIT": "1"})
     assert done.stderr == ""
     assert done.returncode == (said is not None), done.stdout
     assert said is None or said in done.stdout
@@ -249,10 +242,7 @@ def test_refusals_are_translated(slurm, tmp_path, wrong, said):
 
 def probe(slurm, path: Path, text: str) -> subprocess.CompletedProcess:
     path.write_text(f'name = "{path.stem}"\ngpus_per_node = 8\n{text}\n')
-    return subprocess.run(
-        [sys.executable, REPO / "scripts/doctor.py", "--probe", path],
-        env=slurm.environment, capture_output=True, text=True,
-    )  # fmt: skip
+    return doctor("--probe", path, **slurm.environment)
 
 
 @pytest.mark.slurm
