@@ -674,7 +674,7 @@ RULES = (
         _COMPARE,
         # Of what names a task only its end is known; and srun talks of its own connections.
         r"srun: fatal: |srun: error: (?!\S+: tasks? [\d,-]+: |_server_read|eio_|\*\*\*|"
-        r"step_launch_notify_io|Timed out|\S+: spank)",
+        r"step_launch_notify_io|Timed out|slurm_\w+: |\S+: spank)",
     ),
     _rule(
         "python-start",

@@ -10,7 +10,7 @@ from test_causes import CAUSES, PREEMPTED
 
 from common.errors import UserError
 from run_folders import EPOCH_LINE, epoch_line, out_text
-from scaling.read.job_log import JobLog, read_job_log
+from scaling.read.job_log import OTHER_RUN, JobLog, read_job_log
 from scaling.read.text import LONGEST_LINE_CHARS, read_lines
 
 quick = settings(
@@ -82,6 +82,28 @@ def test_another_number_of_epochs_is_another_run(tmp_path):
     log = read(tmp_path, out_text(3) + "\n".join(epoch_line(n, 5) for n in (2, 3)) + "\n")
     assert [e.epoch for e in log.last_attempt.epochs] == [2, 3]
     assert not log.last_attempt.has_all_epochs
+
+
+def test_an_epoch_line_that_the_run_cannot_have_printed_does_not_count(tmp_path):
+    path = tmp_path / "ddp_1g1n_12.out"
+    path.write_text(f"{out_text(2)}{epoch_line(9999, 9999)}\n{epoch_line(5, 3)}\n")
+    for epochs, others in ((3, 2), (None, 1)):
+        log = read_job_log(path, epochs=epochs)
+        assert log.counts.is_whole and log.counts.ignored[OTHER_RUN] == others
+        assert len(log.attempts) == others % 2 + 1
+    assert [epoch.epoch for epoch in read_job_log(path, epochs=3).last_attempt.epochs] == [1, 2]
+
+
+def test_the_results_line_parts_the_attempts(tmp_path):
+    lines = ["Results: /x", epoch_line(1), "error: first", "Results: /x", epoch_line(2)]
+    log = read(tmp_path, "\n".join(lines) + "\n")
+    assert [attempt.cause and attempt.cause.text for attempt in log.attempts] == [
+        "error: first", None,
+    ]  # fmt: skip
+    assert [len(attempt.epochs) for attempt in log.attempts] == [1, 2]
+    assert log.attempts[0].cause.excerpt
+    text = "Results: /x\nerror: only\nResults: accuracy 9 %\nResults: /y\n"
+    assert read(tmp_path, text).cause.text == "error: only"
 
 
 def test_a_resumed_attempt_inherits_the_epochs_before_it(tmp_path):
