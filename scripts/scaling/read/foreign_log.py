@@ -495,7 +495,7 @@ def _settle(log: ForeignLog) -> None:
             by_key.setdefault(window.key, []).append(window)
         groups = [by_key[key] for key in sorted(by_key)]
     else:
-        groups = []
+        groups, anew = [], 0
         for window in windows:
             if groups and window.key != (0, 0) and window.key == groups[-1][0].key:
                 groups[-1].append(window)
@@ -503,7 +503,10 @@ def _settle(log: ForeignLog) -> None:
             if groups and window.key < groups[-1][0].key:
                 groups = [group for group in groups if group[0].key < window.key]
                 log.restarts = [at for at in log.restarts if at < len(groups)] + [len(groups)]
+                anew += not groups
             groups.append([window])
+        if anew:
+            log.notes.append(f"its steps began anew ({anew}x): the windows since then count")
     most = max(map(len, groups))
     if most > 1 and log.format.repeats == "slowest":
         log.notes.append(f"up to {most} lines per step, without a label: the slowest counts")

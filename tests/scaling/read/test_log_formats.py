@@ -125,7 +125,7 @@ NOISE = [  # what stands in a stranger's log, its windows' rates, a note
     (steps(50, 100, 100) + "Traceback (most recent call last):\n" +
      steps(70, 110, 110, first=2),
      ["50", "70", "110", "110"], "restarted 1 time:"),
-    (steps(50, 100, 100) + steps(60, 110), ["60", "110"], ""),  # begun anew
+    (steps(50, 100, 100) + steps(60, 110), ["60", "110"], "its steps began anew (1x)"),
     (steps(50, 100) + steps(90, first=2), ["50", "90"], "up to 2 lines per step"),
     ("".join(f"0: {a}1: {a}" for a in steps(50, 100, 100).splitlines(True)), ["50", "100", "100"],
      ""),
