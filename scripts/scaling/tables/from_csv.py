@@ -74,9 +74,10 @@ class Columns:
         return {*roles, *(header for _, header in self.ratios)}
 
     @property
-    def time_unit_s(self) -> Decimal | int:
+    def time_unit_s(self) -> Decimal | int | None:
+        """Seconds in one of the time's unit, None where its header names none."""
         words = [word for word in split_words(self.time or "") if word in TIME_UNITS_S]
-        return TIME_UNITS_S[words[-1]] if words else 1
+        return TIME_UNITS_S[words[-1]] if words else None
 
 
 def find_columns(
@@ -264,7 +265,7 @@ class _RowReader:
         cell, unit, value = scale.row[header], "", None
         found = split_number(cell, self.comma)
         if role == "time":
-            value = parse_seconds(cell, self.columns.time_unit_s, self.comma)
+            value = parse_seconds(cell, self.columns.time_unit_s or 1, self.comma)
         elif found:
             value, size, unit = found
             if not size:
@@ -306,6 +307,7 @@ class CsvTable:
     basis: str
     decimal_comma: bool
     unit: str
+    has_time_unit: bool
     counts: LineCounts
 
 
@@ -356,6 +358,7 @@ def read_csv_table(
         raise reader.empty[0]
     _check_nodes(path, columns, scales, given)
     unit = _settle_unit(path, columns, scales)
+    has_time_unit = _settle_time_unit(path, columns, scales)
     _check_series(path, columns, scales, vary, basis)
     if columns.per == "job" and not given.get("per"):
         _check_per_gpu(path, columns, scales)
@@ -381,7 +384,7 @@ def read_csv_table(
         for s in scales
     ]
     rounding = [s.rounding for s in scales]
-    return CsvTable(study, columns, printed, rounding, basis, comma, unit, counts)
+    return CsvTable(study, columns, printed, rounding, basis, comma, unit, has_time_unit, counts)
 
 
 def _settle_decimals(
@@ -413,6 +416,21 @@ def _settle_unit(path: Path, columns: Columns, scales: list[_Scale]) -> str:
     if units and find_role(scales[0].cell_unit)[1] and columns.per == "job":
         raise UserError(f"{path}: {scales[0].cell_unit!r} is per GPU: say --per gpu, or --per job")
     return header or (units[0] if units else "")
+
+
+def _settle_time_unit(path: Path, columns: Columns, scales: list[_Scale]) -> bool:
+    """Return whether times have a unit: the header's, else their own; refuse some with and some
+    without.
+    """
+    if columns.time is None or columns.time_unit_s:
+        return True
+    told = {bool(re.search(r"[A-Za-z:]", scale.row[columns.time]))
+            for scale in scales if scale.time_s is not None}  # fmt: skip
+    if len(told) > 1:
+        raise UserError(
+            f"{path}: {columns.time!r} has times with a unit and times without: name it above"
+        )
+    return True in told
 
 
 def _check_nodes(path: Path, columns: Columns, scales: list[_Scale], given: dict) -> None:
@@ -530,6 +548,8 @@ def make_csv_table(table: CsvTable) -> Table:
     if "throughput_per_s" in headers and not table.unit.endswith(("tokens/s", "samples/s")):
         unit = {"img/s": "images/s"}.get(table.unit, table.unit)
         headers["throughput_per_s"] = f"Throughput ({unit})" if unit else "Throughput"
+    if "wall_s" in headers and not table.has_time_unit:
+        headers["wall_s"] = f"{shorten(table.columns.time, 40)} (no unit is given)"
     definitions = [text for text in made.definitions if not text.startswith("Wall time")]
     return replace(made, headers=headers, rows=rows, definitions=definitions, remarks=remarks)
 

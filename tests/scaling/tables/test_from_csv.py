@@ -357,6 +357,7 @@ REFUSED = {
     "GPUs;img/s\n1;1024,5\n4;4000.5\n": "say --decimal comma or point",
     "GPUs,Throughput\n1,2k tokens/s\n4,400 samples/s\n": "throughputs in different units",
     "GPUs,Time per step (ms)\n1,400\n4,110\n": 'say --time "Time per step (ms)"',
+    "GPUs,Time\n1,16.9 min\n4,296\n": "times with a unit and times without",
     "GPUs,it/s\n1,10\n4,9.5\n": 'say --throughput "it/s"',
     "GPUs,img/s,tokens/s\n1,10,100\n4,38,390\n": 'choose, as in --throughput "img/s"',
     "GPUs,Time (GPU-hours)\n1,8\n2,9\n": "no column of throughput or time is found",
@@ -399,6 +400,8 @@ def test_a_printed_ratio_that_agrees_is_not_called_wrong(tmp_path, rows, wrong):
 
 
 def test_a_unit_stays_what_it_is(tmp_path):
+    table = read(tmp_path, "GPUs,time\n1,1017\n4,296\n")
+    assert table.headers["wall_s"] == "time (no unit is given)"
     table = read(tmp_path, "GPUs,Throughput (ns/day)\n1,31.1\n2,53.7\n")
     assert table.headers["throughput_per_s"] == "Throughput (ns/day)"
     assert split_number("29.6k ± 0.3 tokens/s [1]") == (Decimal("29600.0"), "k", "tokens/s")
