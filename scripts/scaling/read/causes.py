@@ -432,6 +432,10 @@ class CauseSearch:
 
         The rank that ended first, as after an error that it printed, is the one that printed it.
         """
+        is_killed = death is not None and death.status == -9 and death.rank is not None
+        if is_killed and cause.state is State.OUT_OF_MEMORY:  # Slurm does not say which rank
+            text = f"{death.who}: {cause.text}"
+            return replace(cause, text=text, rank=death.rank, host=death.host)
         if cause.rank is not None or cause.rule == DIED or not cause.line:
             return cause
         said = _RANK.search(cause.line)

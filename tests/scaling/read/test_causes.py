@@ -261,6 +261,12 @@ def test_oom_is_the_cause_though_slurm_says_it_last():
     assert find_cause(text.splitlines()).state is State.OUT_OF_MEMORY
 
 
+def test_the_rank_that_ran_out_of_memory_is_named():
+    cause = find_cause([PEER, *block().splitlines(), OOM])
+    assert (cause.state, cause.rank, cause.host) == (State.OUT_OF_MEMORY, 2, "n1")
+    assert cause.text.startswith("rank 2 on n1: a process was killed")
+
+
 OUTLIVED = "Traceback (most recent call last):\nImportError: no apex\n"
 
 
