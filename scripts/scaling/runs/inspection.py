@@ -113,10 +113,15 @@ def inspect_log(path: Path, choice: LogChoice | None = None) -> Inspection:
 
 
 def _may_be_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> bool:
+    """Whether a file is a job's log: what else is in it (a GPU tool's screen) may come first."""
     if kind.name == log_kinds.SLURM_OUT:
         return True
-    is_text = kind.name == log_kinds.UNKNOWN and kind.reason.startswith(log_kinds.PLAIN_TEXT)
-    return is_text and (choice.format is not None or is_trainer_log(path) or looks_timed(path))
+    if kind.record is not None or not kind.is_whole:
+        return False
+    is_text = kind.reason.startswith(log_kinds.PLAIN_TEXT)
+    return is_trainer_log(path, choice.format) or (
+        is_text and (choice.format is not None or looks_timed(path))
+    )
 
 
 def _read_cut_json(path: Path) -> Kind:

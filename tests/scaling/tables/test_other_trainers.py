@@ -104,6 +104,22 @@ def test_inspect_log_says_what_a_log_is_and_holds(name, options, kind, column, m
         assert "throughput_per_s" not in found["columns"]
 
 
+FIRST = [  # what a job's log may begin with
+    "| NVIDIA-SMI 550.54.15     Driver Version: 550.54.15 |\n",
+    "index, name, memory.used [MiB]\n0, H100, 5 MiB\n",
+    "{\n",
+    "GPU 0: NVIDIA H100 (UUID: GPU-1)\n",
+]
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_log_may_begin_with_what_a_gpu_tool_says(tmp_path, first):
+    (tmp_path / "slurm-12.out").write_text(first + torchtitan(4))
+    done = call("inspect_log", tmp_path / "slurm-12.out")
+    assert done.returncode == 0, done.stderr
+    assert "mean 3600.0, median 3600.0 tokens/s" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
