@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from scaling.plots import scaling_charts, timelines, training_charts
 from scaling.plots.style import HEIGHT_IN, STYLE, WIDTH_IN, show_rate
-from scaling.runs import Run, Study
+from scaling.runs import Study
 from scaling.runs.workloads import SCORES
 from scaling.tables.devices import Comparison
 
@@ -114,8 +114,8 @@ def list_run_charts(study: Study) -> Iterator[Chart]:
     """Yield the timelines of the latest run of each configuration that is known by its folder."""
     by_run = dict(tuple(study.samples.groupby("run")))
     for row in scaling_charts.list_configs(study).itertuples():
-        run = study.sources[row.latest]
-        if not isinstance(run, Run):
+        run = study.find_run(row)
+        if run is None:
             continue
         title = f"job {run.id}, {row.title}"
         for kind, source in (("gpu", "nvidia-smi"), ("cpu", "psrecord")):

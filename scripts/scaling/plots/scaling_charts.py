@@ -24,7 +24,7 @@ from scaling.plots.style import (
     shorten_label,
     show_rate,
 )
-from scaling.runs import Study
+from scaling.runs import Spread, Study
 from scaling.runs.ratios import GOOD_NODES_PCT
 from scaling.runs.study import sort_naturally
 from scaling.tables.devices import Comparison
@@ -220,37 +220,27 @@ def _scale_gpus(axes: Axes, configs: pd.DataFrame) -> None:
 # ---- One device against several ----------------------------------------------------------------
 
 
-def list_time_bars(comparison: Comparison) -> pd.DataFrame:
-    """Return the training time of each GPU of the several, then of the single one (s)."""
-    several = {f"GPU {rank}": spread for rank, spread in enumerate(comparison.multi.per_rank_s)}
-    return _make_bars({**several, "Single GPU": comparison.single.training_s})
-
-
-def list_rate_bars(comparison: Comparison) -> pd.DataFrame:
-    """Return the throughput of the several together, then of the single one."""
-    several = f"{comparison.multi.world_size} GPUs (sum)"
-    single = comparison.single.throughput
-    return _make_bars({several: comparison.multi.throughput, "Single GPU": single})
-
-
-def _make_bars(spreads: dict) -> pd.DataFrame:
-    """Return rows of name, mean over epochs and sample standard deviation (nan: one epoch)."""
-    rows = [(name, float(each.mean), each.half_width) for name, each in spreads.items()]
-    return pd.DataFrame(rows, columns=["name", "mean", "std"]).astype({"std": float})
-
-
 def draw_device_times(comparison: Comparison) -> Figure:
-    """Draw the seconds of an epoch's training part as bars with their deviation."""
-    return _draw_bars(list_time_bars(comparison), "{:,.2f} s", "Training time per epoch (s)")
+    """Draw the seconds of an epoch's training part on each GPU of the several, and the single."""
+    several = {f"GPU {rank}": spread for rank, spread in enumerate(comparison.multi.per_rank_s)}
+    bars = {**several, "Single GPU": comparison.single.training_s}
+    return _draw_bars(bars, "{:,.2f} s", "Training time per epoch (s)")
 
 
 def draw_device_rates(comparison: Comparison) -> Figure:
     """Draw the throughput of the several together beside the single one's."""
-    unit = comparison.single.unit
-    return _draw_bars(list_rate_bars(comparison), "{:,.1f}", f"Throughput ({unit})")
+    single, multi = comparison.single, comparison.multi
+    bars = {f"{multi.world_size} GPUs (sum)": multi.throughput, "Single GPU": single.throughput}
+    return _draw_bars(bars, "{:,.1f}", f"Throughput ({single.unit})")
 
 
-def _draw_bars(bars: pd.DataFrame, form: str, ylabel: str) -> Figure:
+def _draw_bars(spreads: dict[str, Spread], form: str, ylabel: str) -> Figure:
+    """Draw means over epochs, with their standard deviation where there are several epochs."""
+    bars = pd.DataFrame({
+        "name": list(spreads),
+        "mean": [float(spread.mean) for spread in spreads.values()],
+        "std": [spread.half_width or float("nan") for spread in spreads.values()],
+    })  # fmt: skip
     axes, last = new_figure().subplots(), len(bars) - 1
     tops = bars["mean"] + bars["std"].fillna(0)
     axes.bar(bars.index, bars["mean"], width=0.62, color=[COLORS[0]] * last + [COLORS[1]])

@@ -29,19 +29,17 @@ from scaling.tables.table import MISSING
 class DeviceSet:
     """One run: seconds of an epoch and global throughput, over the epochs after the first.
 
-    batch_size: of all devices together, None when no file says it. per_rank: each rank's own
-    seconds and throughput. samples: of an epoch, all ranks; None when a file does not say.
+    batch_size: of all devices together, None when no file says it. per_rank_s: each rank's own
+    seconds. samples: of an epoch, all ranks; None when a file does not say.
     notes: what to know of it.
     """
 
-    folder: Path
     world_size: int
     batch_size: int | None
     unit: str
     training_s: Spread
     throughput: Spread
     per_rank_s: tuple[Spread, ...]
-    per_rank_throughput: tuple[Spread, ...]
     notes: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
     samples: float | None = None
@@ -125,14 +123,12 @@ def read_devices(folder: Path) -> DeviceSet:
     by_epoch, by_rank = steady.groupby("epoch"), steady.groupby("rank")
     counts = steady[steady["epoch"] == steady["epoch"].min()]["samples"]
     return DeviceSet(
-        folder,
         world_size,
         _find_batch_size(settings, world_size),
         unit,
         over_epochs(by_epoch["training_s"].mean().tolist()),
         over_epochs(by_epoch["throughput_per_s"].sum().tolist()),
         tuple(over_epochs(values.tolist()) for _, values in by_rank["training_s"]),
-        tuple(over_epochs(values.tolist()) for _, values in by_rank["throughput_per_s"]),
         tuple(notes),
         settings,
         None if counts.isna().any() else float(counts.sum()),

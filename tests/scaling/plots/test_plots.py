@@ -19,13 +19,16 @@ from diagnosis_runs import rank, write_known_run
 from made_studies import make_rates_study, make_run, make_study
 from opened_files import count_opens
 from run_folders import gpu_csv, put, write_run
-from scaling.plots import Chart, draw, list_charts, list_left_out, list_run_charts, save_charts
-from scaling.plots.scaling_charts import (
-    list_compared,
-    list_configs,
-    list_rate_bars,
-    list_time_bars,
+from scaling.plots import (
+    Chart,
+    draw,
+    list_charts,
+    list_device_charts,
+    list_left_out,
+    list_run_charts,
+    save_charts,
 )
+from scaling.plots.scaling_charts import list_compared, list_configs
 from scaling.plots.style import HEIGHT_IN, LEAST_PT, WIDTH_IN, shorten_label, show_rate, thin
 from scaling.plots.timelines import list_timelines
 from scaling.plots.training_charts import break_down, list_latest_epochs
@@ -318,14 +321,15 @@ def test_device_bars_leave_the_first_epoch_out(tmp_path):
     single = write_workdir(tmp_path / "workdir_single", 1, [99.0, 44.0, 46.0], 1000.0)
     multi = write_workdir(tmp_path / "workdir_2gpu", 2, [99.0, 23.0, 25.0], 900.0)
     devices = compare_devices(single, multi)
-    times = list_time_bars(devices)
-    assert times["name"].to_list() == ["GPU 0", "GPU 1", "Single GPU"]
-    assert times["mean"].to_list() == [24.0, 25.0, 45.0]
-    assert times["std"].to_list() == pytest.approx([2**0.5] * 3)
-    rates = list_rate_bars(devices)
-    assert rates["name"].to_list() == ["2 GPUs (sum)", "Single GPU"]
-    assert rates["mean"].to_list() == [1803.0, 1001.5]
-    assert rates["std"].to_list() == pytest.approx([2**0.5, 0.5**0.5])
+    times, rates = (draw(chart).axes[0] for chart in list_device_charts(devices))
+    assert [text.get_text() for text in times.get_xticklabels()] == ["GPU 0", "GPU 1", "Single GPU"]
+    assert [bar.get_height() for bar in times.patches] == [24.0, 25.0, 45.0]
+    (_, _, (lines,)) = times.containers[1]
+    assert [(high - low) / 2 for (_, low), (_, high) in lines.get_segments()] == pytest.approx(
+        [2**0.5] * 3
+    )
+    assert [text.get_text() for text in rates.get_xticklabels()] == ["2 GPUs (sum)", "Single GPU"]
+    assert [bar.get_height() for bar in rates.patches] == [1803.0, 1001.5]
 
 
 @pytest.mark.parametrize(
