@@ -51,13 +51,15 @@ def list_timelines(
 
     Figures without a sample are left out. most_points: of a line; a longer one is thinned.
     """
-    samples = samples[samples["source"] == source]
+    names = ["node", "gpu", "elapsed_s", *(column for _, _, column, _ in FIGURES[source])]
+    samples = samples.loc[samples["source"] == source, names]
     has_gpus, nodes = source == "nvidia-smi", samples["node"].nunique()
+    places = samples.groupby(["node", "gpu"], sort=False, dropna=False).indices
     seconds, found = samples["elapsed_s"].to_numpy(), []
     for title, unit, column, factor in FIGURES[source]:
         values, lines = factor * samples[column].to_numpy(), {}
         is_there = ~(np.isnan(seconds) | np.isnan(values))
-        for key, at in samples.groupby(["node", "gpu"], sort=False, dropna=False).indices.items():
+        for key, at in places.items():
             at = at[is_there[at]]
             if len(at):
                 name = f"GPU {key[1]}" if has_gpus else f"Node {key[0]}"

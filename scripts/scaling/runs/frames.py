@@ -178,10 +178,10 @@ def _settle(name: str, values) -> pd.Series:
 
 def _to_floats(values: pd.Series) -> pd.Series:
     """Return floats; what is no number, in a record that others wrote, is missing."""
-    if values.dtype == object:
-        values = values.map(_to_number)
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    return numbers.where(numbers.abs() < _LARGEST)
+    if not pd.api.types.is_numeric_dtype(values):
+        values = values.map(_to_number).astype("float64")
+    numbers = values.to_numpy("float64", na_value=np.nan)
+    return pd.Series(np.where(np.abs(numbers) < _LARGEST, numbers, np.nan), values.index)
 
 
 def _to_number(value: object) -> float | None:
