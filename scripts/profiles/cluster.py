@@ -285,6 +285,9 @@ class Cluster(Strict):
         "torchrun", description="one task per node with torchrun, or one per GPU without"
     )
     torchrun_args: list[Word] = Field([], description="for torchrun")
+    rendezvous_s: int | None = Field(
+        None, ge=60, le=7200, description="how long a ready node waits for the others"
+    )
     srun: Text = Field("srun", description="path of srun, where modules take it off PATH")
     srun_args: list[Word | OptionRule] = Field([], description="for srun")
     starter: ShellLine | None = Field(None, description="a command instead of srun, such as ibrun")

@@ -328,6 +328,12 @@ def test_ports_stay_in_their_range():
         Cluster(name="x", gpus_per_node=1, port_range=[3000, 2000])
 
 
+def test_a_ready_node_waits_for_one_that_copies_its_data():
+    assert "--rdzv-conf=timeout=120 " in render()
+    assert "--rdzv-conf=timeout=1800 " in render(stage_data="$TMPDIR")
+    assert "--rdzv-conf=timeout=600 " in render(stage_data="$TMPDIR", rendezvous_s=600)
+
+
 def test_no_accelerator_no_tool():
     assert "ACCELERATOR=none" in render(accelerator="none")
 

@@ -384,3 +384,15 @@ def test_options_that_cannot_be_are_refused(root, tmp_path, options, line):
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.glob("workdir*")) == []
+
+
+def test_a_whole_file_of_another_node_stays(tmp_path):
+    """Over NFS another node may have mapped it already: it is not renamed over."""
+    path = tmp_path / "train.u8"
+    for is_whole, kept in ((True, b"theirs"), (False, b"mine")):
+        path.write_bytes(b"theirs")
+        number = path.stat().st_ino
+        with pixel_cache.new_file(path, lambda is_whole=is_whole: is_whole) as file:
+            file.write(b"mine")
+        assert (path.read_bytes(), path.stat().st_ino == number) == (kept, is_whole)
+        assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -182,7 +182,7 @@ def build_cache(
     )
     blocks = show_progress(loader, len(loader), "Decoding", is_main=True)
     try:
-        with new_file(path) as file:
+        with new_file(path, lambda: read_cache(path, header) is not None) as file:
             file.write(encode(header))
             for block in blocks:
                 file.write(pad_edges(block, dataset.padding))
@@ -198,9 +198,11 @@ def count_workers(per_rank: int) -> int:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator:
+def new_file(path: Path, is_whole: Callable[[], bool]) -> Iterator:
     """Open a file that gets its name once it is whole; when cut off, even by SIGKILL, it is gone.
 
+    Another node may have made the same file meanwhile, and may have mapped it: when it is whole, it
+    stays. Over NFS a file that is replaced is taken from under those that read it (SIGBUS).
     Where a file system has no nameless files, a cut build leaves a .tmp that the next one takes.
     """
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}.tmp")
@@ -218,7 +220,11 @@ def new_file(path: Path) -> Iterator:
                 temporary.unlink(missing_ok=True)
                 # The folder's descriptor is not used, but makes Python follow the link of /proc.
                 os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
-        temporary.replace(path)
+        try:
+            os.link(temporary, path)
+        except OSError:  # the name is taken, or the file system has no links
+            if not is_whole():
+                temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
