@@ -144,6 +144,9 @@ def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> li
         )
         run.script = scripts[0] if scripts else None
         runs.append(run)
+    named = {run.workload for run in runs if run.workload}
+    for run in runs if len(named) == 1 else ():  # what failed early does not say it itself
+        run.workload = run.workload or min(named)
     return runs or [_not_started(folder, script) for script in scripts]
 
 
@@ -204,14 +207,18 @@ def _find_logs(folder: Path, choice: LogChoice) -> dict[str, tuple[str | None, P
 
 
 def _list_trainer_logs(folder: Path, choice: LogChoice) -> list[Path]:
-    """List the files of a folder in which a trainer's lines are, of a job's two logs the first."""
+    """List the logs of a folder in which a trainer's lines are, [] when no file there is one.
+
+    Beside one that is, a file that may be another is listed, too: why it gave nothing is then said.
+    """
     paths = [path for path in _list(folder) if path.suffix in _LOG_SUFFIXES and path.is_file()]
-    return [
-        path
-        for path in paths
-        if not (path.suffix == ".err" and path.with_suffix(".out") in paths)
-        and (is_trainer_log(path, choice.format) or _has_errors_log(path, choice))
-    ]
+    paths = [p for p in paths if p.suffix != ".err" or p.with_suffix(".out") not in paths]
+    sure = {
+        path: is_trainer_log(path, choice.format) or _has_errors_log(path, choice) for path in paths
+    }
+    if not any(sure.values()):
+        return []
+    return [p for p in paths if sure[p] or contract.parse_log_name(p.name) or looks_timed(p)]
 
 
 def _has_errors_log(path: Path, choice: LogChoice) -> bool:

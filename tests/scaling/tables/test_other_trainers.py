@@ -218,6 +218,18 @@ def test_python_logging_goes_to_the_log_of_errors(tmp_path):
     assert float(run.attempt.mean_per_s) == pytest.approx(3600)
 
 
+def test_a_log_that_gives_nothing_is_named_beside_those_that_do(tmp_path):
+    (tmp_path / "ddp_4g1n_12.out").write_text(deepspeed(4))
+    (tmp_path / "ddp_1g1n_13.out").write_text("Step 1 | 512.3 images/sec\n")
+    (tmp_path / "ddp_2g1n_14.out").write_text("srun: error: n1: task 0: Out Of Memory\n")
+    states = {run.id: str(run.state) for run in find_runs(tmp_path)}
+    assert states == {"12": "complete", "13": "running", "14": "out of memory"}
+    done = call("fill_tables", tmp_path)
+    assert cells(done, "Throughput (samples/s)") == ["3600.0"]
+    assert 'line 1 "Step 1 \\| 512.3 images/sec" looks like one' in done.stdout
+    assert "job 14: out of memory" in done.stdout
+
+
 def test_a_failed_run_stays_failed(tmp_path):
     text = deepspeed(4) + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
     (tmp_path / "ddp_4g1n_12.out").write_text(text)
