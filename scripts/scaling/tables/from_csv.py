@@ -95,6 +95,8 @@ def find_columns(
             raise UserError(f"{where}: no column {name!r} for --{option}; {listed}")
     found: dict[str, list[str]] = {}
     for header in headers:
+        if header in given.values():  # it plays the role that it is given, and no other
+            continue
         role, per = find_role(header)
         found.setdefault(role + ("_of_" + per if per else ""), []).append(header)
 
@@ -138,6 +140,10 @@ def find_columns(
             for step in found.get(role, ())[:1]:
                 name = f"if a step is the same work in all rows, say --{option} {_quote(step)}"
         raise UserError(f"{where}: no column of throughput or time is found; {listed}; {name}")
+    if time and set(split_words(time)) & (DEVICES | NODES) and find_role(time)[0] != "time":
+        raise UserError(
+            f"{where}: {time!r} is a time of all GPUs, not of the run: no speedup of it"
+        )
     per = given.get("per") or find_role(throughput or "")[1] or "job"
     if per == "?":
         raise UserError(
@@ -487,6 +493,9 @@ def _is_no_setting(name: str, scales: list[_Scale], basis: str) -> bool:
     words = set(split_words(name))
     role = find_role(name)[0]
     if role in ("throughput", "time", "step_time", "step_rate", "speedup", "efficiency"):
+        return True
+    bracket = re.search(r"[(\[](.*?)[)\]]", name)
+    if bracket and find_role(bracket[1])[0] in ("throughput", "time"):  # `FP32 (img/s)`
         return True
     if not words & SETTINGS and words & (RUN_NAMES | RESULTS):
         return True

@@ -292,6 +292,11 @@ READ = {
     "nodes in the cell": ("GPUs,img/s\n8 (1 node),800\n16 (2 nodes),1560\n", {}, "1.00 1.95"),
     "spread and footnotes": ("GPUs,img/s\n1,400 (3)\n4*,1560 ± 12\n", {}, "1.00 3.90"),
     "per GPU": ("GPUs,tokens/s/GPU\n1,100\n4,95\n", {}, "1.00 3.80"),
+    "GPUs per node by option": (
+        "nodes,GPUs,img/s\n1,4,400\n2,4,790\n", {"given": {"gpus_per_node": "GPUs"}}, "1.00 1.98"),
+    "GPUs in all by option": (
+        "nodes,GPUs,img/s\n1,4,400\n2,4,390\n", {"given": {"gpus": "GPUs", "per": "job"}},
+        "1.00 0.98"),
     "per GPU by option": ("gpus,tps\n8,100\n64,95\n", {"given": {"per": "gpu"}}, "1.00 7.60"),
     "of the job by option": ("gpus,tps\n8,100\n64,95\n", {"given": {"per": "job"}}, "1.00 0.95"),
     "per node": ("nodes,gpus_per_node,img/s/node\n1,4,100\n2,4,95\n", {}, "1.00 1.90"),
@@ -320,6 +325,9 @@ READ = {
                           "1.00 3.80"),
     "a column declared to vary": (
         "TP,GPUs,img/s\n1,1,100\n2,4,380\n", {"vary": ["TP"]}, "1.00 3.80"),
+    "one of two throughputs": (
+        "GPUs,FP32 (img/s),FP16 (img/s)\n1,10,20\n2,19,39\n",
+        {"given": {"throughput": "FP16 (img/s)"}}, "1.00 1.95"),
     "one of two series": (
         "model,GPUs,img/s\na,1,100\nb,1,10\nb,2,18\n", {"where": [("model", "b")]}, "1.00 1.80"),
     "hours and minutes": ("GPUs,Time (h:mm)\n1,8:00\n2,4:06\n", {}, "1.00 1.95"),
