@@ -194,6 +194,8 @@ class Study:
                 remarks.append(f"{row.label}: unlike the baseline: {row.difference}")
         remarks += [text for text in compare_quality(self) if text.startswith("FLAG")]
         remarks += self._list_commits()
+        if self.scales["wall_s"].isna().all() and any(map(_has_windows, self.sources)):
+            remarks.append("their logs have no wall time: --fixed-work divides the throughputs")
         smallest = self.scales.iloc[0]
         if smallest["config"] != self.baseline.config:
             none = f"{smallest['label']} has no throughput"

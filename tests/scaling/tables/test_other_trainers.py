@@ -243,6 +243,7 @@ def test_the_frames_have_a_row_per_window(tmp_path):
     frame = make_frames(runs, ["epochs"])["epochs"]
     assert len(frame) == 40 and frame["is_warmup"].sum() == 4
     assert frame["step_s"].iloc[-1] == pytest.approx(8 * 1500 / 6800)
+    assert "--fixed-work divides the throughputs" in call("scaling_tables", tmp_path).stdout
     study = make_study(runs, "nanogpt")
     assert study.scales["wall_s"].isna().all()  # unlike work has no common time
 
