@@ -11,6 +11,7 @@ import pytest
 
 import job_summary
 from run_folders import gpu_csv, out_text, put, write_run
+from scaling.read.contract import make_resume_command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/job_summary.py"
 CANCELLED = "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-21T10:00:00"
@@ -103,6 +104,17 @@ def test_a_signal_that_the_jobs_own_shell_got_is_a_cancellation(tmp_path, monkey
         f"What to do: to continue it type: cd {folder} && CHECKPOINT_DIR={folder}/checkpoints/12 "
         "sbatch multi_gpu.slurm",
     ]
+
+
+def test_the_command_that_continues_a_job_names_the_sites_own_sbatch(tmp_path):
+    put(tmp_path / "checkpoints/12/step_00000040.pt", "")
+    source = 'source "$REPO_DIR/scripts/job.sh" x.slurm {} # makes folders; handles the end\n'
+    for given, sbatch in (("", "sbatch"), ("'sbatch.tiny --export=A'", "sbatch.tiny --export=A")):
+        put(tmp_path / "x.slurm", "#!/bin/bash\n" + source.format(given))
+        command = make_resume_command(tmp_path, tmp_path / "checkpoints/12")
+        where = f"CHECKPOINT_DIR={tmp_path}/checkpoints/12"
+        assert command == f"cd {tmp_path} && {where} {sbatch} x.slurm"
+    assert make_resume_command(tmp_path, tmp_path / "checkpoints/13") is None
 
 
 def test_a_tool_that_is_missing_is_told_from_one_that_failed(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -139,6 +140,10 @@ def scale_of_script(folder: Path) -> tuple[int | None, int | None]:
     return (nodes, per_node) if per_node else (None, None)
 
 
+# As templates/base.slurm.j2 writes it: the script's own name, and what the site has for sbatch.
+_SOURCES_JOB_SH = re.compile(r'^source "\$REPO_DIR/scripts/job\.sh" ([^"\n]*)$', re.MULTILINE)
+
+
 def make_resume_command(folder: Path, checkpoints: Path) -> str | None:
     """Return what to type to continue from a job's newest checkpoint, None where that cannot be.
 
@@ -147,8 +152,14 @@ def make_resume_command(folder: Path, checkpoints: Path) -> str | None:
     scripts = sorted(folder.glob("*.slurm"))
     if len(scripts) != 1 or not any(checkpoints.glob("step_*.pt")):
         return None
+    given: list[str] = []
+    with suppress(OSError, ValueError):  # a script that cannot be read, or that ends in a quote
+        text = scripts[0].read_text(encoding="utf-8", errors="replace")
+        if sourced := _SOURCES_JOB_SH.search(text):
+            given = shlex.split(sourced[1], comments=True)
+    sbatch = given[1] if len(given) > 1 else "sbatch"  # where the site has its own
     place, where = (shlex.quote(str(path.resolve())) for path in (folder, checkpoints))
-    return f"cd {place} && CHECKPOINT_DIR={where} sbatch {shlex.quote(scripts[0].name)}"
+    return f"cd {place} && CHECKPOINT_DIR={where} {sbatch} {shlex.quote(scripts[0].name)}"
 
 
 def read_json(path: Path) -> dict:
