@@ -78,7 +78,7 @@ def judge(run: Evidence, now_s: float | None = None) -> Verdict:
         return _judge_open_end(run, time.time() if now_s is None else now_s)
     verdict = _judge_failure(run, cause, ending)
     if run.resume_command and verdict.state in (State.CANCELLED, State.TIMED_OUT):
-        more = "ask for more time, and " if verdict.state is State.TIMED_OUT else ""
+        more = "ask for more time (--time), and " if verdict.state is State.TIMED_OUT else ""
         verdict = replace(verdict, advice=f"{more}to continue it type: {run.resume_command}")
     elif run.resume_command and verdict.state in (State.FAILED, State.OUT_OF_MEMORY):
         more = f"{verdict.advice}; " if verdict.advice not in ("", run.resume_command) else ""
