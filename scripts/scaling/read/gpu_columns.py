@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 
 from scaling.read.columns import BYTES
 
@@ -29,42 +30,18 @@ ERROR_TEXT = re.compile(
 )
 # What a column is -> the names that the tools give it, the most exact first.
 _NAMES = {
-    "timestamp": (
-        "timestamp",
-        "time",
-        "datetime",
-        "timestamp_utc",
-        "time_utc",
-        "elapsed_sec",
-        "elapsed_s",
-        "elapsed",
-        "seconds",
-        "time_s",
-        "time_sec",
-        "t",
-        "t_s",
-        "ts",
-        "t_wall",
-        "wall_time",
-        "date",
-    ),
+    "timestamp": ("timestamp", "time", "datetime", "timestamp_utc", "time_utc", "elapsed_sec",
+                  "elapsed_s", "elapsed", "seconds", "time_s", "time_sec", "t", "t_s", "ts",
+                  "t_wall", "wall_time", "date"),
     "host": ("hostname", "host", "node", "node_name", "nodename"),
-    "index": (
-        "index",
-        "gpu_index",
-        "gpu_id",
-        "gpuid",
-        "gpu_idx",
-        "device_id",
-        "device_index",
-        "gpu",
-        "device",
-    ),
+    "index": ("index", "gpu_index", "gpu_id", "gpuid", "gpu_idx", "device_id", "device_index",
+              "gpu", "device"),
     "uuid": ("uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id", "gpu_bdf", "bdf", "unique id"),
     "name": ("name", "gpu_name", "device_name", "gpu_model", "gpu_type"),
-    "used": ("memory.used", "used_vram", "vram_used", "vram total used memory", "vram used memory"),
+    "used": ("memory.used", "used_vram", "vram_used", "vram total used memory",
+             "vram used memory"),
     "total": ("memory.total", "total_vram", "vram_total", "vram total memory"),
-}
+}  # fmt: skip
 # A figure of a sample -> likewise.
 FIGURES = {
     "utilization_pct": ("utilization.gpu", "gfx_activity", "gfx", "gpu use"),
@@ -104,7 +81,7 @@ ASSUMED_MIB = "MiB (no unit is given)"
 MOST_MIB, LEAST_TOTAL_MIB = 1 << 20, 512  # of one GPU
 # A user's own words -> nvidia-smi's name: all of a header's words but its unit and those that say
 # nothing must be in the first set, and one of each of the others must be there.
-_FREE_WORDS = {"gpu", "gpus", "nvidia", "of", "in", "current", "avg", "average", "mean", "device"}
+_FREE_WORDS = {"gpu", "nvidia", "of", "in", "current", "device"}  # no avg: it may be of GPUs
 _SIZES = ("MB", "MiB", "GB", "GiB", "KB", "KiB", "B", ASSUMED_MIB)
 _MEMORY = frozenset({"mem", "memory", "vram", "fb"})
 _PLAIN = (
@@ -123,12 +100,14 @@ _UNITS = {
 }  # fmt: skip
 # Beside these, `mem_used` may be the host's; a column that has one of the last may part GPUs.
 _HOSTS_WORDS = {"cpu", "ram", "swap", "disk", "rss"}
+_NUMBER_OF_GPUS = re.compile(r"(?:(?:num|n|number)[ _]?(?:of[ _])?gpus?|gpu[ _]?count|gpus|count)")
 _PARTING = re.compile(
     r"(?:(?:gpu|device|card|id|idx|slot|bus|minor|serial|rank|local|node|host|worker|number|num|no)"
     r"(?:[ _.-]|$))+"
 )
 _NO_DATA = re.compile(r"\[.*\]|N/A", re.IGNORECASE)
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)(?: ?([KMG]?i?B))?", re.ASCII)
+_POINTED = re.compile(r"\s*[1-9]\d{0,2}(?:\.\d{3})+\s*[A-Za-z%]*\s*")
 _DECIMAL_COMMA = re.compile(r"^(\s*[+-]?\d+),(\d+\s*[A-Za-z%]*\s*)$")
 _FIELD = re.compile(r"([A-Za-z].*?)\s*(?:\[([^\]]*)\]|\(([^()]*)\))?:?")
 _SPELLED = re.compile(r"^(memory|utilization|power)[ _](used|total|free|reserved|gpu|draw)$")
@@ -173,7 +152,12 @@ class Columns:
         """Whether a column says which GPU a row is of."""
         return self.index is not None or self.uuid is not None
 
-    @property
+    @cached_property
+    def numbers_of_gpus(self) -> list[int]:
+        """Where a row says how many GPUs there are."""
+        return [at for at, name in enumerate(self.names) if _NUMBER_OF_GPUS.fullmatch(name)]
+
+    @cached_property
     def parting(self) -> list[int]:
         """Columns that may part GPUs, though nothing says how."""
         named = (at for at, name in enumerate(self.names) if _PARTING.fullmatch(name))
@@ -322,5 +306,11 @@ def split_fields(line: str, separator: str = ",") -> list[str]:
         except (csv.Error, StopIteration):
             return [line]
     if separator != ",":
-        return [_DECIMAL_COMMA.sub(r"\1.\2", field) for field in fields]
+        points = [_DECIMAL_COMMA.sub(r"\1.\2", field) for field in fields]
+        if points != fields:  # beside a decimal comma a point parts thousands
+            points = [
+                old.replace(".", "") if _POINTED.fullmatch(old) else new
+                for old, new in zip(fields, points, strict=True)
+            ]
+        return points
     return fields

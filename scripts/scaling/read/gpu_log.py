@@ -560,6 +560,8 @@ class _Reader:
                 raise self._refuse_gpus(
                     f"it has no column index or uuid, and {columns.names[at]} differs"
                 )
+        if any(cells[at].strip() not in ("0", "1") for at in columns.numbers_of_gpus):
+            raise self._refuse_gpus("it has no column index or uuid, and says that there are more")
         self.rows_below_header += 1
         clock_s = None
         if columns.timestamp is not None:

@@ -57,6 +57,8 @@ ONE_GPU = {
     "a name that is an error once": "index, name, memory.used [MiB]\n0, A100, 10\n"
     "0, [Unknown Error], 30\n",
     "vram": "ts,vram_used_mb,vram_total_mb\n1,10,100\n2,30,100\n",
+    "thousands beside decimal commas": "gpu_id;power_w;gpu_mem_used (KiB)\n0;251,3;10.240\n"
+    "0;251,3;30.720\n",
     "tabs": "gpu_id\tmem_used (KiB)\n0\t10240\n0\t30720\n",
     "bytes": "gpu,memory used [bytes]\n0,10485760\n0,31457280\n",
 }

@@ -187,6 +187,10 @@ REFUSED = {
         "time,memory.used [MiB]\n10:00:00,10 MiB\n20 MiB\n10:00:05,10 MiB\n20 MiB\n",
         "several rows of one time",
     ),
+    "no index, and four GPUs": (
+        "timestamp,num_gpus,gpu_mem_used_mb\n1,4,10\n", "and says that there are more"
+    ),
+    "an average": ("timestamp,avg_gpu_mem_used_mb\n1,10\n", "not an nvidia-smi CSV"),
     "no index, two names": (
         "timestamp, name, memory.used [MiB]\n2026/11/21 10:00:00, Orin, 5\n"
         "2026/11/21 10:00:05, T4, 5\n", "it has no column index or uuid, and name differs"
