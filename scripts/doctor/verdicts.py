@@ -325,6 +325,7 @@ def judge_group(tasks: list[dict], ranks: list[dict], asked: Asked) -> list[Verd
         verdicts.insert(0, judge_master(tasks, asked))
     verdicts += [judge_sum(ranks, asked), judge_speed(ranks, asked)]
     verdicts.append(judge_transport(ranks, asked))
+    verdicts += judge_rank_cpus(ranks)
     if asked.nodes > 1:
         verdicts.append(judge_clock(ranks, asked))
     return verdicts
@@ -333,6 +334,20 @@ def judge_group(tasks: list[dict], ranks: list[dict], asked: Asked) -> list[Verd
 def judge_master(tasks: list[dict], asked: Asked) -> Verdict:
     """MASTER_ADDR leads every node to the first one."""
     return judge_each("master address", tasks, "master", judge_address, asked)
+
+
+def judge_rank_cpus(ranks: list[dict]) -> list[Verdict]:
+    """Say so where the ranks of a node may run on fewer CPUs than they are; else nothing."""
+    cpus: dict[str, list[set[int]]] = {}
+    for rank in ranks:
+        if rank.get("cpus"):
+            cpus.setdefault(rank["host"], []).append(set(rank["cpus"]))
+    for host, each in cpus.items():
+        if len(set.union(*each)) < len(each):
+            shown = f"{host}: {len(each)} ranks share CPU {sorted(set.union(*each))}"
+            todo = 'srun binds them: srun_args = ["--cpu-bind=none"], or ask for more CPUs'
+            return [Verdict("CPUs of ranks", WARN, shown, todo)]
+    return []
 
 
 def judge_address(found: dict, _: Asked) -> Finding:

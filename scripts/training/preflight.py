@@ -238,6 +238,7 @@ def measure_group(facts: dict, path: Path, timeout_s: int) -> None:
         device, facts["backend"] = torch.device("cuda", local_rank), "nccl"
         backend = "cpu:gloo,cuda:nccl"  # as the trainers do
         torch.cuda.set_device(device)
+    facts["cpus"] = sorted(os.sched_getaffinity(0))
     facts["in"] = "meeting"
     write_json(path, facts)
     # NCCL connects only with the first collective; waiting for it so, a rank that nobody answers

@@ -81,6 +81,24 @@ def gather_places(device: torch.device) -> tuple[list[str], list[str | None]]:
     return list(dict.fromkeys(host for host, _ in places)), [uuid for _, uuid in places]
 
 
+def gather_cpus() -> list[str]:
+    """The CPUs that each rank may run on, `0-3,8`, in the order of ranks; all must call this.
+
+    A binding that a session left behind puts all ranks on one core, and nothing else shows it.
+    """
+    found: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(found, format_cpus(os.sched_getaffinity(0)))
+    return found
+
+
+def format_cpus(cpus: set[int]) -> str:
+    """{0, 1, 2, 8} -> `0-2,8`."""
+    starts = sorted(cpu for cpu in cpus if cpu - 1 not in cpus)
+    ends = sorted(cpu for cpu in cpus if cpu + 1 not in cpus)
+    pairs = zip(starts, ends, strict=True)
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)
+
+
 def read_gpu_uuid(device: torch.device) -> str | None:
     """The GPU's UUID as nvidia-smi writes it; None on a CPU, and where PyTorch does not tell it."""
     if device.type != "cuda":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from doctor.verdicts import Asked, judge_group, judge_nodes, match_interfaces
+from doctor.verdicts import Asked, judge_group, judge_nodes, judge_rank_cpus, match_interfaces
 from preflight_records import ASKED, H100, make_rank, make_task, put
 
 
@@ -237,3 +237,12 @@ def test_cpus_that_nobody_asked_for(usable, status):
 def test_interfaces_that_a_setting_chooses(variable, value, matched):
     links = [{"name": name} for name in ("eno1", "ib0", "ib1")]
     assert [link["name"] for link in match_interfaces(variable, value, links)] == matched
+
+
+@pytest.mark.parametrize(
+    ("cpus", "said"), [([[3], [3]], "n1: 2 ranks share CPU [3]"), ([[2, 3], [2, 3]], None)]
+)
+def test_ranks_that_share_a_cpu_are_named(cpus, said):
+    ranks = [{"host": "n1", "rank": rank, "cpus": each} for rank, each in enumerate(cpus)]
+    verdicts = judge_rank_cpus(ranks)
+    assert [(each.status, each.found) for each in verdicts] == ([("warn", said)] if said else [])

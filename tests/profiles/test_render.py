@@ -1,5 +1,6 @@
 """render.py: the right text for each scale, and one clear line for every wrong input."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -635,3 +636,17 @@ def test_all_leaves_out_what_has_to_be_asked_for():
     assert left_out == []
     asked, _ = plan_scales(repository, ["gpt2/strategies/*"], experiments)
     assert [job.args["strategy"] for job in asked] == ["ddp", "zero1", "zero2", "fsdp", "hsdp"]
+
+
+def test_a_job_script_that_bash_runs_says_sbatch(tmp_path):
+    job = REPO / "experiments/baseline"
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["bash", "baseline.slurm"], cwd=job, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert re.fullmatch(
+        r"baseline\.slurm: line \d+: SLURM_JOB_ID: is not set; this is a job script: "
+        r"sbatch baseline\.slurm\n", done.stderr,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torch_server import SCRIPTS, run_python
-from training.provenance import hash_sources, read_gpu_uuid
+from training.provenance import format_cpus, hash_sources, read_gpu_uuid
 
 ID = "8a4f2c6e-0b1d-4c3e-9f70-112233445566"
 PROBE = """
@@ -70,3 +70,8 @@ def test_the_hash_covers_all_that_a_trainer_is_made_of(tmp_path, monkeypatch, ch
     with (copy / changed).open("a") as file:
         file.write("# one more line\n")
     assert (hash_sources(copy / "train.py") != before) == is_other
+
+
+def test_cpus_are_written_as_ranges():
+    assert format_cpus({8, 0, 1, 2, 10}) == "0-2,8,10"
+    assert format_cpus({3}) == "3"
