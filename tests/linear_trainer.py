@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from training.arguments import TrainerParser, add_run_arguments
 from training.batches import ResumableBatches, plan_batch
+from training.device import choose_precision
 from training.epoch import EpochResult
 from training.launch import launch
 from training.record import check_workdir
@@ -23,6 +24,7 @@ def main(args):
     x = torch.linspace(-1, 1, 256).unsqueeze(1)
     data = TensorDataset(x, 3 * x + 1)
     plan = plan_batch(args, samples=len(data))
+    args.precision = choose_precision(args.precision)
     check_workdir(args.workdir)
     alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group("gloo", **({} if "WORLD_SIZE" in os.environ else alone))
