@@ -1,5 +1,9 @@
 #!/usr/bin/env python
-"""Say what any file of a run is, and what was read from it: lines, GPUs or ranks, columns."""
+"""Say what any file of a run is, and what was read from it: lines, GPUs or ranks, columns.
+
+    python scripts/inspect_log.py FILE…
+    python scripts/inspect_log.py --symptoms      what failed jobs print, the cause and the fix
+"""
 
 import argparse
 import json
@@ -10,11 +14,15 @@ from common.console import printable, run_command
 from common.errors import UserError
 from scaling.arguments import add_log_arguments
 from scaling.read.foreign_log import LogChoice
+from scaling.read.symptoms import write_symptoms
 from scaling.runs.inspection import format_inspection, inspect_log
 
 
 def main() -> int:
     arguments = parse_arguments()
+    if arguments.symptoms:
+        print(write_symptoms(), end="")
+        return 0
     records, is_good = [], True
     try:
         choice = LogChoice.parse(arguments.log_format, arguments.gpus, arguments.samples)
@@ -44,16 +52,22 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Kinds: slurm-out, trainer-log, gpu-csv, psrecord, rank-json, training-metrics, "
         "run-json, job-end, sacct, or not recognised, with the reason. What a file is is told from "
         "what is in it; a file that is not what its name says is named and not read. Exit status: "
         "0 when every file is of a kind and gave values, 1 when one did not.",
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="any file of a run")
+    parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="any file of a run")
     text = "print a list of records, one per file (scripts/README.md says what they hold)"
     parser.add_argument("--json", action="store_true", help=text)
+    text = "print the table of experiments/TROUBLESHOOTING.md, which this command writes"
+    parser.add_argument("--symptoms", action="store_true", help=text)
     add_log_arguments(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if bool(arguments.files) == arguments.symptoms:
+        parser.error("name the files to inspect, or --symptoms alone")
+    return arguments
 
 
 if __name__ == "__main__":

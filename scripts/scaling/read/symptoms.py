@@ -721,3 +721,30 @@ SIGNALS = {
          "a library crashed: the lines above from PYTHONFAULTHANDLER say where", DEATH),
     15: ("SIGTERM", "Terminated", _FIND_FIRST, CONSEQUENCE),
 }  # fmt: skip
+
+
+def write_symptoms() -> str:
+    """Return the rules as a page of Markdown: what the log prints, the cause, the fix."""
+    rows = []
+    for rule in sorted(RULES, key=lambda rule: rule.strength == CONSEQUENCE):
+        said = rule.match(rule.symptom, rule.symptom.lower()) or {}
+        cells = (rule.symptom, rule.cause.format_map(said), rule.fix.format_map(said))
+        rows.append("| " + " | ".join(map(_escape, cells)) + " |")
+    return "\n".join([*_PAGE, *rows, ""])
+
+
+def _escape(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
+
+
+_PAGE = (
+    "# When a job fails: what the log prints, why, and what to do",
+    "",
+    "The last lines of a job's log name the cause. This page has the same rules: it is written by",
+    "`python scripts/inspect_log.py --symptoms > experiments/TROUBLESHOOTING.md`. Where a log has",
+    "several of these lines, the table's last ones are only what the first cause brought about.",
+    "",
+    "| the log prints | cause | what to do |",
+    "|---|---|---|",
+)

@@ -1,12 +1,13 @@
 """scaling.read.causes: why a job failed, from the lines of its log."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from run_folders import epoch_line, out_text
 from scaling.read.causes import DIED, find_cause, search_lines
-from scaling.read.symptoms import ROOT, RULES, State
+from scaling.read.symptoms import ROOT, RULES, State, write_symptoms
 
 PREEMPTED = "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-21T10:00:00 DUE TO {} ***"
 STEP = "slurmstepd: error: *** STEP 12.0 ON node2 CANCELLED AT 2026-11-21T10:00:00{} ***"
@@ -385,3 +386,10 @@ def test_a_rank_that_printed_its_error_is_placed():
     text = TRACEBACK.format("ValueError: bad") + block(status=1)
     assert find_cause(text.splitlines()).text == "rank 2 on n1: ValueError: bad"
     assert find_cause(text.splitlines()).strength is ROOT
+
+
+def test_the_troubleshooting_page_is_made_from_the_same_rules():
+    page = (Path(__file__).parents[3] / "experiments/TROUBLESHOOTING.md").read_text()
+    assert page == write_symptoms()  # python scripts/inspect_log.py --symptoms writes it
+    assert page.count("\n| ") == 1 + len(RULES) >= 26
+    assert "| srun: error: Node failure on n2 | node n2 failed | sbatch again without it" in page
