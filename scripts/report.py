@@ -9,6 +9,7 @@ takes the reader's light or dark setting.
 """
 
 import argparse
+import gc
 import sys
 import time
 from pathlib import Path
@@ -37,12 +38,16 @@ def write_page(arguments: argparse.Namespace) -> None:
     from scaling.report import make_page  # matplotlib and pandas: not for --help
 
     began = time.monotonic()
-    text = make_page(
-        find_chosen_runs(arguments),
-        str(arguments.folder),
-        lambda workload: describe_site(arguments.folder, workload),
-        arguments.watch,
-    )
+    gc.disable()  # a page makes millions of objects that all stay until it is written
+    try:
+        text = make_page(
+            find_chosen_runs(arguments),
+            str(arguments.folder),
+            lambda workload: describe_site(arguments.folder, workload),
+            arguments.watch,
+        )
+    finally:
+        gc.enable()
     write_whole(arguments.output, text)
     size_mb, took_s = len(text.encode()) / 1e6, time.monotonic() - began
     print(f"{printable(arguments.output)}: {size_mb:.1f} MB, {took_s:.1f} s", flush=True)

@@ -49,6 +49,7 @@ _UNITS = {
     "elapsed_s": "s", "cpu_pct": "%", "rss_mib": "MiB", "virtual_mib": "MiB", "read_bytes": "B",
     "write_bytes": "B",
 }  # fmt: skip
+_PLAIN_ROW = re.compile(r"(?: *\d{1,15}(?:\.\d{1,20})?)(?: +\d{1,15}(?:\.\d{1,20})?)* *", re.ASCII)
 _VALUE = re.compile(r"\d{1,15}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 
 
@@ -130,13 +131,14 @@ class _Reader:
             self._add_row(line)
 
     def _add_row(self, line: str) -> None:
-        text = clean_line(line)
+        is_plain = not self.is_csv and _PLAIN_ROW.fullmatch(line)  # as nearly all are
+        text = line if is_plain else clean_line(line)
         cells = [c.strip() for c in text.split(",")] if self.is_csv else text.split()
         if not self.names:
             self._drop(line, "no header above it")
         elif len(cells) != len(self.names):
             self._drop(line, "another number of columns")
-        elif not all(map(_VALUE.fullmatch, cells)):
+        elif not (is_plain or all(map(_VALUE.fullmatch, cells))):
             self._drop(line, "not numbers")
         else:
             self.counts.kept += 1
@@ -150,13 +152,11 @@ class _Reader:
         """Count the rows that were added, column by column."""
         if not self.rows:
             return
-        columns = {
-            name: list(map(Decimal, cells))
-            for name, cells in zip(self.names, zip(*self.rows, strict=True), strict=True)
-        }
-        self.rows = []
+        printed = dict(zip(self.names, zip(*self.rows, strict=True), strict=True))
+        columns = {name: list(map(Decimal, cells)) for name, cells in printed.items()}
         for name, values in (self.samples or {}).items():
-            values.extend(map(float, columns[name]))
+            values.extend(map(float, printed[name]))
+        self.rows = []
         times_s = columns["elapsed_s"]
         if self.last_s is None:  # its CPU figure is always 0
             del columns["cpu_pct"][0]
