@@ -214,8 +214,8 @@ def load() -> tuple[int, list[dict]]:
 def wait_for_ranks(workdir: Path, epoch: int) -> None:
     """Wait until every rank has written its file of the epoch: a real trainer has a barrier."""
     while len(list(workdir.glob(f"rank*_results_epoch{epoch}.json"))) < WORLD_SIZE:
-        if caught:  # another rank has failed, and the launcher ends this one
-            sys.exit(128 + caught[0])
+        if caught:
+            return  # another rank saves before it gets here, or has failed
         time.sleep(0.02)
 
 
@@ -246,9 +246,9 @@ def main() -> None:
     step, told = load()
     steps = args.epochs * STEPS
     skipped = max(0, steps - step - REMAINING) if step else 0  # pretend that these are done
+    if step:
+        run["resumed_from"] = {"epoch": step // STEPS, "step": step % STEPS}
     if RANK == 0:
-        if step:
-            run["resumed_from"] = {"epoch": step // STEPS, "step": step % STEPS}
         write(workdir / "run.json", run)
         say(f"{run['model']} on {data.name}: 1438 training and 359 validation samples, 10 classes")
         say(
@@ -274,6 +274,8 @@ def main() -> None:
             began = time.monotonic()
             mine = describe_rank(run, epoch, told[-1])
             write(workdir / f"rank{RANK}_results_epoch{epoch}.json", mine)
+            if "resumed_from" not in run:
+                wait_for_ranks(workdir, epoch)
             if RANK == 0:
                 write(workdir / "training_metrics.json", describe_metrics(run, told, None))
                 say(format_line(run, told[-1]))
@@ -283,12 +285,17 @@ def main() -> None:
             save(step, told)
     if RANK == 0:
         wait_for_ranks(workdir, args.epochs - 1)
+        if caught and len(list(workdir.glob(f"rank*_epoch{args.epochs - 1}.json"))) < WORLD_SIZE:
+            sys.exit(128 + caught[0])
         metrics = describe_metrics(run, told, utc_now())
         say(f"Total training time: {metrics['summary']['total_wall_time_sec']:.1f} s")
         say(f"Best validation loss: {metrics['summary']['best_val_loss']:.3f}")
         say(f"Best validation accuracy: {metrics['summary']['best_val_accuracy']:.2%}")
         write(workdir / "training_metrics.json", metrics)
         write(workdir / "RUN_COMPLETE.txt", utc_now() + "\n")
+    else:
+        while not caught and not (workdir / "RUN_COMPLETE.txt").exists():
+            time.sleep(0.02)
     disturb("end")
 
 
