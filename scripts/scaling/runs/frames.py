@@ -157,7 +157,12 @@ FRAMES: dict[str, Callable[[Iterable[Run]], pd.DataFrame]] = {
 
 def make_frame(records: Iterable[dict], columns: tuple[str, ...]) -> pd.DataFrame:
     """Return records as a frame whose types do not depend on what is missing."""
-    return _settle_types(pd.DataFrame.from_records(list(records), columns=list(columns)), columns)
+    rows, names = list(records), list(columns)
+    try:
+        frame = pd.DataFrame.from_records(rows, columns=names)
+    except OverflowError:  # pandas 2, of a whole number that no float can hold
+        frame = pd.DataFrame(rows, columns=names, dtype=object)
+    return _settle_types(frame, columns)
 
 
 def _settle_types(values: Mapping, columns: tuple[str, ...]) -> pd.DataFrame:

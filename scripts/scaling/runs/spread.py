@@ -36,12 +36,20 @@ class Spread:
         )
 
 
+def _deviation(values: Sequence[float]) -> float:
+    try:
+        return stdev(values)
+    except OverflowError:  # Python 3.10, of values near the largest float
+        most = max(map(abs, values))
+        return stdev([value / most for value in values]) * most
+
+
 def over_repeats(values: Sequence[float]) -> Spread:
     """Return mean and 95 % interval of independent runs (Student t with n - 1 degrees)."""
     mean, n = fmean(values), len(values)
     if n < 2:
         return Spread(mean, n, None, "single")
-    return Spread(mean, n, quantile_t(n - 1) * stdev(values) / math.sqrt(n), "repeats")
+    return Spread(mean, n, quantile_t(n - 1) * _deviation(values) / math.sqrt(n), "repeats")
 
 
 def over_epochs(values: Sequence[float]) -> Spread:
@@ -51,7 +59,7 @@ def over_epochs(values: Sequence[float]) -> Spread:
     """
     if len(values) < 2:
         return Spread(fmean(values), len(values), None, "single")
-    return Spread(fmean(values), len(values), stdev(values), "epochs")
+    return Spread(fmean(values), len(values), _deviation(values), "epochs")
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
@@ -59,7 +67,7 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
     repeated = [values for values in groups if len(values) > 1]
     if not repeated:
         return None
-    squares = sum((len(values) - 1) * stdev(values) ** 2 for values in repeated)
+    squares = sum((len(values) - 1) * _deviation(values) ** 2 for values in repeated)
     return math.sqrt(squares / sum(len(values) - 1 for values in repeated))
 
 
