@@ -240,10 +240,13 @@ class CauseSearch:
         self._take_rule(number, line)
 
     def pass_epoch(self) -> None:
-        """Take in that the training went on; an epoch line may be buffered past a later error."""
+        """Take in that the training went on; an epoch line may be buffered past a later error.
+
+        What torchrun ended with is not outlived: another node's ranks may still end their epoch.
+        """
         if self.fresh or self.deaths:
             self.stale, self.fresh = self.fresh | self.stale, {}
-            self.deaths.clear()
+            self.deaths = [death for death in self.deaths if death.rank is not None]
         if not self.is_over:
             self.ending = None
 

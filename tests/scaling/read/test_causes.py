@@ -340,6 +340,8 @@ DEATHS = [
     (block(3, "n1", -15, root=False) + block(status=7), "rank 2 on n1 ended with exit code 7", ""),
     (f"{block()}{SRUN}Exited with exit code 1\n{STEP.format('')}\nsrun: error: n3: task 2: Killed",
      "rank 2 on n1 was killed", ""),
+    # Another node's ranks may end their epoch after it.
+    (f"{block(status=7)}{epoch_line(1)}\n{SRUN}Exited with exit code 1", "rank 2 on n1 end", ""),
     # Without torchrun, or where its block was cut.
     (f"{SRUN}Exited with exit code 7", "task 1 on n2 ended with exit code 7", "exit"),
     (f"{SRUN}Exited with exit code 137", "task 1 on n2 was killed by SIGKILL", "--mem"),
