@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # How many GPUs a node gives, and the logger of their memory; node.sh sources this and hands it on
-# to run_on_node. It needs GPUS_PER_NODE and ACCELERATOR of the job script.
+# to run_on_node. It needs GPUS_PER_NODE of the job script.
 
 # count_granted TEXT: 4 for "4", "a100:4", "gpu:a100:4" and "a100:3,v100:1"; else nothing.
 count_granted() {
@@ -29,44 +29,42 @@ count_seen() {
   fi
 }
 
-# log_gpus FILE: sample this job's GPUs in the background, once per node. Where each
-# of the node's tasks sees a GPU of its own alone, each adds its own to the same file.
+# log_gpus FILE TOOL…: sample this job's GPUs in the background, once per node, with the command that
+# is given. Where each of the node's tasks sees a GPU of its own alone, each adds its own to the file.
 log_gpus() {
-  local tools='nvidia-smi'
-  if [[ $ACCELERATOR == none ]]; then
-    echo "No GPU tool on this cluster: GPU memory is not logged (no ${1##*/})."
-    return
-  fi
+  local file=$1 tools=$2
   if ((${SLURM_LOCALID:-0} > 0)) && [[ $GPUS_PER_NODE == 1 || $(count_seen) != 1 ]]; then return; fi
-  if [[ $ACCELERATOR == amd ]]; then tools='amd-smi rocm-smi'; fi
+  if [[ $2 == amd-smi ]]; then tools+=' rocm-smi'; fi
   # shellcheck disable=SC2086  # words
   if [[ -z $(command -v $tools) ]]; then
     echo "No ${tools/ / and no } on ${SLURMD_NODENAME:-$HOSTNAME}: GPU memory is not logged."
   else
-    "log_$ACCELERATOR" >> "$1" &
+    "log_with_${2%-smi}" "${@:3}" >> "$file" &
   fi
 }
 
-# A driver refuses all of a query that has one field it does not know: look first which it knows.
-log_nvidia() {
-  local gpus=() basic=timestamp,index,name,memory.used,memory.total fields answer
-  local load=utilization.gpu,power.draw,temperature.gpu,clocks.sm
+# log_with_nvidia --query-gpu=FIELDS OPTION…: a driver refuses all of a query that has one field it
+# does not know; look first which it knows.
+log_with_nvidia() {
+  local gpus=() asked=${1#--query-gpu=} fields answer
   # Of this job's GPUs, where Slurm names them; it cannot be asked for slices (MIG).
   if [[ ${CUDA_VISIBLE_DEVICES:-MIG-} != *MIG-* ]]; then gpus=(--id="$CUDA_VISIBLE_DEVICES"); fi
-  for fields in "$load,clocks_throttle_reasons.active,uuid" \
-    "$load,clocks_event_reasons.active,uuid" "$load,uuid" uuid; do
-    answer=$(nvidia-smi "${gpus[@]}" --query-gpu="$basic,$fields" --format=csv,nounits 2>&1) &&
+  for fields in "$asked" "${asked/clocks_throttle_reasons/clocks_event_reasons}" \
+    "${asked/clocks_throttle_reasons.active,/}" timestamp,index,name,memory.used,memory.total,uuid
+  do
+    answer=$(nvidia-smi "${gpus[@]}" --query-gpu="$fields" --format=csv,nounits 2>&1) &&
       [[ $answer == timestamp,* ]] && break
   done
-  exec nvidia-smi "${gpus[@]}" --query-gpu="$basic,$fields" --format=csv,nounits --loop=5
+  exec nvidia-smi "${gpus[@]}" --query-gpu="$fields" "${@:2}"
 }
 
-log_amd() {
-  local gpus now query=(--mem-usage --usage --power --csv)
+# log_with_amd metric OPTION… --watch 5
+log_with_amd() {
+  local gpus now
   # Of this job's GPUs, where Slurm names them.
   IFS=, read -ra gpus <<< "${ROCR_VISIBLE_DEVICES:-${HIP_VISIBLE_DEVICES:-}}"
-  if [[ $(amd-smi metric ${gpus[@]+--gpu "${gpus[@]}"} "${query[@]}" 2> /dev/null) == *,* ]]; then
-    exec amd-smi metric ${gpus[@]+--gpu "${gpus[@]}"} "${query[@]}" --watch 5
+  if [[ $(amd-smi metric ${gpus[@]+--gpu "${gpus[@]}"} "${@:2:$#-3}" 2> /dev/null) == *,* ]]; then
+    exec amd-smi metric ${gpus[@]+--gpu "${gpus[@]}"} "${@:2}"
   fi
   while now=$(date +%s); do                     # it shows no time: put one before each row
     rocm-smi ${gpus[@]+--device "${gpus[@]}"} --showmeminfo vram --showuse --showpower \
@@ -75,4 +73,4 @@ log_amd() {
   done
 }
 
-export -f count_seen log_gpus log_nvidia log_amd
+export -f count_seen log_gpus log_with_nvidia log_with_amd
