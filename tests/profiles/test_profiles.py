@@ -124,7 +124,7 @@ def test_one_task_a_gpu_without_torchrun():
     assert "torchrun --" not in text
     assert "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS" in text
     assert '--num-workers="$SLURM_CPUS_PER_TASK"' in text
-    assert "srun starts run_on_node once per GPU" in text
+    assert "srun starts it once per GPU" in text
 
 
 def test_gpus_asked_of_srun_alone():
@@ -374,7 +374,7 @@ def test_cpus_and_launcher_by_rule():
     several = render("ddp_2g2n", **facts)
     assert {"--ntasks-per-node=2", "--cpus-per-task=10"} <= directives(several)
     assert "torchrun --nnodes" not in several
-    assert "srun starts run_on_node once per GPU" in several
+    assert "srun starts it once per GPU" in several
     one = render("ddp_8g1n", **facts)
     assert {"--ntasks-per-node=1", "--cpus-per-task=24"} <= directives(one)
     assert "#SBATCH --cpus-per-task=24      # 3 per GPU, to load data" in one
