@@ -88,7 +88,7 @@ def test_tiny_batch_ranks_first(tmp_path):
 
 
 def render_job(folder: Path) -> Path:
-    """The committed shape of 2 nodes for the virtual cluster, with the faulty trainer."""
+    """The committed job of 2 nodes for the virtual cluster, with one GPU and a faulty trainer."""
     command = [sys.executable, REPO / "render.py", "--cluster", "virtual", "--to", folder]
     subprocess.run([*command, "--only", "spiral/multi_node/2_nodes"], check=True)
     job = folder / "spiral/multi_node/2_nodes"
@@ -97,6 +97,9 @@ def render_job(folder: Path) -> Path:
     for old, new in (
         ('"$REPO_DIR/scripts/train_spiral.py"', f'"{TRAINER}"'),
         ("--epochs=50 --batch-size=32", " ".join(OPTIONS)),
+        ("--gpus-per-node=4", "--gpus-per-node=1"),
+        ("--cpus-per-task=4 ", "--cpus-per-task=1 "),
+        ("GPUS_PER_NODE=4 CPUS_PER_TASK=4", "GPUS_PER_NODE=1 CPUS_PER_TASK=1"),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -126,10 +129,9 @@ def throttled(slurm, rate: str) -> Iterator[None]:
 @pytest.mark.slurm
 def test_throttled_link_ranks_first_and_an_open_one_does_not(tmp_path, base, slurm):
     job_folder = render_job(tmp_path)
-    options = ["--gpus-per-node=1", "--cpus-per-task=1"]
 
     def run_job() -> Finding:
-        job = slurm.submit(job_folder, *options, REPO_DIR=str(REPO), **DEVICE)
+        job = slurm.submit(job_folder, REPO_DIR=str(REPO), **DEVICE)
         state = slurm.wait(job)
         (log,) = job_folder.glob(f"log/*_{job}.out")
         assert state == "COMPLETED", log.read_text()
