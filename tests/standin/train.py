@@ -78,7 +78,10 @@ def describe_run(args: argparse.Namespace, workdir: Path, data: str) -> dict:
         "nodes": len(hosts), "gpus_per_node": WORLD_SIZE // len(hosts), "world_size": WORLD_SIZE,
         "warmup_epochs": 1, "argv": sys.argv, "device": "cpu", "gpu_name": None, "driver": None,
         "gpus_visible": 0, "gpu_uuids": [None] * WORLD_SIZE, "cpus_by_rank": ["0"] * WORLD_SIZE,
-        "versions": {"python": sys.version.split()[0], "torch": "none", "cuda": None, "nccl": None},
+        "versions": {"python": sys.version.split()[0], "torch": "none", "cuda": None, "nccl": None,
+                     "torch_path": "none"},
+        "replicas": f"equal ({WORLD_SIZE} of {WORLD_SIZE}), each sample once",
+        "flops_per_sample": None,
         "hosts": hosts, "slurm": {name: value for name, value in slurm.items() if value},
         "trainer_sha256": "0" * 64, "git_commit": "unknown", "start_utc": utc_now(),
     }  # fmt: skip
