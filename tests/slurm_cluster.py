@@ -145,3 +145,14 @@ def render_jobs(profile: str | Path, folder: Path, *options: str) -> Path:
     command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", folder, *options]
     subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+def shrink_job(folder: Path, gpus: int) -> Path:
+    """Let the rendered job of four GPUs per node in `folder` be one of fewer, one CPU for each."""
+    (script,) = folder.glob("*.slurm")
+    text = script.read_text()
+    for old in ("--gpus-per-node=4", "--cpus-per-task=4 ", "GPUS_PER_NODE=4 CPUS_PER_TASK=4"):
+        assert text.count(old) == 1, old
+        text = text.replace(old, old.replace("4", str(gpus)))
+    script.write_text(text)
+    return folder

@@ -22,7 +22,8 @@ from training.epoch import EpochResult
 # a small model.
 LOSS_EVERY_S = 1.0
 END_S = 30  # how long the end of a run waits for Comet; Slurm's time limit may be near
-NOT_SENT = {"argv", "dataset", "gpu_uuids", "hosts", "slurm", "versions"}  # or as other names
+# Lists, and what is sent under other names.
+NOT_SENT = {"argv", "cpus_by_rank", "dataset", "gpu_uuids", "hosts", "slurm", "versions"}
 # What comet_ml reads from the environment; a user's own setting is left alone.
 QUIET = {
     # Its errors come with tracebacks, and one about a wrong key shows the key. They are told here.

@@ -15,6 +15,7 @@ import pytest
 
 from scaling.diagnose import Finding, diagnose
 from scaling.runs import find_runs, make_study, read_workdir
+from slurm_cluster import shrink_job
 from spiral_runs import run_spiral
 
 REPO = Path(__file__).resolve().parents[2]
@@ -97,14 +98,11 @@ def render_job(folder: Path) -> Path:
     for old, new in (
         ('"$REPO_DIR/scripts/train_spiral.py"', f'"{TRAINER}"'),
         ("--epochs=50 --batch-size=32", " ".join(OPTIONS)),
-        ("--gpus-per-node=4", "--gpus-per-node=1"),
-        ("--cpus-per-task=4 ", "--cpus-per-task=1 "),
-        ("GPUS_PER_NODE=4 CPUS_PER_TASK=4", "GPUS_PER_NODE=1 CPUS_PER_TASK=1"),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
     script.write_text(text)
-    return job
+    return shrink_job(job, gpus=1)
 
 
 @contextmanager

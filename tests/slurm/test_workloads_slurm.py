@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from scaling.read.epoch_line import parse_epoch_line
-from slurm_cluster import REPO, render_jobs
+from slurm_cluster import REPO, render_jobs, shrink_job
 
 pytestmark = pytest.mark.slurm
-# The scripts of 4 GPUs take what Slurm gives them: a smaller job is a matter of sbatch's options.
-TWO = ["--gpus-per-node=2", "--cpus-per-task=2"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def check_training(folder: Path, job: str, workload: str, processes: int, attemp
     run = json.loads((results[-1] / "run.json").read_text())
     assert (run["workload"], run["world_size"]) == (workload, processes)
     epochs = run["epochs"]
-    assert {path.name for attempt in results for path in attempt.iterdir()} - {"REQUEUE"} == {
+    assert {path.name for attempt in results for path in attempt.iterdir()} - {"REQUEUE", "STOP_USR1"} == {
         "run.json", "training_metrics.json", "RUN_COMPLETE.txt", "job_end.json",
         *(f"rank{r}_results_epoch{e}.json" for r in range(processes) for e in range(epochs)),
     }  # fmt: skip
@@ -51,8 +49,8 @@ def check_training(folder: Path, job: str, workload: str, processes: int, attemp
 
 
 def test_gpt2_on_two_nodes(slurm, folder, tokens):
-    job_folder = folder / "gpt2/multi_node/2_nodes"
-    job = slurm.submit(job_folder, *TWO, REPO_DIR=str(REPO), DATA_DIR=str(tokens))
+    job_folder = shrink_job(folder / "gpt2/multi_node/2_nodes", gpus=2)
+    job = slurm.submit(job_folder, REPO_DIR=str(REPO), DATA_DIR=str(tokens))
     state = slurm.wait(job, timeout_s=900)
     check_training(job_folder, job, "gpt2", processes=4, attempts=1)
     assert state == "COMPLETED"
@@ -69,8 +67,8 @@ def test_translation_on_two_processes(slurm, folder, pairs):
 
 def test_spiral_that_is_cut_off_goes_on(slurm, folder):
     """SIGUSR1 to the step, as Slurm sends it before the time limit: a real trainer, requeued."""
-    job_folder = folder / "spiral/multi_gpu/4_gpus"
-    job = slurm.submit(job_folder, *TWO, REPO_DIR=str(REPO))
+    job_folder = shrink_job(folder / "spiral/multi_gpu/4_gpus", gpus=2)
+    job = slurm.submit(job_folder, REPO_DIR=str(REPO))
     log = job_folder / f"log/spiral_mlp_4gpu_{job}.out"
     slurm.wait_for(log, "processes x", timeout_s=240)
     slurm.run("scancel", "--signal=USR1", f"{job}.0")

@@ -260,7 +260,8 @@ def test_code_of_a_generation_runs_on_its_gpus(archs, gpu, fits):
 
 
 def test_gloo_takes_the_interface_that_leads_to_the_master(monkeypatch):
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that what is set below is taken away again
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     monkeypatch.setenv("MASTER_ADDR", "127.0.1.1")  # Debian's own name
     network.choose_gloo_interface()
     assert "GLOO_SOCKET_IFNAME" not in os.environ
@@ -271,7 +272,7 @@ def test_gloo_takes_the_interface_that_leads_to_the_master(monkeypatch):
         own = here[0]["ipv4"]
         network.choose_gloo_interface()
         assert os.environ["GLOO_SOCKET_IFNAME"] == "ib7"
-        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")  # and taken away at the end
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")
         network.choose_gloo_interface()
         assert os.environ["GLOO_SOCKET_IFNAME"] == "chosen"
 
