@@ -35,7 +35,8 @@ def check_training(folder: Path, job: str, workload: str, processes: int, attemp
     run = json.loads((results[-1] / "run.json").read_text())
     assert (run["workload"], run["world_size"]) == (workload, processes)
     epochs = run["epochs"]
-    assert {path.name for attempt in results for path in attempt.iterdir()} - {"REQUEUE", "STOP_USR1"} == {
+    names = {path.name for attempt in results for path in attempt.iterdir()}
+    assert names - {"REQUEUE", "STOP_USR1"} == {
         "run.json", "training_metrics.json", "RUN_COMPLETE.txt", "job_end.json",
         *(f"rank{r}_results_epoch{e}.json" for r in range(processes) for e in range(epochs)),
     }  # fmt: skip
