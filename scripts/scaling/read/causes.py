@@ -182,7 +182,7 @@ class CauseSearch:
         self.deaths: list[Death] = []
         self.ending: Cause | None = None
         self.is_over = False  # whether Slurm ended just this job, and for good
-        self.in_traceback = False
+        self.in_traceback = self.of_summary = False  # of_summary: it is the job's summary's own
         self.block: dict[str, str] | None = None  # torchrun's, while it is read
         self.echoing: set[int] = set()  # ranks whose own line blames a peer
         self.step_ended = False
@@ -213,18 +213,20 @@ class CauseSearch:
         if self._add_to_block(number, line):
             return
         if self.in_traceback:
-            if not line or line[0].isspace():
-                return  # the traceback's frames are source text, not messages
+            if not line or line[0].isspace():  # the frames are source text, not messages
+                self.of_summary = self.of_summary or 'job_summary.py"' in line
+                return
             if _EXCEPTION.match(line):
                 self.in_traceback = False
-                self._take(_judge_exception(number, line))
+                if not self.of_summary:
+                    self._take(_judge_exception(number, line))
                 return
         small = line.lower()
         if not any(map(small.__contains__, WORDS)):
             if self._awaits_progress:
                 self._look_for_progress(line)
         elif _TRACEBACK.match(line.lstrip()):
-            self.in_traceback = True
+            self.in_traceback, self.of_summary = True, False
         elif not _OWN_SUMMARY.match(line) and self._is_of_this_job(number, line):
             self._judge(number, line)
 

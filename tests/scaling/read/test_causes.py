@@ -395,3 +395,15 @@ def test_the_troubleshooting_page_is_made_from_the_same_rules():
     assert page == write_symptoms()  # python scripts/inspect_log.py --symptoms writes it
     assert page.count("\n| ") == 1 + len(RULES) >= 26
     assert "| srun: error: Node failure on n2 | node n2 failed | sbatch again without it" in page
+
+
+def test_what_the_jobs_summary_died_of_is_no_cause():
+    log = [
+        "Traceback (most recent call last):",
+        '  File "/repo/scripts/job_summary.py", line 3, in <module>',
+        "    import foo",
+        "ModuleNotFoundError: No module named 'foo'",
+    ]
+    assert find_cause(log) is None
+    cause = find_cause(["torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB", *log])
+    assert cause.text.startswith("the GPU's memory is full")
