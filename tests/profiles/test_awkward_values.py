@@ -137,7 +137,7 @@ def test_options_and_srun_are_refused_or_exact(value, tmp_path):
         assert not value.isprintable() or " -" in value  # options, which stand in srun_args
         return
     options = re.search(r"^    (--epochs=3 (?:.|\n)*?) &\n  launcher=", text, re.MULTILINE)[1]
-    launch = text[text.index("\n", text.index("# srun starts run_on_node")) :]
+    launch = text[text.index("\n", text.index("# srun starts it")) :]
     assert run_bash(f"printf '%s\\0' {options}", tmp_path)[3:] == [f"--note={value}"]
     assert run_bash(f"printf '%s\\0' {launch.strip()}", tmp_path) == [
         "launch", value, "--kill-on-bad-exit=1", "bash", "/scripts/node.sh",
