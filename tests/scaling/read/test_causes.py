@@ -407,3 +407,29 @@ def test_what_the_jobs_summary_died_of_is_no_cause():
     assert find_cause(log) is None
     cause = find_cause(["torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB", *log])
     assert cause.text.startswith("the GPU's memory is full")
+
+
+# ---- Whole logs with a known answer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "cause", "hint"),
+    [
+        ("s1_smi_then_traceback.out", State.FAILED, "ValueError: bad batch", "traceback"),
+        ("s5_killed.err", State.FAILED, "killed by SIGKILL", "memory ran out"),
+        ("s18_oomk.out", State.OUT_OF_MEMORY, "used up its memory", "--mem"),
+        ("s11_two_runs.out", State.CANCELLED, "stopped by scancel", "sbatch again"),
+        ("early_error_then_limit.out", State.TIMED_OUT, "reached its time limit", "--time"),
+        ("xid.out", State.FAILED, "n1: the GPU failed: NVRM: Xid", "--exclude=n1"),
+        ("heartbeat.out", State.FAILED, "rank 0 on n1: a rank hung in NCCL", "a node that hangs"),
+        ("node_failure.out", State.FAILED, "node n2 failed", "--exclude=n2"),
+        ("driver_too_old.out", State.FAILED, "the node's driver is older", "for an older CUDA"),
+        ("sigbus.out", State.FAILED, "rank 2 on n1 was killed by SIGBUS", "/dev/shm is full"),
+    ],
+)
+def test_the_cause_of_a_whole_log(name, state, cause, hint):
+    lines = (Path(__file__).parents[2] / "cases/slurm" / name).read_text().splitlines()
+    found = find_cause(lines)
+    assert found.state == state
+    assert cause in found.text
+    assert hint in found.hint
