@@ -57,8 +57,8 @@ def _make_table(study: Study, rows: list) -> Table:
         **list_hardware_headers(study),
     }
     definitions = (
-        "Parameters, gradients and optimizer: what the rank that holds most keeps after its first "
-        "step. Peak: of that rank's allocations on its GPU. Activations: the peak less those.",
+        "Each is the most of any rank. Parameters, gradients and optimizer: kept after the first "
+        "step. Peak: of a rank's allocations on its GPU. Activations: its peak less what it keeps.",
         "Communication: time in which any collective ran, in the steps of --profile, mean of the "
         "profiled ranks. Exposed: nothing was computed meanwhile. Overlap: the rest of it.",
         study.define_throughput(),
@@ -90,7 +90,8 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
     held = {name: ranks[f"{name}_bytes"].max() / 2**20 for name in _HELD}
     peak = ranks["peak_mib"].max()
     on_gpu = pair[0].get("device") == "cuda"
-    activations = show(peak - sum(held.values()), 1, why="not recorded")
+    kept = ranks[[f"{name}_bytes" for name in _HELD]].sum(axis=1, skipna=False) / 2**20
+    activations = show((ranks["peak_mib"] - kept).max(), 1, why="not recorded")
     samples = study.samples
     used = samples[(samples["run"] == row.latest) & samples["gpu"].notna()]["utilization_pct"]
     profiled = study.rank_epochs[study.rank_epochs["run"] == row.latest]
