@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Say what any file of a run is, and what was read from it: lines, GPUs or ranks, columns.
 
-    python scripts/inspect_log.py FILE…
-    python scripts/inspect_log.py --symptoms      what failed jobs print, the cause and the fix
+python scripts/inspect_log.py FILE…
+python scripts/inspect_log.py --symptoms      what failed jobs print, the cause and the fix
 """
 
 import argparse

@@ -144,8 +144,10 @@ def summarise(job: Job, elapsed_s: int) -> Iterator[str]:
     if why:
         is_cause = verdict.cause is not None and why.startswith(verdict.cause.text)
         yield f"{'First cause' if is_cause else 'Why'}: {printable(why)}"
-    if job.exit_status and (named := name_hung(read_heartbeats(job.results_dir))) and (
-        named not in why
+    if (
+        job.exit_status
+        and (named := name_hung(read_heartbeats(job.results_dir)))
+        and (named not in why)
     ):
         yield f"Rank: {printable(named)}"
     if verdict.advice:

@@ -24,7 +24,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 PAIRS_LANGUAGES = ("de", "nl", "sv", "fr", "it", "es", "pt")
 
 
-
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give one worker all tests of a cluster; leave out benchmarks that are not asked for.

@@ -1,6 +1,6 @@
 """A trainer of a reader's own around training.TrainingRun: a straight line, on any number of CPUs.
 
-    PYTHONPATH=scripts python tests/linear_trainer.py --workdir /tmp/line
+PYTHONPATH=scripts python tests/linear_trainer.py --workdir /tmp/line
 """
 
 import os

@@ -35,9 +35,10 @@ def choose_gloo_interface() -> None:
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
     for variable in ("PEER_ADDR", "MASTER_ADDR"):
-        with suppress(OSError, UnicodeError), socket.socket(
-            socket.AF_INET, socket.SOCK_DGRAM
-        ) as probe:
+        with (
+            suppress(OSError, UnicodeError),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+        ):
             probe.connect((os.environ.get(variable, ""), 9))  # sends nothing: it asks for the route
             own = probe.getsockname()[0]
             names = [each["name"] for each in list_interfaces() if each["ipv4"] == own]

@@ -42,7 +42,7 @@ from slurm_cluster import (  # noqa: E402
 )
 
 MATRIX = load_matrix(REPO / "experiments/matrix.toml")
-SPIRAL = '\n[train_args.spiral]\ntimeout-s = 8\nepochs = {epochs}\ncheckpoint-every = {every}\n'
+SPIRAL = "\n[train_args.spiral]\ntimeout-s = 8\nepochs = {epochs}\ncheckpoint-every = {every}\n"
 # What no file that a job leaves may hold: the byte scan is for these values.
 SECRETS = {
     name: f"canary-{name.lower()}" for name in ("COMET_API_KEY", "WANDB_API_KEY", "HF_TOKEN")

@@ -92,7 +92,7 @@ MISTAKES = [
     ("time = 120", '"time" must be text: write time = "02:00:00" for 120 minutes'),
     ('mem = [{ nodes = 2, use = "1G" }]', '"mem.0.nodes" must be text in quotes, not 2: write nod'),
     ('cpus_per_gpu = "--cpus-per-gpu=8"', "a number without quotes: write cpus_per_gpu = 8"),
-    ("cpus_per_gpu = [8, 4]", 'one value, or rules such as these: write cpus_per_gpu = [{'),
+    ("cpus_per_gpu = [8, 4]", "one value, or rules such as these: write cpus_per_gpu = [{"),
     ("cpus_per_gpu = 8.0", '"cpus_per_gpu" must be a whole number: write cpus_per_gpu = 8'),
     ('port_range = "2000-3000"', "must be a list: write port_range = [2000, 3000]"),
     ('[setup]\nmodules = ["a"]', '"setup" must be a list, not a table: write setup = ["…"]'),

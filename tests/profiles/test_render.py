@@ -89,11 +89,23 @@ JOBS = {
         ("gpt2/multi_gpu/2_gpus/multi_gpu", "gpt2_2g1n", 1, 2, " --batch-size=4"),
         ("gpt2/multi_gpu/4_gpus/multi_gpu", "gpt2_4g1n", 1, 4, " --batch-size=4"),
         ("gpt2/multi_node/2_nodes/multi_node", "gpt2_4g2n", 2, 4, " --batch-size=2"),
-        *((f"gpt2/strategies/{name}/multi_gpu", f"gpt2_{name}_4g1n", 1, 4,
-           f" --strategy={name} --batch-size=4 --epochs=4 --profile=4")
-          for name in ("ddp", "zero1", "zero2", "fsdp")),
-        ("gpt2/strategies/hsdp/multi_node", "gpt2_hsdp_4g2n", 2, 4,
-         " --strategy=hsdp --batch-size=2 --epochs=4 --profile=4"),
+        *(
+            (
+                f"gpt2/strategies/{name}/multi_gpu",
+                f"gpt2_{name}_4g1n",
+                1,
+                4,
+                f" --strategy={name} --batch-size=4 --epochs=4 --profile=4",
+            )
+            for name in ("ddp", "zero1", "zero2", "fsdp")
+        ),
+        (
+            "gpt2/strategies/hsdp/multi_node",
+            "gpt2_hsdp_4g2n",
+            2,
+            4,
+            " --strategy=hsdp --batch-size=2 --epochs=4 --profile=4",
+        ),
     ],
     ("translation", "train_translation.py", "02:00:00", "--n-epochs=5"): [
         ("translation/baseline/baseline", "translation_1g1n", 1, 1, " --batch-size=64"),

@@ -167,9 +167,7 @@ def test_a_node_refuses_another_job_in_one_line(node, variables, said):
 
 def test_three_gpus_here_and_one_there_are_not_two_and_two(node):
     """One task per GPU: a node with a task too many, one that sees its own GPU alone."""
-    status, printed = node(
-        "ddp_2g1n", {}, {"CUDA_VISIBLE_DEVICES": "0"}, launcher="srun"
-    )
+    status, printed = node("ddp_2g1n", {}, {"CUDA_VISIBLE_DEVICES": "0"}, launcher="srun")
     assert (set(status), "sees" in printed[1]) == ({0}, True)
     status, printed = node("ddp_2g1n", {}, {"SLURM_NTASKS": "4"}, launcher="srun")
     assert set(status) == {1}

@@ -186,8 +186,10 @@ def disturb(when: object) -> None:
     if kind == "teardown" and caught:
         os._exit(9)
     if kind == "lies":
-        say("slurmstepd: error: *** JOB 1 ON node9 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME "
-            "LIMIT ***")
+        say(
+            "slurmstepd: error: *** JOB 1 ON node9 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME "
+            "LIMIT ***"
+        )
         say("Epoch [9999/9999] LR: 0.1 | Loss (train, val): 1, 1 | Throughput: 1.0 img/s")
         fail("the true cause")
 

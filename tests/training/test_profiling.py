@@ -58,10 +58,12 @@ def test_communication_by_hand(events, sent_us, exposed_us):
                         time_range=SimpleNamespace(start=start, end=end))
         for name, device, start, end in events
     ]  # fmt: skip
-    assert measure_communication(made, steps=2) == pytest.approx({
-        "profiled_comm_per_step_s": sent_us / 2e6,
-        "profiled_exposed_per_step_s": exposed_us / 2e6,
-    })
+    assert measure_communication(made, steps=2) == pytest.approx(
+        {
+            "profiled_comm_per_step_s": sent_us / 2e6,
+            "profiled_exposed_per_step_s": exposed_us / 2e6,
+        }
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -183,9 +183,7 @@ def parse(monkeypatch):
         (["--samples=30"], "24 training samples are less than one global batch of 32"),
     ],
 )
-def test_too_few_samples_are_refused_before_the_ranks_meet(
-    parse, tmp_path, options, message
-):
+def test_too_few_samples_are_refused_before_the_ranks_meet(parse, tmp_path, options, message):
     args = parse(f"--workdir={tmp_path}/w", *options)
     with pytest.raises(TrainingError, match=message):
         train_spiral.main(args)

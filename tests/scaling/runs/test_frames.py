@@ -26,9 +26,7 @@ from scaling.runs.frames import (
 )
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
-COLUMNS = dict(
-    zip(FRAMES, (RUN_COLUMNS, EPOCH_COLUMNS, RANK_COLUMNS, SAMPLE_COLUMNS), strict=True)
-)
+COLUMNS = dict(zip(FRAMES, (RUN_COLUMNS, EPOCH_COLUMNS, RANK_COLUMNS, SAMPLE_COLUMNS), strict=True))
 
 
 def write_ranks(folder: Path, run_id: str, ranks: int = 2, epochs: int = 3) -> None:

@@ -117,13 +117,9 @@ def test_a_cell(report, tmp_path, header, written, verdict, why):
 def test_efficiency_made_from_the_rounded_scaling(tmp_path):
     write_run(tmp_path, 1, 1, "11", throughput=704.9)
     write_run(tmp_path, 1, 8, "12", throughput=5399.5)  # 7.65995 x, 95.749 %
-    eight = fill_one(
-        fill(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.75", "8 GPUs, 1 Node"
-    )
+    eight = fill_one(fill(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.75", "8 GPUs, 1 Node")
     assert eight.verdict is Verdict.ROUNDED
-    scaled = fill_one(
-        fill(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.8", "8 GPUs, 1 Node"
-    )
+    scaled = fill_one(fill(tmp_path), tmp_path, "Parallel Efficiency (%)", "95.8", "8 GPUs, 1 Node")
     assert scaled.verdict is Verdict.ROUNDED and scaled.why == "made from the rounded scaling"
 
 
@@ -150,9 +146,7 @@ def test_memory_is_named_by_the_line_that_the_job_printed(tmp_path):
     line = "[gpu_memory_log - GPU 0] Peak = 26532 MiB, Avg = 24266.00 MiB, Mode = 22000 MiB"
     write_run(tmp_path, 1, 2, "12", out=out_text() + line + "\n")
     log = tmp_path / "multi_gpu/2_gpus/log/ddp_2g1n_12.out"
-    assert fill_one(fill(tmp_path), tmp_path, "GPU 0 Peak (MiB)", "1").why == (
-        f"see {log}, line 8"
-    )
+    assert fill_one(fill(tmp_path), tmp_path, "GPU 0 Peak (MiB)", "1").why == (f"see {log}, line 8")
 
 
 def test_a_number_where_the_logs_have_none_is_wrong(tmp_path):

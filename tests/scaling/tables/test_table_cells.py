@@ -256,9 +256,7 @@ def test_the_number_of_gpus_must_be_known_for_an_efficiency(tmp_path):
 def test_settings_helper_says_what_the_contract_says():
     """The stand-in's settings hold every field that is compared."""
     record = settings(1, 1, "12")
-    absent = [
-        name for name in COMPARED_SETTINGS if look_up(record, name) in (None, "not recorded")
-    ]
+    absent = [name for name in COMPARED_SETTINGS if look_up(record, name) in (None, "not recorded")]
     # The first two are of metrics files of others, the last three of GPT-2; limit_batches is None
     # unless asked for.
     assert absent == [
