@@ -99,7 +99,8 @@ NOT_RECOGNISED = [
     ("# gpu, pwr, gtemp\n0, 43, 35\n", "nvidia-smi dmon's table: log with `nvidia-smi --query"),
     ("#Entity   GPUTL  FBUSD\nID\nGPU 0     97     26532\n", "dcgmi dmon's table: log with"),
     (
-        "n1  Sat Nov 21 10:00:05 2026  550.54\n[0] NVIDIA A100 | 45'C,  97 % | 26532 / 81559 MB |\n",
+        "n1  Sat Nov 21 10:00:05 2026  550.54\n"
+        "[0] NVIDIA A100 | 45'C,  97 % | 26532 / 81559 MB |\n",
         "gpustat's screen: log with",
     ),
     ("GPU  POWER   GPU_T   MEM_T   GFX_CLK   GFX%\n  0  251 W   61 C\n", "amd-smi's screen: use"),
