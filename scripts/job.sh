@@ -53,6 +53,19 @@ make_run_folders() {
   echo "Results: $run_dir"
 }
 
+# Say which sources the job runs, of one that submit.py submitted: those of that time, or others.
+tell_sources() {
+  local changed list=${SUBMITTED_SOURCES:-}
+  unset SUBMITTED_SOURCES       # sbatch may be typed in this job, too
+  if [[ $list == "$REPO_DIR"/* ]]; then
+    echo "Sources: as they were at submission, in $REPO_DIR"
+  elif [[ -r $list ]] && ! changed=$(cd "$REPO_DIR" && sha256sum --check --quiet "$list" 2> /dev/null)
+  then
+    changed=$(cut --delimiter=: --fields=1 <<< "$changed" | head --lines=9)
+    echo "Sources: changed since submission: ${changed//$'\n'/, }"
+  fi
+}
+
 # Say it where Slurm's warning comes before the training can have begun, as after `--time=2`.
 tell_short_time() {
   local margin_s end left_s
@@ -183,6 +196,7 @@ killed='' launched='' first_port='' ports=''
 forget_session
 export SLURM_EXPORT_ENV=ALL     # after `sbatch --export=NONE`, too, srun hands on what is set here
 make_run_folders
+tell_sources
 tell_short_time
 trap finish EXIT
 trap 'name_failed_line $? $LINENO "$BASH_COMMAND"' ERR

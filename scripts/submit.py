@@ -11,6 +11,10 @@
 A scale is a job's name (ddp_4g1n), its folder (multi_gpu/4_gpus) or the folder's last part; `*`
 works too. Options for sbatch follow `--`, as in: submit.py baseline -- --reservation=workshop
 
+A job runs the sources as they are now, whatever is edited while it waits: they are copied to
+experiments/.frozen. With --no-freeze it runs them as they are when it begins, and its log names
+those that have changed by then.
+
 With --after a last job writes the tables of what then has run into experiments/tables, however
 the others ended. It is small and asks for no GPU where the cluster takes such a job.
 """
@@ -50,11 +54,13 @@ def submit_and_watch(args: argparse.Namespace) -> int:
         announce,
         ask,
         check_jobs,
+        clean_sources,
         count_gpu_hours,
         keep_queue_options,
         parse_options,
         plan,
         plan_tables,
+        prepare_sources,
         read_ledger,
         submit,
     )
@@ -79,7 +85,11 @@ def submit_and_watch(args: argparse.Namespace) -> int:
             job: repository.load_profile(profile).submit_command
             for job, profile in profiles.items()
         }
-        entries = submit(jobs, tables, commands, args)
+        sources = prepare_sources(
+            REPO, jobs, args.experiments, args.sbatch, freeze=not args.no_freeze
+        )
+        entries = submit(jobs, tables, commands, sources, args)
+        clean_sources(args.experiments)
     else:
         entries = read_ledger(args.experiments)
         if not entries:
@@ -111,6 +121,8 @@ def parse_args() -> argparse.Namespace:
     add("--after", action="store_true",
         help="one at a time: each job waits for the one before, the tables for all")  # fmt: skip
     add("--no-tables", action="store_true", help="with --after: without the job for the tables")
+    add("--no-freeze", action="store_true",
+        help="run scripts/ as it is when a job begins, not as it is now")  # fmt: skip
     add("--dry-run", action="store_true", help="submit nothing; show what would be")
     add("--watch", action="store_true", help="follow the jobs to their end")
     add("--interval", type=float, default=10, metavar="S",

@@ -1,8 +1,9 @@
 """Jobs in Slurm: submitted, kept in a ledger, followed, cancelled; the last one writes tables.
 
-options <- slurm <- ledger, tables_job <- submit.
+options <- slurm <- ledger, tables_job <- freeze <- submit.
 """
 
+from submission.freeze import prepare_sources
 from submission.ledger import read_ledger, read_our_states, watch
 from submission.options import (
     keep_queue_options,
@@ -22,7 +23,16 @@ from submission.slurm import (
     submit_script,
     write_cancel,
 )
-from submission.submit import announce, ask, cancel, check_jobs, count_gpu_hours, plan, submit
+from submission.submit import (
+    announce,
+    ask,
+    cancel,
+    check_jobs,
+    clean_sources,
+    count_gpu_hours,
+    plan,
+    submit,
+)
 from submission.tables_job import plan_tables
 
 __all__ = [
@@ -34,6 +44,7 @@ __all__ = [
     "cancel",
     "cancel_jobs",
     "check_jobs",
+    "clean_sources",
     "count_gpu_hours",
     "keep_queue_options",
     "list_overrides",
@@ -41,6 +52,7 @@ __all__ = [
     "parse_options",
     "plan",
     "plan_tables",
+    "prepare_sources",
     "read_directives",
     "read_ledger",
     "read_our_states",

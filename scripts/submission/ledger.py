@@ -39,6 +39,7 @@ class Entry:
     folder: str  # below the experiments
     gpus: int
     submitted_utc: str
+    sources: str = ""  # what submission.freeze calls the sources that it runs
 
 
 def now_utc() -> str:
@@ -84,7 +85,7 @@ def read_ledger(experiments: Path) -> list[Entry]:
         try:
             entries.append(Entry(**json.loads(line)))
             kinds = [type(value) for value in asdict(entries[-1]).values()]
-            if kinds != [str, str, str, int, str] or not number_of(entries[-1].job_id):
+            if kinds != [str, str, str, int, str, str] or not number_of(entries[-1].job_id):
                 raise TypeError(kinds)
         except (ValueError, TypeError):
             raise UserError(f"{path}: line {number} is not an entry; delete that line") from None

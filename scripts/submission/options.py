@@ -38,7 +38,7 @@ OF_SLURM = (
 DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"}
 FILL_IN = {f"SBATCH_{name.upper()}": name for name in QUEUE} | {"SLURM_CLUSTERS": "clusters"}
 # What a job script takes from the shell that submits it, where somebody has set it.
-HANDED_ON = ("REPO_DIR", "RUN_DIR", "DATA_DIR", "CHECKPOINT_DIR", "CACHE_DIR")
+HANDED_ON = ("REPO_DIR", "RUN_DIR", "DATA_DIR", "CHECKPOINT_DIR", "CACHE_DIR", "SUBMITTED_SOURCES")
 OVERRIDING, HARMLESS = {"SLURM_HINT", "SLURM_CLUSTERS"}, {"SBATCH_EXPORT", "SBATCH_DEBUG"}
 
 
@@ -148,11 +148,14 @@ def fill_in(script: str) -> list[str]:
     return [n for n, option in FILL_IN.items() if os.environ.get(n) and option not in named]
 
 
-def hand_on(script: str, options: list[str]) -> list[str]:
-    """The option that names the variables a job needs, of a `script` that begins without any."""
-    names = [name for name in HANDED_ON if os.environ.get(name)]
-    told = read_directives(script) | dict(parse_options(options))
-    if told.get("export") != "NONE" or not names:
+def hand_on(script: str, options: list[str], told: Iterable[str] = ()) -> list[str]:
+    """The option that names the variables a job needs, of a `script` that begins without any.
+
+    told: those that the job is given besides this shell's.
+    """
+    names = [name for name in HANDED_ON if name in told or os.environ.get(name)]
+    given = read_directives(script) | dict(parse_options(options))
+    if given.get("export") != "NONE" or not names:
         return []
     return [f"--export={','.join(names)}"]
 

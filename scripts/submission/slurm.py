@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,15 +86,16 @@ def write_cancel(jobs: list[str]) -> str:
 
 def call(
     *command: str, timeout_s: float = TIMEOUT_S, folder: Path | None = None, given: str = "",
-    script: str | None = None, cluster: str = "",
+    script: str | None = None, cluster: str = "", variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess:  # fmt: skip
     """Run a command, `given` on its standard input, whatever it answers; SlurmError if it cannot.
 
     This shell's variables do not change what is asked. `script` is the text of the job script
-    that is submitted; `cluster` the one that is asked, where several share a login node.
+    that is submitted, which is given `variables` besides this shell's; `cluster` the one that is
+    asked, where several share a login node.
     """
     name = Path(command[0]).name
-    named = {"SLURM_CLUSTERS": cluster} if cluster else {}
+    named = {**(variables or {}), **({"SLURM_CLUSTERS": cluster} if cluster else {})}
     try:
         return subprocess.run(
             command, cwd=folder, input=given, capture_output=True, timeout=timeout_s,
@@ -121,13 +123,22 @@ def run_slurm(*command: str, **options) -> str:
     return done.stdout.strip()
 
 
-def submit_script(script: Path, options: list[str], sbatch: str = "sbatch") -> str:
-    """Submit `script` from its own folder with `sbatch`, or the site's wrapper; returns the job."""
+def submit_script(
+    script: Path,
+    options: list[str],
+    sbatch: str = "sbatch",
+    variables: Mapping[str, str] | None = None,
+) -> str:
+    """Submit `script` from its own folder with `sbatch`, or the site's wrapper; returns the job.
+
+    variables: what the job is told besides this shell's.
+    """
     text = script.read_text(encoding="utf-8")
-    options = [*options, *hand_on(text, options)]
+    options = [*options, *hand_on(text, options, variables or ())]
     printed = run_slurm(
-        sbatch, "--parsable", *options, script.name, folder=script.parent, script=text
-    )
+        *(sbatch, "--parsable", *options, script.name),
+        folder=script.parent, script=text, variables=variables,
+    )  # fmt: skip
     # A site's wrapper may say more, and not know --parsable.
     found = re.findall(
         r"^(?:(\d+)(?:;(\S+))?|Submitted batch job (\d+)(?: on cluster (\S+))?)$", printed, re.M

@@ -11,6 +11,8 @@ from common.files import write_whole
 from common.signals import hold_signals
 from common.slurm_time import parse_time
 from profiles import Job, Repository, plan_scales
+from submission.freeze import FOLDER as FROZEN
+from submission.freeze import KEEP_DAYS, Sources, list_old, remove_old
 from submission.ledger import (
     Entry,
     append_entry,
@@ -132,12 +134,16 @@ def ask(gpu_hours: float, args: argparse.Namespace) -> None:
 
 
 def submit(
-    jobs: list[Job], tables: TablesJob | None, sbatch: dict[str, str], args: argparse.Namespace
+    jobs: list[Job],
+    tables: TablesJob | None,
+    sbatch: dict[str, str],
+    sources: Sources,
+    args: argparse.Namespace,
 ) -> list[Entry]:
     """Submit `jobs` in order, with --after each behind the one before it, the tables behind all.
 
-    `sbatch`: the command for each job, by its name. Returns their entries in the ledger. A
-    refusal in the middle says what was submitted before.
+    `sbatch`: the command for each job, by its name; `sources`: what they run. Returns their
+    entries in the ledger. A refusal in the middle says what was submitted before.
     """
     entries: list[Entry] = []
     try:
@@ -146,8 +152,12 @@ def submit(
             if args.after and entries:
                 options += wait_for(entries[-1:], args.sbatch)
             with hold_signals():  # no job is submitted that the ledger does not know
-                job_id = submit_script(args.experiments / job.script, options, sbatch[job.name])
-                entries.append(Entry(job_id, job.name, job.folder, job.world_size, now_utc()))
+                job_id = submit_script(
+                    args.experiments / job.script, options, sbatch[job.name], sources.variables
+                )
+                entries.append(
+                    Entry(job_id, job.name, job.folder, job.world_size, now_utc(), sources.id)
+                )
                 record(args.experiments, entries[-1])
         if tables:
             with hold_signals():
@@ -196,6 +206,20 @@ def submit_tables(
         raise UserError(f"no job for the tables: {error}") from None
     options = [*keep_queue_options(parse_options(args.sbatch)), *wait_for(entries, [])]
     return Entry(submit_script(script, options, sbatch), NAME, FOLDER, tables.gpus, now_utc())
+
+
+def clean_sources(experiments: Path) -> None:
+    """Remove frozen sources that are old and that no job of the ledger still needs."""
+    if not list_old(experiments):
+        return
+    entries = read_ledger(experiments)
+    try:
+        states = read_our_states(experiments, read_states, entries)
+    except SlurmError:
+        return  # the next submission looks again
+    removed = remove_old(experiments, [e for e in entries if states[e.job_id].is_active])
+    if removed:
+        print(f"removed {len(removed)} of {FROZEN}, not submitted from for {KEEP_DAYS} days")
 
 
 def cancel(experiments: Path) -> None:

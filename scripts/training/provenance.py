@@ -1,12 +1,10 @@
 """Where a run's numbers come from: software, hardware, job, sources. Nothing secret is read."""
 
-import hashlib
 import os
 import platform
 import re
 import resource
 import socket
-import subprocess
 from pathlib import Path
 
 import torch
@@ -105,34 +103,6 @@ def read_gpu_uuid(device: torch.device) -> str | None:
         return None
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return None if uuid is None else "GPU-" + str(uuid).removeprefix("GPU-").lower()
-
-
-def hash_sources(trainer: Path) -> str:
-    """SHA-256 over the trainer, training/ and common/: equal hashes mean equal programs."""
-    digest, scripts = hashlib.sha256(), Path(__file__).parents[1]
-    modules = [path for name in ("training", "common") for path in (scripts / name).rglob("*.py")]
-    for path in [trainer, *sorted(modules)]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def read_git_commit(folder: Path) -> str:
-    """The checkout's commit, with `-dirty` when files differ from it; `unknown` without git."""
-    command = [
-        "git",
-        "-C",
-        str(folder),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def read_peak_memory(device: torch.device) -> dict[str, float | int]:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from common.files import write_json, write_whole
+from common.sources import hash_sources, read_git_commit
 from training import TrainingError
 from training.epoch import EpochResult, format_best, format_epoch_line
 from training.metrics import describe_epoch, describe_run, quantity
@@ -23,8 +24,6 @@ from training.provenance import (
     describe_software,
     gather_cpus,
     gather_places,
-    hash_sources,
-    read_git_commit,
     read_peak_memory,
 )
 from training.stopwatch import Stopwatch

@@ -141,3 +141,25 @@ def test_watch_follows_a_job_to_its_end(jobs, variables):
     # From another place, by another way to name the folder: still ours.
     again = run_submit("--watch", "--experiments", os.path.relpath(jobs, REPO), **variables)
     assert again.returncode == 0
+
+
+def test_an_edit_after_submission_changes_no_waiting_job(jobs, checkout, variables, slurm):
+    """The same edit reaches the job that was submitted with --no-freeze, whose log says so."""
+    for option in ((), ("--no-freeze",)):
+        done = run_submit("baseline", *option, "--experiments", jobs, "--", "--hold", **variables)
+        assert done.returncode == 0, done.stderr
+    frozen, other = read_ledger(jobs)
+    assert frozen.sources == other.sources
+    trainer = checkout / "scripts/train.py"
+    trainer.write_text(trainer.read_text().replace("begins at", "edited, begins at"))
+    logs = []
+    for entry in (frozen, other):
+        slurm.run("scontrol", "release", entry.job_id)
+        assert slurm.wait(entry.job_id) == "COMPLETED"
+        logs.append((jobs / f"baseline/log/ddp_1g1n_{entry.job_id}.out").read_text())
+    run_json = jobs / "baseline/results" / frozen.job_id / "run.json"
+    where = f"{jobs.resolve()}/.frozen/{frozen.sources}"
+    assert json.loads(run_json.read_text())["argv"][0] == f"{where}/scripts/train.py"
+    assert f"Sources: as they were at submission, in {where}\n" in logs[0]
+    assert ["rank 0 edited" in log for log in logs] == [False, True]
+    assert "Sources: changed since submission: scripts/train.py\n" in logs[1]

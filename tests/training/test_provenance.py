@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.sources import hash_sources
 from torch_server import SCRIPTS, run_python
-from training.provenance import format_cpus, hash_sources, read_gpu_uuid
+from training.provenance import format_cpus, read_gpu_uuid
 
 ID = "8a4f2c6e-0b1d-4c3e-9f70-112233445566"
 PROBE = """
@@ -61,15 +62,14 @@ def test_every_rank_has_its_entry_and_a_node_one_host(tmp_path):
         ("scaling/read/contract.py", False),
     ],
 )
-def test_the_hash_covers_all_that_a_trainer_is_made_of(tmp_path, monkeypatch, changed, is_other):
+def test_the_hash_covers_all_that_a_trainer_is_made_of(tmp_path, changed, is_other):
     copy = tmp_path / "scripts"
     shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("training.provenance.__file__", str(copy / "training/provenance.py"))
-    before = hash_sources(copy / "train.py")
-    assert before == hash_sources(copy / "train.py")
+    before = hash_sources(copy / "train.py", copy)
+    assert before == hash_sources(copy / "train.py", copy)
     with (copy / changed).open("a") as file:
         file.write("# one more line\n")
-    assert (hash_sources(copy / "train.py") != before) == is_other
+    assert (hash_sources(copy / "train.py", copy) != before) == is_other
 
 
 def test_cpus_are_written_as_ranges():
