@@ -26,7 +26,7 @@ pass_by_name() {
   for name in "${@:2}" REPO_DIR RESULTS_DIR CHECKPOINT_DIR DATA_DIR CACHE_DIR TMPDIR RANK \
     LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT PEER_ADDR OMP_NUM_THREADS PYTHONUNBUFFERED \
     PYTHONFAULTHANDLER PYTHONNOUSERSITE {CUDA,ROCR,HIP}_VISIBLE_DEVICES "${!SLURM_@}" \
-    "${!NCCL_@}" "${!GLOO_@}" "${!TORCH_@}" "${!COMET_@}"; do
+    "${!NCCL_@}" "${!GLOO_@}" "${!TORCH_@}" "${!COMET_@}" "${!WANDB_@}"; do
     [[ ! -v $name ]] || export "$prefix$name=${!name}"
   done
 }

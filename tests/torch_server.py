@@ -34,8 +34,8 @@ TESTS = Path(__file__).resolve().parent
 SCRIPTS = TESTS.parent / "scripts"
 # Of the user or of the job that runs the tests; a program gets them from its test alone.
 UNSET = (
-    "RESULTS_DIR", "DATA_DIR", "CACHE_DIR", "CHECKPOINT_DIR", "COMET_", "SLURM_", "MASTER_",
-    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "RESULTS_DIR", "DATA_DIR", "CACHE_DIR", "CHECKPOINT_DIR", "COMET_", "WANDB_", "SLURM_",
+    "MASTER_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
 )  # fmt: skip
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SAVED = 128 + signal.SIGTERM  # of a rank that SIGTERM has stopped: the others save, too

@@ -7,10 +7,29 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 # What the same option is called in benchmarks that people come from.
-ALIASES = {"--micro-batch-size-per-gpu": "--batch-size", "--checkpoint-path": "--checkpoint-dir"}
+ALIASES = {
+    "--micro-batch-size-per-gpu": "--batch-size",
+    "--checkpoint-path": "--checkpoint-dir",
+    "--comet-project": "--tracker-project",
+}
+
+
+class TrackerName(NamedTuple):
+    title: str
+    module: str
+    package: str  # of pip
+
+
+TRACKERS = {
+    "comet": TrackerName("Comet", "comet_ml", "comet_ml"),
+    "wandb": TrackerName("W&B", "wandb", "wandb"),
+    "tensorboard": TrackerName("TensorBoard", "tensorboard", "tensorboard"),
+}
 
 
 class TrainerParser(argparse.ArgumentParser):
@@ -35,7 +54,20 @@ class TrainerParser(argparse.ArgumentParser):
         ranks = getattr(read, "world_size", None) or int(os.environ.get("WORLD_SIZE", 1))
         if max(getattr(read, "profile_ranks", [0])) >= ranks:
             self.error(f"argument --profile-ranks: the last of {ranks} ranks is {ranks - 1}")
+        self.choose_trackers(read)
         return read
+
+    def choose_trackers(self, read: argparse.Namespace) -> None:
+        """A tracker that is asked for and not installed is refused; one by default is not."""
+        if getattr(read, "tracker", []) is None:
+            read.tracker = ["comet"] if os.environ.get("COMET_API_KEY") else []
+            return
+        for tracker in (TRACKERS[name] for name in getattr(read, "tracker", [])):
+            if not find_spec(tracker.module):
+                self.error(
+                    f"--tracker: {tracker.title} is not installed: pip install {tracker.package}, "
+                    "or leave it out"
+                )
 
     def error(self, message: str):
         if os.environ.get("RANK", "0") == "0":
@@ -185,10 +217,26 @@ def add_output_arguments(parser) -> None:
     )
     add("--no-probe", action="store_true", help="do not measure communication (default: do)")
     add(
-        "--comet-project",
-        default="distributed-scaling",
-        help="project for Comet, if COMET_API_KEY is set (default: distributed-scaling)",
+        "--tracker",
+        type=tracker_list,
+        metavar="NAMES",
+        help="where rank 0 sends figures: comet, wandb, tensorboard, several with commas between, "
+        "or none (default: comet if COMET_API_KEY is set, else none)",
     )
+    add(
+        "--tracker-project",
+        default="distributed-scaling",
+        help="project at Comet and W&B (default: distributed-scaling)",
+    )
+
+
+def tracker_list(text: str) -> list[str]:
+    """Read `comet,tensorboard` as a list, `none` as []."""
+    names = [] if text == "none" else text.split(",")
+    if unknown := [name for name in names if name not in TRACKERS]:
+        known = ", ".join([*TRACKERS, "none"])
+        raise argparse.ArgumentTypeError(f"no tracker is called {unknown[0]!r}; choose of {known}")
+    return list(dict.fromkeys(names))
 
 
 def rank_list(text: str) -> list[int]:

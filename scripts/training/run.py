@@ -34,7 +34,7 @@ from training.profiling import StepProfiler
 from training.record import WRITE_ELSEWHERE, RunRecord
 from training.signals import Stopped, StopRequest
 from training.stopwatch import Stopwatch
-from training.tracking import start_tracker
+from training.tracking import start_tracking
 
 
 class TrainingRun:
@@ -75,7 +75,7 @@ class TrainingRun:
         self.profiler = StepProfiler(args.workdir, args.profile, args.profile_ranks, device)
         self.record.start()
         began = time.perf_counter()
-        self.tracker = start_tracker(args, self.record.run)
+        self.tracker = start_tracking(args, self.record.run)
         self.record.epoch_started += time.perf_counter() - began  # no part of the first epoch
 
     # ---- Going through the epochs and steps ----

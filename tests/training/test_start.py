@@ -55,7 +55,7 @@ def test_trainers_load_little_beside_pytorch():
     modules = list_modules("-c", LIST_IMPORTED)
     late = (
         "torchvision", "torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "rich", "pandas",
-        "comet_ml", "sacrebleu", "tokenizers", "deepspeed",
+        "comet_ml", "wandb", "tensorboard", "sacrebleu", "tokenizers", "deepspeed",
     )  # fmt: skip
     assert [module for module in modules if module.startswith(late)] == []
     ours = [m for m in modules if m.startswith(("training", "common", "train"))]

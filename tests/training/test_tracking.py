@@ -1,11 +1,14 @@
-"""Comet: what reaches it, read from a real offline archive; and that it never ends a training."""
+"""Trackers: what reaches each, read from its own files; and that none ever ends a training."""
 
+import importlib.util
 import json
+import struct
 import sys
 import time
 import types
 import zipfile
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +16,11 @@ import torch.distributed as dist
 
 from spiral_runs import load, run_spiral
 from training import tracking
+from training.arguments import TRACKERS, TrainerParser, add_output_arguments
 from training.epoch import EpochResult
-from training.tracking import CometTracker, NoTracker, can_reach, choose_tags, start_tracker
+from training.tracking import Tracking, can_reach, choose_tags, comet, start_tracking, wandb
 
-KEY = "a-secret-key-of-a-person"
+KEY, WANDB_KEY = "a-secret-key-of-a-person", "0123456789abcdef0123456789abcdef01234567"
 NOWHERE = "http://127.0.0.1:9/clientlib/"  # the discard port: nothing listens there
 RUN = {
     "workload": "spiral", "model": "MLP [8]", "run_id": "77", "world_size": 4, "nodes": 1,
@@ -31,7 +35,7 @@ RESULT = EpochResult(
 @pytest.fixture
 def alone(monkeypatch):
     """A process group of one, and none of the environment's Comet settings."""
-    for name in ("COMET_API_KEY", "COMET_OFFLINE_DIRECTORY", "COMET_URL_OVERRIDE", *tracking.QUIET):
+    for name in ("COMET_API_KEY", "COMET_OFFLINE_DIRECTORY", "COMET_URL_OVERRIDE", *comet.QUIET):
         monkeypatch.setenv(name, "")  # so that monkeypatch puts back what the code sets
         monkeypatch.delenv(name)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -42,24 +46,35 @@ def alone(monkeypatch):
 # ---- What an archive holds ----------------------------------------------------------------
 
 
+INSTALLED = [name for name, each in TRACKERS.items() if importlib.util.find_spec(each.module)]
+
+
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    """A training on two processes without a network: (output, workdir, experiment, messages)."""
-    pytest.importorskip("comet_ml")
-    folder = tmp_path_factory.mktemp("comet")
+def tracked(tmp_path_factory):
+    """A training on two processes with every tracker, without a network: (output, folder)."""
+    folder = tmp_path_factory.mktemp("tracked")
     done = run_spiral(
         folder / "results", "--epochs=2", "--limit-batches=40", "--comet_project=a-workshop",
-        processes=2, COMET_API_KEY=KEY, COMET_OFFLINE_DIRECTORY=f"{folder}/kept",
-        COMET_URL_OVERRIDE=NOWHERE, SLURM_JOB_ID="77", SLURM_JOB_NAME="spiral_mlp_2gpu",
+        f"--tracker={','.join(INSTALLED) or 'none'}", processes=2,
+        COMET_API_KEY=KEY, COMET_OFFLINE_DIRECTORY=f"{folder}/kept", COMET_URL_OVERRIDE=NOWHERE,
+        WANDB_API_KEY=WANDB_KEY, WANDB_BASE_URL=NOWHERE,
+        SLURM_JOB_ID="77", SLURM_JOB_NAME="spiral_mlp_2gpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr, folder
+
+
+@pytest.fixture(scope="module")
+def archive(tracked):
+    """What Comet's archive holds: (output, workdir, experiment, messages)."""
+    pytest.importorskip("comet_ml")
+    output, folder = tracked
     (path,) = (folder / "kept").glob("*.zip")
-    assert f"Comet: kept for later: comet upload {path}\n" in done.stdout
+    assert f"Comet: kept for later: comet upload {path}\n" in output
     with zipfile.ZipFile(path) as file:
         everything = {name: file.read(name).decode() for name in file.namelist()}
-    assert not any(KEY in text for text in everything.values())
+    assert not any(key in text for text in everything.values() for key in (KEY, WANDB_KEY))
     messages = [json.loads(line) for line in everything["messages.json"].splitlines()]
-    output = done.stdout + done.stderr
     return output, folder / "results", json.loads(everything["experiment.json"]), messages
 
 
@@ -78,12 +93,7 @@ def read_others(messages: list[dict]) -> dict:
 def test_epochs_are_those_of_the_metrics_file(archive):
     _, workdir, _, messages = archive
     epochs = load(workdir / "training_metrics.json")["epochs"]
-    for name, field in {
-        "train_loss_epoch": "train_loss_avg_global",
-        "val_loss": "val_loss_avg_global",
-        "val_acc": "val_accuracy_global",
-        "throughput_per_s": "samples_per_sec_global",
-    }.items():
+    for name, field in BY_EPOCH.items():
         expected = [(40 * (i + 1), i + 1, epoch[field]) for i, epoch in enumerate(epochs)]
         assert list_metric(messages, name) == [pytest.approx(e) for e in expected], name
 
@@ -122,10 +132,89 @@ def test_system_metrics_and_packages(archive):
     )
 
 
-def test_no_key_is_printed_or_written(archive):
-    output, workdir, _, _ = archive
-    assert KEY not in output
-    assert [path for path in workdir.iterdir() if KEY in path.read_text()] == []
+# Of the metrics file, by the names that every tracker shows.
+BY_EPOCH = {
+    "train_loss_epoch": "train_loss_avg_global",
+    "val_loss": "val_loss_avg_global",
+    "val_acc": "val_accuracy_global",
+    "throughput_per_s": "samples_per_sec_global",
+}
+
+
+@pytest.mark.parametrize("read", [lambda f: read_tensorboard(f), lambda f: read_wandb(f)],
+                         ids=["tensorboard", "wandb"])  # fmt: skip
+def test_tensorboard_and_wandb_have_the_same_figures(tracked, read):
+    series, settings = read(tracked[1] / "results")
+    epochs = load(tracked[1] / "results/training_metrics.json")["epochs"]
+    for name, field in BY_EPOCH.items():
+        expected = [(40 * (i + 1), pytest.approx(each[field])) for i, each in enumerate(epochs)]
+        assert series[name] == expected, name
+    assert series["train_loss"][0] == (1, pytest.approx(1.1, abs=0.15))
+    assert [step for step, _ in series["train_loss"]][-1] == 80
+    assert series["epoch"][-1] == (80, 2)
+    run = load(tracked[1] / "results/run.json")
+    for name in ("lr", "global_batch_size", "precision", "optimizer", "seed", "world_size"):
+        assert settings[name] == run[name], name
+
+
+def read_tensorboard(folder: Path) -> tuple[dict, dict]:
+    """Every scalar of TensorBoard's event files as (step, value), and the settings."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    (text,) = events.Tensors("settings/text_summary")
+    series = {
+        name: [(each.step, each.value) for each in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+    return series, json.loads(text.tensor_proto.string_val[0])
+
+
+def read_wandb(folder: Path) -> tuple[dict, dict]:
+    """The same of W&B's offline file: a log as LevelDB writes it, of protocol buffers."""
+    pytest.importorskip("wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    series, settings = {}, {}
+    for data in split_log(path.read_bytes()):
+        record = Record.FromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            assert (record.run.display_name, record.run.project) == (
+                "spiral_mlp_2gpu", "a-workshop"
+            )  # fmt: skip
+            assert sorted(record.run.tags) == ["2gpu", "spiral"]
+            settings |= {each.key: json.loads(each.value_json) for each in record.run.config.update}
+        if kind == "history":
+            row = {(each.key or each.nested_key[0]): json.loads(each.value_json)
+                   for each in record.history.item}  # fmt: skip
+            for name in row.keys() - {"_step"}:
+                series.setdefault(name, []).append((row["_step"], row[name]))
+    return series, settings
+
+
+def split_log(data: bytes):
+    """The records of a LevelDB log after W&B's 7 bytes: blocks of 32 KiB, pieces of a kind."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        if (left := 2**15 - at % 2**15) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, at)
+        record = (record if kind in (3, 4) else b"") + data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+
+
+def test_no_key_is_printed_or_written(tracked):
+    output, folder = tracked
+    for key in (KEY, WANDB_KEY):
+        assert key not in output
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert [path for path in files if key.encode() in path.read_bytes()] == []
 
 
 # ---- A tracker that fails -----------------------------------------------------------------
@@ -155,7 +244,9 @@ def test_a_slow_and_broken_comet_costs_a_line(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("Comet: ")]
-    assert lines == ["Comet: it stops here (RuntimeError: *** was refused); the training goes on"]
+    assert lines == [
+        "Comet: it cannot start (RuntimeError: *** was refused); the training goes on without"
+    ]
     for rank in (0, 1):
         first = load(tmp_path / f"results/rank{rank}_results_epoch0.json")
         assert first["training_time"] < 8
@@ -181,64 +272,80 @@ class Experiment:
         return call
 
 
-def live(tracker: CometTracker) -> None:
+class Recorder:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self):
+        self.logged: list[tuple] = []
+
+    def log(self, figures, step, epoch):
+        self.logged.append((step, epoch, figures))
+
+    def end(self):
+        return "the end"
+
+    @property
+    def losses(self) -> list[tuple]:
+        return [(step, epoch, row["train_loss"]) for step, epoch, row in self.logged
+                if "train_loss" in row]  # fmt: skip
+
+
+def track(**trackers) -> Tracking:
+    return Tracking(trackers, RUN)
+
+
+def live(tracking: Tracking) -> None:
     """A training of three steps."""
     for step in (1, 2, 3):
-        tracker.add_step(step, torch.tensor([2.0 * step, 0.0, 32.0 * step]))
-    tracker.add_epoch(RESULT, 3)
-    tracker.end()
+        tracking.add_step(step, torch.tensor([2.0 * step, 0.0, 32.0 * step]))
+    tracking.add_epoch(RESULT, 3)
+    tracking.end()
 
 
-CALLS = [
-    "log_parameters", "log_others", "log_other", "set_name", "add_tags", "log_metric",
-    "log_metrics", "end",
-]  # fmt: skip
+CALLS = ["log_parameters", "log_others", "log_other", "set_name", "add_tags", "log_metrics", "end"]
+AT_THE_START = CALLS[:5]
 
 
-@pytest.mark.parametrize("broken", CALLS)
-def test_an_error_in_any_call_ends_the_logging_alone(broken, monkeypatch, capsys):
+@pytest.mark.parametrize("broken", ["", *CALLS])
+def test_an_error_in_any_call_ends_one_tracker_alone(broken, alone, monkeypatch, capsys):
     monkeypatch.setenv("COMET_API_KEY", KEY)
-    experiment = Experiment(broken)
-    live(CometTracker(experiment, RUN))
+    experiment, other = Experiment(broken), Recorder()
+    monkeypatch.setattr(comet, "open_experiment", lambda project: experiment)
+    tracking = start_tracking(ASKED, RUN)
+    tracking.trackers["tensorboard"] = other
+    live(tracking)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(-1 if broken != "end" else lines.index("TensorBoard: the end"))
+    assert len(other.logged) == 3  # two train_loss, an epoch
+    if not broken:
+        assert {name for name, _, _ in experiment.calls} == set(CALLS)
+        assert lines == []
+        return
     assert experiment.calls[-1][0] == broken  # and nothing after it
-    assert capsys.readouterr().out == (
-        "Comet: it stops here (OSError: no route, ***); the training goes on\n"
-    )
-
-
-def test_a_working_experiment_gets_every_call(capsys):
-    experiment = Experiment()
-    live(CometTracker(experiment, RUN))
-    assert {name for name, _, _ in experiment.calls} >= set(CALLS)
-    assert "stops" not in capsys.readouterr().out
+    how = "cannot start" if broken in AT_THE_START else "stops here"
+    without = " without" if broken in AT_THE_START else ""
+    assert lines == [f"Comet: it {how} (OSError: no route, ***); the training goes on{without}"]
 
 
 def test_an_end_that_hangs_is_left_behind(monkeypatch, capsys):
     monkeypatch.setattr(tracking, "END_S", 0.1)
-    experiment = Experiment()
-    tracker = CometTracker(experiment, RUN)
-    experiment.end = lambda: time.sleep(20)
+    hanging = Recorder()
+    hanging.end = lambda: time.sleep(20)
     began = time.monotonic()
-    tracker.end()
+    track(comet=hanging, wandb=Recorder()).end()
     assert time.monotonic() - began < 10
-    assert "it has not finished after 0.1 s and is not waited for" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert "Comet: it has not finished after 0.1 s and is not waited for" in lines
+    assert "W&B: the end" in lines
 
 
 # ---- When train_loss is sent --------------------------------------------------------------
 
 
-def sent_losses(experiment: Experiment) -> list[tuple]:
-    return [
-        (options["step"], options["epoch"], args[1])
-        for name, args, options in experiment.calls
-        if name == "log_metric"
-    ]
-
-
 def test_train_loss_is_the_mean_since_the_last_one(monkeypatch):
-    experiment, clock = Experiment(), [100.0]
+    recorder, clock = Recorder(), [100.0]
     monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
-    tracker = CometTracker(experiment, RUN)
+    tracker = track(comet=recorder)
     sums = torch.zeros(3, dtype=torch.float64)
     for step, loss in enumerate([3.0, 2.0, 2.0, 1.0, 1.0, 5.0], start=1):
         sums += torch.tensor([loss * 32, 0.0, 32.0])  # in place, as a trainer does
@@ -246,46 +353,104 @@ def test_train_loss_is_the_mean_since_the_last_one(monkeypatch):
         clock[0] += 0.4
     tracker.add_epoch(RESULT, 6)
     # Step 1 at once, step 4 after 1.2 s (2 + 2 + 1 of 3 steps), the rest at the epoch's end.
-    assert sent_losses(experiment) == [(1, 1, 3.0), (4, 1, pytest.approx(5 / 3)), (6, 1, 3.0)]
+    assert recorder.losses == [(1, 1, 3.0), (4, 1, pytest.approx(5 / 3)), (6, 1, 3.0)]
 
 
-def test_each_epoch_begins_at_zero(monkeypatch):
-    experiment = Experiment()
-    tracker = CometTracker(experiment, RUN)
+def test_each_epoch_begins_at_zero():
+    recorder = Recorder()
+    tracker = track(comet=recorder)
     for epoch, loss in enumerate([3.0, 7.0]):
         tracker.add_step(epoch + 1, torch.tensor([loss * 32, 0.0, 32.0]))
         tracker.add_epoch(EpochResult(**vars(RESULT) | {"epoch": epoch}), epoch + 1)
-    assert sent_losses(experiment) == [(1, 1, 3.0), (2, 2, 7.0)]
+    assert recorder.losses == [(1, 1, 3.0), (2, 2, 7.0)]
 
 
-def test_after_a_restart_the_steps_before_the_cut_are_left_out():
-    experiment = Experiment()
-    tracker = CometTracker(experiment, RUN | {"resumed_from": {"epoch": 2, "step": 10}})
-    tracker.add_step(211, torch.tensor([11 * 9.0 * 32, 0.0, 11 * 32.0]))
-    tracker.add_step(212, torch.tensor([11 * 9.0 * 32 + 32, 0.0, 12 * 32.0]))
-    tracker.add_epoch(EpochResult(**vars(RESULT) | {"epoch": 2}), 212)
-    assert sent_losses(experiment) == [(212, 3, 1.0)]
+@pytest.mark.parametrize(("steps", "losses"), [(2, [(212, 3, 1.0)]), (1, [])])
+def test_after_a_restart_the_steps_before_the_cut_are_left_out(steps, losses):
+    recorder = Recorder()
+    tracker = Tracking({"comet": recorder}, RUN | {"resumed_from": {"epoch": 2, "step": 10}})
+    for step in range(steps):
+        sums = torch.tensor([11 * 9.0 * 32 + step * 32, 0.0, (11 + step) * 32.0])
+        tracker.add_step(211 + step, sums)
+    tracker.add_epoch(EpochResult(**vars(RESULT) | {"epoch": 2}), 210 + steps)
+    assert recorder.losses == losses
 
 
 # ---- Whether there is one -----------------------------------------------------------------
 
+ASKED = Namespace(tracker=["comet"], tracker_project="p")
+CHOICE = "choose of comet, wandb, tensorboard, none"
 
-def test_nothing_without_a_key(alone, capsys):
-    assert isinstance(start_tracker(Namespace(comet_project="p"), RUN), NoTracker)
-    assert capsys.readouterr().out == ""
+
+def parse(*options: str) -> Namespace:
+    parser = TrainerParser("")
+    add_output_arguments(parser)
+    return parser.parse_args(options)
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "trackers"),
+    [
+        ("", [], []),
+        (KEY, [], ["comet"]),
+        (KEY, ["--tracker=none"], []),
+        ("", ["--tracker", "tensorboard,comet,comet"], ["tensorboard", "comet"]),
+    ],
+)
+def test_which_trackers(key, options, trackers, monkeypatch):
+    monkeypatch.setattr("training.arguments.find_spec", lambda name: True)
+    monkeypatch.setenv("COMET_API_KEY", key)
+    assert parse(*options).tracker == trackers
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("wandb", "--tracker: W&B is not installed: pip install wandb, or leave it out"),
+        ("mlflow", f"argument --tracker: no tracker is called 'mlflow'; {CHOICE}"),
+        ("comet,none", f"argument --tracker: no tracker is called 'none'; {CHOICE}"),
+    ],
+)
+def test_a_tracker_that_cannot_be_had_is_refused_at_once(names, message, monkeypatch, capsys):
+    monkeypatch.setattr("training.arguments.find_spec", lambda name: None)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SystemExit):
+        parse(f"--tracker={names}")
+    assert capsys.readouterr().err == f"error: {message}; see --help\n"
 
 
 def test_without_the_package_one_line(alone, monkeypatch, capsys):
-    monkeypatch.setenv("COMET_API_KEY", KEY)
+    """Nobody asked for it by name: the key alone does not end a training."""
     monkeypatch.setitem(sys.modules, "comet_ml", None)
-    assert isinstance(start_tracker(Namespace(comet_project="p"), RUN), NoTracker)
-    assert capsys.readouterr().out == (
-        "Comet: COMET_API_KEY is set, but comet_ml is not installed: pip install comet_ml\n"
-    )
+    assert start_tracking(ASKED, RUN).trackers == {}
+    assert capsys.readouterr().out == "Comet: comet_ml is not installed: pip install comet_ml\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "reachable", "chosen"),
+    [
+        ("", WANDB_KEY, True, "online"),
+        ("", WANDB_KEY, False, "offline"),
+        ("", "", True, "offline"),
+        ("", "netrc", True, "online"),
+        ("offline", WANDB_KEY, True, "offline"),
+        ("online", "", False, "online"),
+    ],
+)
+def test_wandb_never_asks(mode, key, reachable, chosen, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_API_KEY", "" if key == "netrc" else key)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    if key == "netrc":
+        (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
+        (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setattr(wandb, "can_reach", lambda url: reachable)
+    assert wandb.choose_mode() == chosen
 
 
 @pytest.fixture
-def comet(monkeypatch):
+def comet_ml(monkeypatch):
     """A comet_ml whose online experiment is dead on arrival, as the real one is when refused."""
     module = types.ModuleType("comet_ml")
     module.Experiment = lambda **what: types.SimpleNamespace(alive=False)
@@ -295,19 +460,18 @@ def comet(monkeypatch):
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-def test_out_of_reach_without_a_folder_is_one_line(alone, comet, monkeypatch, capsys, reachable):
-    monkeypatch.setattr(tracking, "can_reach", lambda url: reachable)
-    assert isinstance(start_tracker(Namespace(comet_project="p"), RUN), NoTracker)
+def test_out_of_reach_without_a_folder_is_one_line(alone, comet_ml, monkeypatch, capsys, reachable):
+    monkeypatch.setattr(comet, "can_reach", lambda url: reachable)
+    assert start_tracking(ASKED, RUN).trackers == {}
     line = capsys.readouterr().out
     assert "set COMET_OFFLINE_DIRECTORY to keep it for upload" in line
     assert line.count("\n") == 1
 
 
-def test_a_dead_experiment_is_kept_offline(alone, comet, monkeypatch, tmp_path):
+def test_a_dead_experiment_is_kept_offline(alone, comet_ml, monkeypatch, tmp_path):
     monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path))
-    monkeypatch.setattr(tracking, "can_reach", lambda url: True)
-    tracker = start_tracker(Namespace(comet_project="p"), RUN)
-    assert isinstance(tracker.experiment, Experiment)
+    monkeypatch.setattr(comet, "can_reach", lambda url: True)
+    assert isinstance(start_tracking(ASKED, RUN).trackers["comet"].experiment, Experiment)
 
 
 def test_reach(monkeypatch):
@@ -341,4 +505,6 @@ def test_tags(run, tags):
     [("spiral", "MLP [64, 32, 16]", "spiral_mlp_4gpu"), ("tiny", "resnet50", "tiny_resnet50_4gpu")],
 )
 def test_names_outside_slurm(workload, model, name):
-    assert tracking.name_experiment(RUN | {"workload": workload, "model": model}) == name
+    assert (
+        tracking.name_experiment(RUN | {"workload": workload, "model": model, "slurm": {}}) == name
+    )
