@@ -1,15 +1,8 @@
 """How well a scale uses its GPUs: throughput and TFLOP/s of one GPU, and model-FLOP utilisation."""
 
-from fnmatch import fnmatchcase
-from functools import cache
-from pathlib import Path
-
-import pandas as pd
-
+from common.gpus import GPUS, find_gpu
 from scaling.runs.study import Study
 from scaling.tables.table import Cell, is_missing, missing, show
-
-PEAKS = Path(__file__).with_name("peak_tflops.csv")
 
 
 def list_hardware_headers(study: Study) -> dict[str, str]:
@@ -57,21 +50,16 @@ def define_hardware(study: Study) -> list[str]:
 def find_peak(settings: dict) -> tuple[float | None, str]:
     """Return a GPU's dense peak (TFLOP/s) at a run's precision and what it is; or None and why.
 
-    Source: the vendors' data sheets, as peak_tflops.csv names them.
+    Source: the vendors' data sheets, as common/gpus.csv names them.
     """
     name, precision = settings.get("gpu_name"), settings.get("precision")
     if not isinstance(name, str) or not isinstance(precision, str):
         return None, "no GPU is recorded" if name is None else "no known GPU or precision"
-    rows = [row for row in _read_peaks() if fnmatchcase(name, row["gpu"])]
-    peak = rows[0].get(precision) if rows else None
-    if is_missing(peak):
-        return None, f"the peak of {name} at {precision} is unknown: add it to {PEAKS.name}"
-    return peak, f"the dense peak of {name} at {precision}, {peak:g} TFLOP/s ({rows[0]['source']})"
-
-
-@cache
-def _read_peaks() -> list[dict]:
-    return pd.read_csv(PEAKS, comment="#").to_dict("records")
+    gpu = find_gpu(name)
+    peak = gpu[precision] if gpu and precision in ("fp32", "fp16", "bf16") else None
+    if peak is None:
+        return None, f"the peak of {name} at {precision} is unknown: add it to common/{GPUS.name}"
+    return peak, f"the dense peak of {name} at {precision}, {peak:g} TFLOP/s ({gpu['source']})"
 
 
 def _settings(study: Study, row) -> dict:

@@ -1,11 +1,11 @@
 """Throughput per GPU, TFLOP/s and MFU, beside figures worked out by hand."""
 
-import pandas as pd
 import pytest
 
+from common.gpus import read_gpus
 from made_studies import make_run, make_study
 from scaling.tables.fixed_work import make_fixed_work
-from scaling.tables.hardware import PEAKS, find_peak
+from scaling.tables.hardware import find_peak
 
 RESNET50 = 1_985_000_000  # operations of an image of 64 x 64
 
@@ -54,8 +54,8 @@ def test_runs_that_count_no_operations_have_no_such_columns():
 
 
 def test_every_peak_names_its_source_and_one_gpu_matches_one_row():
-    peaks = pd.read_csv(PEAKS, comment="#")
-    assert peaks["source"].notna().all() and peaks["gpu"].is_unique
+    gpus = read_gpus()
+    assert all(row["source"] for row in gpus) and len({row["gpu"] for row in gpus}) == len(gpus)
     assert find_peak({"gpu_name": "NVIDIA L40S", "precision": "bf16"})[0] == 362.05
     assert find_peak({"gpu_name": "NVIDIA L40", "precision": "bf16"})[0] == 181.05
     assert find_peak({"gpu_name": "Tesla V100-SXM2-16GB", "precision": "fp16"})[0] == 125
