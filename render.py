@@ -3,10 +3,10 @@
 
 Jobs that are too large for the cluster are left out, with the reason.
 
-python render.py                                every job, for the cluster that matrix.toml names
-python render.py --cluster raven                the same for templates/clusters/raven.toml
-python render.py --cluster virtual --to DIR     into DIR instead of experiments/
-python render.py --check                        do the files still say what they should?
+    python render.py                                every job, for the matrix's cluster
+    python render.py --cluster raven                the same for templates/clusters/raven.toml
+    python render.py --cluster virtual --to DIR     into DIR instead of experiments/
+    python render.py --check                        do the files still say what they should?
 """
 
 import argparse
@@ -18,7 +18,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent
 sys.path.insert(0, str(REPO / "scripts"))
 
-from common.console import run_command  # noqa: E402 - scripts/ must be on the path first
+from common.arguments import CommandParser  # noqa: E402 - scripts/ must be on the path first
+from common.console import run_command  # noqa: E402
 
 
 def main() -> int:
@@ -58,9 +59,7 @@ def main() -> int:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--cluster",
         metavar="NAME|FILE",

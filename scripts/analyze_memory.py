@@ -1,5 +1,9 @@
 #!/usr/bin/env python
-"""Print peak, average and mode of each GPU's used memory from nvidia-smi's CSV logs."""
+"""Print peak, average and mode of each GPU's used memory from nvidia-smi's CSV logs.
+
+python scripts/analyze_memory.py experiments/baseline/gpu_memory/123    a job's, in MiB
+python scripts/analyze_memory.py --gpus 0,1 FILE.csv                    of these GPUs alone
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.arguments import CommandParser
 from common.console import printable, run_command
 from common.counts import LineCounts
 from common.errors import UserError
@@ -119,8 +124,8 @@ def read_memory(path: Path, gpus: tuple[str, ...]) -> MemoryReport:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
+    parser = CommandParser(
+        __doc__,
         epilog="Exit status: 0 when every file gave values, 1 when one did not (it is named).",
     )
     parser.add_argument(

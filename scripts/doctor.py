@@ -12,6 +12,11 @@ these commands print; other forms of them are refused, and each may be missing:
         format=Cluster,Account,Partition,QOS > sacctmgr.txt
     ip -brief address > ip_address.txt
     env > environment.txt
+
+    python scripts/doctor.py                     what this cluster is
+    python scripts/doctor.py --write NAME        a draft of its profile
+    python scripts/doctor.py --probe NAME        does sbatch take each job?
+    python scripts/doctor.py --submit NAME       one job of one node and one of two
 """
 
 import argparse
@@ -21,7 +26,8 @@ import re
 import sys
 from pathlib import Path
 
-from common.console import run_command
+from common.arguments import CommandParser
+from common.console import notice, run_command
 from common.errors import UserError
 from common.signals import catch_signals
 from common.slurm_time import parse_time
@@ -48,7 +54,7 @@ def main() -> int:
     else:
         print(report_cluster(facts), end="")
         again = f" --from {folder}" if folder else ""
-        print(f"\nNext: python scripts/doctor.py{again} --write NAME, for a draft profile")
+        notice(f"\nNext: python scripts/doctor.py{again} --write NAME, for a draft profile")
     return 0
 
 
@@ -62,7 +68,7 @@ def write_profile(facts, name: str) -> None:
     longest = max((job.time for job in matrix.jobs.values()), key=parse_time)
     save_draft(write_draft(facts, path.stem, longest), path)
     print(f"{path}: a draft; read it and fill in what stands last")
-    print(f"Next: python scripts/doctor.py --probe {name}, on the login node")
+    notice(f"Next: python scripts/doctor.py --probe {name}, on the login node")
 
 
 def probe_profile(name: str) -> int:
@@ -77,9 +83,9 @@ def probe_profile(name: str) -> int:
     results = probe(cluster, matrix, make_environment(REPO / "templates"), places)
     print(format_results(results), end="")
     if any(result.refused for result in results):
-        print(f"Next: change {name} as the remarks say, then probe again")
+        notice(f"Next: change {name} as the remarks say, then probe again")
         return 1
-    print(f"Next: python render.py --cluster {name}")
+    notice(f"Next: python render.py --cluster {name}")
     return 0
 
 
@@ -155,9 +161,7 @@ def read_log(path: Path) -> tuple:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     add = parser.add_argument
     text = "read saved outputs from DIR; any may be missing"
     add("--from", dest="folder", metavar="DIR", type=Path, help=text)

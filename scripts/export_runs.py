@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Write the runs below a folder as tidy tables: runs, epochs, rank epochs, samples.
 
+    python scripts/export_runs.py experiments -o DIR
+
 One file per table, NAME.csv or NAME.json, each whole or not at all. Every column that is a
 measure carries its unit in its name; scripts/README.md lists them. In a notebook the same frames
 come from `scaling.runs.make_frames(find_runs(FOLDER))`.
@@ -10,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.console import printable, run_command
+from common.console import notice, printable, run_command
 from common.errors import UserError
 from common.files import write_whole
 from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
@@ -22,7 +24,7 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         for path, rows in export_runs(arguments):
-            print(printable(f"{path}: {rows} row{'s' if rows != 1 else ''}"))
+            notice(printable(f"{path}: {rows} row{'s' if rows != 1 else ''}"))
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1

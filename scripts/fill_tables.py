@@ -12,10 +12,9 @@ tables that average over runs and epochs are scaling_tables.py's.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from common.console import printable, put_out, run_command
+from common.console import put_out, run_command, warn
 from common.errors import UserError
 from scaling.arguments import (
     add_output_arguments,
@@ -68,7 +67,7 @@ def describe_site(folder: Path, workload: str):
     try:
         from profiles import Repository, find_profiles, list_expected, list_misfits
     except ImportError as error:  # the logs can be read without what render.py needs
-        print(f"warning: {error}; rows are not set against a profile", file=sys.stderr)
+        warn(f"{error}; rows are not set against a profile")
         return Site()
     try:
         repository = Repository(REPO)
@@ -78,8 +77,7 @@ def describe_site(folder: Path, workload: str):
             list_expected(repository, workload, profiles),
         )
     except (UserError, OSError) as error:
-        problem = printable(error)
-        print(f"warning: {problem}; rows are not set against a profile", file=sys.stderr)
+        warn(f"{error}; rows are not set against a profile")
         return Site()
 
 

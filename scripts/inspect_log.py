@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from common.arguments import CommandParser
 from common.console import printable, run_command
 from common.errors import UserError
 from scaling.arguments import add_log_arguments
@@ -50,13 +51,12 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        __doc__,
         epilog="Kinds: slurm-out, trainer-log, gpu-csv, psrecord, rank-json, training-metrics, "
-        "run-json, job-end, sacct, or not recognised, with the reason. What a file is is told from "
-        "what is in it; a file that is not what its name says is named and not read. Exit status: "
-        "0 when every file is of a kind and gave values, 1 when one did not.",
+        "run-json,\njob-end, sacct, or not recognised, with the reason. What a file is is "
+        "told from what is in it;\na file that is not what its name says is named and not read. "
+        "Exit status: 0 when every file is\nof a kind and gave values, 1 when one did not.",
     )
     parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="any file of a run")
     text = "print a list of records, one per file (scripts/README.md says what they hold)"

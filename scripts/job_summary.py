@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from common.arguments import CommandParser
 from common.console import printable, run_command
 from common.errors import UserError
 from common.heartbeat import name_hung, read_heartbeats
@@ -181,9 +182,7 @@ def list_memory(
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
 
     def add(name: str, metavar: str, kind: type, text: str) -> None:
         parser.add_argument(name, metavar=metavar, type=kind, required=True, help=text)

@@ -17,7 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-from common.console import printable, run_command
+from common.console import notice, printable, run_command
 from common.errors import UserError
 from scaling.arguments import (
     DEFAULT_FOLDER,
@@ -38,7 +38,7 @@ def main() -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     for line in left_out:
-        print(f"not drawn: {printable(line)}", file=sys.stderr)
+        notice(f"not drawn: {printable(line)}", sys.stderr)
     print(*paths, sep="\n")
     return 0
 

@@ -15,6 +15,7 @@ import socket
 import sys
 from pathlib import Path
 
+from common.arguments import CommandParser
 from training.preflight import look_at_group, look_at_node
 
 
@@ -33,9 +34,7 @@ def main() -> int:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     add = parser.add_argument
     add("--node", action="store_true", help="look at this node instead of the group of ranks")
     add("--data-dirs", metavar="JSON", type=json.loads, default={}, help="workload: folder")

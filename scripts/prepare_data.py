@@ -17,7 +17,8 @@ import argparse
 import os
 import sys
 
-from common.console import run_command
+from common.arguments import CommandParser
+from common.console import notice, run_command
 from common.errors import UserError
 from common.signals import catch_signals
 from preparation import WORKLOADS, explain_os_error
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(os.umask(0o022) & ~0o050)
     catch_signals()
     try:
-        print(args.prepare(args))
+        notice(args.prepare(args))
         return 0
     except UserError as error:
         status, message = 1, str(error)
@@ -53,9 +54,7 @@ def fix_import(error: ImportError) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     workloads = parser.add_subparsers(title="workloads", metavar="WORKLOAD", required=True)
     for workload in WORKLOADS:  # each module adds its own arguments and sets args.prepare
         workload.add_command(workloads)

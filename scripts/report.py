@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from common.console import printable, run_command
+from common.console import notice, printable, run_command, warn
 from common.errors import UserError
 from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
 
@@ -50,7 +50,7 @@ def write_page(arguments: argparse.Namespace) -> None:
         gc.enable()
     write_whole(arguments.output, text)
     size_mb, took_s = len(text.encode()) / 1e6, time.monotonic() - began
-    print(f"{printable(arguments.output)}: {size_mb:.1f} MB, {took_s:.1f} s", flush=True)
+    notice(f"{printable(arguments.output)}: {size_mb:.1f} MB, {took_s:.1f} s")
 
 
 def watch(arguments: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def watch(arguments: argparse.Namespace) -> int:
             try:
                 write_page(arguments)
             except UserError as error:
-                print(f"warning: {printable(error)}; trying again", file=sys.stderr)
+                warn(f"{error}; trying again")
     except KeyboardInterrupt:
         return 0
 

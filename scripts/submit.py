@@ -25,6 +25,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from common.arguments import CommandParser
 from common.console import run_command
 from common.errors import UserError
 
@@ -109,9 +110,7 @@ def follow(entries: list, args: argparse.Namespace) -> int:
 
 def parse_args() -> argparse.Namespace:
     argv, sbatch = split_at_dashes(sys.argv[1:])
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     add = parser.add_argument
     add("scales", nargs="*", metavar="SCALE", help="what to submit")
     add("--all", action="store_true", help="every scale of the workload")

@@ -1,5 +1,10 @@
-"""What a command prints and how it ends: one-line texts, its status, no traceback on Ctrl-C."""
+"""What a command prints and how it ends: one-line texts, its status, no traceback on Ctrl-C.
 
+Exit status: 0 when the work was done, 1 when it failed, 2 for a command typed wrongly. Colour is
+rich's: on terminals only, and never where NO_COLOR is set.
+"""
+
+import logging
 import os
 import sys
 import time
@@ -28,6 +33,7 @@ def run_command(main: Callable[[], int]) -> None:
         # What is still buffered has no reader; Python would complain of it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = PIPE_CLOSED
+    set_quiet(False)  # for the next command of this process, if there is one
     sys.exit(status)
 
 
@@ -55,6 +61,27 @@ def _end(main: Callable[[], int]) -> int:
         if not error.filename:  # nor can what is still buffered be written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+_is_quiet = False  # see --quiet in common.arguments
+
+
+def set_quiet(is_quiet: bool) -> None:
+    """Say whether notices and warnings are printed from now on; errors and results always are."""
+    global _is_quiet
+    _is_quiet = is_quiet
+    logging.disable(logging.WARNING if is_quiet else logging.NOTSET)
+
+
+def notice(text: object, file=None) -> None:
+    """Print what is no result, such as where a file was written, unless --quiet."""
+    if not _is_quiet:
+        print(text, file=file, flush=True)
+
+
+def warn(text: object) -> None:
+    """Print a warning as one line on stderr, unless --quiet."""
+    notice(f"warning: {printable(text)}", sys.stderr)
 
 
 def put_out(make_text: Callable[[], str], output: Path | None) -> int:
@@ -90,10 +117,11 @@ class Progress:
 
     def __init__(self, what: str, unit: str):
         self.what, self.unit, self.live = what, unit, sys.stderr.isatty()
+        self.is_shown = not _is_quiet
         self.shown_s = time.monotonic()
 
     def show(self, done: float, total: float) -> None:
-        if time.monotonic() - self.shown_s > (0.2 if self.live else 10):
+        if self.is_shown and time.monotonic() - self.shown_s > (0.2 if self.live else 10):
             self.shown_s = time.monotonic()
             text = f"{self.what}: {done:,.0f} of {total:,.0f} {self.unit}"
             print(text, end="\x1b[K\r" if self.live else "\n", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
+from common.console import notice, warn
 from common.errors import UserError
 from common.files import write_whole
 from profiles.cluster import Cluster, choose, name_local
@@ -29,10 +30,10 @@ def write_jobs(jobs: list[Job], repository: Repository, profile: str, folder: Pa
     texts = {job.script: repository.render(job, profile) for job in jobs}
     for script, text in texts.items():
         write_script(folder / script, text)
-    print(f"{len(texts)} job scripts for cluster {profile} in {folder}")
+    notice(f"{len(texts)} job scripts for cluster {profile} in {folder}")
     if blanks := sorted(set(re.findall(r"YOUR_[A-Z]+", "".join(texts.values())))):
         local = name_local(repository.load_profile(profile).shown)
-        print(f"warning: they say {', '.join(blanks)}; put yours in {local}, then render")
+        warn(f"the jobs say {', '.join(blanks)}; put yours in {local}, then render")
 
 
 def remove_script(path: Path) -> None:
@@ -43,13 +44,13 @@ def remove_script(path: Path) -> None:
     if not path.is_file():
         return
     if read_header(path.read_text(encoding="utf-8", errors="replace")) is None:
-        print(f"  {path} is not from render.py; delete it yourself")
+        notice(f"  {path} is not from render.py; delete it yourself")
         return
     try:
         path.unlink()
     except OSError as error:
         raise UserError(f"cannot remove {path}: {error.strerror}") from None
-    print(f"  removed {path}, which was for another cluster")
+    notice(f"  removed {path}, which was for another cluster")
 
 
 def check_files(

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.arguments import CommandParser
 from common.errors import UserError
 from scaling.runs.workloads import DEFAULT_WORKLOAD
 
@@ -24,9 +25,7 @@ _HELP = {
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Return the parser of a command; its help shows the command's docstring as it is typed."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return CommandParser(description)
 
 
 def add_study_arguments(

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.console import warn
 from common.errors import UserError
 from common.files import hash_file, write_whole
 from common.sources import COMMIT_FILE, read_git_commit
@@ -63,8 +64,8 @@ def prepare_sources(
             write_whole(path, listed)
             return Sources(identity, {LIST_VARIABLE: str(path)})
         for trainer in outside:
-            print(
-                f"warning: {trainer} is outside of {root}, so it is not frozen: leave it as it "
+            warn(
+                f"{trainer} is outside of {root}, so it is not frozen: leave it as it "
                 "is until its jobs have begun"
             )
         frozen = store / identity

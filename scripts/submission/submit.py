@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.console import notice, warn
 from common.errors import UserError
 from common.files import write_whole
 from common.signals import hold_signals
@@ -49,7 +50,7 @@ def plan(repository: Repository, args: argparse.Namespace) -> list[Job]:
         repository, args.scales, args.experiments, args.workload, every=args.all
     )
     for why in left_out:
-        print(f"left out: {why}")
+        notice(f"left out: {why}")
     jobs = [job for job in jobs if args.max_gpus is None or job.world_size <= args.max_gpus]
     if not jobs:
         raise UserError("no scale is left; see --workload and --max-gpus")
@@ -80,7 +81,7 @@ def check_jobs(
         make_log_folder(experiments / job.folder)
     check_ledger(experiments)
     for warning in [*warnings, *check_data(repository, zip(jobs, profiles, strict=True))]:
-        print(f"warning: {warning}")
+        warn(warning)
     return {job.name: profile for job, profile in zip(jobs, profiles, strict=True)}
 
 
@@ -219,7 +220,7 @@ def clean_sources(experiments: Path) -> None:
         return  # the next submission looks again
     removed = remove_old(experiments, [e for e in entries if states[e.job_id].is_active])
     if removed:
-        print(f"removed {len(removed)} of {FROZEN}, not submitted from for {KEEP_DAYS} days")
+        notice(f"removed {len(removed)} of {FROZEN}, not submitted from for {KEEP_DAYS} days")
 
 
 def cancel(experiments: Path) -> None:

@@ -567,10 +567,12 @@ def test_a_trainer_that_is_not_written_yet_does_not_stop_render(checkout):
 def test_what_is_left_to_fill_in_is_named(checkout):
     done = run_render("--cluster", "perlmutter", "--to", "out", repo=checkout)
     assert done.returncode == 0
-    assert "they say YOUR_ACCOUNT; put yours in templates/clusters/perlmutter.local" in done.stdout
+    assert (
+        "the jobs say YOUR_ACCOUNT; put yours in templates/clusters/perlmutter.local" in done.stderr
+    )
     (checkout / "templates/clusters/perlmutter.local.toml").write_text('account = "m1234"\n')
     done = run_render("--cluster", "perlmutter", "--to", "out", repo=checkout)
-    assert "warning" not in done.stdout
+    assert "warning" not in done.stderr
     assert "--account=m1234\n" in (checkout / "out/baseline/baseline.slurm").read_text()
 
 

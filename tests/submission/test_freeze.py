@@ -100,7 +100,7 @@ def test_a_trainer_elsewhere_is_frozen_with_its_folder_when_it_is_in_the_reposit
     (outside := tmp_path / "train.py").write_text("# mine\n")
     freeze(root, replace(job, trainer=str(outside)))
     assert (
-        f"warning: {outside} is outside of {root}, so it is not frozen" in capsys.readouterr().out
+        f"warning: {outside} is outside of {root}, so it is not frozen" in capsys.readouterr().err
     )
 
 

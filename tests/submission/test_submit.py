@@ -113,14 +113,14 @@ def test_data_that_cannot_be_seen_is_one_warning(jobs, data, spoil, warning):
     spoil(data)
     done = run_submit("--all", "--dry-run", "--experiments", jobs)
     assert done.returncode == 0
-    assert done.stdout.startswith(f"warning: {warning.format(data)}")
-    assert done.stdout.count("warning") == 1
+    assert done.stderr.startswith(f"warning: {warning.format(data)}")
+    assert done.stderr.count("warning") == 1
 
 
 def test_no_data_named_anywhere_is_a_warning(jobs, monkeypatch):
     monkeypatch.delenv("DATA_DIR")
     done = run_submit("baseline", "--dry-run", "--experiments", jobs)
-    assert done.stdout.startswith('warning: no data for workload "tinyimagenet": export DATA_DIR=')
+    assert done.stderr.startswith('warning: no data for workload "tinyimagenet": export DATA_DIR=')
 
 
 def spoil_script(jobs: Path) -> None:
@@ -219,8 +219,8 @@ def test_the_submitting_shell_does_not_decide_the_job(jobs, fake):
     seen = dict(x.split("=", 1) for x in (fake / "sbatch.env").read_text().splitlines() if "=" in x)
     assert {name: seen.get(name) for name in given} == given
     assert not (session | lost).keys() & seen.keys()
-    assert "SBATCH_ACCOUNT='me' in this shell is used: the job scripts have no --a" in done.stdout
-    assert "SBATCH_TIMELIMIT='1' in this shell overrides the job scripts where" in done.stdout
+    assert "SBATCH_ACCOUNT='me' in this shell is used: the job scripts have no --a" in done.stderr
+    assert "SBATCH_TIMELIMIT='1' in this shell overrides the job scripts where" in done.stderr
     # On a login node CUDA_VISIBLE_DEVICES is the user's own word.
     run_submit("baseline", "--experiments", jobs, CUDA_VISIBLE_DEVICES="0")
     assert "CUDA_VISIBLE_DEVICES=0\n" in (fake / "sbatch.env").read_text()
