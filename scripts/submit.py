@@ -4,6 +4,7 @@
     python scripts/submit.py baseline 4_gpus         these two
     python scripts/submit.py --all --after --watch   every scale, one at a time, with progress
     python scripts/submit.py --all --dry-run         what would be submitted, and what it may cost
+    python scripts/submit.py --estimate --participants 60       time and GPU-hours, as measured
     python scripts/submit.py --all --workload gpt2   every scale of another workload
     python scripts/submit.py --watch                 the jobs submitted so far
     python scripts/submit.py --cancel                end those of them that have not ended
@@ -66,6 +67,9 @@ def submit_and_watch(args: argparse.Namespace) -> int:
         submit,
     )
 
+    if args.estimate:
+        print(estimate(args), end="")
+        return 0
     if args.scales and not args.experiments.is_dir():
         raise UserError(f"--experiments {args.experiments}: no such folder; see render.py --to")
     if args.scales:
@@ -98,6 +102,28 @@ def submit_and_watch(args: argparse.Namespace) -> int:
     return follow(entries, args) if args.watch else 0
 
 
+def estimate(args: argparse.Namespace) -> str:
+    """Return what the scales take for --participants, from the runs below --study."""
+    from common.slurm_time import parse_time
+    from profiles import Repository
+    from scaling.runs import find_runs
+    from scaling.tables import FORMATS, PlannedJob, make_estimate
+    from submission import plan
+
+    jobs = plan(Repository(REPO), args)
+    planned = [
+        PlannedJob(
+            job.name, job.workload, job.nodes, job.gpus_per_node, parse_time(job.time),
+            job.args.get("epochs"), args.repeat,
+        )
+        for job in {job.name: job for job in jobs}.values()
+    ]  # fmt: skip
+    study = args.study or args.experiments
+    if not study.is_dir():
+        raise UserError(f"--study {study}: no such folder; name that of the runs")
+    return FORMATS["text"]([make_estimate(planned, find_runs(study), args.participants)])
+
+
 def follow(entries: list, args: argparse.Namespace) -> int:
     """Show the jobs' states and progress until all have ended; returns 1 when any has failed."""
     from scaling.read.progress import read_progress
@@ -123,6 +149,12 @@ def parse_args() -> argparse.Namespace:
     add("--no-freeze", action="store_true",
         help="run scripts/ as it is when a job begins, not as it is now")  # fmt: skip
     add("--dry-run", action="store_true", help="submit nothing; show what would be")
+    add("--estimate", action="store_true",
+        help="submit nothing; show times and GPU-hours, and what they rest on")  # fmt: skip
+    add("--participants", type=int, default=1, metavar="N",
+        help="with --estimate: for so many people (default: 1)")  # fmt: skip
+    add("--study", type=Path, metavar="DIR",
+        help="with --estimate: measured runs (default: those beside the job scripts)")  # fmt: skip
     add("--watch", action="store_true", help="follow the jobs to their end")
     add("--interval", type=float, default=10, metavar="S",
         help="seconds between looks (default: 10)")  # fmt: skip
@@ -139,6 +171,11 @@ def parse_args() -> argparse.Namespace:
         parser.error("--cancel ends all jobs submitted so far; leave out the rest")
     if sbatch and not (args.scales or args.all):
         parser.error("options for sbatch follow scales, or --all")
+    if args.participants < 1:
+        parser.error("--participants must be 1 or more")
+    if (args.participants > 1 or args.study) and not args.estimate:
+        parser.error("--participants and --study are for --estimate")
+    args.all = args.all or (args.estimate and not args.scales)
     if args.all:
         args.scales = ["*"]
     if not 0 < args.interval < 1e6:

@@ -7,6 +7,7 @@ __all__, __getattr__ = export_lazily(__name__, {
     "check": "Verdict check_tables count_verdicts format_checked list_checked",
     "cost": "make_cost",
     "devices": "compare_devices format_comparison",
+    "estimate": "PlannedJob make_estimate",
     "fixed_work": "make_fixed_work",
     "from_csv": "make_csv_table read_csv_table",
     "memory": "make_memory_table",
