@@ -3,7 +3,10 @@
 # usage: scripts/virtual_cluster.sh COMMAND
 #   install                     install Slurm and munge when they are missing (Debian, Ubuntu)
 #   check                       can this machine run the cluster, and if not, why
-#   up [--nodes 4] [--gpus 8]   start it: 1 to 32 nodes, 1 to 16 GPUs on each
+#   up [--nodes 4] [--gpus 8] [--link RATE]
+#                               start it: 1 to 32 nodes, 1 to 16 GPUs on each; a RATE such as
+#                               100mbit is what each node can send (kbit, mbit, gbit per second).
+#                               Latency cannot be emulated: that takes netem, which few kernels have
 #   status                      its nodes and its jobs
 #   env                         for the shell that submits: source <(scripts/virtual_cluster.sh env)
 #   down                        cancel its jobs, remove every trace of it
@@ -82,7 +85,7 @@ check() (   # a subshell, whose end takes away what was made to try
     unshare --uts --mount sh -c 'hostname node1 && mount --bind /etc/hosts /etc/hosts'
 )
 
-make_network() {    # make_network SUBNET NODES
+make_network() {    # make_network SUBNET NODES LINK
   local k ns switch=vs-$name-controller
   # The bridge is not the machine's, whose firewall (Docker's, say) drops what a bridge forwards.
   ip netns add "$switch"
@@ -97,6 +100,9 @@ make_network() {    # make_network SUBNET NODES
     ip -netns "$ns" link add ib0 up type veth peer name "node$k" netns "$switch"
     ip -netns "$switch" link set "node$k" master br0 up
     ip -netns "$ns" address add "$1.$k/24" dev ib0
+    # A token bucket holds what it sends at once; a small one keeps the rate even.
+    [[ -z $3 ]] || try "up: --link $3" "load the module sch_tbf, or leave --link out" \
+      ip netns exec "$ns" tc qdisc add dev ib0 root tbf rate "$3" burst 32kb latency 1s
   done
   for ns in $(namespaces); do ip -netns "$ns" link set lo up; done
 }
@@ -165,14 +171,18 @@ start() {   # start HOST DAEMON…
 }
 
 up() {
-  local nodes=4 gpus=8 most shape hash subnet routes k
+  local nodes=4 gpus=8 link='' most shape hash subnet routes k
   while (($#)); do
     case $1 in --nodes) most=32 ;; --gpus) most=16 ;;
-      *) die "up has no option '$1'; valid: --nodes, --gpus" 2 ;; esac
+      --link)
+        [[ ${2-} =~ ^[1-9][0-9]{0,5}(k|m|g)bit$ ]] ||
+          die "--link takes a rate such as 100mbit, not '${2-}'" 2
+        link=$2; shift 2; continue ;;
+      *) die "up has no option '$1'; valid: --nodes, --gpus, --link" 2 ;; esac
     [[ ${2-} =~ ^[1-9][0-9]?$ && $2 -le $most ]] || die "$1 takes 1 to $most, not '${2-}'" 2
     printf -v "${1#--}" %d "$2"; shift 2
   done
-  shape="$nodes nodes x $gpus GPUs"
+  shape="$nodes nodes x $gpus GPUs${link:+, links of $link}"
   trap 'exit 130' INT TERM
   lock up
   check up
@@ -195,7 +205,7 @@ up() {
   done
   [[ -z $routes ]] || die "up: this machine routes all of 198.18.0.0/15; see: ip route"
   mkdir --mode=755 "$state" "$state/dev" "$state/log" "$state/munge"
-  make_network "$subnet" "$nodes"
+  make_network "$subnet" "$nodes" "$link"
   write_files "$subnet" "$nodes" "$gpus"
   start controller munged --key-file="$state/munge/key" --socket="$state/munge/socket" \
     --pid-file="$state/munge/pid" --log-file="$state/munge/log" --seed-file="$state/munge/seed"

@@ -17,6 +17,7 @@ from scaling.runs.records import read_training_metrics
 from scaling.runs.run import Run, read_run, take_settings
 
 _LOG = logging.getLogger("scaling")
+EXERCISES = "exercises"  # a folder that is read only when it, or one in it, is named
 _LOG_SUFFIXES = (".out", ".log", ".txt", ".err")
 
 
@@ -28,8 +29,9 @@ def find_runs(
     A job folder is one with a `*.slurm` file or a folder of the run contract (log, results,
     gpu_memory, cpu_memory), or one that holds a job's log and its GPU log side by side, or logs
     of a trainer, by what is in them. choice: what the user says of logs of others. A
-    record that cannot be read costs its own run a line in `problems`, nothing more. Raises
-    UserError when the folder does not exist.
+    record that cannot be read costs its own run a line in `problems`, nothing more. The runs of
+    `exercises/` are found only from there, since they are in no other table. Raises UserError when
+    the folder does not exist.
     """
     folder, choice = Path(folder), choice or LogChoice()
     if folder.is_file():
@@ -106,7 +108,7 @@ def _find_job_folders(folder: Path, choice: LogChoice) -> Iterator[Path]:
         is_one = set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files)
         if is_one or _is_flat(Path(path)) or _list_trainer_logs(Path(path), choice):
             yield Path(path)
-        skipped = (*contract.RUN_FOLDERS, "__pycache__")
+        skipped = (*contract.RUN_FOLDERS, "__pycache__", EXERCISES)
         names[:] = sorted(n for n in names if n not in skipped and not n.startswith("."))
 
 
