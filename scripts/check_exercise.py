@@ -41,7 +41,9 @@ def main() -> int:
         print(f"Why: {read_facts(number)['why']}")
         return 0
     if arguments.answer is None:
-        print(f"All its runs are there. Your answer: python scripts/check_exercise.py {number} ANSWER")
+        print(
+            f"All its runs are there. Your answer: python scripts/check_exercise.py {number} ANSWER"
+        )
         return 0
     is_right, said = judge(answer, arguments.answer)
     more = f"; what is behind it: python scripts/check_exercise.py {number} --show"

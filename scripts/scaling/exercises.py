@@ -1,4 +1,4 @@
-"""The exercises of experiments/EXERCISES.md: what their runs answer, and whether an answer is it."""
+"""The exercises of experiments/EXERCISES.md: what their runs answer, and how answers are judged."""
 
 import codecs
 from collections.abc import Callable
@@ -137,7 +137,7 @@ def list_missing(exercise: Exercise, root: Path) -> list[str]:
     for run in find_runs(root / EXERCISES / exercise.folder):
         by_folder.setdefault(run.folder, []).append(run)
     missing = []
-    for folder, runs in sorted(by_folder.items()):
+    for runs in by_folder.values():
         is_there = any(run.exit_status is not None if exercise.is_to_fail else run.is_usable
                        for run in runs if run.id)  # fmt: skip
         if not is_there:

@@ -116,7 +116,62 @@ JOBS = {
         ("spiral/multi_gpu/4_gpus/multi_gpu", "spiral_mlp_4gpu", 1, 4, ""),
         ("spiral/multi_node/2_nodes/multi_node", "spiral_mlp_8gpu", 2, 4, ""),
     ],
+    ("exercises", "train.py", "00:15:00", "--epochs=3 --lr=0.001 --limit-batches=60"): [
+        *(
+            (
+                f"exercises/1_batch_size/batch_{batch}/{folder}",
+                f"ex1_b{batch}_{gpus}g1n",
+                1,
+                gpus,
+                f" --batch-size={batch}",
+            )
+            for batch in (32, 256)
+            for gpus, folder in ((1, "1_gpu/baseline"), (2, "2_gpus/multi_gpu"))
+        ),
+        *(
+            (
+                f"exercises/2_loader_workers/workers_{folder}/baseline",
+                f"ex2_{name}_1g1n",
+                1,
+                1,
+                f" --batch-size=128 --input=jpeg{own}",
+            )
+            for folder, name, own in (
+                ("0", "w0", " --num-workers=0"),
+                ("1", "w1", " --num-workers=1"),
+                ("all", "all", ""),
+            )
+        ),
+        *(
+            (
+                f"exercises/4_strong_or_weak/{mode}/{folder}",
+                f"ex4_{mode}_{gpus}g1n",
+                1,
+                gpus,
+                f" --batch-size=128{own}",
+            )
+            for mode, own in (("weak", ""), ("strong", " --scaling=strong"))
+            for gpus, folder in ((1, "1_gpu/baseline"), (4, "4_gpus/multi_gpu"))
+        ),
+        ("exercises/6_slow_link/1_gpu/baseline", "ex6_link_1g1n", 1, 1, " --batch-size=32"),
+        ("exercises/6_slow_link/2_nodes/multi_node", "ex6_link_1g2n", 2, 1, " --batch-size=32"),
+    ],
+    ("gpt2", "train_gpt2.py", "00:15:00", "--global-batch-size=16"): [
+        (
+            f"exercises/3_buckets/{name}/multi_node",
+            f"ex3_{name}_2g2n",
+            2,
+            2,
+            f" --batch-size=4 --steps=120 --epochs=3{own}",
+        )
+        for name, own in (
+            ("usual", ""),
+            ("small", " --bucket-cap-mb=1"),
+            ("fp16", " --grad-compression=fp16"),
+        )
+    ],
 }
+OTHERS = {"ex5_broken_2g1n"}  # its trainer is beside it
 COMMITTED = [(*kind, *job) for kind, jobs in JOBS.items() for job in jobs]
 
 
@@ -137,7 +192,7 @@ def test_committed_job(workload, trainer, time, options, script, name, nodes, gp
     text = path.read_text()
     assert MATRIX.jobs[name].workload == workload
     assert f'"$REPO_DIR/scripts/{trainer}"' in text
-    assert f"\n    {options}{own} &\n" in text
+    assert f" {options}{own} &\n" in text.replace(" \\\n    ", " ")  # in one line or in two
     assert f"cd {path.parent.relative_to(REPO)} && sbatch {path.name}" in text
     root = re.search(r"REPO_DIR:-([./]+)\}", text)[1]
     assert (path.parent / root).resolve() == REPO
@@ -146,7 +201,7 @@ def test_committed_job(workload, trainer, time, options, script, name, nodes, gp
 def test_committed_jobs_are_those_of_the_matrix_and_up_to_date():
     done = run_render("--check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [job[5] for job in COMMITTED] == list(MATRIX.jobs)
+    assert {job[5] for job in COMMITTED} | OTHERS == set(MATRIX.jobs)
     assert len(SCRIPTS) == len(MATRIX.jobs)
     assert sum(row.workload == "tinyimagenet" for row in MATRIX.jobs.values()) == 7
 
@@ -155,7 +210,7 @@ def test_global_batch_of_gpt2_is_the_same_at_every_scale():
     rows = [row for row in MATRIX.jobs.values() if row.workload == "gpt2"]
     total = MATRIX.workloads["gpt2"].args["global-batch-size"]
     sizes = [row.args["batch-size"] * row.nodes * row.gpus_per_node for row in rows]
-    assert [total // size for size in sizes] == [4, 2, *[1] * 7]  # steps that are accumulated
+    assert [total // size for size in sizes] == [4, 2, *[1] * 10]  # steps that are accumulated
     assert [total % size for size in sizes] == [0] * 9
 
 
@@ -165,7 +220,8 @@ def test_committed_job_reads_well(script):
     assert "set -euo pipefail" in text
     assert "eval" not in text
     assert len(text.splitlines()) <= 110
-    assert max(map(len, text.splitlines())) <= 92
+    lines = [line for line in text.splitlines() if 'echo "error: no ' not in line]  # and its path
+    assert max(map(len, lines)) <= 92
     assert (script.parent / "log/.gitkeep").is_file()
 
 
@@ -542,7 +598,7 @@ def test_repository_tells_what_cannot_run():
     found = repository.list_unrunnable("workstation")
     assert list(found) == [
         "ddp_8g1n", "ddp_2g2n", "ddp_2g4n", "ddp_2g8n", "gpt2_4g2n", "gpt2_hsdp_4g2n",
-        "spiral_mlp_8gpu",
+        "spiral_mlp_8gpu", "ex3_usual_2g2n", "ex3_small_2g2n", "ex3_fp16_2g2n", "ex6_link_1g2n",
     ]  # fmt: skip
     assert found["gpt2_4g2n"] == 'nodes = 2 exceeds nodes = 1 of cluster "workstation"'
     reasons = repository.list_unrunnable("bridges2").values()
