@@ -56,6 +56,7 @@ def submit_and_watch(args: argparse.Namespace) -> int:
         announce,
         ask,
         check_jobs,
+        check_memory,
         clean_sources,
         count_gpu_hours,
         keep_queue_options,
@@ -84,6 +85,9 @@ def submit_and_watch(args: argparse.Namespace) -> int:
             )
         announce(jobs, tables)
         if args.dry_run:
+            lines, notes = check_memory(repository, jobs, profiles)
+            print("".join(f"{line}\n" for line in lines), end="")
+            print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
             return 0
         ask(count_gpu_hours(jobs, tables), args)
         commands = {

@@ -241,6 +241,9 @@ class Cluster(Strict):
         None, description="jobs of several nodes take whole nodes, whatever the matrix says"
     )
     gpu_type: GpuType | None = Field(None, description="a100 in --gres=gpu:a100:4")
+    gpu_memory_gb: Annotated[int, Field(ge=1, le=2048)] | list[CountRule] | None = Field(
+        None, description="memory of one GPU, where its name does not tell"
+    )
 
     clusters: Directive | list[Rule] | None = Field(
         None, description="--clusters: the one that is meant, where several share a Slurm"

@@ -1,10 +1,11 @@
 """Jobs in Slurm: submitted, kept in a ledger, followed, cancelled; the last one writes tables.
 
-options <- slurm <- ledger, tables_job <- freeze <- submit.
+options <- slurm <- ledger, tables_job <- freeze <- submit; memory.
 """
 
 from submission.freeze import prepare_sources
 from submission.ledger import read_ledger, read_our_states, watch
+from submission.memory import check_memory
 from submission.options import (
     keep_queue_options,
     list_overrides,
@@ -44,6 +45,7 @@ __all__ = [
     "cancel",
     "cancel_jobs",
     "check_jobs",
+    "check_memory",
     "clean_sources",
     "count_gpu_hours",
     "keep_queue_options",
