@@ -5,6 +5,7 @@
     python scripts/advise.py --target 85 --epochs 90  and time and GPU-hours for 90 epochs
     python scripts/advise.py --at 64                  what the better scaling law gives there
     python scripts/advise.py --from-csv FILE          from anybody's numbers
+    python scripts/advise.py --memory                 does the batch fit the GPU, and which would
     python scripts/advise.py --predict --gradient-mb 95.6 --gpus-per-node 4
                              --bandwidth 150,12.5 --latency 5,15
 
@@ -35,12 +36,14 @@ def main() -> int:
 
 
 def make_text(arguments: argparse.Namespace) -> str:
-    from scaling.advise import list_advice  # pandas: not for --help
+    from scaling.advise import list_advice, make_memory_advice  # pandas: not for --help
     from scaling.tables.table import FORMATS
 
     study = read_study(arguments)
     if arguments.predict:
         tables = [predict(arguments, study)]
+    elif arguments.memory:
+        tables = [make_memory_advice(study)]
     else:
         tables = list_advice(study, arguments.target, arguments.epochs, arguments.at)
     return FORMATS[arguments.format](tables)
@@ -86,6 +89,8 @@ def parse_arguments() -> argparse.Namespace:
     text = "expected time and GPU-hours for so many epochs (default: those of the runs)"
     add("--epochs", metavar="N", type=parse_count, help=text)
     add("--at", metavar="GPUS", type=parse_count, help="a number of GPUs to ask the law about")
+    text = "predicted and measured memory of a GPU, and the largest batch that fits"
+    add("--memory", action="store_true", help=text)
     add_output_arguments(parser)
     add_csv_arguments(parser.add_argument_group("the columns of --from-csv"))
     model = parser.add_argument_group("prediction without the machine")
@@ -104,6 +109,8 @@ def parse_arguments() -> argparse.Namespace:
     for name in CSV_OPTIONS:
         if getattr(arguments, name) and not arguments.from_csv:
             parser.error(f"--{name} is for --from-csv")
+    if arguments.memory and (arguments.predict or arguments.from_csv):
+        parser.error("--memory is of runs: leave out --predict and --from-csv")
     if arguments.predict and not (arguments.gradient_mb and arguments.bandwidth):
         parser.error("--predict needs --gradient-mb MB and --bandwidth IN,BETWEEN (GB/s)")
     if arguments.predict and min(arguments.bandwidth) == 0:

@@ -143,7 +143,7 @@ def share_out(parts: dict, strategy: str, args: Namespace, largest: int) -> dict
 
 
 def track(make_step: Callable, batch: int, precision: str, has_ddp: bool) -> dict[str, int]:
-    """Return the bytes at the peak of a step by part: parameters, gradients, optimizer, activations.
+    """Return the bytes at the peak of a step: parameters, gradients, optimizer, activations.
 
     ImportError where this PyTorch has not the tools.
     """
