@@ -33,6 +33,6 @@ bash scripts/setup_env.sh --test
 bash scripts/setup_env.sh --oldest || echo "The tests that need a Python 3.10 will be skipped."
 bash scripts/virtual_cluster.sh install || echo "The tests that need a Slurm will be skipped."
 install_chromium || echo "The tests that need a Chromium will be skipped."
-options=(--numprocesses=2 --dist=loadgroup --durations=10)
+options=(--numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=10)
 if [[ ${CI:-} == true ]]; then options+=(--reruns=1 -raR); fi
 exec .venv/bin/python -m pytest "${options[@]}" "$@"

@@ -26,14 +26,16 @@ PAIRS_LANGUAGES = ("de", "nl", "sv", "fr", "it", "es", "pt")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give one worker all tests of a cluster; leave out benchmarks that are not asked for.
+    """Give one worker all tests of a file or cluster, longest first; leave out the benchmarks.
 
-    A group is either the tests of the session's cluster, or those of a file that has its own.
+    The trainings that the tests of a file share would be done twice, if two workers had them. A
+    group is a file, and all files of the session's cluster are one.
     """
     for item in items:
-        if item.get_closest_marker("slurm"):
-            group = "slurm" if "slurm" in item.fixturenames else item.module.__name__
-            item.add_marker(pytest.mark.xdist_group(group))
+        group = "slurm" if "slurm" in item.fixturenames else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(group))
+    folders = [REPO / "tests" / name for name in ("slurm", "training")]  # the others take seconds
+    items.sort(key=lambda item: [folder not in item.path.parents for folder in folders])
     if "benchmark" not in config.option.markexpr:
         benchmarks = [item for item in items if item.get_closest_marker("benchmark")]
         config.hook.pytest_deselected(items=benchmarks)

@@ -14,8 +14,8 @@ import train
 from training.run import TrainingRun
 
 OPTIONS = [
-    "--model=resnet18", "--image-size=16", "--batch-size=8", "--num-workers=1", "--lr=0.01",
-    "--epochs=2", "--limit-batches=4", "--warmup-steps=3", "--grad-accum-steps=2",
+    "--model=shufflenet_v2_x0_5", "--image-size=16", "--batch-size=8", "--num-workers=1",
+    "--lr=0.01", "--epochs=2", "--limit-batches=4", "--warmup-steps=3", "--grad-accum-steps=2",
 ]  # fmt: skip
 
 

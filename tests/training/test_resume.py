@@ -23,7 +23,7 @@ from training.checkpoint import (
 CUTS = (1, 3, 4, 5)  # of 2 epochs of 4 steps: 4 is the first epoch's last
 
 
-SMALL = ["--model=resnet18", "--image-size=16", "--batch-size=8", "--num-workers=0"]
+SMALL = ["--model=shufflenet_v2_x0_5", "--image-size=16", "--batch-size=8", "--num-workers=0"]
 
 
 def wait_for(path: Path, program) -> None:
@@ -89,8 +89,8 @@ def test_the_newest_two_are_kept(trainings):
 def test_signal_saves_once_on_all_ranks(number, requeue, digits, tmp_path):
     """One rank that hears it is enough."""
     training = start_python(
-        SCRIPTS / "train.py", *SMALL, "--epochs=50", f"--data-dir={digits}",
-        f"--workdir={tmp_path}", ranks=2,
+        SCRIPTS / "train.py", *SMALL, "--epochs=500", "--limit-batches=3", "--no-probe",
+        f"--data-dir={digits}", f"--workdir={tmp_path}", ranks=2,
     )  # fmt: skip
     wait_for(tmp_path / "rank0_results_epoch0.json", training)
     training.send_signal(number, rank=1)

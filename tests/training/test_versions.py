@@ -19,7 +19,6 @@ REPO = TESTS.parent
 PROBE, OLDEST = TESTS / "versions_probe.py", REPO / ".venv-oldest/bin/python"
 TRAININGS = ("tinyimagenet", "gpt2", "gpt2_zero1", "gpt2_fsdp", "translation", "spiral")
 COMMANDS = [*sorted(SCRIPTS.glob("*.py")), REPO / "render.py"]
-pytestmark = pytest.mark.xdist_group("versions")
 
 
 @cache
