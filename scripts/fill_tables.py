@@ -4,6 +4,7 @@
     python scripts/fill_tables.py                    TinyImageNet, below experiments/
     python scripts/fill_tables.py --workload gpt2    another workload, in its own unit
     python scripts/fill_tables.py --memory           the memory of every GPU, not of GPU 0 alone
+    python scripts/fill_tables.py --participants ROOT    a workshop: who has run what, slow nodes
 
 Each row shows the last epoch's line of the latest complete run at its scale. A value that is
 missing is —, with a numbered note that says why; a scale that the job scripts' cluster cannot run
@@ -20,6 +21,7 @@ from scaling.arguments import (
     add_output_arguments,
     add_study_arguments,
     find_chosen_runs,
+    find_chosen_workshop,
     make_parser,
 )
 
@@ -38,8 +40,15 @@ def main() -> int:
 def make_text(arguments: argparse.Namespace) -> str:
     """Return the tables in the format that was asked for; UserError says why it cannot."""
     from scaling.runs import choose_workload
-    from scaling.tables import FORMATS, make_memory_table, make_readme_tables
+    from scaling.tables import (
+        FORMATS,
+        make_memory_table,
+        make_participants_tables,
+        make_readme_tables,
+    )
 
+    if arguments.participants:
+        return FORMATS[arguments.format](make_participants_tables(find_chosen_workshop(arguments)))
     runs = find_chosen_runs(arguments)
     workload = choose_workload(runs, arguments.workload)
     tables = make_readme_tables(
@@ -93,7 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_study_arguments(
         parser,
-        ("folder", "workload", "job", "allow-unlike"),
+        ("folder", "participants", "workload", "job", "allow-unlike"),
         job="show this Slurm job in its row, and not the latest complete one; may be repeated",
     )
     parser.add_argument("--memory", action="store_true", help="the memory of every GPU alone")

@@ -3,6 +3,7 @@
 
     python scripts/report.py                        experiments/ -> report.html
     python scripts/report.py experiments --watch 60      again every minute; the page reloads itself
+    python scripts/report.py --participants ROOT --watch 60     a workshop's clones, below ROOT
 
 The file needs nothing else: no network, no other file. It opens by double click, prints, and
 takes the reader's light or dark setting.
@@ -16,7 +17,12 @@ from pathlib import Path
 
 from common.console import notice, printable, run_command, warn
 from common.errors import UserError
-from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
+from scaling.arguments import (
+    add_study_arguments,
+    find_chosen_runs,
+    find_chosen_workshop,
+    make_parser,
+)
 
 LEAST_WATCH_S = 5
 
@@ -34,23 +40,32 @@ def main() -> int:
 def write_page(arguments: argparse.Namespace) -> None:
     """Write the page whole or not at all, and say where."""
     from common.files import write_whole
-    from fill_tables import describe_site
-    from scaling.report import make_page  # matplotlib and pandas: not for --help
 
     began = time.monotonic()
     gc.disable()  # a page makes millions of objects that all stay until it is written
     try:
-        text = make_page(
-            find_chosen_runs(arguments),
-            str(arguments.folder),
-            lambda workload: describe_site(arguments.folder, workload),
-            arguments.watch,
-        )
+        text = make_text(arguments)
     finally:
         gc.enable()
     write_whole(arguments.output, text)
     size_mb, took_s = len(text.encode()) / 1e6, time.monotonic() - began
     notice(f"{printable(arguments.output)}: {size_mb:.1f} MB, {took_s:.1f} s")
+
+
+def make_text(arguments: argparse.Namespace) -> str:
+    """Return the page that is asked for."""
+    from fill_tables import describe_site
+    from scaling.report import make_page, make_participants_page  # pandas: not for --help
+
+    if arguments.participants:
+        workshop = find_chosen_workshop(arguments)
+        return make_participants_page(workshop, str(arguments.participants), arguments.watch)
+    return make_page(
+        find_chosen_runs(arguments),
+        str(arguments.folder),
+        lambda workload: describe_site(arguments.folder, workload),
+        arguments.watch,
+    )
 
 
 def watch(arguments: argparse.Namespace) -> int:
@@ -68,7 +83,7 @@ def watch(arguments: argparse.Namespace) -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    add_study_arguments(parser, ["folder"])
+    add_study_arguments(parser, ["folder", "participants"])
     add = parser.add_argument
     text = "the page (default: report.html); it is replaced whole or not at all"
     add("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)

@@ -27,6 +27,7 @@ from measure import holds, judge  # noqa: E402
         pytest.param("ddp", marks=pytest.mark.benchmark),
         pytest.param("rank_files", marks=pytest.mark.benchmark),
         pytest.param("participants", marks=pytest.mark.benchmark),
+        pytest.param("workshop", marks=pytest.mark.benchmark),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(tmp_path, name):

@@ -15,6 +15,7 @@ FORMATS = ("md", "markdown", "csv", "json", "html", "text")
 DEFAULT_FOLDER = Path("experiments")
 _HELP = {
     "folder": "the folder with the job files and their logs (default: experiments)",
+    "participants": "a workshop's clones instead, one folder per participant below ROOT; only read",
     "workload": f"the workload that is read (default: {DEFAULT_WORKLOAD}, else the only one)",
     "job": "this Slurm job instead of the latest complete one; may be repeated",
     "allow-unlike": "divide runs whose settings differ, too; the note names what differs",
@@ -33,7 +34,7 @@ def add_study_arguments(
     names: Iterable[str] = ("folder", "workload", "allow-unlike"),
     **helps: str,
 ) -> None:
-    """Add those of folder, workload, job and allow-unlike that are named, and how logs are read.
+    """Add the arguments of these names, and how logs are read.
 
     helps: a command's own text for one of them (`job="…"`).
     """
@@ -42,6 +43,7 @@ def add_study_arguments(
             ["folder"],
             {"metavar": "FOLDER", "nargs": "?", "type": Path, "default": DEFAULT_FOLDER},
         ),
+        "participants": (["--participants"], {"metavar": "ROOT", "type": Path}),
         "workload": (["--workload"], {"metavar": "W"}),
         "job": (["--job"], {"metavar": "ID", "action": "append", "default": []}),
         "allow-unlike": (["--allow-unlike"], {"action": "store_true"}),
@@ -62,6 +64,19 @@ def add_log_arguments(parser: argparse.ArgumentParser, gpus: str | None = None) 
     add("--gpus", metavar="[LOG=]N", help=gpus or text, **how)
     text = "samples (or tokens) in the step or epoch that a line times: of all GPUs, or N/gpu"
     add("--samples", metavar="[LOG=]N", help=text, **how)
+
+
+def find_chosen_workshop(arguments: argparse.Namespace):
+    """Return the Workshop of the clones below --participants, their logs read as asked."""
+    from scaling.read.foreign_log import LogChoice
+    from scaling.runs import choose_workload, find_participants
+    from scaling.tables import make_workshop
+
+    choice = LogChoice.parse(arguments.log_format, arguments.gpus, arguments.samples)
+    found = find_participants(arguments.participants, choice)
+    runs = [run for each in found for run in each.runs]
+    workload = choose_workload(runs, getattr(arguments, "workload", None))
+    return make_workshop(found, workload, str(arguments.participants))
 
 
 def find_chosen_runs(arguments: argparse.Namespace, folder: Path | None = None) -> list:

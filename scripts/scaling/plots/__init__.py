@@ -9,9 +9,10 @@ from scaling.plots.charts import (
     list_run_charts,
     save_charts,
 )
+from scaling.plots.participant_charts import make_spread_chart
 from scaling.plots.scaling_charts import list_left_out
 
 __all__ = [
     "MAIN", "Chart", "draw", "list_charts", "list_device_charts", "list_left_out",
-    "list_run_charts", "save_charts",
+    "list_run_charts", "make_spread_chart", "save_charts",
 ]  # fmt: skip

@@ -101,7 +101,7 @@ def make_page(
         for number, run in enumerate(reversed(started), start=1)
     ]
     counts = Counter(run.state for run in started)
-    return _render({
+    return render_page(TEMPLATE, {
         "folder": source,
         "made_utc": strftime("%Y-%m-%d %H:%M:%S UTC", gmtime()),
         "reload_s": reload_s,
@@ -223,10 +223,11 @@ def make_differences(runs: Sequence[Run]) -> Table | None:
     return Table("differences", title, {" ": "Runs", **headers}, rows, definitions)
 
 
-def _render(context: dict) -> str:
+def render_page(template: str, context: dict) -> str:
+    """Return a page of the report's style and script as one document that needs nothing else."""
     environment = make_environment()
     environment.filters["drawn"] = Markup  # only for SVG that this package has drawn
     source, *_ = environment.loader.get_source(environment, TEMPLATE)
     (script,) = _SCRIPT.findall(source)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(TEMPLATE).render(**context, script_sha256=digest)
+    return environment.get_template(template).render(**context, script_sha256=digest)

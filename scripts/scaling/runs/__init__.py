@@ -11,6 +11,7 @@ from common.lazy import export_lazily
 __all__, __getattr__ = export_lazily(__name__, {
     "find": "describe_no_run describe_others find_runs order_in_time read_workdir",
     "frames": "make_frames make_samples",
+    "participants": "Participant find_participants",
     "run": "Run State",
     "select": "choose_workload",
     "spread": "Spread",

@@ -12,6 +12,7 @@ __all__, __getattr__ = export_lazily(__name__, {
     "from_csv": "make_csv_table read_csv_table",
     "memory": "make_memory_table",
     "option": "make_option_tables",
+    "participants": "Workshop make_participants_tables make_workshop",
     "readme": "Site make_readme_tables",
     "strategies": "make_strategies",
     "summary": "format_summary make_summary_tables",
