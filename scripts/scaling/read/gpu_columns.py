@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 
 from scaling.read.columns import BYTES
 
@@ -28,32 +27,30 @@ ERROR_TEXT = re.compile(
     r"AMDSMI_STATUS_\w+|ROCk module is NOT loaded|No AMD GPUs",
     re.IGNORECASE,
 )
+FIGURES = ("utilization_pct", "power_w", "temperature_c", "sm_clock_mhz", "throttle_mask")
+_PLACES = ("timestamp", "host", "index", "uuid", "name", "used", "total")
 # What a column is -> the names that the tools give it, the most exact first.
 _NAMES = {
-    "timestamp": ("timestamp", "time", "datetime", "timestamp_utc", "time_utc", "elapsed_sec",
-                  "elapsed_s", "elapsed", "seconds", "time_s", "time_sec", "t", "t_s", "ts",
-                  "t_wall", "wall_time", "date"),
-    "host": ("hostname", "host", "node", "node_name", "nodename"),
-    "index": ("index", "gpu_index", "gpu_id", "gpuid", "gpu_idx", "device_id", "device_index",
-              "gpu", "device"),
-    "uuid": ("uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id", "gpu_bdf", "bdf", "unique id"),
-    "name": ("name", "gpu_name", "device_name", "gpu_model", "gpu_type"),
-    "used": ("memory.used", "used_vram", "vram_used", "vram total used memory",
-             "vram used memory"),
-    "total": ("memory.total", "total_vram", "vram_total", "vram total memory"),
-}  # fmt: skip
-# A figure of a sample -> likewise.
-FIGURES = {
-    "utilization_pct": ("utilization.gpu", "gfx_activity", "gfx", "gpu use"),
-    "power_w": ("power.draw", "power.draw.instant", "power.draw.average", "power_usage",
-                "socket_power", "average graphics package power",
-                "current socket graphics package power"),
-    "temperature_c": ("temperature.gpu", "hotspot_temperature", "hotspot",
-                      "temperature (sensor junction)"),
-    "sm_clock_mhz": ("clocks.sm", "clocks.current.sm", "gfx_clock", "gfx_clk"),
-    "throttle_mask": ("clocks_throttle_reasons.active", "clocks_event_reasons.active"),
-}  # fmt: skip
-_TOOLS_NAMES = frozenset(name for known in (*_NAMES.values(), *FIGURES.values()) for name in known)
+    what: names.split(", ")
+    for what, names in {
+        "timestamp": "timestamp, time, datetime, timestamp_utc, time_utc, elapsed_sec, elapsed_s, "
+        "elapsed, seconds, time_s, time_sec, t, t_s, ts, t_wall, wall_time, date",
+        "host": "hostname, host, node, node_name, nodename",
+        "index": "index, gpu_index, gpu_id, gpuid, gpu_idx, device_id, device_index, gpu, device",
+        "uuid": "uuid, gpu_uuid, pci.bus_id, gpu_bus_id, gpu_bdf, bdf, unique id",
+        "name": "name, gpu_name, device_name, gpu_model, gpu_type",
+        "used": "memory.used, used_vram, vram_used, vram total used memory, vram used memory",
+        "total": "memory.total, total_vram, vram_total, vram total memory",
+        "utilization_pct": "utilization.gpu, gfx_activity, gfx, gpu use",
+        "power_w": "power.draw, power.draw.instant, power.draw.average, power_usage, socket_power, "
+        "average graphics package power, current socket graphics package power",
+        "temperature_c": "temperature.gpu, hotspot_temperature, hotspot, "
+        "temperature (sensor junction)",
+        "sm_clock_mhz": "clocks.sm, clocks.current.sm, gfx_clock, gfx_clk",
+        "throttle_mask": "clocks_throttle_reasons.active, clocks_event_reasons.active",
+    }.items()
+}
+_TOOLS_NAMES = frozenset(name for known in _NAMES.values() for name in known)
 # A header must name one of these; `gpu` or `time` alone are any program's.
 _TELLING = re.compile(
     r"memory\.(?:used|total|free|reserved)|utilization\.\w+|power\.\w+(?:\.\w+)*|temperature\.\w+|"
@@ -63,43 +60,45 @@ _TELLING = re.compile(
 # Their values are names, versions or bit masks, though some look like numbers.
 _NO_MEASURE = re.compile(
     r"row|unnamed: 0|(?:gpu_)?name|.*serial|count|driver_version|vbios.*|inforom.*|pci\..*|"
-    r".*bus_id|.*bdf|pstate|"
-    r".*reasons.*|compute_cap|.*\.mode.*|.*_mode|display_\w+|card \w+|subsystem id|"
-    r"device (?:rev|id)|node id|guid|gfx version|unique id|xcp|throttle_status"
+    r".*bus_id|.*bdf|pstate|.*reasons.*|compute_cap|.*\.mode.*|.*_mode|display_\w+|card \w+|"
+    r"subsystem id|device (?:rev|id)|node id|guid|gfx version|unique id|xcp|throttle_status"
 )
-_USUAL_UNITS = (
-    (re.compile(r"memory\."), "MiB"),
-    (re.compile(r"vram_percent"), "%"),
-    (re.compile(r"(?:used|free|total)_\w+|vram_\w+"), "MB"),
-    (re.compile(r"power\.|power_usage|socket_power|max_power"), "W"),
-    (re.compile(r"utilization\.|fan\.speed|\w+_(?:util|activity|usage)$|(?:gfx|mem|umc)$"), "%"),
-    (re.compile(r"temperature\.|\w+_temperature|hotspot$|edge$"), "C"),
-    (re.compile(r"clocks\.|\w+_(?:clock|clk)$"), "MHz"),
-    (re.compile(r"\w+_voltage$"), "mV"),
-)
+_USUAL_UNITS = {
+    re.compile(names): unit
+    for names, unit in {
+        r"memory\.": "MiB",
+        r"vram_percent": "%",
+        r"(?:used|free|total)_\w+|vram_\w+": "MB",
+        r"power\.|power_usage|socket_power|max_power": "W",
+        r"utilization\.|fan\.speed|\w+_(?:util|activity|usage)$|(?:gfx|mem|umc)$": "%",
+        r"temperature\.|\w+_temperature|hotspot$|edge$": "C",
+        r"clocks\.|\w+_(?:clock|clk)$": "MHz",
+        r"\w+_voltage$": "mV",
+    }.items()
+}
 ASSUMED_MIB = "MiB (no unit is given)"
 MOST_MIB, LEAST_TOTAL_MIB = 1 << 20, 512  # of one GPU
 # A user's own words -> nvidia-smi's name: all of a header's words but its unit and those that say
-# nothing must be in the first set, and one of each of the others must be there.
+# nothing must be in the two sets, and one of each must be there ("": none of the second need be).
 _FREE_WORDS = {"gpu", "nvidia", "of", "in", "current", "device"}  # no avg: it may be of GPUs
 _SIZES = ("MB", "MiB", "GB", "GiB", "KB", "KiB", "B", ASSUMED_MIB)
-_MEMORY = frozenset({"mem", "memory", "vram", "fb"})
+_MEMORY = {"mem", "memory", "vram", "fb"}
+_LOAD = {"util", "utilization", "utilisation", "usage", "load"}
 _PLAIN = (
     ("memory.used", _MEMORY, {"used", "usage", "use"}, _SIZES),
     ("memory.total", _MEMORY, {"total", "max", "capacity"}, _SIZES),
     ("memory.free", _MEMORY, {"free"}, _SIZES),
-    ("utilization.gpu", {"util", "utilization", "utilisation", "usage", "load"}, {"sm", ""}, "%"),
-    ("power.draw", {"power"}, {"draw", "used", "usage", "consumption", ""}, "W"),
-    ("temperature.gpu", {"temp", "temperature"}, {"core", ""}, "C"),
-    ("clocks.sm", {"clock", "clk", "freq", "frequency"}, {"sm"}, ("MHz",)),
-)  # fmt: skip
-_UNITS = {
-    "mb": "MB", "mib": "MiB", "gb": "GB", "gib": "GiB", "kb": "KB", "kib": "KiB", "bytes": "B",
-    "b": "B", "w": "W", "watt": "W", "watts": "W", "c": "C", "celsius": "C", "degc": "C",
-    "pct": "%", "percent": "%", "perc": "%", "mhz": "MHz",
+    ("utilization.gpu", _LOAD, {"sm", ""}, ("", "%")),
+    ("power.draw", {"power"}, {"draw", "used", "usage", "consumption", ""}, ("", "W")),
+    ("temperature.gpu", {"temp", "temperature"}, {"core", ""}, ("", "C")),
+    ("clocks.sm", {"clock", "clk", "freq", "frequency"}, {"sm"}, ("", "MHz")),
+)
+_UNITS = {unit.lower(): unit for unit in (*_SIZES[:-1], "W", "C", "MHz")} | {
+    "bytes": "B", "watt": "W", "watts": "W", "celsius": "C", "degc": "C",
+    "pct": "%", "percent": "%", "perc": "%",
 }  # fmt: skip
-# Beside these, `mem_used` may be the host's; a column that has one of the last may part GPUs.
-_HOSTS_WORDS = {"cpu", "ram", "swap", "disk", "rss"}
+# Beside these, `mem_used` may be the host's.
+_HOSTS_WORDS = ("cpu", "ram", "swap", "disk", "rss")
 _NUMBER_OF_GPUS = re.compile(r"(?:(?:num|n|number)[ _]?(?:of[ _])?gpus?|gpu[ _]?count|gpus|count)")
 _PARTING = re.compile(
     r"(?:(?:gpu|device|card|id|idx|slot|bus|minor|serial|rank|local|node|host|worker|number|num|no)"
@@ -113,32 +112,36 @@ _FIELD = re.compile(r"([A-Za-z].*?)\s*(?:\[([^\]]*)\]|\(([^()]*)\))?:?")
 _SPELLED = re.compile(r"^(memory|utilization|power)[ _](used|total|free|reserved|gpu|draw)$")
 
 
+class DroppedError(ValueError):
+    """Why a line gave no sample."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Where a row's fields stand; None when the log has no such column.
 
     `measures` is position -> (name, unit) of each field that may hold a measure; `figures` is
-    the name of a sample's figure (FIGURES) -> position.
+    the name of a sample's figure (FIGURES) -> position. `other_indices` may name the same GPU;
+    `date` stands beside a timestamp that is a time of day. `parting` are columns that may part
+    GPUs though nothing says how; `numbers_of_gpus` say how many there are.
     """
 
-    names: tuple[str, ...]
+    separator: str
     units: tuple[str, ...]
     measures: dict[int, tuple[str, str]]
     figures: dict[str, int]
-    used: int | None = None
-    total: int | None = None
+    other_indices: tuple[int, ...]
+    parting: tuple[int, ...]
+    numbers_of_gpus: tuple[int, ...]
+    names: tuple[str, ...]
+    timestamp: int | None = None
+    host: int | None = None
     index: int | None = None
     uuid: int | None = None
-    host: int | None = None
     name: int | None = None
-    timestamp: int | None = None
-    other_indices: tuple[int, ...] = ()  # columns that may name the same GPU's index
-    date: int | None = None  # beside a timestamp that is a time of day
-    separator: str = ","
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
+    used: int | None = None
+    total: int | None = None
+    date: int | None = None
 
     @property
     def identities(self) -> list[int]:
@@ -152,22 +155,11 @@ class Columns:
         """Whether a column says which GPU a row is of."""
         return self.index is not None or self.uuid is not None
 
-    @cached_property
-    def numbers_of_gpus(self) -> list[int]:
-        """Where a row says how many GPUs there are."""
-        return [at for at, name in enumerate(self.names) if _NUMBER_OF_GPUS.fullmatch(name)]
-
-    @cached_property
-    def parting(self) -> list[int]:
-        """Columns that may part GPUs, though nothing says how."""
-        named = (at for at, name in enumerate(self.names) if _PARTING.fullmatch(name))
-        return sorted({*named, self.name} - {None, self.host})
-
 
 def parse_header(line: str) -> Columns | None:
     """Return the columns when every field reads as a property's name, else None (a row)."""
-    return next(filter(None, (_parse_header(line, mark) for mark in ",;\t" if mark in line)),
-                None if "," in line else _parse_header(line, ","))  # fmt: skip
+    marks = [mark for mark in ",;\t" if mark in line] or [","]
+    return next(filter(None, (_parse_header(line, mark) for mark in marks)), None)
 
 
 def _parse_header(line: str, separator: str) -> Columns | None:
@@ -176,65 +168,64 @@ def _parse_header(line: str, separator: str) -> Columns | None:
     matches = [_FIELD.fullmatch(f if f or at else "row") for at, f in enumerate(fields)]
     if not all(matches):
         return None
-    names = [_settle_name(match) for match in matches]
-    units = [_tidy_unit(match[2] or match[3] or "") for match in matches]
-    own_names, units = _settle_own_names([match[1] for match in matches], names, units)
-    names = tuple(own_names)
-    if not any(_TELLING.fullmatch(name) for name in names):
+    columns = []
+    for match in matches:
+        unit = match[2] or match[3] or ""
+        name = match[1].lower()
+        name = _SPELLED.sub(r"\1.\2", name) if unit else name  # a unit leaves no doubt
+        columns.append((name, "%" if unit.endswith("%") else unit))
+    columns = _settle_own_names([match[1] for match in matches], columns)
+    names = tuple(name for name, _ in columns)
+    if not any(map(_TELLING.fullmatch, names)):
         return None
-    units = tuple(
-        unit or _find_usual_unit(name, names) for name, unit in zip(names, units, strict=True)
-    )
-    places = {what: _find(names, known) for what, known in _NAMES.items()}
-    date = _find(names, ("date",))
-    identities = {places[what] for what in ("index", "uuid", "host", "timestamp")}
+    units = tuple(unit or _find_usual_unit(name, names) for name, unit in columns)
+    found = {what: [names.index(name) for name in known if name in names]
+             for what, known in _NAMES.items()}  # fmt: skip
+    places = {what: found[what][0] for what in _PLACES if found[what]}
+    others = {places.get(what) for what in ("index", "uuid", "host", "timestamp")}
     measures = {
-        at: (name, unit)
-        for at, (name, unit) in enumerate(zip(names, units, strict=True))
+        at: (name, units[at])
+        for at, name in enumerate(names)
         # Of a field that stands there twice the first counts.
-        if at not in identities and not _NO_MEASURE.fullmatch(name) and names.index(name) == at
+        if at not in others and not _NO_MEASURE.fullmatch(name) and names.index(name) == at
     }
-    figures = {figure: _find(names, known) for figure, known in FIGURES.items()}
-    figures = {figure: at for figure, at in figures.items() if at is not None}
-    indices = [names.index(name) for name in _NAMES["index"] if name in names]
-    date = date if date != places["timestamp"] else None
-    return Columns(names, units, measures, figures, **places, other_indices=tuple(indices[1:]),
-                   date=date, separator=separator)  # fmt: skip
+    if "date" in names and names.index("date") != places["timestamp"]:
+        places["date"] = names.index("date")
+    parting = {at for at, name in enumerate(names) if _PARTING.fullmatch(name)}
+    return Columns(
+        separator, units, measures,
+        figures={name: found[name][0] for name in FIGURES if found[name]},
+        other_indices=tuple(found["index"][1:]),
+        parting=tuple(sorted({*parting, places.get("name")} - {None, places.get("host")})),
+        numbers_of_gpus=tuple(at for at, n in enumerate(names) if _NUMBER_OF_GPUS.fullmatch(n)),
+        names=names,
+        **places,
+    )  # fmt: skip
 
 
-def _settle_own_names(
-    raw: list[str], names: list[str], units: list[str]
-) -> tuple[list[str], list[str]]:
+def _settle_own_names(raw: list[str], columns: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return nvidia-smi's names and the units of a user's own header, where its words are plain.
 
     One must speak of a GPU, else three of a GPU's measures stand there and nothing of the host.
-    raw: as it is typed; names: of a tool, where they are.
+    raw: as it is typed; columns: (name, unit) of a tool, where they are.
     """
-    spaced = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in raw)  # memUsedMB
-    words = [re.findall(r"[a-z]+", name.lower().replace("%", " pct ")) for name in spaced]
-    # Of a tool's own name nothing is to be found; gpu0_mem_used is one GPU's column of several.
-    known = [
-        (name in _TOOLS_NAMES and unit != "%") or re.search(r"[.\d]", name)
-        for name, unit in zip(names, units, strict=True)
-    ]
-    words = [[] if is_known else each for each, is_known in zip(words, known, strict=True)]
-    found = [_find_plain(each, unit) for each, unit in zip(words, units, strict=True)]
+    says_gpu = [bool(re.search(r"gpu|vram|\bsm", name)) for name, _ in columns]
     has_host = any(word in name.lower() for name in raw for word in _HOSTS_WORDS)
-    says_gpu = [bool(re.search(r"gpu|vram|\bsm", name)) for name in names]
-    settled = [
-        plain if plain and (of_gpu or not has_host) else None
-        for plain, of_gpu in zip(found, says_gpu, strict=True)
-    ]
-    times = Counter(plain[0] for plain in settled if plain)
-    settled = [plain if plain and times[plain[0]] == 1 else None for plain in settled]
-    measures = {plain[0] for plain in settled if plain}
-    is_of_process = any(re.search(r"pid\b|process", name) for name in names)
-    if is_of_process or len(names) < 2 or not (any(says_gpu) or len(measures) >= 3):
-        return names, units
-    return (
-        [plain[0] if plain else name for plain, name in zip(settled, names, strict=True)],
-        [plain[1] if plain else unit for plain, unit in zip(settled, units, strict=True)],
-    )
+    found: list[tuple[str, str] | None] = []
+    for typed, (name, unit), of_gpu in zip(raw, columns, says_gpu, strict=True):
+        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", typed)  # memUsedMB
+        words = re.findall(r"[a-z]+", spaced.lower().replace("%", " pct "))
+        # A tool's own name stays; gpu0_mem_used is one GPU's column of several.
+        is_known = (name in _TOOLS_NAMES and unit != "%") or re.search(r"[.\d]", name)
+        may_be_hosts = has_host and not of_gpu
+        found.append(None if is_known or may_be_hosts else _find_plain(words, unit))
+    times = Counter(plain[0] for plain in found if plain)
+    found = [plain if plain and times[plain[0]] == 1 else None for plain in found]
+    is_of_gpus = any(says_gpu) or sum(map(bool, found)) >= 3
+    is_of_process = any(re.search(r"pid\b|process", name) for name, _ in columns)
+    if is_of_process or len(columns) < 2 or not is_of_gpus:
+        return columns
+    return [plain or column for plain, column in zip(found, columns, strict=True)]
 
 
 def _find_plain(words: list[str], unit: str) -> tuple[str, str] | None:
@@ -243,50 +234,35 @@ def _find_plain(words: list[str], unit: str) -> tuple[str, str] | None:
     core = {word for word in words if word not in _UNITS and word not in _FREE_WORDS}
     if not core and "gpu" in words and unit == "%":
         return "utilization.gpu", unit
-    for name, first, second, known_units in _PLAIN:
+    for name, first, second, units in _PLAIN:
         if core <= first | second and core & first and (core & second or "" in second):
-            if known_units is _SIZES and not unit and not core & {"usage", "use"}:  # a share?
+            if units is _SIZES and not unit and not core & {"usage", "use"}:  # these: a share?
                 unit = ASSUMED_MIB
-            return (name, unit) if unit in ("", *known_units) and (
-                unit or known_units is not _SIZES) else None  # fmt: skip
+            return (name, unit) if unit in units else None
     return None
-
-
-def _settle_name(match: re.Match) -> str:
-    """Return a field's name; `memory_used [MiB]` is memory.used where a unit leaves no doubt."""
-    name = match[1].lower()
-    return _SPELLED.sub(r"\1.\2", name) if match[2] or match[3] else name
-
-
-def _find(names: tuple[str, ...], wanted: tuple[str, ...]) -> int | None:
-    return next((names.index(name) for name in wanted if name in names), None)
-
-
-def _tidy_unit(unit: str) -> str:
-    return "%" if unit.endswith("%") else unit
 
 
 def _find_usual_unit(name: str, beside: tuple[str, ...]) -> str:
     if name == "mem" and "hotspot" in beside:
         return "C"  # amd-smi metric's temperatures are edge, hotspot, mem; monitor's mem is a load
-    return next((unit for pattern, unit in _USUAL_UNITS if pattern.match(name)), "")
+    return next((unit for pattern, unit in _USUAL_UNITS.items() if pattern.match(name)), "")
 
 
 def parse_mib(text: str, unit: str) -> int | Decimal:
     """Return a cell in MiB; `unit` is the header's, '' for MiB. The GPU tools' "MB" are MiB too.
 
-    Raises ValueError, with the reason, when the cell holds no amount.
+    Raises DroppedError, with the reason, when the cell holds no amount.
     """
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        raise ValueError("no data" if says_no_data(text) else "memory.used is no number")
+        raise DroppedError("no data" if says_no_data(text) else "memory.used is no number")
     unit_of_cell = match[2] or unit or "MiB"
     size = BYTES.get("MIB" if unit_of_cell == ASSUMED_MIB else unit_of_cell.upper())
     if size is None:
-        raise ValueError("memory.used is in an unknown unit")
+        raise DroppedError("memory.used is in an unknown unit")
     mib = Decimal(match[1])
     if unit == ASSUMED_MIB and not match[2] and (mib != int(mib) or mib > MOST_MIB):
-        raise ValueError("memory.used has no unit")
+        raise DroppedError("memory.used has no unit")
     if size != BYTES["MIB"]:
         mib = mib * size / BYTES["MIB"]
     return int(mib) if mib == int(mib) and (size != BYTES["MIB"] or "." not in match[1]) else mib
@@ -305,12 +281,10 @@ def split_fields(line: str, separator: str = ",") -> list[str]:
             fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
         except (csv.Error, StopIteration):
             return [line]
-    if separator != ",":
-        points = [_DECIMAL_COMMA.sub(r"\1.\2", field) for field in fields]
-        if points != fields:  # beside a decimal comma a point parts thousands
-            points = [
-                old.replace(".", "") if _POINTED.fullmatch(old) else new
-                for old, new in zip(fields, points, strict=True)
-            ]
-        return points
+    if separator != "," and any(map(_DECIMAL_COMMA.match, fields)):
+        return [  # beside a decimal comma a point parts thousands
+            field.replace(".", "") if _POINTED.fullmatch(field)
+            else _DECIMAL_COMMA.sub(r"\1.\2", field)
+            for field in fields
+        ]  # fmt: skip
     return fields

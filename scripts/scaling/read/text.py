@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
+CUT = "cut: the last line has no end"
 CHUNK_BYTES = 1 << 16
 LONGEST_LINE_CHARS = 1 << 16  # no line that is parsed comes near; bounds memory on junk
 
@@ -48,6 +49,16 @@ def read_blocks(path: Path) -> Iterator[tuple[list[str], bool]]:
     Only the last list can be without: it then holds one line. Raises UserError when the file
     cannot be read.
     """
+    for text, has_end in read_texts(path):
+        yield (text[:-1].split("\n"), True) if has_end else ([text], False)
+
+
+def read_texts(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield a file as texts of whole lines, each with its `\\n`, and then a last line without one.
+
+    With each text stands whether it ends with its line. Raises UserError when the file cannot
+    be read.
+    """
     rest = ""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - Path.open costs as much as a small log
@@ -55,21 +66,20 @@ def read_blocks(path: Path) -> Iterator[tuple[list[str], bool]]:
             encoding = next(name for mark, name in _ENCODINGS if chunk.startswith(mark))
             make_decoder = codecs.getincrementaldecoder(encoding)
             decoder = io.IncrementalNewlineDecoder(make_decoder("replace"), translate=True)
-            while chunk:
-                lines = (rest + decoder.decode(chunk)).split("\n")
-                rest = lines.pop()[:LONGEST_LINE_CHARS]
-                if lines:  # only the first can be longer than a chunk
-                    lines[0] = lines[0][:LONGEST_LINE_CHARS]
-                    yield lines, True
+            while True:
+                text = rest + decoder.decode(chunk, final=not chunk)
+                end = text.rfind("\n") + 1
+                if end:
+                    first = text.find("\n")  # only the first line can be longer than a chunk
+                    yield text[:first][:LONGEST_LINE_CHARS] + text[first:end], True
+                rest = text[end:][:LONGEST_LINE_CHARS]
+                if not chunk:
+                    break
                 chunk = file.read(CHUNK_BYTES)
-            lines = (rest + decoder.decode(b"", final=True)).split("\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    rest = lines.pop()[:LONGEST_LINE_CHARS]
-    if lines:
-        yield lines, True
     if rest:
-        yield [rest], False
+        yield rest, False
 
 
 def drop_colours(line: str) -> str:
