@@ -116,8 +116,8 @@ def run_preflight(arguments: argparse.Namespace) -> int:
         files, (log, cause) = collect_files(preflight), read_log(preflight.log)
         verdicts = judge_preflight(preflight, cluster, files, log, cause)
         status |= find_status(verdicts)
-        shown.append(describe_preflight(preflight, verdicts))
-        say(f"\n{format_table(preflight, verdicts)}".rstrip("\n"))
+        shown.append(describe_preflight(preflight, verdicts, files[1]))
+        say(f"\n{format_table(preflight, verdicts, files[1])}".rstrip("\n"))
     if arguments.json:
         print(json.dumps({"profile": cluster.name, "status": status, "jobs": shown}, indent=2))
     again = "fix what is not ok, then run this again"

@@ -19,7 +19,17 @@ from common.console import shorten
 from common.errors import UserError
 from common.signals import hold_signals
 from doctor.probe import ADVICE
-from doctor.verdicts import FAIL, NOT_RUN, OK, Verdict, describe_request, judge_group, judge_nodes
+from doctor.verdicts import (
+    FAIL,
+    NOT_RUN,
+    OK,
+    Verdict,
+    compute_rates,
+    describe_request,
+    format_sweep,
+    judge_group,
+    judge_nodes,
+)
 from profiles import Cluster, DoesNotFit, Job, Matrix, plan_job, render_job
 from profiles.container import format_prefix, pass_variables
 from profiles.matrix import JobRow
@@ -385,8 +395,8 @@ def find_status(verdicts: list[Verdict]) -> int:
     return int(any(verdict.status in (FAIL, NOT_RUN) for verdict in verdicts))
 
 
-def format_table(preflight: Preflight, verdicts: list[Verdict]) -> str:
-    """One line per check, and below it what to do."""
+def format_table(preflight: Preflight, verdicts: list[Verdict], ranks: list[dict] = ()) -> str:
+    """One line per check, and below it what to do; then the sweep of all-reduces."""
     job = f"job {preflight.job_id}" if preflight.job_id else "no job"
     lines = [f"{preflight.size} ({job})"]
     for verdict in (verdict for verdict in verdicts if verdict.status != NOT_RUN):
@@ -400,10 +410,13 @@ def format_table(preflight: Preflight, verdicts: list[Verdict]) -> str:
         missing.setdefault(verdict.found, []).append(verdict.check)
     for found, checks in missing.items():
         lines.append(f"{NOT_RUN:<8}{', '.join(checks)}: {shorten(found, 400)}")
+    lines += format_sweep(list(ranks))
     return "".join(f"{line}\n" for line in lines)
 
 
-def describe_preflight(preflight: Preflight, verdicts: list[Verdict]) -> dict:
+def describe_preflight(
+    preflight: Preflight, verdicts: list[Verdict], ranks: list[dict] = ()
+) -> dict:
     """The same as plain data."""
     return {
         "nodes": preflight.job.nodes,
@@ -412,4 +425,5 @@ def describe_preflight(preflight: Preflight, verdicts: list[Verdict]) -> dict:
         "state": preflight.state.state or None,
         "folder": str(preflight.folder),
         "checks": [vars(verdict) for verdict in verdicts],
+        "sweep": compute_rates(list(ranks)),
     }

@@ -18,6 +18,7 @@ LEAST_SHM_MIB, GOOD_SHM_MIB_PER_RANK = 256, 512
 LEAST_FREE_MIB, GOOD_FREE_MIB = 256, 10 * GIB
 # A UNIX socket's path has 107 characters (unix(7)); Python's loaders add up to 40 to TMPDIR.
 LONGEST_TMP = 60
+BUCKET_MIB = 25  # DDP's default
 SLOW_NET_GB_PER_S = 1.0  # less than 10 Gbit Ethernet: training on GPUs would wait for it
 MOST_SKEW_S = 1.0  # beyond it log lines and samples of different nodes cannot be matched
 
@@ -125,7 +126,8 @@ def judge_nodes(tasks: list[dict], asked: Asked) -> list[Verdict]:
     verdicts = [
         judge_each(check, tasks, fact, judge, asked) for check, (fact, judge) in checks.items()
     ]
-    return [*verdicts, judge_gpus(tasks, asked), *judge_data(tasks, asked)]
+    hardware = judge_each("links and cards", tasks, "hardware", judge_hardware, asked)
+    return [*verdicts, judge_gpus(tasks, asked), hardware, *judge_data(tasks, asked)]
 
 
 def judge_log(found: dict, _: Asked) -> Finding:
@@ -324,7 +326,7 @@ def judge_group(tasks: list[dict], ranks: list[dict], asked: Asked) -> list[Verd
     if asked.nodes > 1:
         verdicts.insert(0, judge_master(tasks, asked))
     verdicts += [judge_sum(ranks, asked), judge_speed(ranks, asked)]
-    verdicts.append(judge_transport(ranks, asked))
+    verdicts.append(judge_transport(ranks, asked, list_active_cards(tasks)))
     verdicts += judge_rank_cpus(ranks)
     if asked.nodes > 1:
         verdicts.append(judge_clock(ranks, asked))
@@ -436,7 +438,7 @@ def judge_meeting(ranks: list[dict], asked: Asked) -> Verdict:
     return Verdict(check, FAIL, shown, todo + "its nodes may reach each other's ports")
 
 
-def explain_missing(ranks: list[dict], asked: Asked, fact: str) -> str | None:
+def explain_missing(ranks: list[dict], asked: Asked, fact: str, kind: type = dict) -> str | None:
     """Say which rank did not come as far as `fact`; None when all did."""
     if len(ranks) < asked.world_size:
         return (
@@ -444,7 +446,7 @@ def explain_missing(ranks: list[dict], asked: Asked, fact: str) -> str | None:
             if ranks
             else "no rank reported"
         )
-    rank = next((rank for rank in ranks if not isinstance(rank.get(fact), dict)), None)
+    rank = next((rank for rank in ranks if not isinstance(rank.get(fact), kind)), None)
     if rank is None:
         return None
     why = rank.get("error") or (f"stopped in: {rank['in']}" if "in" in rank else "reason unknown")
@@ -470,31 +472,92 @@ def judge_sum(ranks: list[dict], asked: Asked) -> Verdict:
     return Verdict(check, FAIL, found, f"do not use results of {hosts}; tell the site")
 
 
-def judge_speed(ranks: list[dict], asked: Asked) -> Verdict:
-    """How fast an all-reduce is: bytes / time, and per link as nccl-tests count it.
+def compute_rates(ranks: list[dict]) -> list[dict]:
+    """Return the sweep with algbw and busbw in GB/s (10^9 bytes), as nccl-tests count them.
 
-    busbw = algbw x 2 (n - 1) / n for n ranks (nccl-tests, doc/PERFORMANCE.md).
+    algbw = bytes / time; busbw = algbw x 2 (n - 1) / n for n ranks: what each link must carry
+    (nccl-tests, doc/PERFORMANCE.md).
     """
+    sweep = ranks[0].get("sweep") if ranks else None
+    if not isinstance(sweep, list) or ranks[0]["world_size"] < 2:
+        return []
+    size, rows = ranks[0]["world_size"], []
+    for row in sweep:
+        algbw = row["bytes"] / row["seconds"] / 1e9
+        rows.append(row | {"algbw": algbw, "busbw": algbw * 2 * (size - 1) / size})
+    return rows
+
+
+def judge_speed(ranks: list[dict], asked: Asked) -> Verdict:
+    """How fast an all-reduce is: the best rate of the sweep, and where half of it is reached."""
     check, size = "bandwidth", asked.world_size
-    if missing := explain_missing(ranks, asked, "reduce"):
+    if missing := explain_missing(ranks, asked, "sweep", list):
         return Verdict(check, NOT_RUN, missing, SEE_JOB)
     if size == 1:
         return Verdict(check, OK, "one process: nothing to send")
-    measured = ranks[0]["reduce"]
-    algbw = measured["bytes"] / measured["seconds"] / 1e9
-    busbw = algbw * 2 * (size - 1) / size
+    rows = compute_rates(ranks)
+    best = max(rows, key=lambda row: row["busbw"])
+    half = next(row for row in rows if row["busbw"] >= best["busbw"] / 2)
     found = (
-        f"all-reduce of {measured['bytes'] / 2**20:.0f} MiB in "
-        f"{measured['seconds'] * 1e3:.3g} ms: algbw {algbw:.3g} GB/s, busbw {busbw:.3g} GB/s"
+        f"all-reduce of {show_bytes(best['bytes'])} in {show_time(best['seconds'])}: algbw "
+        f"{best['algbw']:.3g} GB/s, busbw {best['busbw']:.3g} GB/s; half of it from "
+        f"{show_bytes(half['bytes'])} on; {show_bytes(rows[0]['bytes'])} in "
+        f"{show_time(rows[0]['seconds'])}"
     )
-    if asked.nodes > 1 and ranks[0].get("backend") == "nccl" and busbw < SLOW_NET_GB_PER_S:
-        todo = "slower than 10 Gbit Ethernet: choose the fast interface, see NCCL_SOCKET_IFNAME"
-        return Verdict(check, WARN, found, todo)
+    if ranks[0].get("backend") == "nccl":
+        if asked.nodes > 1 and best["busbw"] < SLOW_NET_GB_PER_S:
+            todo = "slower than 10 Gbit Ethernet: choose the fast interface, see NCCL_SOCKET_IFNAME"
+            return Verdict(check, WARN, found, todo)
+        if half["bytes"] > BUCKET_MIB * 2**20:
+            todo = f"DDP sends buckets of {BUCKET_MIB} MiB: try a larger one (--bucket-cap-mb)"
+            return Verdict(check, WARN, found, todo)
     return Verdict(check, OK, found)
 
 
-def judge_transport(ranks: list[dict], asked: Asked) -> Verdict:
-    """How data goes between the ranks, in NCCL's own words."""
+def format_sweep(ranks: list[dict]) -> list[str]:
+    """The sweep as lines: payload, time, algbw and busbw; none where there was nothing to send."""
+    rows = compute_rates(ranks)
+    if not rows:
+        return []
+    size = ranks[0]["world_size"]
+    lines = [f"all-reduce over {size} ranks:", "     payload        time  algbw GB/s  busbw GB/s"]
+    return lines + [
+        f"{show_bytes(row['bytes']):>12}{show_time(row['seconds']):>12}"
+        f"{row['algbw']:>12.3g}{row['busbw']:>12.3g}"
+        for row in rows
+    ]
+
+
+def show_bytes(number: int) -> str:
+    """1024 -> `1 KiB`, 268435456 -> `256 MiB`."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= unit:
+            return f"{number / unit:.0f} {name}"
+    return f"{number} bytes"
+
+
+def judge_hardware(found: dict, asked: Asked) -> Finding:
+    """How a node's GPUs are linked, and its InfiniBand or RoCE cards."""
+    if "error" in found:
+        return NOT_RUN, found["error"], ""
+    links = ", ".join(f"{count} x {kind}" for kind, count in found["gpu_links"].items())
+    cards = [card for card in found["cards"] if "ACTIVE" in card["state"]]
+    rates = ", ".join(f"{card['name']} {card['rate']}, {card['link']}" for card in cards)
+    shown = f"GPU pairs: {links or 'unknown'}; cards: {rates or 'no InfiniBand or RoCE'}"
+    down = [card["name"] for card in found["cards"] if card not in cards]
+    if down and not cards and asked.nodes > 1:
+        return WARN, f"{shown}; down: {', '.join(down)}", "no card is up: tell the site"
+    return OK, shown, ""
+
+
+def list_active_cards(tasks: list[dict]) -> list[str]:
+    """The names of InfiniBand and RoCE cards that are up on any node."""
+    cards = [card for task in tasks for card in (task.get("hardware") or {}).get("cards", [])]
+    return list(dict.fromkeys(card["name"] for card in cards if "ACTIVE" in card["state"]))
+
+
+def judge_transport(ranks: list[dict], asked: Asked, cards: list[str]) -> Verdict:
+    """How data goes between the ranks, in NCCL's own words; cards: those that are up."""
     check = "transport"
     if missing := explain_missing(ranks, asked, "reduce"):
         return Verdict(check, NOT_RUN, missing, SEE_JOB)
@@ -519,7 +582,8 @@ def judge_transport(ranks: list[dict], asked: Asked) -> Verdict:
     if any(log.get("gdr") for log in logs):
         found += ", with GPUDirect RDMA"
     if "NET/Socket" in nets and asked.nodes > 1:
-        todo = "sockets are slow: is InfiniBand there (ibstat), its plug-in or module loaded, "
+        there = f"{', '.join(cards)} is up but not used" if cards else "no fast card is up (ibstat)"
+        todo = f"sockets are slow, and {there}: is its plug-in or module loaded, "
         return Verdict(check, WARN, found, todo + "NCCL_IB_DISABLE or NCCL_NET set?")
     if nets and asked.nodes == 1:
         todo = "GPUs of one node should use P2P or SHM: NCCL_P2P_DISABLE or NCCL_SHM_DISABLE set?"

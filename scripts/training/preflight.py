@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +19,14 @@ from training.network import list_interfaces
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 DRIVERS = {"nvidia": "/proc/driver/nvidia/version", "amd": "/sys/module/amdgpu"}
+INFINIBAND = Path("/sys/class/infiniband")
+HARDWARE_TOOLS = (
+    ("nvidia-smi", "topo", "-m"), ("ip", "-brief", "link"), ("ibstat",), ("rocm-smi", "--showtopo"),
+)  # fmt: skip
 MIB = 2**20
+SWEEP = [2**n for n in range(10, 31, 2)]  # bytes of an all-reduce: 1 KiB to 1 GiB
+MOST_ON_CPUS = 8 * MIB  # over gloo, which is slow
+LONGEST_S = 2.0  # an all-reduce that takes longer is the last of the sweep
 
 
 # ---- A node ----
@@ -31,6 +39,7 @@ def look_at_node(facts: dict, path: Path, args: argparse.Namespace) -> None:
         "cpus": count_cpus,
         "shm": lambda: read_space(Path("/dev/shm")),
         "interfaces": look_at_interfaces,
+        "hardware": lambda: look_at_hardware(path),
         "driver": lambda: {name: Path(file).exists() for name, file in DRIVERS.items()},
         "master": resolve_master,
         "run_dir": lambda: read_space(path.parent, write=True),
@@ -101,6 +110,63 @@ def look_at_interfaces() -> dict:
     found = list(list_interfaces())
     chosen = {name: os.environ[name] for name in INTERFACE_VARIABLES if os.environ.get(name)}
     return {"found": found, "chosen": chosen}
+
+
+def look_at_hardware(path: Path) -> dict:
+    """How the node's GPUs and network cards are linked; the tools' own words go beside the run.
+
+    path: of this task's facts. The file has what the tools below print, each under its command.
+    """
+    file = path.with_name(path.name.replace("preflight", "hardware")).with_suffix(".txt")
+    said = {" ".join(words): run_tool(words) for words in HARDWARE_TOOLS}
+    write_whole(file, "".join(f"$ {words}\n{text}\n" for words, text in said.items()))
+    return {
+        "file": file.name,
+        "gpu_links": parse_topology(said["nvidia-smi topo -m"]),
+        "cards": list_cards(INFINIBAND),
+    }
+
+
+def run_tool(words: tuple[str, ...]) -> str:
+    """What a command prints, or why it prints nothing: a node need not have it."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return describe_error(error)
+    return (done.stdout + done.stderr).rstrip()
+
+
+def parse_topology(text: str) -> dict[str, int]:
+    """Count the kinds of links between pairs of GPUs in `nvidia-smi topo -m`: {"NV12": 6}.
+
+    A row begins with its GPU and has a column for each; the legend explains the kinds.
+    """
+    rows = [re.sub(r"\x1b\[[\d;]*m", "", line).split() for line in text.splitlines()]
+    rows = [words for words in rows if words and re.fullmatch(r"GPU\d+", words[0])]
+    # The header begins with GPU0, too, followed by the other names.
+    rows = [words[1 : len(rows)] for words in rows if not words[1:2] or "GPU" not in words[1]]
+    links: dict[str, int] = {}
+    for number, words in enumerate(rows):
+        for kind in words[number + 1 : len(rows)]:
+            links[kind] = links.get(kind, 0) + 1
+    return links
+
+
+def list_cards(folder: Path) -> list[dict]:
+    """The ports of InfiniBand and RoCE cards: {"name", "state", "rate", "link"} as sysfs has them.
+
+    Source: Documentation/ABI/stable/sysfs-class-infiniband of the Linux kernel.
+    """
+    cards = []
+    for port in sorted(folder.glob("*/ports/*")):
+        facts = {"name": f"{port.parent.parent.name}:{port.name}"}
+        for fact, name in (("state", "state"), ("rate", "rate"), ("link", "link_layer")):
+            try:
+                facts[fact] = (port / name).read_text().strip()
+            except OSError as error:
+                facts[fact] = describe_error(error)
+        cards.append(facts)
+    return cards
 
 
 def resolve_master() -> dict:
@@ -249,7 +315,8 @@ def measure_group(facts: dict, path: Path, timeout_s: int) -> None:
     dist.all_reduce(torch.zeros(1, device=device))
     facts["in"] = "all-reduce"
     write_json(path, facts)
-    facts["reduce"] = check_sum(device) | time_reduce(device)
+    facts["reduce"] = check_sum(device)
+    facts["sweep"] = sweep_reduce(device)
     facts["in"] = "clock"
     facts["clock"] = compare_clocks(facts["host"], device)
     del facts["in"]
@@ -270,30 +337,42 @@ def check_sum(device) -> dict:
     return {"values": count, "wrong": int((numbers != pattern * factor).sum())}
 
 
-def time_reduce(device) -> dict:
-    """Time an all-reduce, in seconds of the slowest rank, the mean of several."""
+def sweep_reduce(device) -> list[dict]:
+    """Time all-reduces of growing payloads: {"bytes", "seconds"} of the slowest rank.
+
+    The mean of several, after two that are not counted. All ranks must call this.
+    """
     import torch
     import torch.distributed as dist
 
-    on_gpu = device.type == "cuda"
-    size, repeats = (256 * MIB, 10) if on_gpu else (8 * MIB, 4)
-    block = torch.ones(size // 4, device=device)
+    on_gpu, rows = device.type == "cuda", []
+    sizes = [size for size in SWEEP if on_gpu or size <= MOST_ON_CPUS]
+    for size in sizes if on_gpu else dict.fromkeys([*sizes, MOST_ON_CPUS]):
+        block = torch.ones(size // 4, device=device)
+        reduce_often(block, 2)  # connections and buffers are made in the first
+        few = 5 if size >= MIB else 20
+        seconds = torch.tensor(reduce_often(block, few), dtype=torch.float64, device=device)
+        dist.all_reduce(seconds, op=dist.ReduceOp.MAX)
+        rows.append({"bytes": size, "seconds": seconds.item()})
+        if rows[-1]["seconds"] > LONGEST_S:  # the same number on every rank
+            break
+    return rows
 
-    def reduce(times: int) -> float:
-        dist.barrier()
-        if on_gpu:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(times):
-            dist.all_reduce(block, op=dist.ReduceOp.MAX)  # sums of ones would grow
-        if on_gpu:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / times
 
-    reduce(2)  # connections and buffers are made in the first
-    seconds = torch.tensor(reduce(repeats), dtype=torch.float64, device=device)
-    dist.all_reduce(seconds, op=dist.ReduceOp.MAX)
-    return {"bytes": size, "seconds": seconds.item()}
+def reduce_often(block, times: int) -> float:
+    """All-reduce the block so many times; returns seconds per time on this rank."""
+    import torch
+    import torch.distributed as dist
+
+    dist.barrier()
+    if block.is_cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(times):
+        dist.all_reduce(block, op=dist.ReduceOp.MAX)  # sums of ones would grow
+    if block.is_cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / times
 
 
 def compare_clocks(host: str, device, now: Callable[[], float] = time.time) -> list[dict]:

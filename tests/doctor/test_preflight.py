@@ -219,6 +219,14 @@ def test_table_and_status(tmp_path):
     assert "warn    /dev/shm        n2: 600 MiB of 256.0 GiB free" in lines
     assert "FAIL    data of gpt2    n2: /d [2J: gone" in lines
     assert lines[-1] == ("not run all-reduce, bandwidth, transport: only 3 of 4 ranks reported")
+    lines = format_table(flight, verdicts, files[1]).splitlines()
+    assert lines[-5] == "all-reduce over 4 ranks:"
+    assert [line.split() for line in lines[-4:]] == [
+        ["payload", "time", "algbw", "GB/s", "busbw", "GB/s"],
+        ["1", "KiB", "0.02", "ms", "0.0512", "0.0768"],
+        ["16", "MiB", "1", "ms", "16.8", "25.2"],
+        ["256", "MiB", "10", "ms", "26.8", "40.3"],
+    ]
 
 
 def test_files_of_a_job(tmp_path):

@@ -28,9 +28,13 @@ def test_a_healthy_job_is_ok_everywhere():
         "interfaces": ("ok", "NCCL_SOCKET_IFNAME=ib0 is there"),
         "ranks meet": ("ok", "4 of 4, over nccl"),
         "all-reduce": ("ok", "the sum of 262144 numbers is right on every rank"),
-        # 268435456 bytes in 10 ms; x 2 (4 - 1) / 4
+        # 268435456 bytes in 10 ms; x 2 (4 - 1) / 4; 16 MiB in 1 ms have 25.2 GB/s
         "bandwidth": (
-            "ok", "all-reduce of 256 MiB in 10 ms: algbw 26.8 GB/s, busbw 40.3 GB/s",
+            "ok", "all-reduce of 256 MiB in 10 ms: algbw 26.8 GB/s, busbw 40.3 GB/s; half of it "
+            "from 16 MiB on; 1 KiB in 0.02 ms",
+        ),
+        "links and cards": (
+            "ok", "GPU pairs: 1 x NV18; cards: mlx5_0:1 400 Gb/sec (4X NDR), InfiniBand",
         ),
         "transport": ("ok", "NET/IB, P2P (NCCL 2.27.3), with GPUDirect RDMA"),
         "clocks": ("ok", "n2 is 0.3 ms ahead, within 0.1 ms"),
@@ -91,6 +95,11 @@ NODES = [
     ("interfaces.found.2.up", False, "interfaces", "FAIL", "up here: eno1", "every node"),
     ("interfaces.found.2.ipv4", None, "interfaces", "warn", "has no IPv4 address", "another"),
     ("interfaces.chosen", {}, "interfaces", "ok", "none chosen", ""),
+    ("hardware.cards.0.state", "1: DOWN",
+        "links and cards", "warn", "no InfiniBand or RoCE; down: mlx5_0:1", "tell the site",
+    ),
+    ("hardware.cards", [], "links and cards", "ok", "", ""),
+    ("hardware", {"error": "No space left"}, "links and cards", "not run", "No space", ""),
 ]  # fmt: skip
 
 
@@ -124,8 +133,10 @@ def test_the_first_node_must_own_the_address():
 
 RANKS = [
     ("2.reduce.wrong", 7, "all-reduce", "FAIL", "7 of 262144 numbers are wrong", "results of n2"),
-    ("*.reduce.seconds", 1.0, "bandwidth", "warn", "busbw 0.403 GB/s", "10 Gbit"),
-    ("*.nccl", SOCKET, "transport", "warn", "NET/Socket (NCCL 2.27.3)", "InfiniBand"),
+    ("*.sweep", [{"bytes": 2**28, "seconds": 1.0}], "bandwidth", "warn", "0.403 GB/s", "10 Gbit"),
+    ("*.sweep", [{"bytes": 2**20, "seconds": 0.001}, {"bytes": 2**28, "seconds": 0.01}],
+        "bandwidth", "warn", "half of it from 256 MiB on", "--bucket-cap-mb"),
+    ("*.nccl", SOCKET, "transport", "warn", "NET/Socket (NCCL 2.27.3)", "mlx5_0:1 is up but not"),
     ("*.nccl", None, "transport", "not run", "names no transport", "via"),
     ("*.nccl.transports", {}, "transport", "ok", "NET/IB", ""),  # older: only `Using network`
     ("*.backend", "gloo", "transport", "warn", "gloo over TCP", "GPUs"),
@@ -146,7 +157,7 @@ def test_something_between_the_ranks(where, value, check, status, words, advice)
 def test_a_rank_that_did_not_come():
     ranks = [make_rank(k) for k in range(4)]
     for rank in ranks:
-        del rank["reduce"]
+        del rank["reduce"], rank["sweep"]
         rank |= {"in": "meeting"}
     ranks[3]["error"] = "DistNetworkError: connection refused"
     found = judge_all([make_task(k) for k in range(2)], ranks)
@@ -165,7 +176,7 @@ def test_a_rank_that_did_not_come():
 def test_an_all_reduce_that_did_not_end():
     ranks = [make_rank(k) for k in range(4)]
     for rank in ranks:
-        del rank["reduce"], rank["clock"]
+        del rank["reduce"], rank["sweep"], rank["clock"]
         rank["in"] = "all-reduce"
     found = judge_all([make_task(k) for k in range(2)], ranks)
     assert found["ranks meet"].status == "ok"

@@ -8,7 +8,9 @@ import pytest
 from torch_server import SCRIPTS, run_python
 from training.preflight import (
     find_offset,
+    list_cards,
     parse_nccl,
+    parse_topology,
     read_data,
     read_nccl_log,
     resolve_master,
@@ -52,6 +54,39 @@ def test_nccls_last_warning_and_an_empty_log(tmp_path):
     assert read_nccl_log(tmp_path / "none") is None
 
 
+TOPOLOGY = """\
+\x1b[4m\tGPU0\tGPU1\tGPU2\tGPU3\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
+GPU0\t X \tNV12\tNV12\tSYS\tPXB\t0-31\t0\t\tN/A
+GPU1\tNV12\t X \tNV12\tSYS\tPXB\t0-31\t0\t\tN/A
+GPU2\tNV12\tNV12\t X \tSYS\tSYS\t32-63\t1\t\tN/A
+GPU3\tSYS\tSYS\tSYS\t X \tSYS\t32-63\t1\t\tN/A
+NIC0\tPXB\tPXB\tSYS\tSYS\t X
+
+Legend:
+
+  X    = Self
+  SYS  = Connection traversing PCIe as well as the SMP interconnect between NUMA nodes
+"""
+
+
+def test_links_of_gpus():
+    assert parse_topology(TOPOLOGY) == {"NV12": 3, "SYS": 3}
+    assert parse_topology("\tGPU0\tCPU Affinity\nGPU0\t X \t0-7\n") == {}  # one GPU
+    assert parse_topology("No such file or directory") == {}
+
+
+def test_cards_as_the_kernel_has_them(tmp_path):
+    port = tmp_path / "mlx5_0/ports/1"
+    port.mkdir(parents=True)
+    for name, text in (("state", "4: ACTIVE\n"), ("rate", "200 Gb/sec (4X HDR)\n")):
+        (port / name).write_text(text)
+    assert list_cards(tmp_path) == [
+        {"name": "mlx5_0:1", "state": "4: ACTIVE", "rate": "200 Gb/sec (4X HDR)",
+         "link": "No such file or directory"},
+    ]  # fmt: skip
+    assert list_cards(tmp_path / "none") == []
+
+
 def test_offset_is_taken_from_the_fastest_exchange():
     exchanges = [(100.0, 104.0, 106.0), (110.0, 113.2, 110.4), (120.0, 124.0, 122.0)]
     found = find_offset(exchanges)
@@ -63,12 +98,13 @@ def test_clocks_of_two_real_processes(tmp_path):
     """Rank 1's clock is 3 s ahead: gloo carries the times, as in a job."""
     (tmp_path / "probe.py").write_text(
         "import json, sys, time, torch, torch.distributed as dist\n"
-        "from training.preflight import check_sum, compare_clocks\n"
+        "from training.preflight import check_sum, compare_clocks, sweep_reduce\n"
         "dist.init_process_group('gloo')\n"
         "rank = dist.get_rank()\n"
         "clock = lambda: time.time() + 3 * rank\n"
         "rows = compare_clocks(f'n{rank + 1}', torch.device('cpu'), clock)\n"
         "facts = check_sum(torch.device('cpu'))\n"
+        "facts['sweep'] = sweep_reduce(torch.device('cpu'))\n"
         "if rank == 0: open(sys.argv[1], 'w').write(json.dumps([rows, facts]))\n"
         "dist.barrier()\n"
         "dist.destroy_process_group()\n"
@@ -78,6 +114,9 @@ def test_clocks_of_two_real_processes(tmp_path):
     rows, facts = json.loads((tmp_path / "out.json").read_text())
     assert [row["host"] for row in rows] == ["n2"]
     assert abs(rows[0]["offset_s"] - 3) <= rows[0]["uncertainty_s"] < 1
+    sweep = facts.pop("sweep")
+    assert [row["bytes"] for row in sweep] == [*(2**n for n in range(10, 23, 2)), 2**23]
+    assert all(row["seconds"] > 0 for row in sweep)
     assert facts == {"values": 2**18, "wrong": 0}
 
 
@@ -122,6 +161,9 @@ def test_this_node_looked_at(tmp_path):
     assert found["cpus"]["usable"] == len(os.sched_getaffinity(0))
     assert found["shm"]["total_mib"] >= found["shm"]["free_mib"] > 0
     assert {"name": "lo", "up": True, "ipv4": "127.0.0.1"} in found["interfaces"]["found"]
+    assert found["hardware"]["file"] == "hardware_task3.txt"
+    kept = (tmp_path / "hardware_task3.txt").read_text()
+    assert "$ nvidia-smi topo -m\n" in kept and "\nlo " in kept
     assert found["interfaces"]["chosen"]["NCCL_SOCKET_IFNAME"] == "lo"
     assert found["master"] == {
         "name": "127.0.0.1", "node_id": 0, "addresses": ["127.0.0.1"], "own": True,
