@@ -47,7 +47,9 @@ SAVED = 128 + signal.SIGTERM  # of a rank that SIGTERM has stopped: the others s
 class Program:
     """A running script: `pids` are its ranks'. Its output is collected in two files."""
 
-    def __init__(self, script: Path, args: list, ranks: int, cwd: Path | None, variables: dict):
+    def __init__(
+        self, script: Path, args: list, ranks: int, cwd: Path | None, variables: dict, python: Path
+    ):
         environment = make_environment(variables)
         self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - both stay open
         self.returncode, channels = None, []
@@ -58,7 +60,8 @@ class Program:
                 "env": environment | (name_rank(rank, ranks, port) if ranks > 1 else {}),
                 "cwd": str(cwd or Path.cwd()),
             }
-            channels.append(ask_server(request, [file.fileno() for file in self._files]))
+            files = [file.fileno() for file in self._files]
+            channels.append(ask_server(request, files, python))
         self.pids = [json.loads(channel.readline()) for channel in channels]
         self._running = dict(enumerate(channels))
 
@@ -118,10 +121,11 @@ class Program:
 
 
 def start_python(
-    script: Path, *args, ranks: int = 1, cwd: Path | None = None, **variables
-) -> Program:
+    script: Path, *args, ranks: int = 1, cwd: Path | None = None,
+    python: Path = Path(sys.executable), **variables,
+) -> Program:  # fmt: skip
     """Start `python script args`, by so many ranks; `variables` are added to the environment."""
-    return Program(script, list(args), ranks, cwd, variables)
+    return Program(script, list(args), ranks, cwd, variables, python)
 
 
 def run_python(
@@ -165,16 +169,13 @@ def find_free_port() -> int:
         return free.getsockname()[1]
 
 
-_server: tuple[subprocess.Popen, str] | None = None
+_servers: dict[Path, tuple[subprocess.Popen, str]] = {}  # one for each Python
 
 
-def ask_server(request: dict, files: list[int]):
+def ask_server(request: dict, files: list[int], python: Path):
     """Ask for a program; returns a channel that yields its pid, and at its end its status."""
-    global _server
-    if _server is None or _server[0].poll() is not None:
-        _server = start_server()
     channel = socket.socket(socket.AF_UNIX)
-    channel.connect(_server[1])
+    channel.connect(find_server(python))
     data = json.dumps(request).encode()
     # The descriptors travel with the first byte, the length and the request follow.
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
@@ -185,7 +186,14 @@ def ask_server(request: dict, files: list[int]):
     return stream
 
 
-def start_server() -> tuple[subprocess.Popen, str]:
+def find_server(python: Path = Path(sys.executable)) -> str:
+    """The address of a Python's server, which the first call starts."""
+    if python not in _servers or _servers[python][0].poll() is not None:
+        _servers[python] = start_server(python)
+    return _servers[python][1]
+
+
+def start_server(python: Path) -> tuple[subprocess.Popen, str]:
     """Start the server and wait until it listens; it ends with this process."""
     address = str(Path(tempfile.mkdtemp(prefix="torch_server")) / "socket")
     environment = os.environ | {
@@ -193,7 +201,7 @@ def start_server() -> tuple[subprocess.Popen, str]:
         "PYTHONPATH": f"{SCRIPTS}:{TESTS}", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [python, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env=environment,
     )  # fmt: skip
     atexit.register(stop_server, process)
