@@ -2,5 +2,9 @@
 
 from scaling.report.page import list_study_tables, make_page
 from scaling.report.participants import make_participants_page
+from scaling.report.proposal import make_proposal, to_html, to_text
 
-__all__ = ["list_study_tables", "make_page", "make_participants_page"]
+__all__ = [
+    "list_study_tables", "make_page", "make_participants_page", "make_proposal", "to_html",
+    "to_text",
+]  # fmt: skip
