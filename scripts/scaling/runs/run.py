@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.counts import LineCounts
 from common.errors import UserError
-from scaling.read import contract
+from scaling.read import contract, nsys
 from scaling.read.causes import Cause
 from scaling.read.cpu_log import CpuLog, read_cpu_log
 from scaling.read.foreign_log import (
@@ -23,6 +23,7 @@ from scaling.read.foreign_log import (
 )
 from scaling.read.gpu_log import GpuLog, read_gpu_log
 from scaling.read.job_log import Attempt, JobLog, read_job_log
+from scaling.read.nsys import Kernel
 from scaling.read.outcome import judge
 from scaling.read.sacct import SacctJob
 from scaling.read.symptoms import State
@@ -273,6 +274,17 @@ class Run:
         records, problems = read_rank_epochs(self.results_dir)
         self.lost_records += problems
         return records
+
+    @cached_property
+    def kernels(self) -> list[list[Kernel]]:
+        """What nsys recorded, a list per node; `lost_records` names files that cannot be used."""
+        found = []
+        for path in sorted(self.results_dir.glob(nsys.PATTERN)):
+            try:
+                found.append(nsys.read_kernels(path))
+            except UserError as error:
+                self.lost_records.append(str(error))
+        return found
 
     @cached_property
     def gpu_log_paths(self) -> dict[int, Path]:

@@ -9,6 +9,7 @@ from scaling.tables.hardware import list_hardware_headers, make_hardware_cells
 from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
 
 _HELD = {"parameter": "Parameters", "gradient": "Gradients", "optimizer": "Optimizer"}
+_KERNELS = {"nccl_ms": "NCCL kernels (ms/step)", "kernels_ms": "Other kernels (ms/step)"}
 # What must be equal for a comparison to mean anything: the numbers that are kept and computed with.
 _DTYPES = ("precision", "state_dtypes")
 
@@ -32,14 +33,16 @@ def make_strategies(study: Study) -> list[Table]:
 
 
 def name_strategy(study: Study, row) -> str:
-    """Return `fsdp`, or `fsdp, recomputed` with activation checkpointing."""
+    """Return `fsdp`; `fsdp, recomputed` with activation checkpointing; `fsdp, nsys` below nsys."""
     settings = study.settings(row.latest)
     name = str(settings.get("strategy") or "not recorded")
-    return f"{name}, recomputed" if settings.get("activation_checkpointing") else name
+    name += ", recomputed" if settings.get("activation_checkpointing") else ""
+    return f"{name}, nsys" if settings.get("nsys_steps") else name
 
 
 def _make_table(study: Study, rows: list) -> Table:
     base = next((row for row in rows if name_strategy(study, row) == "ddp"), rows[0])
+    recorded = any(study.sources[row.latest].kernels for row in rows if study.find_run(row))
     for row in rows:
         _check_dtypes(study, row, base)
     headers = {
@@ -53,20 +56,24 @@ def _make_table(study: Study, rows: list) -> Table:
         "comm_ms": "Communication (ms/step)",
         "comm_exposed_ms": "Of it exposed (ms/step)",
         "overlap_pct": "Overlap (%)",
+        **(_KERNELS if recorded else {}),
         "utilization_pct": "GPU utilisation (%)",
         **list_hardware_headers(study),
     }
-    definitions = (
+    definitions = [
         "Each is the most of any rank. Parameters, gradients and optimizer: kept after the first "
         "step. Peak: of a rank's allocations on its GPU. Activations: its peak less what it keeps.",
         "Communication: time in which any collective ran, in the steps of --profile, mean of the "
         "profiled ranks. Exposed: nothing was computed meanwhile. Overlap: the rest of it.",
+        *(["Kernels: nsys's sums over the steps it recorded, mean of the recorded ranks; those "
+           "that run at once count each."] if recorded else []),
         study.define_throughput(),
         ROUNDING,
-    )
+    ]  # fmt: skip
     sources = [f"{name_strategy(study, row)}: job {study.sources[row.latest].name}" for row in rows]
     cells = [_make_row(study, row, base) for row in rows]
-    return Table("strategies", f"Strategies on {base.label}", headers, cells, definitions,
+    cells = [{name: row[name] for name in headers} for row in cells]
+    return Table("strategies", f"Strategies on {base.label}", headers, cells, tuple(definitions),
                  sources=sources)  # fmt: skip
 
 
@@ -111,9 +118,27 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
         "comm_ms": show(sent, 1, why=none),
         "comm_exposed_ms": show(exposed, 1, why=none),
         "overlap_pct": show((1 - exposed / sent) * 100 if sent else None, 1, why=none),
+        **_make_kernel_cells(study, row),
         "utilization_pct": show(used.mean(), 1, why="no GPU log"),
         **({} if not list_hardware_headers(study) else make_hardware_cells(study, row)),
     }  # fmt: skip
+
+
+def _make_kernel_cells(study: Study, row) -> dict[str, Cell]:
+    """Milliseconds per step in NCCL's kernels and in all others, as nsys recorded them."""
+    run = study.find_run(row)
+    nodes, steps = run.kernels if run else [], study.settings(row.latest).get("nsys_steps")
+    if not (nodes and steps):
+        why = 'no kernels recorded: profiler = "nsys", 20 steps or more'
+        return {name: missing(why) for name in _KERNELS}
+    sums = [
+        sum(kernel.total_s for node in nodes for kernel in node if kernel.is_communication == sent)
+        for sent in (True, False)
+    ]
+    return {
+        name: show(total * 1000 / steps / len(nodes), 1)
+        for name, total in zip(_KERNELS, sums, strict=True)
+    }
 
 
 def _last_loss(study: Study, row) -> float | None:
