@@ -8,8 +8,8 @@
 Strong scaling: a step has 16 sequences and there are 3,561 steps, whatever the number of ranks.
 Fewer ranks do more passes before each step and accumulate their gradients: 4 passes of 4
 sequences on one rank, 2 on each of two, 1 on each of four; of 2 sequences on each of eight.
---strategy also cuts the optimizer's state (zero1), gradients (zero2) or everything (fsdp, hsdp)
-among the ranks.
+--strategy also cuts the optimizer's state (zero1), gradients (zero2), everything (fsdp, hsdp) or
+each block's matrices (tp) among the ranks.
 
 Read it beside train.py: sections and names are the same; model, data, unit and step differ.
 """
@@ -50,6 +50,7 @@ from training.gpt2.sharding import (
     shard_optimizer,
 )
 from training.gpt2.sharding_deepspeed import check_deepspeed, describe_deepspeed, start_deepspeed
+from training.gpt2.tensor_parallel import clip_gradients, cut_blocks, make_scaler
 from training.gpt2.work import PassSampler, check_tokens, cosine_decay, plan_work
 from training.launch import launch, leave_group
 from training.record import check_workdir
@@ -83,7 +84,8 @@ def main(args) -> None:
             lambda: no_sync(model),
         )
         val_sums = validate(args, run, val_loader, model)
-        run.end_epoch(reduce_metrics(run, train_sums, val_sums), samples=int(train_sums[1]))
+        mine = int(train_sums[1]) // args.tensor_parallel  # the ranks of a group share a batch
+        run.end_epoch(reduce_metrics(run, train_sums, val_sums), samples=mine)
 
     done = check_tokens(run.record.results, work)
     if run.is_main:
@@ -134,6 +136,7 @@ def build_model(args, plan, work, device: torch.device):
     args.parameters = check_size(args, count_parameters(model))
     if args.compile:
         model.compile()
+    same = cut_blocks(model, args.tensor_parallel) if args.strategy == "tp" else None
     if args.strategy in SHARDED:  # a share per rank instead of a full copy
         model = shard_model(model, args.strategy, args.shard_group)
     elif args.run_type == "optimized" and args.strategy != "deepspeed":
@@ -145,6 +148,7 @@ def build_model(args, plan, work, device: torch.device):
             device_ids=[device.index] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,  # gradients live in the buckets: one copy less
             bucket_cap_mb=args.bucket_cap_mb,
+            process_group=same,  # ranks that hold the same part of the model; None: all
         )
         compress_gradients(model, args.grad_compression)
     # fused: one pass over the weights instead of one for each operation of the step
@@ -162,7 +166,7 @@ def build_model(args, plan, work, device: torch.device):
         return start_deepspeed(args, plan, model, optimizer, scheduler)
     # fp16 has so few exponent bits that small gradients become 0: scale the loss up, and the
     # gradients down again before the step. bf16 and fp32 need no such help.
-    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+    scaler = make_scaler(model, device, enabled=args.precision == "fp16")
     return model, optimizer, scheduler, scaler
 
 
@@ -183,7 +187,8 @@ def build_loaders(args, plan, work, train_set, val_set, device: torch.device):
 
     A batch is inputs and targets, each (B, T) int64, where B is the batch *per GPU*.
     """
-    rank, world_size = dist.get_rank(), dist.get_world_size()
+    # The ranks of a tensor group read the same sequences: here they are one rank.
+    rank, world_size = (n // args.tensor_parallel for n in (dist.get_rank(), dist.get_world_size()))
     # Each rank draws its own 1/world_size of one common shuffle: no sequence is trained on twice
     # in a pass through the data, and a step has the same sequences at every world size.
     sampler = DistributedSampler(
@@ -233,7 +238,7 @@ def train_one_epoch(args, run, loader, model, optimizer, scheduler, scaler) -> t
 
         if args.grad_clip and args.strategy != "deepspeed":  # whose engine clips
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
+            clip_gradients(model, args.grad_clip)
         scaler.step(optimizer)
         scaler.update()
         scheduler.step()
@@ -285,6 +290,7 @@ def reduce_metrics(run, train_sums: torch.Tensor, val_sums: torch.Tensor) -> Epo
     """Combine all ranks' sums: the log's figures are those of the whole job, not of rank 0."""
     sums = torch.cat([train_sums, val_sums])
     dist.all_reduce(sums, op=dist.ReduceOp.SUM)
+    sums /= run.args.tensor_parallel  # whose ranks have counted the same
     # The job is as fast as its slowest rank.
     slowest = torch.tensor(run.stopwatch.seconds, dtype=torch.float64, device=sums.device)
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
@@ -305,6 +311,7 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
     own = (
         "run_type", "strategy", "dropout", "grad_clip", "grad_compression", "bucket_cap_mb",
         "lr_schedule", "weight_decay", "beta2", "parameters", "activation_checkpointing",
+        "tensor_parallel",
     )  # fmt: skip
     sizes = {"train": len(train_set), "val": len(val_set), "vocab_size": args.vocab_size}
     return {
@@ -321,6 +328,7 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
         "zero_stage": ZERO_STAGES.get(args.strategy),
         "optimizer": "AdamW",
         **{name: getattr(args, name) for name in own},
+        **({"scaling_mode": "growing"} if args.growing else {}),
         **plan.describe(args),
         **describe_deepspeed(args),
         "dataset": {"name": train_set.path.stem, **sizes},

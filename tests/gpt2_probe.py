@@ -18,15 +18,18 @@ import torch.distributed as dist
 
 import train_gpt2
 from training.batches import plan_batch
-from training.gpt2.sharding import no_sync
+from training.gpt2.model import GPT2
+from training.gpt2.sharding import check_strategy, no_sync
+from training.gpt2.tensor_parallel import clip_gradients, cut_blocks, join, make_scaler
 from training.gpt2.work import plan_work
 
+CPU = torch.device("cpu")
 SIZES = ["--layers=2", "--heads=4", "--width=64", "--seq-length=32", "--lr=0.01"]
 WORK = ["--steps=6", "--epochs=2", "--grad-clip=0.5", "--warmup-steps=1"]  # clipping is at work
 STRATEGIES = {
     1: ("ddp", "zero1", "fsdp"),
-    2: ("ddp", "zero1", "zero2", "fsdp"),
-    4: ("ddp", "zero1", "zero2", "fsdp", "hsdp"),  # two groups of two ranks
+    2: ("ddp", "zero1", "zero2", "fsdp", "tp"),
+    4: ("ddp", "zero1", "zero2", "fsdp", "hsdp", "tp"),  # the last two: two groups of two ranks
 }
 
 
@@ -47,7 +50,7 @@ def train_cut(out: Path, strategy: str) -> None:
     options = [f"--strategy={strategy}", "--dropout=0.1"]
     train(out, f"{strategy}_uncut", *options, every=2)
     kept = out / f"{dist.get_world_size()}_{strategy}_uncut/checkpoints"
-    resumed = out / f"{strategy}_resumed"
+    resumed = out / f"{dist.get_world_size()}_{strategy}_resumed"
     if dist.get_rank() == 0:
         resumed.mkdir()
         shutil.copy(kept / "step_00000004.pt", resumed)
@@ -59,24 +62,25 @@ def find_gradients(out: Path, strategy: str) -> tuple[dict, list]:
     """This rank's whole gradients of the first step in float64, and its sequences of each step."""
     set_arguments(out, "gradients", f"--strategy={strategy}")
     args = train_gpt2.parse_args()
+    check_strategy(args)
     args.precision, args.vocab_size = "fp32", 2048  # no autocast
     train_set, val_set = train_gpt2.load_data(args)
     plan = plan_batch(args, len(train_set))
     work = plan_work(args, plan, len(train_set))
     torch.set_default_dtype(torch.float64)
-    device = torch.device("cpu")
-    loader, sampler, _ = train_gpt2.build_loaders(args, plan, work, train_set, val_set, device)
-    model, _, _, scaler = train_gpt2.build_model(args, plan, work, device)
-    run = SimpleNamespace(device=device, grad_accum_steps=plan.grad_accum_steps)
+    loader, sampler, _ = train_gpt2.build_loaders(args, plan, work, train_set, val_set, CPU)
+    model, _, _, scaler = train_gpt2.build_model(args, plan, work, CPU)
+    run = SimpleNamespace(device=CPU, grad_accum_steps=plan.grad_accum_steps)
     batches = iter(loader)
     for number in range(1, plan.grad_accum_steps + 1):
         with nullcontext() if number == plan.grad_accum_steps else no_sync(model):
             train_gpt2.forward_backward(args, run, model, scaler, *next(batches))
     torch.set_default_dtype(torch.float32)
     gradients = {
-        name.removeprefix("module."): getattr(each.grad, "full_tensor", lambda g=each.grad: g)()
+        name.removeprefix("module."): join(each.grad, each.part) if hasattr(each, "part")
+        else getattr(each.grad, "full_tensor", lambda g=each.grad: g)()
         for name, each in model.named_parameters()
-    }
+    }  # fmt: skip
     assert {each.dtype for each in gradients.values()} == {torch.float64}
     parts = []
     for epoch in range(2):
@@ -84,6 +88,27 @@ def find_gradients(out: Path, strategy: str) -> tuple[dict, list]:
         rows, size = list(sampler), plan.per_gpu * plan.grad_accum_steps
         parts += [rows[begin : begin + size] for begin in range(0, len(rows), size)]
     return gradients, parts
+
+
+def leave_a_step_out_together(out: Path) -> None:
+    """With fp16, what overflows in one rank's part alone: no rank may make the step."""
+    set_arguments(out, "overflow", "--strategy=tp")
+    args = train_gpt2.parse_args()
+    check_strategy(args)
+    model = GPT2(1, 4, 64, 50)
+    cut_blocks(model, args.tensor_parallel)
+    optimizer, scaler = torch.optim.AdamW(model.parameters()), make_scaler(model, CPU, True)
+    scaler.scale(model(torch.arange(8)[None], torch.arange(8)[None])).backward()
+    if dist.get_rank() == 1:
+        model.blocks[0].mlp.inner.weight.grad[0, 0] = torch.inf
+    before = [each.clone() for each in model.parameters()]
+    scaler.unscale_(optimizer)
+    clip_gradients(model, 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 2.0**15  # half of the first
+    for one, other in zip(before, model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def main() -> None:
@@ -102,6 +127,9 @@ def main() -> None:
     train(out, "fixed_work", "--steps=30", "--epochs=1")
     if world_size == 4:
         train_cut(out, "hsdp")
+        train_cut(out, "tp")
+        os.environ["LOCAL_WORLD_SIZE"] = "4"
+        train(out, "tp_of_4", "--strategy=tp", "--activation-checkpointing")
         train(out, "recomputed", "--activation-checkpointing")
         train(out, "recomputed_fsdp", "--activation-checkpointing", "--strategy=fsdp")
     if world_size == 1:
@@ -110,7 +138,10 @@ def main() -> None:
     if world_size == 2:
         for strategy in strategies:
             train_cut(out, strategy)
-            train(out, f"{strategy}_no_probe", f"--strategy={strategy}", "--no-probe")
+            if strategy != "tp":  # it has none
+                train(out, f"{strategy}_no_probe", f"--strategy={strategy}", "--no-probe")
+        train(out, "tp_bf16", "--strategy=tp", "--precision=bf16")
+        leave_a_step_out_together(out)
         for precision in ("fp16", "bf16"):
             train(out, f"sent_as_{precision}", f"--grad-compression={precision}")
         train(out, "small_buckets", "--bucket-cap-mb=0.1")

@@ -62,6 +62,7 @@ class JobRow(Strict):
     args: Options = {}
     requeue: bool | None = None
     requeue_margin_s: MarginS | None = None
+    profiler: Literal["nsys"] | None = None  # Nsight Systems around one rank per node
     in_all: bool = True  # false: submit.py --all leaves it out, its name or folder submits it
 
 
@@ -97,6 +98,7 @@ class Job:
     time: str
     requeue_margin_s: int | None  # None: what the time limit cuts off stays as it is
     args: dict[str, bool | int | float | str]
+    profiler: str | None = None
 
     @property
     def is_own(self) -> bool:
@@ -120,6 +122,8 @@ class Job:
     def headline(self) -> str:
         """The script's first line of comment: what is trained, and how."""
         strategy = self.args.get("strategy", "ddp")
+        if strategy == "tp":
+            return f"{self.title}, each block cut among a node's GPUs (--strategy tp)"
         if strategy == "ddp":
             return f"{self.title} with DistributedDataParallel (DDP)"
         return f"{self.title}, the model shared out among the GPUs (--strategy {strategy})"
@@ -192,9 +196,13 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
     launcher = choose(cluster.launcher, row.nodes, gpus) or "torchrun"
     tasks = gpus if launcher == "srun" else 1
     args = {**workload.args, **row.args, **cluster.train_args.get(row.workload, {})}
+    if row.profiler:
+        args = {**args, "nvtx": args.get("nvtx") or takes_nvtx(name, workload)}
     cpus = count_cpus(row.nodes, gpus, tasks, cluster)
     check_cpus(name, gpus, cpus, cluster, args)
-    check_batch(name, row.nodes * gpus, args)
+    # Under tensor parallelism the ranks of a node, or as many as are named, share one batch.
+    sharing = args.get("tensor-parallel", gpus) if args.get("strategy") == "tp" else 1
+    check_batch(name, row.nodes * gpus // sharing, args)
     time = choose(cluster.time, row.nodes, gpus) or row.time
     return Job(
         name=name,
@@ -212,6 +220,18 @@ def plan_job(name: str, matrix: Matrix, cluster: Cluster) -> Job:
         time=time,
         requeue_margin_s=choose_margin(name, matrix, cluster, time),
         args=args,
+        profiler=row.profiler,
+    )
+
+
+def takes_nvtx(name: str, workload: Workload) -> bool:
+    """True for a trainer of scripts/ that says where nsys is to record; else UserError."""
+    if workload.trainer and "/" not in workload.trainer and workload.trainer != "train_minimal.py":
+        return True
+    raise UserError(
+        f'{MATRIX}: job "{name}" has profiler = "nsys", which records between cudaProfilerStart '
+        "and -Stop; write nvtx = true in its args if its trainer has the option --nvtx, as "
+        "TrainingRun's have, or leave profiler out"
     )
 
 
@@ -294,7 +314,7 @@ def check_template(name: str, template: str, nodes: int, gpus_per_node: int) -> 
 def check_batch(name: str, world_size: int, args: Options) -> None:
     """Refuse a job whose ranks take more than the global batch in one step (strong scaling)."""
     total, each = args.get("global-batch-size"), args.get("batch-size")
-    if isinstance(total, int) and isinstance(each, int) and world_size * each > total:
+    if total and isinstance(total, int) and isinstance(each, int) and world_size * each > total:
         raise DoesNotFit(
             name, f"{world_size} ranks x batch-size = {each} exceed global-batch-size = {total}"
         )

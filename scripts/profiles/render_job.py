@@ -12,6 +12,7 @@ from profiles.container import fill_lines, format_prefix, list_srun_args, pass_v
 from profiles.directives import list_directives, list_step_options, refuse_twice
 from profiles.matrix import Job
 
+NSYS = 'bash "$REPO_DIR/scripts/nsys.sh"'  # the first rank of a node below nsys
 NODE = 'bash "$REPO_DIR/scripts/node.sh"'  # runs run_on_node
 
 
@@ -59,12 +60,16 @@ def format_program(job: Job, workers: str | None) -> str:
         folder = "scripts/" if job.is_own else ""
         script = f'"$REPO_DIR/{folder}{job.trainer}"'
         script = job.trainer if job.trainer.startswith("/") else script
-        parts = [script if is_torchrun else f"python {script}"]
+        parts = [script if is_torchrun and not job.profiler else f"python {script}"]
+    elif job.profiler:
+        parts = [shlex.join(words)]
     elif is_torchrun and re.fullmatch(r"python[\d.]*", words[0]):
         words = ["--module", *words[2:]] if words[1:2] == ["-m"] else words[1:]
         parts = [shlex.join(words)]
     else:
         parts = [("--no-python " if is_torchrun else "") + shlex.join(words)]
+    if job.profiler:  # a script that decides what the rank runs
+        parts.insert(0, ("--no-python " if is_torchrun else "") + NSYS)
     if workers and job.is_own:
         parts.append(f"--num-workers={workers}")
     return " \\\n    ".join([*parts, *format_options(job)])

@@ -211,6 +211,12 @@ def add_output_arguments(parser) -> None:
         help="the ranks that --profile looks at, such as 0,3 (default: 0)",
     )
     add(
+        "--nvtx",
+        action="store_true",
+        help="name steps and their parts for Nsight Systems, which records steps 10 to 20 (nsys "
+        "profile --capture-range=cudaProfilerApi; default: do not)",
+    )
+    add(
         "--no-certificate",
         action="store_true",
         help="do not compare the replicas after each epoch (default: do)",

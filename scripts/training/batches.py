@@ -46,6 +46,8 @@ def plan_batch(args: Namespace, samples: int) -> BatchPlan:
     Raises TrainingError when that does not divide, or when `samples` are less than one batch.
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
+    # Under tensor parallelism several ranks share one batch: they count as one.
+    world_size //= getattr(args, "tensor_parallel", None) or 1
     if args.scaling == "weak":
         if args.global_batch_size:
             raise TrainingError("--global-batch-size goes with --scaling strong; leave it out")

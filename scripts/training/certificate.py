@@ -14,9 +14,13 @@ BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by byt
 
 
 class Certificate:
-    """Made once per run; `check` is called by every rank at the end of each epoch."""
+    """Made once per run; `check` is called by every rank at the end of each epoch.
 
-    def __init__(self):
+    readers: so many ranks after one another read the same samples, those of a tensor group.
+    """
+
+    def __init__(self, readers: int = 1):
+        self.readers = readers
         self.faults: list[str] = []  # of all epochs so far, each once
         self.compared = 0  # ranks that hold a copy, or a share, that another one holds too
         self._last_order: int | None = None
@@ -35,18 +39,25 @@ class Certificate:
                 module.reshard()
         parameters = dict(model.named_parameters())
         digests = gather(torch.tensor([*digest(parameters.values()), order, repeated]))
+        # Under tensor parallelism some are cut, among as many ranks as read together.
+        cut = [hasattr(each, "part") for each in parameters.values()]
+        shares = count_shares(model)
         found = [
-            *self._compare_parameters(digests[:, :-2], list(parameters), count_shares(model)),
-            *compare_orders(digests[:, -2], digests[:, -1]),
-            *count_samples(drawn, passes, next(model.parameters()).device),
+            *self._compare_parameters(digests, parameters, [not each for each in cut], shares),
+            *self._compare_parameters(digests, parameters, cut, self.readers),
+            *compare_orders(digests[:, -2], digests[:, -1], self.readers),
+            *count_samples(drawn, passes, next(model.parameters()).device, self.readers),
         ]
         new = [fault for fault in found if fault not in self.faults]
         self.faults += new
         return new
 
-    def _compare_parameters(self, digests: torch.Tensor, names: list[str], shares: int):
-        """Ranks r, r + shares, r + 2 x shares, … hold the same part of the model."""
-        world_size = len(digests)
+    def _compare_parameters(self, digests, parameters: dict, chosen: list[bool], shares: int):
+        """Ranks r, r + shares, r + 2 x shares, … hold the same part of those chosen."""
+        names = [name for name, is_chosen in zip(parameters, chosen, strict=True) if is_chosen]
+        if not names:
+            return
+        digests, world_size = digests[:, :-2][:, torch.tensor(chosen)], len(digests)
         self.compared = world_size if shares == 1 or shares < world_size else 0
         for first in range(shares):
             rows = digests[first::shares]
@@ -85,24 +96,31 @@ def count_shares(model: nn.Module) -> int:
     return mesh.size(mesh.ndim - 1) if mesh else 1
 
 
-def compare_orders(orders: torch.Tensor, repeated: torch.Tensor):
-    """Ranks that drew the very same samples, and an order that is the last epoch's."""
+def compare_orders(orders: torch.Tensor, repeated: torch.Tensor, readers: int = 1):
+    """Ranks that drew the very same samples, and an order that is the last epoch's.
+
+    Of `readers` ranks after one another all must have drawn the same.
+    """
     if repeated.all():
         yield "the samples came in the order of the epoch before: call sampler.set_epoch(epoch)"
-    for rank, order in enumerate(orders.tolist()):
-        first = orders.tolist().index(order)
-        if first != rank:
+    orders = orders.tolist()
+    for rank, order in enumerate(orders):
+        own = rank // readers * readers  # the first of its group
+        first = orders.index(order)
+        if order != orders[own]:
+            yield f"rank {rank} drew other samples than rank {own} of its tensor group"
+        elif first != own:
             yield f"rank {rank} drew the samples of rank {first}: give the sampler its own rank"
 
 
-def count_samples(drawn: list[int], passes: int, device: torch.device):
+def count_samples(drawn: list[int], passes: int, device: torch.device, readers: int = 1):
     """Samples that were drawn more often than the data began."""
     indices = torch.tensor(drawn, dtype=torch.int64, device=device)
     size = torch.tensor([int(indices.max()) + 1 if drawn else 0], device=device)
     dist.all_reduce(size, op=dist.ReduceOp.MAX)
     counts = torch.bincount(indices, minlength=int(size))
     dist.all_reduce(counts)
-    if (again := int((counts > passes).sum())) > 0:
+    if (again := int((counts > passes * readers).sum())) > 0:
         yield f"{again} samples were drawn more than {passes} time{'s' if passes > 1 else ''}"
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from common.files import explain_failed_write, write_json
 from training import TrainingError
 from training.gpt2.sharding import capture_optimizer, capture_sharded, is_sharded, restore_sharded
+from training.gpt2.tensor_parallel import capture_cut, is_cut, restore_cut
 
 KEPT = 2  # the newest ones; the older of them is there in case the newer one is damaged
 WITHOUT_PROGRESS = 3  # attempts that began at the same step are enough
@@ -122,6 +123,8 @@ class ModelState:
         """The states, to be written by rank 0; others may get {}. All ranks must call this."""
         if is_sharded(self.model):
             model, optimizer = capture_sharded(self.model, self.optimizer)
+        elif is_cut(self.model):
+            model, optimizer = capture_cut(self.bare_model, self.optimizer)
         else:
             model, optimizer = self.bare_model.state_dict(), capture_optimizer(self.optimizer)
         return {
@@ -139,6 +142,8 @@ class ModelState:
         try:
             if is_sharded(self.model):
                 restore_sharded(self.model, self.optimizer, saved["model"], saved["optimizer"])
+            elif is_cut(self.model):
+                restore_cut(self.bare_model, self.optimizer, saved["model"], saved["optimizer"])
             else:
                 self.bare_model.load_state_dict(saved["model"])
                 self.optimizer.load_state_dict(saved["optimizer"])

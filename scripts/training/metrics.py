@@ -95,7 +95,15 @@ def describe_run(run: dict, epochs: list[dict], results: list[EpochResult], done
 
 def describe_config(run: dict) -> dict:
     data = run["dataset"]
-    optional = ("model_size", "seq_len", "zero_stage", "scaling", "strategy", "run_type")
+    optional = (
+        "model_size",
+        "seq_len",
+        "zero_stage",
+        "scaling",
+        "strategy",
+        "run_type",
+        "tensor_parallel",
+    )
     return {
         "model_name": run["model"],
         "epochs": run["epochs"],

@@ -1,4 +1,4 @@
-"""`--profile N`: what the steps are made of, by torch.profiler."""
+"""What the steps are made of: `--profile N` by torch.profiler, `--nvtx` for Nsight Systems."""
 
 from pathlib import Path
 
@@ -6,7 +6,10 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from training.stopwatch import PARTS
+
 SKIPPED = 5  # steps that load libraries and choose algorithms
+RECORDED = range(10, 21)  # steps of a process, from 1, that `nsys profile` records
 
 
 class StepProfiler:
@@ -60,6 +63,61 @@ class StepProfiler:
         by = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40)
         print(f"Profile of rank {rank}, its trace is trace_rank{rank}.json:\n{table}", flush=True)
+
+
+class NvtxRanges:
+    """Names each step and its parts for Nsight Systems, and bounds what that records.
+
+    The parts are those of the Stopwatch, in their order. nsys with --capture-range=cudaProfilerApi
+    records the steps of RECORDED; without nsys all of this costs microseconds. Off on a CPU.
+    """
+
+    def __init__(self, asked: bool, device: torch.device):
+        self.is_on = asked and device.type == "cuda"
+        self.step, self.is_open, self.is_recording = 0, False, False
+        if asked and not self.is_on and dist.get_rank() == 0:
+            print("--nvtx has no effect: it needs CUDA", flush=True)
+
+    def begin_step(self) -> None:
+        if not self.is_on:
+            return
+        self.step += 1
+        if self.step == RECORDED.start:
+            torch.cuda.profiler.start()
+            self.is_recording = True
+        torch.cuda.nvtx.range_push(f"step {self.step}")
+
+    def begin(self, part: str | None) -> None:
+        """End the part in hand, and begin `part`, if it is one."""
+        if not self.is_on:
+            return
+        if self.is_open:
+            torch.cuda.nvtx.range_pop()
+        self.is_open = part is not None
+        if part:
+            torch.cuda.nvtx.range_push(part)
+
+    def begin_after(self, part: str, is_last_pass: bool) -> None:
+        """Begin what comes after `part` in a step; the optimizer only after the last pass."""
+        following = dict(zip(PARTS, [*PARTS[1:], None], strict=True))[part]
+        self.begin(following if part != "compute" or is_last_pass else None)
+
+    def end_step(self) -> bool:
+        """Whether the recording ends here."""
+        if not self.is_on:
+            return False
+        self.begin(None)
+        torch.cuda.nvtx.range_pop()
+        return self.step + 1 == RECORDED.stop and self.stop()
+
+    def stop(self) -> bool:
+        """End the recording, when there is one: all that was begun belongs to it."""
+        if not self.is_recording:
+            return False
+        torch.cuda.synchronize()
+        torch.cuda.profiler.stop()
+        self.is_recording = False
+        return True
 
 
 def measure_communication(events, steps: int) -> dict[str, float]:

@@ -88,12 +88,16 @@ class RunRecord:
             return
         write_json(self.workdir / "run.json", self.run, WRITE_ELSEWHERE)
         s, data, ranks = self.settings, self.settings["dataset"], self.run["world_size"]
+        together = s.get("tensor_parallel") or 1
+        several = "s" if ranks > together else ""
+        groups = f"in {ranks // together} tensor group{several} of {together} " * (together > 1)
         accumulated = f" x {s['grad_accum_steps']} passes" if s["grad_accum_steps"] > 1 else ""
         classes = f", {data['classes']} classes" if "classes" in data else ""
         print(
             f"{s['model']} on {data['name']}: {data['train']} training and {data['val']} "
             f"validation samples{classes}; {s['precision']} on {self.device.type}\n"
-            f"{ranks} process{'es' if ranks > 1 else ''} x {s['batch_size_per_gpu']}{accumulated} "
+            f"{ranks} process{'es' if ranks > 1 else ''} {groups}x {s['batch_size_per_gpu']}"
+            f"{accumulated} "
             f"= {s['global_batch_size']} samples per step; {s['epochs']} epochs",
             flush=True,
         )

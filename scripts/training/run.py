@@ -30,7 +30,7 @@ from training.checkpoint import (
 )
 from training.epoch import EpochResult, show_progress
 from training.launch import bound_the_end, follow
-from training.profiling import StepProfiler
+from training.profiling import RECORDED, NvtxRanges, StepProfiler
 from training.record import WRITE_ELSEWHERE, RunRecord
 from training.signals import Stopped, StopRequest
 from training.stopwatch import Stopwatch
@@ -62,7 +62,8 @@ class TrainingRun:
         self.record = RunRecord(args.workdir, settings, device, trainer)
         self.checkpoints = Checkpoints(args.checkpoint_dir, self.record.run)
         self.stop = StopRequest()
-        self.certificate = None if args.no_certificate else Certificate()
+        readers = settings.get("tensor_parallel") or 1
+        self.certificate = None if args.no_certificate else Certificate(readers)
         self.epoch, self.step = 0, 0  # in hand, and done in this epoch
         self.total_steps = 0  # optimizer steps since the training began
         self.lr = settings["lr"]  # of the last step that was begun
@@ -73,6 +74,7 @@ class TrainingRun:
         self._restore()
         follow(lambda: {"epoch": self.epoch + 1, "step": self.step})
         self.profiler = StepProfiler(args.workdir, args.profile, args.profile_ranks, device)
+        self.ranges, self.passes_left = NvtxRanges(args.nvtx, device), 0
         self.record.start()
         began = time.perf_counter()
         self.tracker = start_tracking(args, self.record.run)
@@ -108,11 +110,14 @@ class TrainingRun:
             batches = iter(loader)
             for _ in show_progress(remaining, len(remaining), what, is_main=self.is_main):
                 self.lr = self.state.optimizer.param_groups[0]["lr"]
+                self.ranges.begin_step()
                 yield self._micro_batches(batches, accum)
 
     def _micro_batches(self, batches: Iterator, accum: int) -> Iterator:
-        for _ in range(accum):
+        for self.passes_left in reversed(range(accum)):
+            self.ranges.begin("data_wait")
             self.last_batch = self.stopwatch.wait_for(batches)
+            self.ranges.begin("copy")
             yield self.last_batch
 
     def new_sums(self, size: int) -> torch.Tensor:
@@ -125,6 +130,7 @@ class TrainingRun:
     def mark(self, part: str) -> None:
         """End a part of the step: "copy", "compute" or "optimizer"."""
         self.stopwatch.mark(part)
+        self.ranges.begin_after(part, is_last_pass=self.passes_left == 0)
 
     def end_step(self) -> None:
         """Count the step; save when it is time to, or when Slurm has said that it is.
@@ -135,6 +141,8 @@ class TrainingRun:
         self.step += 1
         self.total_steps += 1
         self.profiler.end_step()
+        if self.ranges.end_step():
+            self.record.note(nsys_steps=len(RECORDED))
         self.tracker.add_step(self.total_steps, self.sums)
         every = self.args.checkpoint_every
         if number := self.stop.agree():
@@ -181,6 +189,7 @@ class TrainingRun:
     def finish(self) -> None:
         """End the run: the last checkpoint, the totals, RUN_COMPLETE.txt."""
         self.profiler.stop()
+        self.ranges.stop()
         if self.args.checkpoint_every:
             self._save()
         self.record.finish()
@@ -245,6 +254,7 @@ class TrainingRun:
                 path = self.args.workdir / "REQUEUE"
                 write_whole(path, f"step {self.total_steps}\n", WRITE_ELSEWHERE)
         self.profiler.stop()
+        self.ranges.stop()
         self.tracker.end()
         dist.barrier()  # nobody leaves before the checkpoint is whole
         raise Stopped(number)

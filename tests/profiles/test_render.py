@@ -100,12 +100,39 @@ JOBS = {
             for name in ("ddp", "zero1", "zero2", "fsdp")
         ),
         (
+            "gpt2/strategies/tp/multi_gpu",
+            "gpt2_tp_4g1n",
+            1,
+            4,
+            " --strategy=tp --batch-size=16 --epochs=4 --profile=4",
+        ),
+        (
             "gpt2/strategies/hsdp/multi_node",
             "gpt2_hsdp_4g2n",
             2,
             4,
             " --strategy=hsdp --batch-size=2 --epochs=4 --profile=4",
         ),
+    ],
+    ("gpt2", "train_gpt2.py", "00:30:00", "--global-batch-size=16"): [
+        (
+            "gpt2/nsys/multi_gpu",
+            "gpt2_nsys_4g1n",
+            1,
+            4,
+            " --strategy=ddp --batch-size=4 --steps=60 --epochs=2 --nvtx",
+        ),
+    ],
+    ("gpt2", "train_gpt2.py", "01:00:00", "--growing"): [
+        (
+            f"gpt2/growing/{nodes * gpus}_gpus/multi_{'node' if nodes > 1 else 'gpu'}",
+            f"gpt2_growing_{gpus}g{nodes}n",
+            nodes,
+            gpus,
+            f" --layers={layers} --strategy=fsdp --scaling=weak --batch-size=4 --steps=400"
+            " --epochs=4",
+        )
+        for nodes, gpus, layers in ((1, 2, 3), (1, 4, 6), (2, 4, 12), (4, 4, 24))
     ],
     ("translation", "train_translation.py", "02:00:00", "--n-epochs=5"): [
         ("translation/baseline/baseline", "translation_1g1n", 1, 1, " --batch-size=64"),
@@ -207,11 +234,23 @@ def test_committed_jobs_are_those_of_the_matrix_and_up_to_date():
 
 
 def test_global_batch_of_gpt2_is_the_same_at_every_scale():
-    rows = [row for row in MATRIX.jobs.values() if row.workload == "gpt2"]
+    rows = [
+        row for row in MATRIX.jobs.values() if row.workload == "gpt2" and "growing" not in row.args
+    ]
     total = MATRIX.workloads["gpt2"].args["global-batch-size"]
-    sizes = [row.args["batch-size"] * row.nodes * row.gpus_per_node for row in rows]
-    assert [total // size for size in sizes] == [4, 2, *[1] * 10]  # steps that are accumulated
-    assert [total % size for size in sizes] == [0] * 9
+    sizes = [
+        row.args["batch-size"] * row.nodes * (row.args.get("strategy") == "tp" or row.gpus_per_node)
+        for row in rows
+    ]
+    assert [total // size for size in sizes] == [4, 2, *[1] * 12]  # steps that are accumulated
+    assert [total % size for size in sizes] == [0] * 14
+
+
+def test_the_growing_model_has_as_many_blocks_per_gpu_at_every_scale():
+    rows = [row for row in MATRIX.jobs.values() if "growing" in row.args]
+    assert [row.nodes * row.gpus_per_node for row in rows] == [2, 4, 8, 16]
+    assert {row.args["layers"] / (row.nodes * row.gpus_per_node) for row in rows} == {1.5}
+    assert not any(row.in_all for row in rows)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "-".join(path.parts[-4:-1]))
@@ -579,7 +618,7 @@ def test_a_job_asked_for_by_name_that_the_cluster_cannot_run_is_an_error(checkou
             'error: job "ddp_8g1n": gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster '
             '"raven"; edit experiments/matrix.toml\n'
         )
-    done = run_render("--cluster", "raven", "--only", "*8_gpus", repo=checkout)
+    done = run_render("--cluster", "raven", "--only", "multi*8_gpus", repo=checkout)
     assert done.returncode == 1  # nothing is left
     done = run_render("--cluster", "raven", "--only", "multi_gpu/*", "--to", "out", repo=checkout)
     assert done.returncode == 0
@@ -598,7 +637,8 @@ def test_repository_tells_what_cannot_run():
     found = repository.list_unrunnable("workstation")
     assert list(found) == [
         "ddp_8g1n", "ddp_2g2n", "ddp_2g4n", "ddp_2g8n", "gpt2_4g2n", "gpt2_hsdp_4g2n",
-        "spiral_mlp_8gpu", "ex3_usual_2g2n", "ex3_small_2g2n", "ex3_fp16_2g2n", "ex6_link_1g2n",
+        "gpt2_growing_4g2n", "gpt2_growing_4g4n", "spiral_mlp_8gpu", "ex3_usual_2g2n",
+        "ex3_small_2g2n", "ex3_fp16_2g2n", "ex6_link_1g2n",
     ]  # fmt: skip
     assert found["gpt2_4g2n"] == 'nodes = 2 exceeds nodes = 1 of cluster "workstation"'
     reasons = repository.list_unrunnable("bridges2").values()
@@ -705,7 +745,9 @@ def test_all_leaves_out_what_has_to_be_asked_for():
     assert [job.name for job in jobs] == ["gpt2_1g1n", "gpt2_2g1n", "gpt2_4g1n", "gpt2_4g2n"]
     assert left_out == []
     asked, _ = plan_scales(repository, ["gpt2/strategies/*"], experiments)
-    assert [job.args["strategy"] for job in asked] == ["ddp", "zero1", "zero2", "fsdp", "hsdp"]
+    assert [job.args["strategy"] for job in asked] == [
+        "ddp", "zero1", "zero2", "fsdp", "tp", "hsdp",
+    ]  # fmt: skip
 
 
 def test_a_job_script_that_bash_runs_says_sbatch(tmp_path):

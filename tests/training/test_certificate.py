@@ -8,7 +8,7 @@ import torch
 
 from torch_server import TESTS, run_python
 from training.batches import ResumableBatches
-from training.certificate import digest
+from training.certificate import compare_orders, digest
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,19 @@ def found(tmp_path_factory) -> dict:
 )  # fmt: skip
 def test_each_fault_is_named_on_every_rank(found, case, faults):
     assert found[0][case] == found[3][case] == faults
+
+
+@pytest.mark.parametrize(
+    ("orders", "fault"),
+    [
+        ([5, 5, 7, 7], None),
+        ([5, 5, 7, 8], "rank 3 drew other samples than rank 2 of its tensor group"),
+        ([5, 5, 5, 5], "rank 2 drew the samples of rank 0: give the sampler its own rank"),
+    ],
+)
+def test_a_tensor_group_draws_the_same(orders, fault):
+    found = list(compare_orders(torch.tensor(orders), torch.zeros(4), readers=2))
+    assert found[:1] == ([fault] if fault else [])
 
 
 def test_one_line_says_it(found):

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from spiral_runs import load, run_spiral
-from training.profiling import SKIPPED, StepProfiler, measure_communication
+from training.profiling import SKIPPED, NvtxRanges, StepProfiler, measure_communication
 
 OPERATORS = {"aten::addmm", "aten::relu", "Optimizer.step#Adam.step"}
 
@@ -19,7 +19,7 @@ def profiled(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("profile") / "results"
     done = run_spiral(
         workdir, "--epochs=1", "--limit-batches=20", "--profile=3", "--profile-ranks=0,1",
-        "--no-probe", processes=2,
+        "--nvtx", "--no-probe", processes=2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, workdir
@@ -81,6 +81,7 @@ def test_the_log_has_a_table_for_each_rank(profiled):
     for rank in (0, 1):
         assert f"Profile of rank {rank}, its trace is trace_rank{rank}.json:\n" in output
     assert output.count("Self CPU time total") == 2
+    assert output.count("--nvtx has no effect: it needs CUDA\n") == 1
     assert "aten::addmm" in output
     assert "\r" not in output
     assert not list(workdir.glob("*.tmp*"))
@@ -133,3 +134,72 @@ def test_nobody_else_is_profiled(alone, tmp_path, capsys, asked, ranks):
 def test_a_trace_is_plain_json(alone, tmp_path):
     profile(tmp_path, asked=1, steps=20, ranks=[0])
     assert json.loads((tmp_path / "trace_rank0.json").read_text())["traceEvents"]
+
+
+# ---- --nvtx ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """What would reach Nsight Systems, where there is CUDA."""
+    made = []
+    for module, names in (
+        (torch.cuda.nvtx, ("range_push", "range_pop")),
+        (torch.cuda.profiler, ("start", "stop")),
+        (torch.cuda, ("synchronize",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *args, name=name: made.append(
+                " ".join([name, *args])))  # fmt: skip
+    return made
+
+
+def live(ranges: NvtxRanges, passes: int) -> bool:
+    """One step as TrainingRun sees it."""
+    ranges.begin_step()
+    for left in reversed(range(passes)):
+        ranges.begin("data_wait")
+        ranges.begin("copy")
+        for part in ("copy", "compute"):
+            ranges.begin_after(part, is_last_pass=left == 0)
+    ranges.begin_after("optimizer", is_last_pass=True)
+    return ranges.end_step()
+
+
+def test_ranges_are_the_steps_parts(calls):
+    assert live(NvtxRanges(True, torch.device("cuda")), passes=2) is False
+    names, depth = [], 0
+    for call in calls:
+        depth += 1 if call.startswith("range_push") else -1
+        assert depth >= 0
+        names += [f"{depth} {call.removeprefix('range_push ')}"] * call.startswith("range_push")
+    assert depth == 0
+    once = ["2 data_wait", "2 copy", "2 compute"]
+    assert names == ["1 step 1", *once, *once, "2 optimizer"]
+
+
+def test_steps_10_to_20_are_recorded(calls):
+    ranges = NvtxRanges(True, torch.device("cuda"))
+    ended = [step for step in range(1, 31) if live(ranges, passes=1)]
+    begin, end = calls.index("start"), calls.index("stop")
+    assert (calls[begin + 1], calls[end - 1]) == ("range_push step 10", "synchronize")
+    assert calls[end + 1] == "range_push step 21"
+    assert ended == [20]
+    assert not ranges.stop()  # at the end of the training: done already
+    assert (calls.count("start"), calls.count("stop")) == (1, 1)
+
+
+def test_a_recording_ends_with_a_short_training(calls):
+    ranges = NvtxRanges(True, torch.device("cuda"))
+    for _ in range(12):
+        live(ranges, passes=1)
+    assert "stop" not in calls
+    assert ranges.stop()
+    assert calls[-1] == "stop"
+
+
+def test_without_cuda_it_says_so(alone, calls, capsys):
+    live(NvtxRanges(True, torch.device("cpu")), passes=1)
+    live(NvtxRanges(False, torch.device("cuda")), passes=1)
+    assert calls == []
+    assert capsys.readouterr().out == "--nvtx has no effect: it needs CUDA\n"

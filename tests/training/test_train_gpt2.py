@@ -15,6 +15,7 @@ from torch.utils.data import DistributedSampler
 import train_gpt2
 from gpt2_probe import STRATEGIES
 from scaling.read.epoch_line import parse_epoch_line
+from scaling.runs.records import read_training_metrics
 from torch_server import SCRIPTS, TESTS, run_python, run_torchrun
 from training import TrainingError
 from training.batches import divide_batch
@@ -27,7 +28,7 @@ TRAINER = SCRIPTS / "train_gpt2.py"
 SCALES = (1, 2, 4)
 RUNS = [(scale, strategy) for scale, names in STRATEGIES.items() for strategy in names]
 SHARDED = [run for run in RUNS if run[1] != "ddp"]
-CUT = [*((2, name) for name in STRATEGIES[2]), (4, "hsdp")]
+CUT = [*((2, name) for name in STRATEGIES[2]), (4, "hsdp"), (4, "tp")]
 SMALL = ["--layers=2", "--heads=4", "--width=64", "--seq-length=32"]
 
 
@@ -292,14 +293,16 @@ def test_loss_after_the_fixed_work_is_equal_at_every_scale(runs):
     assert losses[0][0] < math.log(2048) - 0.5  # it has learnt something
 
 
-@pytest.mark.parametrize(("scale", "name"), [*SHARDED, (4, "recomputed"), (4, "recomputed_fsdp")])
+@pytest.mark.parametrize(
+    ("scale", "name"), [*SHARDED, (4, "recomputed"), (4, "recomputed_fsdp"), (4, "tp_of_4")]
+)
 def test_every_strategy_trains_as_ddp_does(runs, scale, name):
     ddp, other = runs / f"{scale}_ddp", runs / f"{scale}_{name}"
     assert read_losses(other) == pytest.approx(read_losses(ddp), abs=1e-5)
     assert largest_difference(other, ddp) < 1e-3
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES[4])
+@pytest.mark.parametrize("strategy", [*STRATEGIES[4], "tp_of_4"])
 def test_losses_of_four_ranks_are_those_of_one_process(runs, strategy):
     alone, four = read_losses(runs / "1_ddp"), read_losses(runs / f"4_{strategy}")
     assert four == pytest.approx(alone, abs=1e-5)
@@ -332,6 +335,12 @@ def test_bytes_of_each_rank_drop_as_the_strategy_says(runs, scale):
         for name, values in read_bytes(strategy).items():
             parts = 2 if name == "optimizer_bytes" else 1
             assert max(values) == pytest.approx(parts * whole / shares, rel=0.02), name
+    if "tp" in STRATEGIES[scale]:  # of each block two ranks share the matrices, and two biases
+        cut = 4 * 2 * (12 * 64**2 + 7 * 64)
+        for name, values in read_bytes("tp").items():
+            parts = 2 if name == "optimizer_bytes" else 1
+            expected = parts * (whole - cut / 2) + counts * (parts - 1)
+            assert values == [expected] * scale, name
     # ZeRO-1 hands out whole tensors: the embedding alone is more than half of this small model.
     largest = max(2048 * 64, math.ceil(whole / 4 / scale))
     assert max(zero1["optimizer_bytes"]) <= 1.1 * 8 * largest
@@ -340,7 +349,7 @@ def test_bytes_of_each_rank_drop_as_the_strategy_says(runs, scale):
 @pytest.mark.parametrize(("scale", "strategy"), CUT)
 def test_cut_and_resumed_is_bit_equal(runs, scale, strategy):
     uncut = load_last(runs / f"{scale}_{strategy}_uncut/checkpoints")
-    cut = load_last(runs / f"{strategy}_resumed")
+    cut = load_last(runs / f"{scale}_{strategy}_resumed")
     return_to = list_tensors({name: uncut[name] for name in ("model", "optimizer")})
     went_on = list_tensors({name: cut[name] for name in ("model", "optimizer")})
     assert went_on.keys() == return_to.keys()
@@ -352,7 +361,7 @@ def test_cut_and_resumed_is_bit_equal(runs, scale, strategy):
     assert "Going on after step 4, in epoch 2" in (runs / f"{scale}_log").read_text()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES[2])
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES[2] if name != "tp"])
 def test_the_probe_changes_nothing(runs, strategy):
     assert largest_difference(runs / f"2_{strategy}", runs / f"2_{strategy}_no_probe") == 0
     rank = load(runs / f"2_{strategy}/rank1_results_epoch0.json")
@@ -377,6 +386,27 @@ def test_buckets_change_no_loss(runs):
 def test_bf16_trains_nearly_the_same(runs):
     assert read_losses(runs / "2_bf16") == pytest.approx(read_losses(runs / "2_ddp"), abs=0.02)
     assert read_losses(runs / "2_bf16") != read_losses(runs / "2_ddp")
+    assert read_losses(runs / "2_tp_bf16") == pytest.approx(read_losses(runs / "2_bf16"), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "replicas"),
+    [("tp", "2 tensor groups of 2 x 4 x 2 passes", "equal (4 of 4), each sample once"),
+     ("tp_of_4", "1 tensor group of 4 x 4 x 4 passes",
+      "sharded, none to compare, each sample once")],
+)  # fmt: skip
+def test_ranks_of_a_tensor_group_share_a_batch(runs, name, groups, replicas):
+    folder, log = runs / f"4_{name}", (runs / "4_log").read_text()
+    run, metrics = load(folder / "run.json"), load(folder / "training_metrics.json")
+    assert f"4 processes in {groups} = 16 samples per step" in log
+    assert (run["world_size"], run["global_batch_size"], run["tokens"]) == (4, 16, 3072)
+    assert run["replicas"] == replicas
+    assert [epoch["tokens_processed_global"] for epoch in metrics["epochs"]] == [1536, 1536]
+    ranks = [load(folder / f"rank{rank}_results_epoch1.json") for rank in range(4)]
+    assert [rank["tokens"] for rank in ranks] == [1536 / 4] * 4
+    assert {rank["exposed_comm_s"] for rank in ranks} == {None}
+    assert read_training_metrics(folder / "training_metrics.json").world_size == 4
+    assert read_training_metrics(folder / "training_metrics.json").notes == []
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -538,6 +568,8 @@ def test_vocabulary_is_the_datas_or_gpt2s(tokens, tmp_path):
         (["--strategy=hsdp"], "a copy of the model in each group of 1 ranks, and here are 1"),
         (["--strategy=fsdp", "--shard-group=2"], "--shard-group goes with --strategy hsdp"),
         (["--strategy=ddp", "--deepspeed_config=x"], "--deepspeed-config goes with --strategy de"),
+        (["--tensor-parallel=2"], "--tensor-parallel goes with --strategy tp, not ddp"),
+        (["--strategy=tp"], "cuts each block among 1 ranks of a node, and here are 1 on one"),
     ],
 )
 def test_options_that_do_not_go_together(args, message, call_main):
@@ -558,6 +590,8 @@ def test_meta_json_without_a_vocabulary(call_main, tmp_path):
         (["--grad_accum_steps=3"], 2, "--grad-accum-steps 3 does not make 16 samples of 4 on 2"),
         ([], 3, "a global batch of 16 is no multiple of 3 ranks x 4 samples"),
         (["--global-batch-size=80", "--batch-size=80"], 1, "69 training samples are less than"),
+        (["--strategy=tp", "--tensor-parallel=2"], 3, "among 2 ranks of a node, and here are 3"),
+        (["--strategy=tp"], 8, "whole heads to each of 8 ranks, and --heads 4 is no multiple"),
     ],
 )
 def test_work_that_cannot_be_shared_is_refused_before_the_ranks_meet(

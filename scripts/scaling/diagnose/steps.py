@@ -172,7 +172,7 @@ def _list_gaps(run: Run, epochs: pd.DataFrame | None) -> list[str]:
         gaps.append(f"{name}: only warm-up epochs: train 2 epochs or more (--epochs 3)")
     if not whole["is_probed"].iloc[0]:
         how = "train without --no-probe"
-        if (run.settings or {}).get("strategy") == "deepspeed":
+        if (run.settings or {}).get("strategy") in ("deepspeed", "tp"):
             how = "train with --strategy ddp or zero1, which can measure it"
         gaps.append(
             f"{name}: communication was not measured (exposed_comm_s is null), nor which rank "

@@ -49,7 +49,7 @@ def is_profiled(source) -> bool:
     words = words.split() if isinstance(words, str) else [str(word) for word in words]
     for word, value in zip(words, [*words[1:], ""], strict=False):
         option, equals, told = word.lstrip("-").replace("_", "-").partition("=")
-        if word.startswith("--") and option in ("profile", "profiler", "profile-mode"):
+        if word.startswith("--") and option in ("profile", "profiler", "profile-mode", "nvtx"):
             return (told if equals else value).lower() not in ("0", "false", "no", "none")
     return False
 

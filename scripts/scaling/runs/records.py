@@ -384,7 +384,8 @@ def _find_world_size(record: dict, notes: list[str]) -> int | None:
     micro, accumulated, whole = (to_number(config.get(name)) for name in names)
     if not (micro and accumulated and whole) or whole % (micro * accumulated):
         return found
-    by_batch = int(whole // (micro * accumulated))
+    together = _whole(config.get("tensor_parallel")) or 1  # ranks that share one batch
+    by_batch = int(whole // (micro * accumulated)) * together
     if found is None:
         notes.append(f"world_size {by_batch} is derived from the batch sizes")
     elif found != by_batch:

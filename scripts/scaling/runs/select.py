@@ -40,6 +40,16 @@ def is_of_workload(run: Run, workload: str) -> bool:
     return workload == "tinyimagenet" and (last is None or last.unit == "img/s")
 
 
+def is_growing(run: Run) -> bool:
+    """Whether the model grew with the GPUs (--growing): such runs compare with each other alone.
+
+    By its run.json; without one, by its job script.
+    """
+    if run.settings is not None:
+        return run.settings.get("scaling_mode") == "growing"
+    return run.script is not None and "--growing" in run.script.read_text(errors="replace")
+
+
 def choose_workload(runs: list[Run], asked: str | None = None) -> str:
     """Return the workload that is asked for, else the default, else the only one that has runs."""
     started = [run for run in runs if run.id]

@@ -37,7 +37,7 @@ from scaling.runs.frames import (
 from scaling.runs.ratios import compute_efficiency_pct, divide
 from scaling.runs.records import TrainingMetrics, describe_settings, read_training_metrics
 from scaling.runs.run import Run
-from scaling.runs.select import is_of_workload
+from scaling.runs.select import is_growing, is_of_workload
 from scaling.runs.spread import Spread, over_epochs, over_repeats, pooled_deviation
 from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS, name_noun
 
@@ -228,11 +228,19 @@ def make_study(
     workload: str = DEFAULT_WORKLOAD,
     allow_unlike: bool = False,
     source: str = "these runs",
+    growing: bool = False,
 ) -> Study:
-    """Return the study of a workload's complete runs; raises UserError when there is none."""
+    """Return the study of a workload's complete runs; raises UserError when there is none.
+
+    growing: of the runs whose model grew with the GPUs, instead of those with one model.
+    """
     runs = [run for run in runs if run.id and is_of_workload(run, workload)]
+    others = [run.id for run in runs if is_growing(run) != growing]
+    runs = [run for run in runs if is_growing(run) == growing]
     usable = [run for run in order_in_time(runs) if run.is_usable]
     left_out = [run.account for run in runs if not run.is_usable]
+    if others and not growing:
+        left_out.append(f"the model grew with the GPUs, not compared here: job {', '.join(others)}")
     known = [run for run in usable if run.gpus is not None]
     left_out += sorted(
         f"job {run.id}: how many GPUs it had is unknown: --gpus {run.id}=N says it"

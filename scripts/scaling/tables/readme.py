@@ -23,6 +23,7 @@ from scaling.runs.select import (
     choose,
     find_strategy,
     has_scale,
+    is_growing,
     is_of_workload,
     part_by_strategy,
     resolve_jobs,
@@ -147,6 +148,8 @@ def make_readme_tables(
             "them, or write the job files with: python render.py"
         )
     ours = [run for run in runs if is_of_workload(run, workload)]
+    growing = [run.id for run in ours if is_growing(run) and run.id]
+    ours = [run for run in ours if not is_growing(run)]
     if not ours and not site.cannot_run and workload != DEFAULT_WORKLOAD:
         known = sorted({run.workload or DEFAULT_WORKLOAD for run in runs})
         raise UserError(
@@ -177,6 +180,9 @@ def make_readme_tables(
         names = ", ".join(f"job {run.id} ({find_strategy(run)})" for run in others)
         how = "python scripts/scaling_tables.py --strategies"
         left_out.append(f"of another strategy, not in these tables: {names}; see {how}")
+    if growing:
+        names = ", ".join(f"job {name}" for name in growing)
+        left_out.append(f"the model grew with the GPUs, not in these tables: {names}")
     return [*tables[:-1], replace(tables[-1], remarks=left_out)]
 
 

@@ -11,7 +11,7 @@ STEPS = 3561
 POSITIONS = 1024  # the longest sequence that GPT-2 has learnt positions for
 SMALL = {"layers": 12, "heads": 12, "width": 768, "vocab_size": 50_257}
 # By --strategy; see sharding.py.
-ZERO_STAGES = {"ddp": 0, "zero1": 1, "zero2": 2, "fsdp": 3, "hsdp": 3}
+ZERO_STAGES = {"ddp": 0, "zero1": 1, "zero2": 2, "fsdp": 3, "hsdp": 3, "tp": 0}
 
 
 def parse_args(doc: str = "") -> Namespace:
@@ -53,6 +53,12 @@ def add_gpt2_arguments(parser: TrainerParser) -> None:
         choices=["baseline", "optimized"],
         help="baseline: one process without DDP (default: baseline on one, optimized on more)",
     )
+    add(
+        "--growing",
+        action="store_true",
+        help="one of a study whose model grows with the GPUs (--layers in proportion): run.json "
+        "says so, and no table compares it with another model (default: it does not)",
+    )
     add("--dropout", type=not_negative(float), default=0.0, help="share dropped (default: 0)")
     add("--weight-decay", type=not_negative(float), default=0.1, help="of AdamW (default: 0.1)")
     add("--beta2", type=positive(float), default=0.95, help="of AdamW (default: 0.95)")
@@ -73,10 +79,11 @@ def add_strategy_arguments(parser: TrainerParser) -> None:
         "--strategy",
         choices=[*ZERO_STAGES, "deepspeed"],
         help="what the ranks share out: nothing, the optimizer's state, that and gradients, "
-        "everything, everything within a node (default: ddp, or deepspeed with "
-        "--deepspeed-config)",
+        "everything, everything within a node; tp: each block's matrices within a node (default: "
+        "ddp, or deepspeed with --deepspeed-config)",
     )
     add("--shard-group", type=positive(int), help="ranks per copy with hsdp (default: a node's)")
+    add("--tensor-parallel", type=positive(int), help="ranks per block, tp (default: a node's)")
     add(
         "--activation-checkpointing",
         action="store_true",
@@ -99,6 +106,10 @@ def check_options(args: Namespace, parser: TrainerParser) -> None:
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if args.scaling == "strong" and args.global_batch_size is None:
         args.global_batch_size = GLOBAL_BATCH
+    if args.growing and args.scaling != "weak":
+        parser.error(
+            "--growing goes with --scaling weak: the batch of a GPU stays, the model grows"
+        )
     if args.run_type == "baseline" and world_size > 1:
         parser.error(
             f"--run-type baseline is one process, and here are {world_size}; "

@@ -80,19 +80,20 @@ class CausalAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.head_width, self.dropout = width // heads, dropout
         self.qkv = nn.Linear(width, 3 * width)  # one product instead of three
         self.out = nn.Linear(width, width)
         self.out_dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        batch, length, width = hidden.shape
-        qkv = self.qkv(hidden).view(batch, length, 3, self.heads, width // self.heads)
+        batch, length, _ = hidden.shape
+        # -1: the heads, all of them or, under tensor parallelism, this rank's
+        qkv = self.qkv(hidden).view(batch, length, 3, -1, self.head_width)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, width per head)
         mixed = scaled_dot_product_attention(  # never holds the T x T weights in memory
             queries, keys, values, is_causal=True, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.out_dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        return self.out_dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, -1)))
 
 
 class MLP(nn.Module):

@@ -6,6 +6,7 @@
     zero2   a share*     a share     a share                ZeRO stage 2
     fsdp    a share      a share     a share                ZeRO stage 3
     hsdp    a share      a share     a share                within a node; copies across nodes
+    tp      a part of each block's matrices, of all three    within a node; tensor_parallel.py
 
 * whole from the forward pass to the end of the backward pass; a share between steps.
 
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training import TrainingError
 from training.certificate import compare_first_weights
+from training.gpt2.tensor_parallel import find_tensor_group
 
 SHARDED = ("zero2", "fsdp", "hsdp")  # what fully_shard does
 
@@ -36,6 +38,15 @@ def check_strategy(args) -> None:
         raise TrainingError(
             f"--shard-group goes with --strategy hsdp, not {args.strategy}; leave one of them out"
         )
+    if args.strategy == "tp":
+        args.tensor_parallel = find_tensor_group(args)
+        args.no_probe = True  # no pass can leave out the sums within a block
+    elif args.tensor_parallel:
+        raise TrainingError(
+            f"--tensor-parallel goes with --strategy tp, not {args.strategy}; leave one of them out"
+        )
+    else:
+        args.tensor_parallel = 1
     if args.strategy in (*SHARDED, "deepspeed"):
         if args.grad_compression != "none":
             raise TrainingError(

@@ -1,14 +1,16 @@
 """scaling_tables.py --strategies: runs that differ in strategy alone, side by side."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from run_folders import write_run
+from run_folders import put, write_run
 from scaling.runs import find_runs, make_study
-from scaling.tables import make_strategies
+from scaling.runs.select import is_growing
+from scaling.tables import make_readme_tables, make_strategies
 from study_folders import write_ranks
 
 MIB = 2**20
@@ -74,6 +76,26 @@ def test_other_numbers_are_refused(tmp_path, changed, why):
         make_tables(tmp_path)
 
 
+def test_a_growing_model_is_in_no_table_of_one_model(tmp_path):
+    write_strategy(tmp_path, "12", "ddp")
+    growing = {"strategy": "fsdp", "scaling": "weak", "scaling_mode": "growing"}
+    for job, nodes in (("13", 1), ("14", 2)):  # later than the run of one model
+        write_run(tmp_path / "growing", nodes, 2, job, workload="gpt2", unit="tokens/s", **growing)
+    never = put(tmp_path / "growing/multi_node/4_nodes/multi_node.slurm", "train_gpt2.py --growing")
+    runs = find_runs(tmp_path)
+    tables = make_readme_tables(runs, "gpt2")
+    assert "2 GPUs, 1 Node: job 12, " in str(tables[0].sources)
+    assert not re.search("job 1[34]|4 GPUs|16 GPUs", str([table.sources for table in tables]))
+    assert tables[-1].remarks == [
+        "the model grew with the GPUs, not in these tables: job 13, job 14"
+    ]
+    assert [is_growing(run) for run in runs if run.script == never] == [True]
+    study, grown = (make_study(runs, "gpt2", growing=growing) for growing in (False, True))
+    assert [run.id for run in study.sources] == ["12"]
+    assert "the model grew with the GPUs, not compared here: job 13, 14" in study.left_out
+    assert sorted(run.id for run in grown.sources) == ["13", "14"]
+
+
 def test_one_strategy_is_no_comparison(tmp_path):
     write_strategy(tmp_path, "12", "ddp")
     write_strategy(tmp_path, "13", "zero2", nodes=2)
@@ -86,3 +108,19 @@ def test_other_differences_are_named(tmp_path):
     write_strategy(tmp_path, "13", "zero2", num_workers=9)
     (table,) = make_tables(tmp_path)
     assert "num_workers 9, baseline 4" in table.rows[1]["strategy"].note
+
+
+def test_kernels_that_nsys_recorded(tmp_path):
+    write_strategy(tmp_path, "12", "ddp")
+    write_strategy(tmp_path, "13", "zero2", nodes=1, nsys_steps=11)
+    (results,) = tmp_path.glob("zero2/**/results/13")
+    rows = ["Total Time (ns),Instances,Name", "22000000,11,ncclDevKernel_AllGather_RING_LL(x)",
+            "330000000,99,sgemm", "110000000,11,relu"]  # fmt: skip
+    put(results / "nsys_node0_cuda_gpu_kern_sum.csv", "\n".join(rows))
+    (table,) = make_tables(tmp_path)
+    names = ("strategy", "nccl_ms", "kernels_ms")
+    assert [[row[name].text for name in names] for row in table.rows] == [
+        ["ddp", "—", "—"], ["zero2, nsys", "2.0", "40.0"],
+    ]  # fmt: skip
+    assert 'profiler = "nsys"' in table.rows[0]["nccl_ms"].note
+    assert table.headers["nccl_ms"] == "NCCL kernels (ms/step)"
