@@ -62,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
         "--experiments", metavar="FOLDER", type=Path, default=DEFAULT_FOLDER, help=text
     )
     parser.add_argument("--show", action="store_true", help="print the answer and why")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # the answer may stand last
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from common.toml import tomllib
+from readme_commands import EXCERPTS, NOT_RUN, ON_A_CLUSTER, ON_A_STUDY, list_blocks, list_commands
 
 REPO = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(
@@ -161,16 +162,75 @@ def test_code_that_the_readme_explains_is_the_code(language, source):
     assert [line for line in lines if line not in code] == []
 
 
-def test_paths_in_the_readmes_exist():
-    for readme in ("README.md", "scripts/README.md"):
-        text = (REPO / readme).read_text()
-        named = re.findall(r"(?:scripts|experiments|templates|tests)/[\w./-]*\w", text)
-        missing = {name for name in named if not (REPO / name).exists()}
-        assert missing <= {
-            "templates/clusters/NAME.toml",
-            "templates/clusters/NAME.local.toml",
-            "experiments/baseline/gpu_memory",
-        }
+def test_every_command_of_the_readme_is_run_or_says_why_not():
+    """A new one belongs into one of the lists of readme_commands.py."""
+    commands = list_commands()
+    run = {*ON_A_STUDY, *ON_A_CLUSTER}
+    assert [c for c in commands if c not in run and not c.startswith(tuple(NOT_RUN))] == []
+    assert run - set(commands) == set()
+    assert [why for why in NOT_RUN if not any(c.startswith(why) for c in commands)] == []
+    shown = [block for block in list_blocks() if block.startswith(tuple(EXCERPTS))]
+    assert len(shown) == len(EXCERPTS)
+
+
+READMES = [path for path in FILES if path.suffix == ".md"]
+
+
+def name_anchor(heading: str) -> str:
+    """What a link to a heading says behind its #."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(REPO)))
+def test_links_lead_somewhere(readme):
+    for link in re.findall(r"\]\(([^)\s]+)\)", readme.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        path = (readme.parent / name).resolve() if name else readme
+        assert path.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(name_anchor, headings), link
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [path for path in READMES if path.name != "TROUBLESHOOTING.md"],  # which shows logs
+    ids=lambda path: str(path.relative_to(REPO)),
+)
+def test_paths_in_the_readmes_exist(readme):
+    named = re.findall(
+        r"(?<![\w/.~-])(?:scripts|experiments|templates|tests)/[\w./-]*\w",
+        readme.read_text(encoding="utf-8"),
+    )
+    missing = {name for name in named if not (REPO / name).exists()}
+    assert missing <= {
+        "templates/clusters/NAME.toml",
+        "templates/clusters/NAME.local.toml",
+        "experiments/baseline/gpu_memory",
+    }
+
+
+@pytest.mark.parametrize(
+    "folder", ["scripts/scaling", "scripts/training", "templates", "experiments", "tests"]
+)
+def test_readme_of_a_folder_names_what_is_there(folder):
+    """Files and folders in backticks, and no module or template of the folder is left out."""
+    here = REPO / folder
+    text = (here / "README.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`([\w./]+(?:\.(?:py|toml|j2|md|sh|ipynb|rot13|csv)|/))`", text))
+    roots = (here, REPO, REPO / "scripts", REPO / "experiments/baseline")
+    of_a_run = {"results/", "gpu_memory/", "cpu_memory/", "checkpoints/"}
+    words -= of_a_run
+    assert [word for word in words if not any((root / word).exists() for root in roots)] == []
+    if folder != "tests":
+        children = {path.relative_to(here).parts[0] for path in FILES if here in path.parents}
+        assert [
+            child
+            for child in children - {"README.md", "__init__.py"}
+            if Path(child).stem.partition(".")[0] not in text
+        ] == []
 
 
 def test_environment_and_setup_script_list_the_same():
