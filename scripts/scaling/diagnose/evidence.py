@@ -3,8 +3,6 @@
 import pandas as pd
 
 from scaling.diagnose.loss import LABELS
-from scaling.diagnose.steps import StepBreakdown
-from scaling.read.job_log import Transport
 from scaling.runs import Run
 from scaling.runs.frames import GPU_LOG
 
@@ -32,22 +30,20 @@ MONITORS = {"--profile": "the profiler", "--checkpoint-every": "checkpoints"}
 
 
 def list_evidence(
-    run: Run, samples: pd.DataFrame, step: StepBreakdown | None
+    run: Run, samples: pd.DataFrame, step: pd.Series | None
 ) -> tuple[list[str], list[str]]:
     """Return what the run's logs show, and what is not in them with how to get it.
 
-    samples: of the run, as in the samples frame. step: None when it is not known.
+    samples: of the run, as in the samples frame. step: its mean, None when it is not known.
     """
     samples = find_load(samples)
     seen, gaps = [describe_throttling(samples), describe_clocks(samples)], []
     if (run.settings or {}).get("device") != "cpu":
         gaps.append(_find_gpu_gap(run, samples))
         if (run.nodes or 1) > 1:
-            text, gap = _judge_transport(run)
-            seen.append(text)
-            gaps.append(gap)
-    if step is not None:
-        seen.append(describe_small_batch(step, samples))
+            is_socket = run.log is not None and run.log.transport.is_socket
+            (seen if is_socket else gaps).append(_judge_transport(run))
+    seen.append(describe_small_batch(step, samples) if step is not None else None)
     seen.append(describe_uneven_steps(run))
     for node, log in run.cpu_logs.items():
         if log.interval_s is not None and log.interval_s < LEAST_INTERVAL_S:
@@ -55,7 +51,7 @@ def list_evidence(
                 f"Monitoring: psrecord sampled node{node} every {float(log.interval_s):g} s, and "
                 "each sample reads every process of the node; the job files sample every 5 s"
             )
-    return list(filter(None, seen)), list(filter(None, gaps))
+    return list(filter(None, seen)), [f"job {run.id}: {gap}" for gap in gaps if gap]
 
 
 # ---- GPUs ---------------------------------------------------------------------------------------
@@ -89,14 +85,15 @@ def describe_throttling(samples: pd.DataFrame) -> str | None:
     gpus = gpus[(gpus["sum"] > 1) & (gpus["mean"] >= LEAST_SHARE)]
     if gpus.empty:
         return None
-    worst = busy.set_index(GPU).loc[[gpus["mean"].idxmax()]]
+    name = gpus["mean"].idxmax()
+    worst = busy[(busy[GPU] == name).all(axis=1)]
     slowed = worst[worst["is_slowed"]]
-    counts = {name: int((slowed["throttle_mask"].astype(int) & bit > 0).sum())
-              for bit, name in SLOWING.items()}  # fmt: skip
-    reasons = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    counts = pd.Series({name: (slowed["throttle_mask"].astype(int) & bit > 0).sum()
+                        for bit, name in SLOWING.items()})  # fmt: skip
+    reasons = counts[counts > 0].sort_values(ascending=False, kind="stable").items()
     text = (
-        f"Throttling: {_name_gpu(worst.index[0])} was slowed down in {len(slowed)} of {len(worst)} "
-        f"samples under load ({', '.join(f'{name} {counts[name]}' for name in reasons)})"
+        f"Throttling: {_name_gpu(name)} was slowed down in {len(slowed)} of {len(worst)} samples "
+        f"under load ({', '.join(f'{reason} {n}' for reason, n in reasons)})"
     )
     clocks_mhz = worst.groupby("is_slowed")["sm_clock_mhz"].quantile(*MEDIAN)
     then_mhz, usual_mhz = clocks_mhz.reindex([True, False])
@@ -127,45 +124,31 @@ def _name_gpu(node_and_gpu: tuple[int, int]) -> str:
 def _find_gpu_gap(run: Run, samples: pd.DataFrame) -> str | None:
     problem = next((log.problem for log in run.gpu_logs.values() if log.problem), None)
     if problem is None and samples.empty:
-        problem = (
+        return (
             "no GPU log, so neither throttling nor idle GPUs can be seen: start nvidia-smi beside "
             "the training, as the job files do"
         )
-    elif problem is None and samples["throttle_mask"].isna().all():
-        problem = (
+    if problem is None and samples["throttle_mask"].isna().all():
+        return (
             "its GPU log does not show throttling: add clocks_throttle_reasons.active to "
             "--query-gpu (amd-smi has no such column)"
         )
-    return problem and f"job {run.id}: {problem}"
+    return problem
 
 
-# ---- The network --------------------------------------------------------------------------------
-
-
-def _judge_transport(run: Run) -> tuple[str | None, str | None]:
-    """Return a sentence when NCCL uses sockets, and one when the log does not say what it uses."""
+def _judge_transport(run: Run) -> str | None:
+    """Say that NCCL talks through sockets and what to look at, or why its transport is unknown."""
     if run.log is None:
         why = "its Slurm log cannot be read" if run.log_path else "no Slurm log"
-        return None, f"job {run.id}: {why}, so NCCL's transport is not known"
+        return f"{why}, so NCCL's transport is not known"
     found = run.log.transport
-    if found.is_socket:
-        return describe_sockets(found), None
-    if found.channels or found.networks:
-        return None, None
-    if found.says_anything:
-        gap = "NCCL_DEBUG is on, but names no network: add NCCL_DEBUG_SUBSYS=ALL"
-    else:
-        gap = (
-            "how NCCL talks between the nodes is not in its log: export NCCL_DEBUG=INFO in the job "
-            "file"
-        )
-    return None, f"job {run.id}: {gap}"
-
-
-def describe_sockets(found: Transport) -> str:
-    """Return a sentence on NCCL talking through TCP sockets, with what to look at."""
-    over = f" over {', '.join(sorted(found.interfaces))}" if found.interfaces else ""
-    many = f" ({found.channels['Socket']} channels)" if found.channels else ""
+    if not found.is_socket:
+        if found.channels or found.networks:
+            return None
+        if found.says_anything:
+            return "NCCL_DEBUG is on, but names no network: add NCCL_DEBUG_SUBSYS=ALL"
+        how = "export NCCL_DEBUG=INFO in the job file"
+        return f"how NCCL talks between the nodes is not in its log: {how}"
     if found.ib_disabled:
         why = "NCCL_IB_DISABLE=1 is set; without it NCCL would try InfiniBand"
     elif any(name.startswith("ib") for name in found.interfaces) or found.ib_devices:
@@ -174,13 +157,15 @@ def describe_sockets(found: Transport) -> str:
         why = "it found no InfiniBand device; ask the site whether the nodes have one"
     else:
         why = "InfiniBand, or the site's NCCL plugin, would be faster"
+    over = f" over {', '.join(sorted(found.interfaces))}" if found.interfaces else ""
+    many = f" ({found.channels['Socket']} channels)" if found.channels else ""
     return f"Socket transport: NCCL talks through TCP sockets between the nodes{over}{many}: {why}"
 
 
 # ---- The batch, the steps and the loaders -------------------------------------------------------
 
 
-def describe_small_batch(step: StepBreakdown, samples: pd.DataFrame) -> str | None:
+def describe_small_batch(step: pd.Series, samples: pd.DataFrame) -> str | None:
     """Return the signs that a step has too little to compute, whatever it is compared with."""
     signs = []
     if step.compute_s < SHORT_COMPUTE_S:
@@ -199,9 +184,8 @@ def describe_small_batch(step: StepBreakdown, samples: pd.DataFrame) -> str | No
             f"the GPUs are busy {busy_pct:.0f} % of the time, though only "
             f"{100 * waiting_s / step.step_s:.0f} % of each step waits for data and other ranks"
         )
-    if not signs:
-        return None
-    return f"{LABELS['batch']}, signs of it (no proof): {'; '.join(signs)}"
+    text = f"{LABELS['batch']}, signs of it (no proof): {'; '.join(signs)}"
+    return text if signs else None
 
 
 def describe_uneven_steps(run: Run) -> str | None:

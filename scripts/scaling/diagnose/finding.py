@@ -9,8 +9,16 @@ from common.console import printable
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.diagnose.evidence import advise_on_data, list_evidence, list_monitors
-from scaling.diagnose.loss import NAMED_POINTS, RULE, Loss, LossFactor, compare, look_at
-from scaling.diagnose.steps import OWN_WORK, ScaleSteps, StudySteps
+from scaling.diagnose.loss import (
+    NAMED_POINTS,
+    RULE,
+    Loss,
+    LossFactor,
+    compare,
+    find_mean,
+    look_at,
+)
+from scaling.diagnose.steps import OWN_WORK, find_straggler, make_steps
 from scaling.runs import Run, Study, make_samples
 from scaling.runs.ratios import compute_efficiency_pct, divide
 from scaling.runs.study import count
@@ -36,7 +44,6 @@ class Finding:
     """
 
     label: str
-    nodes: int | None
     gpus: int
     loss: Loss | None
     base: str | None = None
@@ -58,15 +65,14 @@ class Finding:
         if self.loss is None:
             but = f"{efficient}, but " if efficient else ""
             return f"{self.title}: {but}no step breakdown is recorded"
+        points, rest = f"{self.loss.lost_points:.1f}", self.loss.unexplained
         if efficient and self.loss.lost_points <= 0:
             return f"{self.title}: {efficient}: nothing is lost"
-        points = f"{self.loss.lost_points:.1f}"
         lost = f"{points} % of each step is neither compute nor optimizer"
         if efficient:
             lost = f"{efficient}, {points} points lost"
         causes = [f"{factor.name} {factor.points:.1f}" for factor in self.named]
         causes = causes or ["no cause stands out"]
-        rest = self.loss.unexplained
         if (rest.points or 0.0) >= NAMED_POINTS:
             causes.append(f"{rest.name} {rest.points:.1f}")
         return f"{self.title}: {lost}: {', '.join(causes)}"
@@ -84,59 +90,106 @@ class Finding:
     @property
     def rest(self) -> str:
         """What no factor takes, in a sentence; empty without a step breakdown."""
-        return f"{self.loss.unexplained.label}: {self.explain_rest()}." if self.loss else ""
+        rest = self.loss and self.loss.unexplained
+        return f"{rest.label}: {self.explain(rest)}." if rest else ""
 
     @property
     def lost_points(self) -> float:
         """Points lost against the baseline; 0 by itself, and without a step breakdown."""
         return self.loss.lost_points if self.loss and self.base is not None else 0.0
 
-    @property
-    def _gpus(self) -> str:
-        return count(self.gpus, "GPU")
-
-    @property
-    def _base_gpus(self) -> str:
-        return count(self.base_gpus, "GPU")
-
     # ---- Sentences ------------------------------------------------------------------------------
 
     def explain(self, factor: LossFactor) -> str:
         """Return a factor's numbers, and what it costs."""
-        if factor.key == "batch":
-            text = self._explain_batch()
-        else:
-            text = self._compare(factor)
-            step = self.loss.here.mean
-            if factor.key == "data" and step.copy_s > 0.01 * step.step_s:
-                text += f", {format_s(step.copy_s, step.step_s)} of it copying"
-            is_scaled = self.loss.without_small_batch is not None
-            if is_scaled and factor.key in ("communication", "host_overhead"):
-                text += ", scaled to the baseline's batch"
-            if factor.key == "imbalance":
-                text += self._describe_straggler(factor)
+        loss, step, key = self.loss, self.loss.here, factor.key
+        is_scaled = loss.without_small_batch is not None
+        text = self._compare_batches() if key == "batch" else self._compare(factor)
+        if key == "data" and step.copy_s > 0.01 * step.step_s:
+            text += f", {format_s(step.copy_s, step.step_s)} of it copying"
+        elif key in ("communication", "host_overhead") and is_scaled:
+            text += ", scaled to the baseline's batch"
+        elif key == "imbalance" and factor.points >= 1:
+            text += self._describe_straggler()
+        elif key == "rest":
+            text = f"forward, backward and optimizer: {text}"
+            return f"{text}; only a baseline shows whether it could be less"
+        elif key == "unexplained":
+            text = f"forward and backward: {text}"
+            if not loss.steps["is_probed"].all():
+                text += ", communication included"
+            elif factor.points >= 1 and not is_scaled and step.compute_s > 1.1 * step.probed_s:
+                text += (
+                    f" ({format_s(step.probed_s, step.step_s)} in the probe): in training, "
+                    "different ranks are late in turn, or they share their cores with loaders and "
+                    "other jobs"
+                )
+            elif factor.points >= 1 and not is_scaled:
+                text += ", slower with the same batch: lower clocks, or shared cores and memory"
         return f"{text}: {self._describe_cost(factor.points)}"
 
-    def explain_rest(self) -> str:
-        """Return what no factor takes, with what forward and backward did."""
-        loss, rest = self.loss, self.loss.unexplained
-        if loss.base is None:
-            text = f"forward, backward and optimizer: {self._compare(rest)}"
-            return f"{text}; only a baseline shows whether it could be less"
-        text = f"forward and backward: {self._compare(rest)}"
-        if not loss.here.is_probed:
-            text += ", communication included"
-        elif rest.points >= 1 and loss.without_small_batch is None:
-            text += self._explain_slow_compute()
-        return f"{text}: {self._describe_cost(rest.points)}"
+    def _describe_cost(self, points: float | None) -> str:
+        if points is None:
+            return "not measured"
+        some, lost = (round_half_even(abs(n), 1) for n in (points, self.loss.lost_points))
+        if self.base is None:
+            return f"{some} % of the step"
+        if points <= -0.05:
+            return f"{some} points less than at the baseline"
+        if points > self.loss.lost_points + 0.05:
+            return f"{some} points, more than the {lost} lost in all"
+        return f"{some} of the {lost} points lost"
+
+    def _compare(self, factor: LossFactor) -> str:
+        """`0.21 s of a 0.50 s step at 4 GPUs, 0.03 s of 0.32 s at 1 GPU`."""
+        step, base = self.loss.here, self.loss.base
+        here, whole = (format_s(s, step.step_s) for s in (factor.here_s, step.step_s))
+        text = f"{here} of a {whole} step at {count(self.gpus, 'GPU')}"
+        if base is None:
+            return text
+        base_step_s = base.step_s / base.samples * step.samples
+        there, whole = (format_s(s, step.step_s) for s in (factor.base_s, base_step_s))
+        is_same = abs(base.samples / step.samples - 1) < 0.01
+        scaled = "" if is_same else f" for as many {self.noun}"
+        return f"{text}, {there} of {whole}{scaled} at {count(self.base_gpus, 'GPU')}"
+
+    def _describe_straggler(self) -> str:
+        found, n_epochs = find_straggler(self.loss.steps), len(self.loss.steps)
+        if found is None:
+            return ""
+        if found["n_epochs"] <= n_epochs // 2:
+            return "; no rank is the slowest in most epochs"
+        host = "" if pd.isna(found["host"]) else f" ({found['host']})"
+        step_s = self.loss.here.step_s
+        own, typical = (format_s(found[key], step_s) for key in ("straggler_s", "typical_s"))
+        return (
+            f"; rank {found['rank']}{host} is the slowest in {found['n_epochs']} of {n_epochs} "
+            f"epochs: it spends {own} per step {OWN_WORK[found['part']]}, a typical rank {typical}"
+        )
+
+    def _compare_batches(self) -> str:
+        now, then = self.loss.here, self.loss.base
+        text = (
+            f"{now.samples:.0f} {self.noun} per GPU and step at {count(self.gpus, 'GPU')}, "
+            f"{then.samples:.0f} at {count(self.base_gpus, 'GPU')}"
+        )
+        if self.loss.without_small_batch is None:
+            return f"{text}, so it is not smaller"
+        here, there = (format_short(step.compute_s / step.samples) for step in (now, then))
+        fixed_s = now.optimizer_s + now.host_overhead_s + now.communication_s
+        return (
+            f"{text}; forward and backward take {here} per {self.noun.removesuffix('s')}, {there} "
+            f"there, and the {format_s(fixed_s, now.step_s)} per step that do not shrink with the "
+            f"batch are shared by fewer {self.noun}; with the baseline's batch "
+            f"{round_half_even(self.loss.without_small_batch, 1)} points would be lost"
+        )
 
     def advise(self, factor: LossFactor) -> str:
         """Return what to do about a factor."""
-        run = self.run
+        run, step = self.run, self.loss.here
         if factor.key == "data":
             return advise_on_data(run) if run else "data that need less work per batch"
         if factor.key == "communication":
-            step = self.loss.here.mean
             others_s = step.step_s - step.communication_s
             times = factor.here_s * (1 / FULL_STEP - 1) / others_s if others_s > 0 else 1.0
             samples = float(f"{step.samples * max(times, 1.0):.2g}")
@@ -155,90 +208,20 @@ class Finding:
         uses = f"this run uses {', '.join(monitors)}; " if monitors else ""
         return f"{uses}what is done in every step can be done less often"
 
-    def _describe_cost(self, points: float | None) -> str:
-        if points is None:
-            return "not measured"
-        if self.base is None:
-            return f"{format_points(points)} % of the step"
-        lost, some = format_points(self.loss.lost_points), format_points(abs(points))
-        if points <= -0.05:
-            return f"{some} points less than at the baseline"
-        if points > self.loss.lost_points + 0.05:
-            return f"{some} points, more than the {lost} lost in all"
-        return f"{some} of the {lost} points lost"
-
-    def _compare(self, factor: LossFactor) -> str:
-        """`0.21 s of a 0.50 s step at 4 GPUs, 0.03 s of 0.32 s at 1 GPU`."""
-        step = self.loss.here.mean
-        here, whole = (format_s(s, step.step_s) for s in (factor.here_s, step.step_s))
-        text = f"{here} of a {whole} step at {self._gpus}"
-        if self.loss.base is None:
-            return text
-        base = self.loss.base.mean
-        base_step_s = base.cost("step") * step.samples
-        there, whole = (format_s(s, step.step_s) for s in (factor.base_s, base_step_s))
-        is_same = abs(base.samples / step.samples - 1) < 0.01
-        scaled = "" if is_same else f" for as many {self.noun}"
-        return f"{text}, {there} of {whole}{scaled} at {self._base_gpus}"
-
-    def _describe_straggler(self, factor: LossFactor) -> str:
-        straggler, n_epochs = self.loss.here.find_straggler(), len(self.loss.here.epochs)
-        if straggler is None or factor.points < 1:
-            return ""
-        if straggler["n_epochs"] <= n_epochs // 2:
-            return "; no rank is the slowest in most epochs"
-        host = "" if pd.isna(straggler["host"]) else f" ({straggler['host']})"
-        step_s = self.loss.here.mean.step_s
-        own, typical = (format_s(straggler[key], step_s) for key in ("straggler_s", "typical_s"))
-        return (
-            f"; rank {straggler['rank']}{host} is the slowest in {straggler['n_epochs']} of "
-            f"{n_epochs} epochs: it spends {own} per step {OWN_WORK[straggler['part']]}, a typical "
-            f"rank {typical}"
-        )
-
-    def _explain_batch(self) -> str:
-        if self.loss.base is None:
-            return "there is no other batch to compare with"
-        now, then = self.loss.here.mean, self.loss.base.mean
-        text = (
-            f"{now.samples:.0f} {self.noun} per GPU and step at {self._gpus}, "
-            f"{then.samples:.0f} at {self._base_gpus}"
-        )
-        if self.loss.without_small_batch is None:
-            return f"{text}, so it is not smaller"
-        here, there = (format_short(step.cost("compute")) for step in (now, then))
-        fixed_s = now.optimizer_s + now.host_overhead_s + now.communication_s
-        return (
-            f"{text}; forward and backward take {here} per {self.noun.removesuffix('s')}, {there} "
-            f"there, and the {format_s(fixed_s, now.step_s)} per step that do not shrink with the "
-            f"batch are shared by fewer {self.noun}; with the baseline's batch "
-            f"{format_points(self.loss.without_small_batch)} points would be lost"
-        )
-
-    def _explain_slow_compute(self) -> str:
-        step = self.loss.here.mean
-        if step.compute_s > 1.1 * step.probed_s:
-            return (
-                f" ({format_s(step.probed_s, step.step_s)} in the probe): in training, different "
-                "ranks are late in turn, or they share their cores with loaders and other jobs"
-            )
-        return ", slower with the same batch: lower clocks, or shared cores and memory"
-
     # ---- Text and table -------------------------------------------------------------------------
 
     def text(self) -> str:
         """Return the finding as text: the causes that stand out first, then what else is known."""
-        lines = [self.headline]
+        lines = [("", self.headline)]
         for place, (sentence, advice) in enumerate(self.causes, start=1):
-            lines += [f"  {place}. {sentence}", f"     To do: {advice}"]
+            lines += [("  ", f"{place}. {sentence}"), ("     ", f"To do: {advice}")]
         if self.loss is not None:
-            others = [factor for factor in self.loss.factors if factor not in self.named]
-            lines.append(f"  Not named: {', '.join(map(_summarise, others))}.")
-            lines.append(f"  {self.rest}")
-        lines += [f"  Seen: {text}." for text in self.seen]
-        lines += [f"  Not known: {text}." for text in self.gaps]
-        indents = (line[: len(line) - len(line.lstrip(" "))] for line in lines)
-        return "".join(f"{i}{printable(line)}\n" for i, line in zip(indents, lines, strict=True))
+            others = (factor for factor in self.loss.factors if factor not in self.named)
+            lines.append(("  ", f"Not named: {', '.join(map(_summarise, others))}."))
+            lines.append(("  ", self.rest))
+        lines += [("  ", f"Seen: {text}.") for text in self.seen]
+        lines += [("  ", f"Not known: {text}.") for text in self.gaps]
+        return "".join(f"{indent}{printable(line)}\n" for indent, line in lines)
 
     def table(self) -> Table:
         """Return the finding as a table: one row per factor, the costliest first, the sum last."""
@@ -263,29 +246,33 @@ class Finding:
         return Table("diagnosis", title, headers, rows, DEFINITIONS, tuple(remarks))
 
     def _make_row(self, factor: LossFactor) -> dict[str, Cell]:
-        is_named, is_rest = factor in self.named, factor.key == "unexplained"
-        noise = None
+        is_named, noise = factor in self.named, None
         if factor.noise is not None and factor.points is not None:
             noise = f"± {factor.noise:.1f}: twice the standard error over the epochs"
-        place = missing(_explain_not_named(factor))
+        why_not = f"under {NAMED_POINTS:g} points, or less than that is lost in all"
+        if factor.key == "unexplained":
+            why_not = "no cause"
+        elif factor.points is None:
+            why_not = "not measured"
+        elif factor.is_noise:
+            why_not = "within the noise of the epochs"
         why = "it has no seconds of its own"
         return {
             "cause": say(factor.label),
-            "place": say(self.named.index(factor) + 1) if is_named else place,
+            "place": say(self.named.index(factor) + 1) if is_named else missing(why_not),
             "points": show(factor.points, 1, noise, why="not measured"),
             "here_s": show(factor.here_s, 4, why=why),
             "base_s": show(factor.base_s, 4, why=why),
-            "evidence": say(self.explain_rest() if is_rest else self.explain(factor)),
+            "evidence": say(self.explain(factor)),
             "advice": say(self.advise(factor) if is_named else "—"),
         }
 
     def _make_sum(self) -> dict[str, Cell]:
-        here, base = self.loss.here.mean, self.loss.base and self.loss.base.mean
+        here, base, base_s = self.loss.here, self.loss.base, None
         cause, evidence = "Together", "all but forward, backward and optimizer"
         if base is not None:
-            cause = "Lost in all"
+            cause, base_s = "Lost in all", base.step_s / base.samples * here.samples
             evidence = f"100 % minus the efficiency of {self.efficiency_pct:.1f} %"
-        base_s = None if base is None else base.cost("step") * here.samples
         return {
             "cause": say(cause),
             "place": missing("a sum"),
@@ -303,59 +290,58 @@ def diagnose(study: Study, jobs: Sequence[str] = ()) -> list[Finding]:
     jobs: only these runs and their scales, instead of the mean over each scale's repeats. Raises
     UserError for a job that no scale has.
     """
-    runs = pd.concat([study.list_runs(scale) for scale in study.scales.itertuples()])
+    runs = study.runs[study.runs["config"].isin(study.scales["config"])]
     if unknown := set(jobs) - set(runs["name"]):
         raise UserError(
             f"--job {' '.join(sorted(unknown))}: no complete run of this study; there are: "
             f"{', '.join(runs['name'])}"
         )
     chosen = runs[runs["name"].isin(jobs)] if jobs else runs
-    steps = StudySteps(study)
-    base_steps = steps.select(study.list_runs(study.baseline)["run"].tolist())
+    steps, gaps = make_steps(study)
     return [
-        _diagnose_scale(study, scale, of_scale, steps.select(of_scale["run"].tolist()), base_steps)
+        _diagnose_scale(study, scale, of_scale, steps, gaps)
         for scale in study.scales.itertuples()
         if len(of_scale := chosen[chosen["config"] == scale.config])
     ]
 
 
 def _diagnose_scale(
-    study: Study, scale, runs: pd.DataFrame, steps: ScaleSteps, base_steps: ScaleSteps
+    study: Study, scale, runs: pd.DataFrame, steps: pd.DataFrame, lacks: dict[int, list[str]]
 ) -> Finding:
-    """scale: a row of study.scales; runs: those of it that count, and their steps."""
-    base = study.baseline
+    """scale: a row of study.scales; runs: those of it that count. steps, lacks: make_steps()."""
+    base, base_runs = study.baseline, study.list_runs(study.baseline)["run"]
     is_base, pct = scale.config == base.config, scale.efficiency_pct
     if len(runs) < scale.n_runs and pd.notna(pct):
         speedup = divide(runs["throughput_per_s"].mean(), base.throughput_per_s)
         pct = compute_efficiency_pct(speedup, scale.gpus, base.gpus)
-    gaps, is_compared = list(steps.gaps), not is_base and pd.notna(pct)
+    is_compared = not is_base and pd.notna(pct)
+    gaps = [gap for at in runs["run"] for gap in lacks.get(at, ())]
     latest = runs["run"].iloc[-1]
     run = study.sources[latest] if isinstance(study.sources[latest], Run) else None
     if run is None:
         gaps.append(f"{scale.label}: only its metrics file is known, without a step breakdown")
     if is_compared:
-        gaps += base_steps.gaps
+        gaps += [gap for at in base_runs for gap in lacks.get(at, ())]
     elif not is_base:
         why = scale.difference or "one of the two has no throughput"
         gaps.append(f"not compared with {base.label}: {why}")
     elif len(study.scales) == 1:
         gaps.append("no other scale to compare with: run the 1-GPU job and a larger one")
-    loss = None
-    if is_compared and len(steps.epochs) and len(base_steps.epochs):
-        loss = compare(steps, base_steps, 100 - float(pct))
-    elif not is_compared and len(steps.epochs):
-        loss = look_at(steps)
-    seen = []
+    here, there = (steps[steps["run"].isin(each)] for each in (runs["run"], base_runs))
+    loss, seen = None, []
+    if is_compared and len(here) and len(there):
+        loss = compare(here, there, 100 - float(pct))
+    elif not is_compared and len(here):
+        loss = look_at(here)
     if run is not None:
         samples = study.samples[study.samples["run"] == latest]
         samples = samples if latest == scale.latest else make_samples(run)
-        seen, more = list_evidence(run, samples, steps.mean if len(steps.epochs) else None)
+        seen, more = list_evidence(run, samples, find_mean(here) if len(here) else None)
         gaps += more
     return Finding(
-        label=scale.label,
-        nodes=scale.nodes,
-        gpus=int(scale.gpus),
-        loss=loss,
+        scale.label,
+        int(scale.gpus),
+        loss,
         base=base.label if is_compared else None,
         base_gpus=int(base.gpus) if is_compared else None,
         efficiency_pct=float(pct) if is_compared else None,
@@ -369,22 +355,8 @@ def _diagnose_scale(
 def _summarise(factor: LossFactor) -> str:
     if factor.points is None:
         return f"{factor.name} (not measured)"
-    text = f"{factor.name} {format_points(factor.points)}"
+    text = f"{factor.name} {round_half_even(factor.points, 1)}"
     return text + (" (within the noise)" if factor.is_noise else "")
-
-
-def _explain_not_named(factor: LossFactor) -> str:
-    if factor.key == "unexplained":
-        return "no cause"
-    if factor.points is None:
-        return "not measured"
-    if factor.is_noise:
-        return "within the noise of the epochs"
-    return f"under {NAMED_POINTS:g} points, or less than that is lost in all"
-
-
-def format_points(points: float) -> str:
-    return round_half_even(points, 1)
 
 
 def format_s(seconds: float, step_s: float) -> str:
@@ -398,5 +370,5 @@ def format_short(seconds: float) -> str:
     """Return a time of any size with three digits: 1.24 ms, 496 µs."""
     units = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
     size, unit = next((each for each in units if seconds >= each[0]), units[-1])
-    places = max(2 - len(f"{int(seconds / size)}") + 1, 0)
+    places = max(3 - len(f"{int(seconds / size)}"), 0)
     return f"{seconds / size:.{places}f} {unit}"

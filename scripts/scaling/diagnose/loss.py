@@ -7,9 +7,12 @@ costs are first scaled to the baseline's batch: every other factor has the point
 cost even then, and the small batch has the rest.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import hypot
 
-from scaling.diagnose.steps import ScaleSteps, StepBreakdown
+import pandas as pd
+
+from scaling.diagnose.steps import PARTS
 
 NAMED_POINTS = 5.0  # a factor that costs fewer points is not named
 NOISE_ERRORS = 2.0  # standard errors over the epochs
@@ -29,8 +32,8 @@ LABELS = {
     "rest": "The rest",  # of a step without a baseline
 }
 _FACTORS = ("data", "communication", "imbalance", "host_overhead")  # that are parts of a step
-_PER_STEP = ("communication", "optimizer", "host_overhead")  # cost the same whatever the batch
-_PARTS = (*_FACTORS, "optimizer", "compute")
+# They cost the same whatever the batch.
+_PER_STEP = ["communication_s", "optimizer_s", "host_overhead_s"]
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,15 @@ class LossFactor:
 class Loss:
     """What a scale loses, and to what: against a baseline, or (base None) by itself.
 
-    lost_points: of 100 % efficiency; by itself: the share of a step that is neither forward and
-    backward nor optimizer. factors: the costliest first. without_small_batch: the points that
-    would be lost with the baseline's batch, None when the batch is not smaller.
+    steps: rows of break_down(); here, base: the mean of such rows. lost_points: of 100 %
+    efficiency; by itself: the share of a step that is neither forward and backward nor optimizer.
+    factors: the costliest first. without_small_batch: the points that would be lost with the
+    baseline's batch, None when the batch is not smaller.
     """
 
-    here: ScaleSteps
-    base: ScaleSteps | None
+    steps: pd.DataFrame
+    here: pd.Series
+    base: pd.Series | None
     lost_points: float
     factors: tuple[LossFactor, ...]
     unexplained: LossFactor
@@ -83,108 +88,88 @@ class Loss:
 
     @property
     def named(self) -> tuple[LossFactor, ...]:
+        """The factors that stand out, the costliest first."""
         if self.lost_points < NAMED_POINTS:
             return ()
         return tuple(factor for factor in self.factors if factor.stands_out)
 
 
-def compare(here: ScaleSteps, base: ScaleSteps, lost_points: float | None = None) -> Loss:
+def find_mean(steps: pd.DataFrame) -> pd.Series:
+    """Return the mean of the rows of break_down(): seconds per step."""
+    names = ["step_s", *PARTS, "copy_s", "probed_s", "samples", "passes"]
+    return steps[names].mean().astype(float)
+
+
+def compare(here: pd.DataFrame, base: pd.DataFrame, lost_points: float | None = None) -> Loss:
     """Share the efficiency that `here` loses against `base` out among the factors.
 
-    lost_points: as the tables have it, from the mean throughput of the epochs; its difference
-    from the loss by seconds is not explained. Both must have epochs.
+    here, base: rows of break_down(), one or more each. lost_points: as the tables have it, from
+    the mean throughput of the epochs; its difference from the loss by seconds is not explained.
     """
-    then, now = base.mean, here.mean
-    pass_size = now.samples / here.passes / (then.samples / base.passes)
-    if SMALLER <= pass_size <= 1 / SMALLER:
-        now = _bound_probe(now, then)
-    costs, before = ({part: mean.cost(part) for part in _PARTS} for mean in (now, then))
-    step_cost, base_cost = now.cost("step"), then.cost("step")
-    scaled = _scale_to_batch(now, then, is_smaller=pass_size < SMALLER)
-    saved = sum(costs[part] - scaled[part] for part in _PARTS)
-    if saved >= step_cost:  # the baseline computes nothing: there is no batch to scale to
+    seen, then = find_mean(here), find_mean(base)
+    pass_size = seen.samples / seen.passes / (then.samples / then.passes)
+    now = _bound_probe(seen, then) if SMALLER <= pass_size <= 1 / SMALLER else seen
+    costs, before = now / now.samples, then / then.samples  # per sample of one GPU
+    scaled = costs.copy()  # to the baseline's batch, where that is larger
+    if now.samples < SMALLER * then.samples:
+        scaled[_PER_STEP] = now[_PER_STEP] / then.samples
+    if pass_size < SMALLER:  # not only a step has fewer samples
+        scaled["compute_s"] = before["compute_s"]
+    saved = (costs - scaled)[PARTS].sum()
+    if saved >= costs.step_s:  # the baseline computes nothing: there is no batch to scale to
         scaled, saved = costs, 0.0
-    scaled_cost = step_cost - saved  # per sample, with the baseline's batch
-    batch = 100 * base_cost * (1 / scaled_cost - 1 / step_cost) if saved else 0.0
-    factors = []
-    for key in _FACTORS:
-        is_known = key != "communication" or (here.is_probed and base.is_probed)
-        points = 100 * (scaled[key] - before[key]) / scaled_cost if is_known else None
-        noise = _estimate_noise(here, base, key, step_cost)
-        seconds = costs[key] * now.samples, before[key] * now.samples
-        factors.append(LossFactor(key, points, noise, *seconds))
-    factors.append(LossFactor("batch", batch))
-    lost = 100 * (1 - base_cost / step_cost)
-    lost_points = lost if lost_points is None else lost_points
+    scaled["step_s"] = costs.step_s - saved
+    batch = 100 * before.step_s * (1 / scaled.step_s - 1 / costs.step_s) if saved else 0.0
+    factors = [*_list_factors([here, base], costs, scaled, before), LossFactor("batch", batch)]
+    if lost_points is None:
+        lost_points = 100 * (1 - before.step_s / costs.step_s)
     rest = lost_points - sum(factor.points or 0.0 for factor in factors)
-    seconds = costs["compute"] * now.samples, before["compute"] * now.samples
-    return Loss(
-        here,
-        base,
-        lost_points,
-        _rank(factors),
-        LossFactor("unexplained", rest, None, *seconds),
-        lost_points - batch if saved else None,
-    )
+    compute_s = costs.compute_s * now.samples, before.compute_s * now.samples
+    unexplained = LossFactor("unexplained", rest, None, *compute_s)
+    without = lost_points - batch if saved else None
+    return Loss(here, seen, then, lost_points, _rank(factors), unexplained, without)
 
 
-def look_at(here: ScaleSteps) -> Loss:
+def look_at(here: pd.DataFrame) -> Loss:
     """Share a step of one scale out, with nothing to compare it with."""
-    mean, factors = here.mean, []
+    now = find_mean(here)
+    costs = now / now.samples
+    factors = _list_factors([here], costs, costs, 0 * costs)
+    rest = LossFactor("rest", None, None, now.compute_s + now.optimizer_s)
+    return Loss(here, now, None, sum(each.points or 0.0 for each in factors), _rank(factors), rest)
+
+
+def _list_factors(
+    steps: list[pd.DataFrame], costs: pd.Series, scaled: pd.Series, before: pd.Series
+) -> list[LossFactor]:
+    """steps: here, and at the baseline. costs: per sample here, scaled to its batch, and there."""
+    found, is_probed = [], all(each["is_probed"].all() for each in steps)
     for key in _FACTORS:
-        is_known = key != "communication" or here.is_probed
-        seconds = getattr(mean, f"{key}_s")
-        points = 100 * seconds / mean.step_s if is_known else None
-        noise = _estimate_noise(here, None, key, mean.cost("step"))
-        factors.append(LossFactor(key, points, noise, seconds))
-    lost = sum(factor.points or 0.0 for factor in factors)
-    rest = LossFactor("rest", None, None, mean.compute_s + mean.optimizer_s)
-    return Loss(here, None, lost, _rank(factors), rest)
+        part, points, noise = f"{key}_s", None, None
+        if is_probed or key != "communication":
+            points = 100 * (scaled[part] - before[part]) / scaled.step_s
+        if len(steps[0]) > 1:
+            shares = (100 * each[part] / each["samples"] / costs.step_s for each in steps)
+            noise = NOISE_ERRORS * hypot(*(each.sem() for each in shares if len(each) > 1))
+        samples = steps[0]["samples"].mean()
+        found.append(LossFactor(key, points, noise, costs[part] * samples, before[part] * samples))
+    return found
 
 
 def _rank(factors: list[LossFactor]) -> tuple[LossFactor, ...]:
     return tuple(sorted(factors, key=lambda factor: -round(factor.points or 0.0, 9)))
 
 
-def _bound_probe(now: StepBreakdown, then: StepBreakdown) -> StepBreakdown:
+def _bound_probe(now: pd.Series, then: pd.Series) -> pd.Series:
     """Take back what the probe gives to imbalance and communication beyond what is possible.
 
     With the batch of the baseline, forward and backward are not faster than there. Where the
     probe leaves less for them, it was disturbed, and the rank that it finds slow is not.
     """
-    excess_s = max(then.cost("compute") * now.samples - now.compute_s, 0.0)
-    from_imbalance_s = min(excess_s, now.imbalance_s)
-    from_communication_s = min(excess_s - from_imbalance_s, now.communication_s)
-    return replace(
-        now,
-        imbalance_s=now.imbalance_s - from_imbalance_s,
-        communication_s=now.communication_s - from_communication_s,
-        compute_s=now.compute_s + from_imbalance_s + from_communication_s,
-    )
-
-
-def _scale_to_batch(now: StepBreakdown, then: StepBreakdown, is_smaller: bool) -> dict[str, float]:
-    """Return the costs per sample with the baseline's batch; those of now if it is no larger.
-
-    is_smaller: whether a pass has fewer samples than at the baseline, not only a step.
-    """
-    costs = {part: now.cost(part) for part in _PARTS}
-    if now.samples < SMALLER * then.samples:
-        costs |= {part: getattr(now, f"{part}_s") / then.samples for part in _PER_STEP}
-    if is_smaller:
-        costs["compute"] = then.cost("compute")
-    return costs
-
-
-def _estimate_noise(
-    here: ScaleSteps, base: ScaleSteps | None, key: str, step_cost: float
-) -> float | None:
-    """Return the points that chance may give a factor; None with a single epoch."""
-    if len(here.epochs) < 2:
-        return None
-    variance = 0.0
-    for steps in (here, base):
-        if steps is not None and len(steps.epochs) > 1:
-            costs = 100 * steps.epochs[f"{key}_s"] / steps.epochs["samples"] / step_cost
-            variance += float(costs.var()) / len(costs)
-    return NOISE_ERRORS * variance**0.5
+    bounded = now.copy()
+    for part in ("imbalance_s", "communication_s"):
+        excess_s = max(then.compute_s / then.samples * now.samples - bounded.compute_s, 0.0)
+        taken_s = min(excess_s, now[part])
+        bounded[part] -= taken_s
+        bounded["compute_s"] += taken_s
+    return bounded

@@ -17,6 +17,12 @@ from scaling.tables.devices import Comparison
 
 DPI = 300
 MAIN = ("speedup_chart", "efficiency_chart", "throughput_chart")
+# What the bars of throughputs are, by the kinds of the configurations' spreads.
+_BARS = {
+    (True,): "95 % interval over repeats (Student t)",
+    (False,): "standard deviation over the epochs of the one run",
+    (False, True): "95 % interval over repeats, with one run its epochs' deviation",
+}
 
 
 @dataclass(frozen=True)
@@ -37,22 +43,19 @@ class Chart:
 def list_charts(study: Study) -> list[Chart]:
     """Return every chart of a study, those that it has no data for with the reason."""
     configs, compared = scaling_charts.list_configs(study), scaling_charts.list_compared(study)
-    epochs, score = training_charts.list_latest_epochs(study), training_charts.find_score(study)
-    steps = training_charts.break_down(study)
+    epochs, steps = training_charts.list_latest_epochs(study), training_charts.break_down(study)
+    score = next((each for each in SCORES if epochs[each.column].notna().any()), None)
     no_rate = "no run says its throughput" if configs.empty else None
     alone = no_rate
     if compared.empty:
         alone = alone or "no two runs with equal settings at different numbers of GPUs"
-    no_loss = None if epochs["val_loss"].notna().any() else "no run holds a loss"
-    *names, last = (score.name for score in SCORES)
-    no_score = None if score else f"no run holds an {', '.join(names)} or {last}"
     no_time = None if epochs["minutes"].notna().any() else "no run says how long its epochs took"
     no_steps = "no run says where its steps' time went (rank files or training_metrics.json)"
-    base = "" if alone else f"Baseline: {scaling_charts.name_baseline(study)}. "
+    base = "" if alone else f"Baseline: {scaling_charts.name_baseline(compared)}. "
     means = "Throughput is the mean over the epochs after the warm-up."
     if not configs["is_steady"].all():
         means += " Hollow marks: runs of one epoch, which have no steady state."
-    latest = "The latest complete run of each configuration."
+    kinds = tuple(sorted(set(configs["throughput_kind"] == "repeats"))) or (False, True)
     ratios = "; ".join(
         f"{row.title}: {row.speedup:.2f} times, {row.efficiency_pct:.1f} %"
         for row in compared.itertuples()
@@ -61,82 +64,82 @@ def list_charts(study: Study) -> list[Chart]:
         f"{row.title}: {show_rate(row.throughput_per_s)} {study.unit}"
         for row in configs.itertuples()
     )
-    scoring = score.axis if score else "Score"
-    table = (
-        ("speedup_chart", "Speedup", base + means, ratios, scaling_charts.draw_speedup, alone),
-        ("efficiency_chart", "Parallel efficiency",
-         f"{base}{means} The dotted line is {scaling_charts.GOOD_PCT} %.", ratios,
-         scaling_charts.draw_efficiency, alone),
-        ("throughput_chart", "Throughput",
-         f"{means} Bars: {_describe_spread(configs['throughput_kind'])}.", rates,
-         scaling_charts.draw_throughput, no_rate),
-        ("strong_weak_efficiency", "Efficiency in weak and strong scaling",
-         f"{base}Full lines: weak scaling (fixed batch per GPU); dashed: strong scaling (fixed "
-         "global batch).", ratios, scaling_charts.draw_modes, alone),
-        ("loss_by_epoch", "Loss by epoch", latest, "",
-         partial(training_charts.draw_loss, x="epoch"), no_loss),
-        ("loss_by_time", "Loss by time", latest, "",
-         partial(training_charts.draw_loss, x="minutes"), no_loss or no_time),
-        ("score_by_epoch", f"{scoring} by epoch", latest, "",
-         partial(training_charts.draw_score, x="epoch"), no_score),
-        ("score_by_time", f"{scoring} by time", latest, "",
-         partial(training_charts.draw_score, x="minutes"), no_score or no_time),
-        ("step_breakdown", "Where the training time goes",
-         f"{latest} Means over ranks and epochs after the warm-up (of a metrics file: rank 0's).",
-         _describe_steps(steps), training_charts.draw_breakdown,
-         no_steps if steps.empty else None),
-    )  # fmt: skip
-    return [
-        Chart(name, title, caption, alt or f"{title}: {caption}", partial(draw, study), reason)
-        for name, title, caption, alt, draw, reason in table
-    ]
-
-
-def _describe_spread(kinds) -> str:
-    """Say what the error bars of configurations are: of repeats, of one run's epochs, or both."""
-    repeats = set(kinds == "repeats")
-    if repeats == {True}:
-        return "95 % interval over repeats (Student t)"
-    if repeats == {False}:
-        return "standard deviation over the epochs of the one run"
-    return "95 % interval over repeats, with one run its epochs' deviation"
-
-
-def _describe_steps(steps) -> str:
+    latest = "The latest complete run of each configuration."
+    charts = [
+        Chart("speedup_chart", "Speedup", base + means, ratios,
+              partial(scaling_charts.draw_speedup, compared), alone),
+        Chart("efficiency_chart", "Parallel efficiency",
+              f"{base}{means} The dotted line is {scaling_charts.GOOD_PCT} %.", ratios,
+              partial(scaling_charts.draw_efficiency, compared), alone),
+        Chart("throughput_chart", "Throughput", f"{means} Bars: {_BARS[kinds]}.", rates,
+              partial(scaling_charts.draw_throughput, configs, study.unit), no_rate),
+        Chart("strong_weak_efficiency", "Efficiency in weak and strong scaling",
+              f"{base}Full lines: weak scaling (fixed batch per GPU); dashed: strong scaling "
+              "(fixed global batch).", ratios,
+              partial(scaling_charts.draw_modes, compared), alone),
+    ]  # fmt: skip
+    *names, last = (each.name for each in SCORES)
+    scored = score.axis if score else "Score"
+    curves = score and [training_charts.Curve(score.column, factor=score.factor)]
+    no_loss = None if epochs["val_loss"].notna().any() else "no run holds a loss"
+    no_score = None if score else f"no run holds an {', '.join(names)} or {last}"
+    for kind, title, lines, missing in (
+        ("loss", "Loss", training_charts.LOSSES, no_loss),
+        ("score", scored, curves, no_score),
+    ):
+        for by, x, reason in (("epoch", "epoch", missing), ("time", "minutes", missing or no_time)):
+            name = f"{title} by {by}"
+            drawn = partial(training_charts.draw_epochs, epochs, x, title, lines)
+            charts.append(
+                Chart(f"{kind}_by_{by}", name, latest, f"{name}: {latest}", drawn, reason)
+            )
     shares = training_charts.share_out(steps)
-    return "; ".join(
+    spent = "; ".join(
         f"{title}: " + ", ".join(f"{part} {pct:.0f} %" for part, pct in row.items() if pct > 0)
         for title, (_, row) in zip(steps["title"], shares.iterrows(), strict=True)
     )
+    caption = (
+        f"{latest} Means over ranks and epochs after the warm-up (of a metrics file: rank 0's)."
+    )
+    drawn = partial(training_charts.draw_breakdown, steps)
+    reason = no_steps if steps.empty else None
+    title = "Where the training time goes"
+    return [*charts, Chart("step_breakdown", title, caption, spent, drawn, reason)]
 
 
 def list_run_charts(study: Study) -> Iterator[Chart]:
     """Yield the timelines of the latest run of each configuration that is known by its folder."""
-    by_run = dict(tuple(study.samples.groupby("run")))
     for row in scaling_charts.list_configs(study).itertuples():
         run = study.find_run(row)
         if run is None:
             continue
+        samples = study.samples[study.samples["run"] == row.latest]
         title = f"job {run.id}, {row.title}"
         for kind, source in (("gpu", "nvidia-smi"), ("cpu", "psrecord")):
-            samples = by_run.get(row.latest, study.samples.iloc[:0])
             found = timelines.list_timelines(samples, source)
             note = " ".join(dict.fromkeys(each.note for each in found if each.note))
-            draw = partial(timelines.draw_timelines, found)
+            drawn = partial(timelines.draw_timelines, found)
             reason = None if found else f"job {run.id} has no such log"
-            yield Chart(f"{kind}_timeline_{run.id}", title, note, title, draw, reason)
+            yield Chart(f"{kind}_timeline_{run.id}", title, note, title, drawn, reason)
 
 
 def list_device_charts(comparison: Comparison) -> list[Chart]:
     """Return the two charts of one device against several."""
+    single, multi = comparison.single, comparison.multi
     spread = "Mean and standard deviation over the epochs after the first."
-    if comparison.single.training_s.n == 1 or comparison.multi.training_s.n == 1:
+    if 1 in (single.training_s.n, multi.training_s.n):
         spread += " A run of one epoch has no steady state, and no error bar."
+    times = {f"GPU {rank}": each for rank, each in enumerate(multi.per_rank_s)}
+    times["Single GPU"] = single.training_s
+    rates = {f"{multi.world_size} GPUs (sum)": multi.throughput, "Single GPU": single.throughput}
     return [
-        Chart("training_time_comparison", "Training time", spread, spread,
-              partial(scaling_charts.draw_device_times, comparison)),
-        Chart("tokens_per_second_comparison", "Throughput", spread, spread,
-              partial(scaling_charts.draw_device_rates, comparison)),
+        Chart(name, title, spread, spread, partial(scaling_charts.draw_devices, bars, form, axis))
+        for name, title, bars, form, axis in (
+            ("training_time_comparison", "Training time", times, "{:,.2f} s",
+             "Training time per epoch (s)"),
+            ("tokens_per_second_comparison", "Throughput", rates, "{:,.1f}",
+             f"Throughput ({single.unit})"),
+        )
     ]  # fmt: skip
 
 
@@ -171,11 +174,8 @@ def save_charts(
 def _save(figure: Figure, chart: Chart, path: Path) -> Path:
     """Write a figure under another name first, so that no half of one is ever there."""
     part = path.with_name(f".{path.name}.part")
-    metadata = {"Title": chart.title}
-    if path.suffix == ".png":
-        metadata["Description"] = chart.caption
-    if path.suffix in (".svg", ".pdf"):
-        metadata["Date" if path.suffix == ".svg" else "CreationDate"] = None
+    more = {"png": {"Description": chart.caption}, "svg": {"Date": None}}
+    metadata = {"Title": chart.title, **more.get(path.suffix[1:], {"CreationDate": None})}
     try:
         with rc_context(STYLE):
             figure.savefig(part, format=path.suffix[1:], dpi=DPI, metadata=metadata)

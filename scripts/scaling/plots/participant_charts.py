@@ -53,6 +53,6 @@ def draw_spread(workshop: Workshop) -> Figure:
     low = min(ratios["pct"].min(), workshop.limit_pct)
     axes.set_ylim(low - 4, max(ratios["pct"].max(), 100) + 4)
     axes.set_ylabel("Throughput (% of equal runs' median)")
-    add_legend(axes.figure, axes)
+    add_legend(axes, most_inside=4)
     settle_texts(axes.figure)
     return axes.figure

@@ -7,9 +7,6 @@ from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display on a cluster
 from matplotlib.figure import Figure
-from matplotlib.path import Path
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; colour-blind readers
 # tell them apart (jfly.uni-koeln.de/color).
@@ -41,6 +38,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 2,
 }
+IDEAL = {"color": MUTED, "linestyle": "--", "linewidth": 1.4}
 
 
 def new_figure(height_in: float | None = None) -> Figure:
@@ -70,7 +68,7 @@ def thin(xs: Sequence[float], ys: Sequence[float], most: int = MOST_POINTS) -> t
     with the first and the last point of all.
     """
     x, y = np.asarray(xs, float), np.asarray(ys, float)
-    is_there = ~(np.isnan(x) | np.isnan(y))
+    is_there = ~np.isnan(x + y)
     x, y = x[is_there], y[is_there]
     if len(x) > most:
         size = -(-2 * len(x) // most)
@@ -96,7 +94,7 @@ def shorten_label(name: str, most: int = 36) -> str:
     return f"{name[:head].rstrip()}…{name[head + 1 - most :].lstrip()}"
 
 
-def label_bars(axes: Axes, names: list[str]) -> None:
+def label_bars(axes: Axes, names: Sequence[str]) -> None:
     """Name horizontal bars, the first one on top; the names leave the bars half of the width."""
     most = int(36 * (axes.figure.get_figwidth() / WIDTH_IN) ** 2)
     axes.set_yticks(range(len(names)), [shorten_label(name, most) for name in names])
@@ -104,17 +102,16 @@ def label_bars(axes: Axes, names: list[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def add_legend(figure: Figure, axes: Axes, most_inside: int = 4) -> None:
+def add_legend(axes: Axes, most_inside: int = 0) -> None:
     """Put the legend into the axes when it is short, else below, the figure growing with it."""
-    handles, labels = axes.get_legend_handles_labels()
+    figure, (handles, labels) = axes.figure, axes.get_legend_handles_labels()
     longest = max(map(len, labels), default=0)
     if len(labels) <= most_inside and longest <= 24:
         axes.legend(handles, labels)
         return
     entry_in = 0.6 + 0.095 * longest  # the line's picture, and the text at LEAST_PT
     columns = min(max(int(figure.get_figwidth() / entry_in), 1), 3)
-    rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.26 * rows)
+    figure.set_figheight(figure.get_figheight() + 0.26 * -(-len(labels) // columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
@@ -122,62 +119,40 @@ _OPTIONAL = "_optional"  # the label of a text that may go; the underscore keeps
 _PLACES = ((7, -5), (-7, 7), (0, 9), (7, -17), (-7, -19), (0, -20), (7, 7))  # points from the mark
 
 
-def annotate_points(
-    axes: Axes, points: Sequence[tuple[float, float, str]], color: object = "black"
-) -> None:
-    """Write a text beside each point (x, y, text); settle_texts() drops those without room."""
-    for x, y, text in points:
-        axes.annotate(
-            text, (x, y), color=color, textcoords="offset points", xytext=_PLACES[0],
-            ha="left", label=_OPTIONAL,
-        )  # fmt: skip
+def annotate(axes: Axes, text: str, x: float, y: float, color: object) -> None:
+    """Write a text beside a point; settle_texts() finds its place, or drops it without room."""
+    how = {"color": color, "textcoords": "offset points", "label": _OPTIONAL}
+    axes.annotate(text, (x, y), xytext=_PLACES[0], **how)
 
 
 def settle_texts(figure: Figure) -> None:
-    """Move or remove each optional annotation that would lie on another text or leave the axes.
+    """Put each optional annotation where it lies on no other text, or remove it.
 
     A place that no line crosses goes before one that a line does. A number that cannot be read
     is worth less than none: the table beside the chart has it.
     """
     renderer = figure.canvas.get_renderer()
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # settled: what follows moves nothing else
+    figure.set_layout_engine(None)  # settled: what follows moves nothing else
     for axes in figure.axes:
-        legend = axes.get_legend()
         optional = [text for text in axes.texts if text.get_label() == _OPTIONAL]
-        fixed = [legend] if legend else []
-        fixed += [text for text in axes.texts if text not in optional]
+        fixed = [each for each in (axes.get_legend(), *axes.texts) if each not in (None, *optional)]
         taken = [each.get_window_extent(renderer) for each in fixed]
         lines = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
         bounds = axes.get_window_extent(renderer)
         for text in optional:
-            places = _list_places(text, renderer, figure.dpi / 72)
-            places = [each for each in places if _has_room(each[2], taken, bounds)]
-            is_clear = (place for place in places if not _is_crossed(place[2], lines))
-            place = next(is_clear, places[0] if places else None)
-            if place is None:
-                text.remove()
+            places = []
+            for x, y in _PLACES:
+                align = "left" if x > 0 else "right" if x < 0 else "center"
+                text.set(position=(x, y), horizontalalignment=align)
+                box = text.get_window_extent(renderer)
+                is_inside = all(bounds.contains(*corner) for corner in box.corners())
+                if is_inside and not any(box.overlaps(other) for other in taken):
+                    is_crossed = any(line.intersects_bbox(box, filled=False) for line in lines)
+                    places.append((is_crossed, (x, y), align, box))
+            if places:
+                _, place, align, box = min(places, key=lambda found: found[0])
+                text.set(position=place, horizontalalignment=align)
+                taken.append(box)
             else:
-                text.set_position(place[0])
-                text.set_horizontalalignment(place[1])
-                taken.append(place[2])
-
-
-def _list_places(text: Annotation, renderer, dots: float) -> list[tuple[tuple, str, Bbox]]:
-    """Return (offset, alignment, box) of a text that stands at _PLACES[0], at each of _PLACES."""
-    box, (x, y), places = text.get_window_extent(renderer), _PLACES[0], []
-    for dx, dy in _PLACES:
-        align, back = ("left", 0) if dx > 0 else ("right", 1) if dx < 0 else ("center", 0.5)
-        moved = box.translated((dx - x) * dots - back * box.width, (dy - y) * dots)
-        places.append(((dx, dy), align, moved))
-    return places
-
-
-def _has_room(box: Bbox, taken: list[Bbox], bounds: Bbox) -> bool:
-    is_inside = bounds.x0 <= box.x0 and box.x1 <= bounds.x1
-    is_inside = is_inside and bounds.y0 <= box.y0 and box.y1 <= bounds.y1
-    return is_inside and not any(box.overlaps(other) for other in taken)
-
-
-def _is_crossed(box: Bbox, lines: list[Path]) -> bool:
-    return any(line.intersects_bbox(box, filled=False) for line in lines)
+                text.remove()

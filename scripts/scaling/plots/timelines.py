@@ -1,6 +1,6 @@
 """A run's timelines: memory and utilisation of each GPU, CPU and memory of each node."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from scaling.plots.style import (
     thin,
 )
 
+MOST_GPUS = 1_000_000  # of a node
 MOST_LINES = 8  # more GPUs are drawn as their range and median
 # Source of the samples -> what its figures show: title, unit, column, factor.
 FIGURES = {
@@ -30,8 +31,7 @@ FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(NamedTuple):
     """One figure over time: a line for each GPU or node, as (minutes, values).
 
     With more than MOST_LINES of them: `Greatest`, `Median` and `Least` of each second. `note`
@@ -51,43 +51,45 @@ def list_timelines(
 
     Figures without a sample are left out. most_points: of a line; a longer one is thinned.
     """
-    names = ["node", "gpu", "elapsed_s", *(column for _, _, column, _ in FIGURES[source])]
-    samples = samples.loc[samples["source"] == source, names]
-    has_gpus, nodes = source == "nvidia-smi", samples["node"].nunique()
-    places = samples.groupby(["node", "gpu"], sort=False, dropna=False).indices
-    seconds, found = samples["elapsed_s"].to_numpy(), []
+    samples = samples[(samples["source"] == source).to_numpy(bool)]
+    node, gpu = (samples[name].to_numpy(float, na_value=0) for name in ("node", "gpu"))
+    places, line = np.unique(MOST_GPUS * node + gpu, return_inverse=True)
+    nodes, gpus = np.divmod(places, MOST_GPUS)
+    what, names = "nodes", [f"Node {each:.0f}" for each in nodes]
+    if source == "nvidia-smi":
+        of_node = [f"{name}, " if len({*nodes}) > 1 else "" for name in names]
+        what = "GPUs"
+        names = [f"{each}GPU {number:.0f}" for each, number in zip(of_node, gpus, strict=True)]
+    minutes, found = samples["elapsed_s"].to_numpy() / 60, []
     for title, unit, column, factor in FIGURES[source]:
-        values, lines = factor * samples[column].to_numpy(), {}
-        is_there = ~(np.isnan(seconds) | np.isnan(values))
-        for key, at in places.items():
-            at = at[is_there[at]]
-            if len(at):
-                name = f"GPU {key[1]}" if has_gpus else f"Node {key[0]}"
-                name = f"Node {key[0]}, {name}" if has_gpus and nodes > 1 else name
-                lines[name] = (seconds[at], values[at])
+        values = factor * samples[column].to_numpy()
+        at = np.flatnonzero(~np.isnan(minutes + values))
+        at = at[line[at].argsort(kind="stable")]
+        kept, starts = np.unique(line[at], return_index=True)
+        parts = np.split(at, starts[1:]) if len(at) else []
+        lines = {names[n]: (minutes[own], values[own])
+                 for n, own in zip(kept, parts, strict=True)}  # fmt: skip
         if lines:
-            what = "GPUs" if has_gpus else "nodes"
             found.append(Timeline(title, unit, *_thin_lines(lines, what, most_points)))
     return found
 
 
 def _thin_lines(lines: dict[str, tuple], what: str, most_points: int) -> tuple[dict, str]:
-    """Return the lines in minutes, with a note on how they were made from (seconds, values)."""
+    """Return the lines thinned, those of many GPUs as three, and a note on how they were made."""
     count, note = len(lines), ""
     is_thinned = sum(len(xs) for xs, _ in lines.values()) > most_points * count
     if count > MOST_LINES:
-        xs, ys = (np.concatenate(parts) for parts in zip(*lines.values(), strict=True))
-        second = pd.Series(ys).groupby(xs.round())
+        xs, ys = map(np.concatenate, zip(*lines.values(), strict=True))
+        second = pd.Series(ys).groupby((xs * 60).round())
         parts = {"Greatest": second.max(), "Median": second.median(), "Least": second.min()}
-        lines = {name: (part.index.to_numpy(), part.to_numpy()) for name, part in parts.items()}
+        lines = {name: (part.index.to_numpy() / 60, part) for name, part in parts.items()}
         note = f"{count} {what}: the greatest, median and least of each second with a sample."
     if is_thinned:
         note += (
             f" Thinned to about {most_points} points per line: of each stretch of samples the "
             "least and the greatest are drawn, so no peak is lost."
         )
-    thinned = {name: thin(xs / 60, ys, most_points) for name, (xs, ys) in lines.items()}
-    return thinned, note.strip()
+    return {name: thin(*points, most_points) for name, points in lines.items()}, note.strip()
 
 
 def draw_timelines(timelines: list[Timeline]) -> Figure:
@@ -106,5 +108,5 @@ def draw_timelines(timelines: list[Timeline]) -> Figure:
             axes.set_ylim(0, 105)
             axes.axhline(100, color=MUTED, linewidth=0.8)
     panels[-1].set_xlabel("Time since the log's first sample (min)")
-    add_legend(figure, panels[0], most_inside=0)
+    add_legend(panels[0])
     return figure

@@ -1,9 +1,9 @@
 """Charts of the training itself: loss and score by epoch and time, and where a step's time goes."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -23,7 +23,6 @@ from scaling.plots.style import (
     viridis,
 )
 from scaling.runs import Study
-from scaling.runs.workloads import SCORES, Score
 
 X_TITLES = {"epoch": "Epoch", "minutes": "Time since the first epoch (min)"}
 MOST_MARKED = 12  # epochs of a line that has its marks
@@ -46,82 +45,66 @@ def list_latest_epochs(study: Study) -> pd.DataFrame:
     """
     configs = list_configs(study)[["config", "title", "gpus", "latest"]]
     epochs = configs.merge(study.epochs, left_on="latest", right_on="run")
-    by_run = epochs.groupby("config")
-    whole_s = epochs["epoch_s"].where(by_run["epoch_s"].transform("count") > 0, epochs["train_s"])
+    has_whole = epochs.groupby("config")["epoch_s"].transform("count") > 0
+    whole_s = epochs["epoch_s"].where(has_whole, epochs["train_s"])
     # One epoch without its time leaves those after it without theirs.
     is_known = whole_s.notna().groupby(epochs["config"]).cummin()
     minutes = whole_s.groupby(epochs["config"]).cumsum() / 60
     return epochs.assign(minutes=minutes.where(is_known))
 
 
-def find_score(study: Study) -> Score | None:
-    """Return the first score of the validation that any of these runs holds."""
-    epochs = list_latest_epochs(study)
-    return next((score for score in SCORES if epochs[score.column].notna().any()), None)
+class Curve(NamedTuple):
+    """A column of the epochs to be drawn: in a full line, or (style "--") in a thinner one.
 
-
-def draw_loss(study: Study, x: str) -> Figure:
-    """Draw training (dashed) and validation loss of each configuration's latest run.
-
-    x: a key of X_TITLES.
+    name: what the line is, where a chart has several.
     """
 
-    def draw_run(axes: Axes, epochs: pd.DataFrame, color, marker, label: str | None) -> None:
-        for column, style in (("train_loss", "--"), ("val_loss", "-")):
-            xs, ys = thin(epochs[x], epochs[column])
-            is_main = column == "val_loss"
-            axes.plot(
-                xs, ys, style, color=color, markersize=5, linewidth=2 if is_main else 1.2,
-                # Of one epoch there is no line: a hollow mark stands for the training's.
-                marker=marker if is_main or len(xs) == 1 else None,
-                markerfacecolor=color if is_main else "white", label=label if is_main else None,
-            )  # fmt: skip
-
-    return _draw_runs(study, draw_run, x, "Loss", ("Training", "Validation"))
+    column: str
+    name: str = ""
+    style: str = "-"
+    factor: float = 1.0
 
 
-def draw_score(study: Study, x: str) -> Figure:
-    """Draw the validation score of each configuration's latest run. x: a key of X_TITLES."""
-    score = find_score(study)
-
-    def draw_run(axes: Axes, epochs: pd.DataFrame, color, marker, label: str | None) -> None:
-        if epochs[score.column].notna().any():
-            xs, ys = thin(epochs[x], score.factor * epochs[score.column])
-            axes.plot(xs, ys, color=color, marker=marker, markersize=5, label=label)
-
-    return _draw_runs(study, draw_run, x, score.axis)
+LOSSES = (Curve("train_loss", "Training", "--"), Curve("val_loss", "Validation"))
 
 
-def _draw_runs(
-    study: Study, draw_run: Callable, x: str, y_title: str, styles: tuple[str, ...] = ()
-) -> Figure:
-    """Draw a line for each run; styles: what dashed and full lines are, if that needs a key."""
-    figure, epochs = new_figure(), list_latest_epochs(study)
-    axes = figure.subplots()
-    gpus = epochs.groupby("config")["gpus"].first()
-    has_bar = len(gpus) > len(COLORS)
+def draw_epochs(epochs: pd.DataFrame, x: str, title: str, curves: Sequence[Curve]) -> Figure:
+    """Draw curves of each configuration's latest run. x: a key of X_TITLES; title: of y."""
+    figure, gpus = new_figure(), epochs.groupby("config")["gpus"].first()
+    axes, has_bar = figure.subplots(), len(gpus) > len(COLORS)
     norm = LogNorm(gpus.min(), max(gpus.max(), gpus.min() + 1))
     for number, (config, rows) in enumerate(epochs.groupby("config", sort=False)):
         color = viridis(float(norm(gpus[config]))) if has_bar else COLORS[number]
         marker = MARKERS[number % len(MARKERS)] if len(rows) <= MOST_MARKED else None
         label = None if has_bar else shorten_label(rows["title"].iloc[0])
-        draw_run(axes, rows, color, marker, label)
-    for name, style in zip(styles, ("--", "-"), strict=False):
-        axes.plot([], [], style, color=MUTED, linewidth=1.4 if style == "--" else 2, label=name)
+        if rows[[curve.column for curve in curves]].isna().all(axis=None):
+            continue
+        for curve in curves:
+            xs, ys = thin(rows[x], curve.factor * rows[curve.column])
+            is_main = curve.style == "-"
+            axes.plot(
+                xs, ys, curve.style, color=color, markersize=5, linewidth=2 if is_main else 1.2,
+                # Of one epoch there is no line: a hollow mark stands for the thin one.
+                marker=marker if is_main or len(xs) == 1 else None,
+                markerfacecolor=color if is_main else "white", label=label if is_main else None,
+            )  # fmt: skip
+    for curve in curves if len(curves) > 1 else ():
+        width = 2 if curve.style == "-" else 1.4
+        axes.plot([], [], curve.style, color=MUTED, linewidth=width, label=curve.name)
     axes.set_xlabel(X_TITLES[x])
-    axes.set_ylabel(y_title)
+    axes.set_ylabel(title)
     if x == "epoch":
         axes.xaxis.get_major_locator().set_params(integer=True)
     if not has_bar:
-        add_legend(figure, axes, most_inside=0)
+        add_legend(axes)
         return figure
     colors = ListedColormap([viridis(at / 255) for at in range(256)])
     bar = figure.colorbar(ScalarMappable(norm, colors), ax=axes, label="GPUs")
     counts = sorted(gpus.unique())
     ticks = [count for count in counts if count & (count - 1) == 0] or [counts[0], counts[-1]]
-    bar.set_ticks(ticks, labels=[str(count) for count in ticks])
+    bar.set_ticks(ticks, labels=map(str, ticks))
     bar.minorticks_off()
-    if styles:
+    if len(curves) > 1:
         axes.legend()
     return figure
 
@@ -144,8 +127,7 @@ def break_down(study: Study) -> pd.DataFrame:
 def _from_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
     names = ["training_s", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "exposed_comm_s"]
     mean = _keep_steady(ranks).groupby("run")[names].mean()
-    mean = mean[(mean["training_s"] > 0) & mean["data_wait_s"].notna() & mean["compute_s"].notna()]
-    mean = mean.fillna(0.0)
+    mean = mean[mean["training_s"] > 0].dropna(subset=["data_wait_s", "compute_s"]).fillna(0.0)
     exposed = mean[["exposed_comm_s", "compute_s"]].min(axis=1)
     parts = pd.DataFrame({
         "waiting for data": mean["data_wait_s"],
@@ -179,17 +161,14 @@ def share_out(steps: pd.DataFrame) -> pd.DataFrame:
     return parts.div(parts.sum(axis=1), axis=0) * 100
 
 
-def draw_breakdown(study: Study) -> Figure:
+def draw_breakdown(steps: pd.DataFrame) -> Figure:
     """Draw the shares of the training time as stacked bars, the seconds per epoch beside them."""
-    steps = break_down(study)
-    shares, count = share_out(steps), len(steps)
-    figure = new_figure(height_in=1.6 + BAR_IN * count)
-    axes, left = figure.subplots(), pd.Series(0.0, shares.index)
+    shares, axes = share_out(steps), new_figure(height_in=1.6 + BAR_IN * len(steps)).subplots()
+    left = shares.cumsum(axis=1) - shares
     for part in shares:
         if shares[part].any():
-            axes.barh(range(count), shares[part], left=left, height=0.72, color=PARTS[part],
-                      label=part)  # fmt: skip
-        left += shares[part]
+            axes.barh(range(len(steps)), shares[part], left=left[part], height=0.72,
+                      color=PARTS[part], label=part)  # fmt: skip
     for at, total_s in enumerate(steps["total_s"]):
         axes.text(101, at, f"{total_s:,.3g} s", va="center", fontsize=LEAST_PT)
     label_bars(axes, steps["title"].to_list())
@@ -197,5 +176,5 @@ def draw_breakdown(study: Study) -> Figure:
     axes.set_xticks(range(0, 101, 50))
     axes.set_xlabel("Training time (%)")
     axes.text(101, -0.75, "epoch", va="bottom", fontsize=LEAST_PT)
-    add_legend(figure, axes, most_inside=0)
-    return figure
+    add_legend(axes)
+    return axes.figure

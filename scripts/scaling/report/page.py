@@ -3,9 +3,8 @@
 import base64
 import hashlib
 import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import gmtime, strftime
 
 import pandas as pd
@@ -16,10 +15,10 @@ from scaling.advise import list_advice
 from scaling.diagnose import DEFINITIONS, Finding, diagnose
 from scaling.plots import list_charts
 from scaling.plots.scaling_charts import list_compared, list_configs
-from scaling.report.run_page import flatten, make_run_page
-from scaling.report.svg import Figure, draw_figure
-from scaling.report.verdict import state_loss, state_verdict
-from scaling.runs import Run, State, Study, make_frames, make_study, order_in_time
+from scaling.report.run_page import flatten, make_run_page, show_as
+from scaling.report.svg import draw_figure
+from scaling.report.verdict import count_states, state_loss, state_verdict
+from scaling.runs import Run, Study, make_frames, make_study, order_in_time
 from scaling.runs.alike import COMPARED_SETTINGS
 from scaling.runs.ratios import GOOD_NODES_PCT, GOOD_ONE_NODE_PCT, POOR_PCT, name_band
 from scaling.runs.workloads import DEFAULT_WORKLOAD
@@ -45,26 +44,6 @@ MOST_NAMED = 12  # runs in a row; more are counted
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class WorkloadPart:
-    """One workload's part of the page. no_study: why it has nothing but the README's tables."""
-
-    name: str
-    readme_tables: Sequence[Table]
-    differences: Table | None
-    no_study: str = ""
-    means: Table | None = None
-    findings: Sequence[Finding] = ()
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    not_drawn: Sequence[str] = ()
-
-    @property
-    def worst(self) -> Finding | None:
-        """The scale that loses most: it is open, and leads the verdict."""
-        return max(self.findings, key=lambda finding: finding.lost_points, default=None)
-
-
 def make_page(
     runs: list[Run], source: str, describe_site: Callable | None = None, reload_s: int | None = None
 ) -> str:
@@ -80,27 +59,25 @@ def make_page(
             f"{source}: no job file (*.slurm) and no run in it; name the folder that holds them"
         )
     started = order_in_time([run for run in runs if run.id])
-    studies, parts = [], []
-    for number, name in enumerate(sorted({_name_workload(run) for run in started}), start=1):
+    by_workload: dict[str, list[Run]] = {}
+    for run in started:
+        by_workload.setdefault(run.workload or DEFAULT_WORKLOAD, []).append(run)
+    studies, losses, parts = [], [], []
+    for number, (name, ours) in enumerate(sorted(by_workload.items()), start=1):
         site = describe_site(name) if describe_site else None
-        ours = [run for run in started if _name_workload(run) == name]
-        readme_tables = make_readme_tables(runs, name, site=site, source=source)
-        known = (name, readme_tables, make_differences(ours))
+        tables = make_readme_tables(runs, name, site=site, source=source)
+        part = {"name": name, "readme_tables": tables, "differences": make_differences(ours)}
         try:
             study = make_study(started, name, source=source)
         except UserError as error:
-            parts.append(WorkloadPart(*known, no_study=str(error)))
+            part["no_study"] = str(error)
         else:
             studies.append(study)
-            parts.append(_make_part(study, known, f"w{number}"))
-    losses = [state_loss(part.name, part.findings) for part in parts]
+            part |= _describe_study(study, f"w{number}")
+            losses.append(state_loss(name, part["findings"]))
+        parts.append(part)
     epochs = make_frames(started, ["epochs"])["epochs"]
     by_run = dict(tuple(epochs.groupby(["folder", "run_id"])))
-    pages = [
-        make_run_page(run, by_run.get((str(run.folder), run.id), epochs.iloc[:0]), number)
-        for number, run in enumerate(reversed(started), start=1)
-    ]
-    counts = Counter(run.state for run in started)
     return render_page(TEMPLATE, {
         "folder": source,
         "made_utc": strftime("%Y-%m-%d %H:%M:%S UTC", gmtime()),
@@ -111,39 +88,34 @@ def make_page(
         "poor_pct": POOR_PCT,
         "loss_table": make_loss_table,
         "loss_definitions": DEFINITIONS,
-        "states": [(str(state), counts[state]) for state in State if counts[state]],
+        "states": count_states(started),
         "waiting": [run.reason for run in runs if not run.id],
         "parts": parts,
-        "pages": pages,
+        "pages": [
+            make_run_page(run, by_run.get((str(run.folder), run.id), epochs[:0]))
+            for run in reversed(started)
+        ],
     })  # fmt: skip
 
 
-def _name_workload(run: Run) -> str:
-    return run.workload or DEFAULT_WORKLOAD
-
-
-def _make_part(study: Study, known: tuple, key: str) -> WorkloadPart:
-    charts = list_charts(study)
-    return WorkloadPart(
-        *known,
-        means=make_means(study),
-        findings=diagnose(study),
-        tables=list_study_tables(study),
-        figures=[draw_figure(chart, key) for chart in charts if not chart.reason],
-        not_drawn=[f"{chart.title}: {chart.reason}" for chart in charts if chart.reason],
-    )
+def _describe_study(study: Study, key: str) -> dict[str, object]:
+    """Return what a workload's part of the page shows besides the README's tables."""
+    charts, findings = list_charts(study), diagnose(study)
+    return {
+        "means": make_means(study),
+        "findings": findings,
+        "worst": max(findings, key=lambda finding: finding.lost_points, default=None),
+        "tables": list_study_tables(study),
+        "figures": [draw_figure(chart, key) for chart in charts if not chart.reason],
+        "not_drawn": "; ".join(f"{c.title}: {c.reason}" for c in charts if c.reason),
+    }
 
 
 def list_study_tables(study: Study) -> list[Table]:
     """Return advice, fixed work, runs, ideal, cost, plan and, from four scales on, the laws."""
     advice, *others = list_advice(study)
-    return [
-        advice,
-        make_fixed_work(study),
-        *make_summary_tables(study),
-        make_cost(study, energy_runs=1),
-        *others,
-    ]
+    summary = make_summary_tables(study)
+    return [advice, make_fixed_work(study), *summary, make_cost(study, energy_runs=1), *others]
 
 
 def make_loss_table(finding: Finding) -> Table:
@@ -160,26 +132,20 @@ def make_means(study: Study) -> Table:
         "throughput": f"Throughput ({study.unit})", "spread": "±", "speedup": "Speedup",
         "efficiency": "Efficiency (%)", "verdict": "Verdict",
     }  # fmt: skip
-    compared, rows = set(list_compared(study)["config"]), []
-    baselines = set(study.configs.drop_duplicates("series")["config"])
-    for row in list_configs(study).itertuples():
-        half, warm_up = row.throughput_half, "" if row.is_steady else " (warm-up)"
-        cells = {
+    configs, rows, none = list_configs(study), [], Cell(None, "—")
+    baselines = set(configs.drop_duplicates("series")["config"])
+    compared = set(list_compared(study)["config"])
+    for row in configs.itertuples():
+        is_compared, warm_up = row.config in compared, "" if row.is_steady else " (warm-up)"
+        band = name_band(row.efficiency_pct, row.nodes) if is_compared else "not compared"
+        rows.append({
             "config": say(row.title), "gpus": say(row.gpus), "runs": say(row.n_runs),
-            "throughput": _show(row.throughput_per_s, "{:,.1f}" + warm_up),
-            "spread": Cell(None, "—") if pd.isna(half) else _show(half, "± {:,.1f}"),
-        }  # fmt: skip
-        if row.config in compared:
-            band = name_band(row.efficiency_pct, row.nodes)
-            cells |= {
-                "speedup": _show(row.speedup, "{:.2f}×"),
-                "efficiency": _show(row.efficiency_pct, "{:.1f}"),
-                "verdict": say("baseline" if row.config in baselines else band),
-            }
-        else:
-            cells |= dict.fromkeys(("speedup", "efficiency"), Cell(None, "—"))
-            cells["verdict"] = say("not compared")
-        rows.append(cells)
+            "throughput": show_as("{:,.1f}" + warm_up, row.throughput_per_s),
+            "spread": show_as("± {:,.1f}", row.throughput_half),
+            "speedup": show_as("{:.2f}×", row.speedup) if is_compared else none,
+            "efficiency": show_as("{:.1f}", row.efficiency_pct) if is_compared else none,
+            "verdict": say("baseline" if is_compared and row.config in baselines else band),
+        })  # fmt: skip
     definitions = (
         "Throughput: the mean over runs of each run's mean over epochs. With several runs ± is "
         "half of the 95 % interval (Student t), with one the sample standard deviation over its "
@@ -188,35 +154,29 @@ def make_means(study: Study) -> Table:
     return Table("means", "Means over the epochs after the warm-up", headers, rows, definitions)
 
 
-def _show(value: float, form: str) -> Cell:
-    return Cell(value, form.format(value))
-
-
 def make_differences(runs: Sequence[Run]) -> Table | None:
     """Return a row for each combination of settings of a workload's runs, None when all agree."""
-    known = [(run, dict(flatten(run.settings))) for run in runs if run.settings]
-    names = list(dict.fromkeys(name for _, settings in known for name in settings))
-    names = [name for name in names if name.split(".")[0] not in OWN_SETTINGS]
+    runs = [run for run in runs if run.settings]
+    settings = pd.DataFrame([dict(flatten(run.settings)) for run in runs], dtype=object)
+    settings = settings.fillna("not recorded")
     # Of the two batches only the one that scaling keeps fixed can differ by choice.
     follows = {True: "batch_size_per_gpu", False: "global_batch_size"}
-    is_strong = {run.settings.get("scaling") == "strong" for run, _ in known}
-    if len(is_strong) == 1:
-        names = [name for name in names if name != follows[min(is_strong)]]
-    differing = [name for name in names if len({settings.get(name) for _, settings in known}) > 1]
+    is_strong = {run.settings.get("scaling") == "strong" for run in runs}
+    own = {*OWN_SETTINGS, *((follows[min(is_strong)],) if len(is_strong) == 1 else ())}
+    differing = [name for name in settings
+                 if name.split(".")[0] not in own and settings[name].nunique() > 1]  # fmt: skip
     if not differing:
         return None
-    groups: dict[tuple, list[str]] = defaultdict(list)
-    for run, settings in known:
-        groups[tuple(settings.get(name) for name in differing)].append(run.id)
     must_agree = (*COMPARED_SETTINGS, *follows.values())
     headers = {name: f"{name} *" if name in must_agree else name for name in differing}
     rows = []
-    for values, ids in groups.items():
+    for values, places in settings.groupby(differing, sort=False).indices.items():
+        ids = [runs[at].id for at in places]
         more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
-        cells = (say("not recorded" if value is None else value) for value in values)
+        values = values if isinstance(values, tuple) else (values,)
         rows.append({
             " ": say(", ".join(ids[:MOST_NAMED]) + more),  # no setting is called that
-            **dict(zip(differing, cells, strict=True)),
+            **{name: say(value) for name, value in zip(differing, values, strict=True)},
         })  # fmt: skip
     definitions = ("Settings marked * must agree before two runs are compared.",)
     title = "What differs between the runs"

@@ -1,14 +1,14 @@
 """A run's part of the report: its settings, epochs, timelines, log excerpts, counted lines."""
 
 import json
-from dataclasses import dataclass
 
 import pandas as pd
 
 from common.console import shorten
-from scaling.plots.timelines import FIGURES, list_timelines
+from scaling.plots.timelines import FIGURES, Timeline, list_timelines
 from scaling.report.svg import draw_timeline
 from scaling.runs import Run, State, make_samples
+from scaling.runs.study import count
 from scaling.runs.workloads import SCORES
 from scaling.tables.table import Cell, Table, say
 
@@ -18,54 +18,23 @@ MOST_EPOCHS = 40
 LONGEST_CHARS = 240  # of a line of a log
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A timeline ready for the page; `keys` are its lines' names in the order of their colours."""
+def make_run_page(run: Run, epochs: pd.DataFrame) -> dict[str, object]:
+    """Return all that the template shows of a run, its texts plain, to be escaped there.
 
-    title: str
-    unit: str
-    svg: str
-    keys: list[str]
-    note: str
-
-
-@dataclass(frozen=True)
-class RunPage:
-    """What the report shows of one run; every text is plain, to be escaped by the template.
-
-    excerpts: (title, lines), a line being (number, text). files: (path, what became of its lines).
+    epochs: the run's rows of the epochs frame. A file that cannot be read costs its own part only.
     """
-
-    anchor: str
-    run: Run
-    scale: str
-    epochs: Table | None
-    pictures: list[Picture]
-    excerpts: list[tuple[str, list[tuple[int, str]]]]
-    files: list[tuple[str, str]]
-    settings: Table | None
-
-
-def make_run_page(run: Run, epochs: pd.DataFrame, number: int) -> RunPage:
-    """Return all that is shown of a run; a file that cannot be read costs its own part only.
-
-    epochs: the run's rows of the epochs frame.
-    """
-    settings = flatten(run.settings or {})
-    rows = [{"name": say(name), "value": say(value)} for name, value in settings]
-    title = f"Settings of job {run.id}"
-    table = Table("settings", title, {"name": "Setting", "value": "Value"}, rows) if rows else None
-    return RunPage(
-        f"run-{number}", run, describe_scale(run), make_epochs_table(run, epochs),
-        list_pictures(run), list_excerpts(run), list_files(run), table,
-    )  # fmt: skip
-
-
-def describe_scale(run: Run) -> str:
-    if not run.gpus:
-        return "scale unknown"
-    text = f"{run.gpus} GPU{'s' if run.gpus != 1 else ''}"
-    return f"{text} on {run.nodes} node{'s' if run.nodes != 1 else ''}" if run.nodes else text
+    scale = count(run.gpus, "GPU") if run.gpus else "scale unknown"
+    rows = [{"name": say(name), "value": say(value)} for name, value in flatten(run.settings or {})]
+    headers = {"name": "Setting", "value": "Value"}
+    return {
+        "run": run,
+        "scale": f"{scale} on {count(run.nodes, 'node')}" if run.gpus and run.nodes else scale,
+        "epochs": make_epochs_table(run, epochs),
+        "timelines": list_pictures(run),
+        "excerpts": list_excerpts(run),
+        "files": list_files(run),
+        "settings": Table("settings", f"Settings of job {run.id}", headers, rows) if rows else None,
+    }
 
 
 def flatten(record: dict, prefix: str = "") -> list[tuple[str, str]]:
@@ -81,57 +50,59 @@ def flatten(record: dict, prefix: str = "") -> list[tuple[str, str]]:
     return found
 
 
+def show_as(form: str, value: float) -> Cell:
+    """Return the cell of a number in a format of str.format(); — without a note where it is nan."""
+    return Cell(None, "—") if pd.isna(value) else Cell(value, form.format(value))
+
+
 def make_epochs_table(run: Run, epochs: pd.DataFrame) -> Table | None:
     """Return the last epochs of a run, without those of attempts that were begun again."""
-    epochs = epochs[~epochs["is_superseded"]]
+    epochs = epochs[~epochs["is_superseded"]].tail(MOST_EPOCHS)
     if epochs.empty:
         return None
-    units = epochs["unit"].dropna()
-    unit = f" ({units.iloc[0]})" if len(units) else ""
-    headers = {"epoch": "Epoch", "train_loss": "Loss (train)", "val_loss": "Loss (val)"}
     score = next((each for each in SCORES if epochs[each.column].notna().any()), None)
-    if score:
-        headers[score.column] = score.axis
-    headers |= {"throughput_per_s": f"Throughput{unit}", "epoch_s": "Time (s)"}
-    forms = {"train_loss": "{:.3f}", "val_loss": "{:.3f}"}
-    rows = []
-    for row in epochs.tail(MOST_EPOCHS).to_dict("records"):
-        cells = {"epoch": say(f"{row['epoch']}{' (warm-up)' if row['is_warmup'] else ''}")}
-        for name in list(headers)[1:]:
-            value, form = row[name], forms.get(name, "{:,.1f}")
-            if score and name == score.column:
-                value, form = value * score.factor, f"{{:.{score.places}f}}"
-            cells[name] = Cell(None, "—") if pd.isna(value) else Cell(value, form.format(value))
-        rows.append(cells)
+    unit = " ({})".format(*units) if len(units := epochs["unit"].dropna()[:1]) else ""
+    columns = {  # header, format, factor
+        "train_loss": ("Loss (train)", "{:.3f}", 1),
+        "val_loss": ("Loss (val)", "{:.3f}", 1),
+        **({score.column: (score.axis, f"{{:.{score.places}f}}", score.factor)} if score else {}),
+        "throughput_per_s": (f"Throughput{unit}", "{:,.1f}", 1),
+        "epoch_s": ("Time (s)", "{:,.1f}", 1),
+    }
+    rows = [
+        {
+            "epoch": say(f"{row['epoch']}{' (warm-up)' if row['is_warmup'] else ''}"),
+            **{n: show_as(form, factor * row[n]) for n, (_, form, factor) in columns.items()},
+        }
+        for row in epochs.to_dict("records")
+    ]
+    headers = {"epoch": "Epoch", **{name: header for name, (header, *_) in columns.items()}}
     return Table("epochs", f"Epochs of job {run.id}", headers, rows)
 
 
-def list_pictures(run: Run) -> list[Picture]:
-    """Return the timelines of a run's GPUs and nodes."""
-    samples, pictures = make_samples(run), []
+def list_pictures(run: Run) -> list[tuple[Timeline, str]]:
+    """Return the timelines of a run's GPUs and nodes, each with its picture."""
+    samples, found = make_samples(run), []
     for source, lines in zip(FIGURES, (run.gpus or 1, run.nodes or 1), strict=True):
         most = max(POINTS_PER_CHART // min(lines, 8), LEAST_POINTS)
-        pictures += [
-            Picture(each.title, each.unit, draw_timeline(each), list(each.lines), each.note)
-            for each in list_timelines(samples, source, most)
-        ]
-    return pictures
+        found += list_timelines(samples, source, most)
+    return [(timeline, draw_timeline(timeline)) for timeline in found]
 
 
 def list_excerpts(run: Run) -> list[tuple[str, list[tuple[int, str]]]]:
-    """Return the lines around the cause of a run that failed, and the last lines of its log."""
+    """Return (title, numbered lines): around the cause of a failure, and the end of the log."""
     if run.log is None:
         return []
-    found = []
+    found, tail = [], run.log.tail
     if run.cause is not None and run.cause.excerpt and run.state is not State.COMPLETE:
         where = f"Line {run.cause.line_number} of its log, where the cause was read"
-        found.append((where, list(run.cause.excerpt)))
-    if run.log.tail:
-        found.append((f"The last {len(run.log.tail)} lines of its log", list(run.log.tail)))
+        found.append((where, run.cause.excerpt))
+    if tail:
+        found.append((f"The last {len(tail)} lines of its log", tail))
     return [(title, [(number, _cut(text)) for number, text in lines]) for title, lines in found]
 
 
-def _cut(line: str) -> str:
+def _cut(line: str) -> str:  # its columns stay, for it may be code
     return line if len(line) <= LONGEST_CHARS else line[: LONGEST_CHARS - 1] + "…"
 
 

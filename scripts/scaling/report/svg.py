@@ -2,12 +2,12 @@
 
 import io
 import re
-from dataclasses import dataclass
 from html import escape
-from math import floor, log10
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.ticker import MaxNLocator
 
 from scaling.plots import Chart, draw
 from scaling.plots.style import COLORS, MUTED, STYLE
@@ -31,8 +31,7 @@ _SIZE = re.compile(r' (?:width|height)="[^"]*"')
 _FONT = re.compile(r"'DejaVu Sans', [^;\"]*")
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A chart for the page; `has_own_colors`: many lines in viridis, which need a white ground."""
 
     title: str
@@ -75,25 +74,26 @@ def draw_timeline(timeline: Timeline) -> str:
 
     The x axis is in minutes and the y axis in the timeline's unit, from 0 on.
     """
-    greatest = max(max(ys) for _, ys in timeline.lines.values())
-    right = max(*(max(xs) for xs, _ in timeline.lines.values()), 1e-3)
-    top, step_y = choose_ticks(100.0 if timeline.unit == "%" else greatest, 4)
-    _, step_x = choose_ticks(right, 5)
-    x_scale, y_scale = (WIDTH - LEFT - RIGHT) / right, (HEIGHT - TOP - BOTTOM) / top
-    bottom = HEIGHT - BOTTOM
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(describe(timeline))}">'
-    ]
-    for value in _count_up(step_y, top):
+    minutes = max(max(xs) for xs, _ in timeline.lines.values())
+    greatest = 100 if timeline.unit == "%" else max(max(ys) for _, ys in timeline.lines.values())
+    ranges = "; ".join(
+        f"{name} from {min(ys):.3g} to {max(ys):.3g}" for name, (_, ys) in timeline.lines.items()
+    )
+    alt = f"{timeline.title} over {minutes:.3g} minutes, in {timeline.unit}: {ranges}"
+    right, ticks_y = max(minutes, 1e-3), choose_ticks(greatest, 4)
+    top, bottom = ticks_y[-1], HEIGHT - BOTTOM
+    x_scale, y_scale = (WIDTH - LEFT - RIGHT) / right, (bottom - TOP) / top
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(alt)}">']
+    for value in ticks_y:
         y = bottom - value * y_scale
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 4}" y="{y + 4:.1f}" class="y">{value:g}</text>')
-    for value in _count_up(step_x, right):
-        x = LEFT + value * x_scale
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" class="x">{value:g}</text>')
+    for value in choose_ticks(right, 5):
+        if value <= right * (1 + 1e-9):
+            x = LEFT + value * x_scale
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" class="x">{value:g}</text>')
     for number, (xs, ys) in enumerate(timeline.lines.values()):
-        path = draw_path(LEFT + np.asarray(xs) * x_scale,
-                         bottom - np.minimum(ys, top) * y_scale)  # fmt: skip
+        path = draw_path(LEFT + np.array(xs) * x_scale, bottom - np.minimum(ys, top) * y_scale)
         parts.append(f'<path class="line k{number % KEYS}" d="{path}"/>')
     return "".join([*parts, "</svg>"])
 
@@ -103,34 +103,16 @@ def draw_path(xs: np.ndarray, ys: np.ndarray) -> str:
 
     A point in the middle of a level stretch is left out: the line is the same without it.
     """
-    x, y = np.round(2 * xs) / 2, np.round(2 * ys) / 2
-    is_new = np.ones(len(x), bool)
-    is_new[1:] = (x[1:] != x[:-1]) | (y[1:] != y[:-1])
-    x, y = x[is_new], y[is_new]
-    turns = np.ones(len(x), bool)
-    turns[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
-    spots = [f"{a:g} {b:g}" for a, b in zip(x[turns].tolist(), y[turns].tolist(), strict=True)]
-    return "M" + "L".join(spots) + ("h1" if len(spots) == 1 else "")
+    spots = np.round(2 * np.stack([xs, ys])) / 2
+    spots = spots[:, np.r_[True, (np.diff(spots) != 0).any(axis=0)]]
+    is_level = np.diff(spots[1]) == 0
+    spots = spots[:, np.r_[True, ~(is_level[1:] & is_level[:-1]), True][: spots.shape[1]]]
+    texts = [f"{x:g} {y:g}" for x, y in spots.T.tolist()]
+    return "M" + "L".join(texts) + ("h1" if len(texts) == 1 else "")
 
 
-def describe(timeline: Timeline) -> str:
-    """Return what a timeline shows, for readers who do not see it."""
-    found = [
-        f"{name} from {min(ys):.3g} to {max(ys):.3g}" for name, (_, ys) in timeline.lines.items()
-    ]
-    minutes = max(max(xs) for xs, _ in timeline.lines.values())
-    return f"{timeline.title} over {minutes:.3g} minutes, in {timeline.unit}: {'; '.join(found)}"
-
-
-def choose_ticks(greatest: float, count: int) -> tuple[float, float]:
-    """Return a round end of an axis from 0, and the step between ticks: 1, 2 or 5 x 10^n."""
+def choose_ticks(greatest: float, count: int) -> np.ndarray:
+    """Return about `count` numbers from 0 to `greatest` or beyond, 1, 2 or 5 x 10^n apart."""
     if greatest <= 0:
-        return 1.0, 1.0
-    rough = greatest / count
-    power = 10.0 ** floor(log10(rough))
-    step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
-    return -(-greatest // step) * step, step
-
-
-def _count_up(step: float, end: float) -> list[float]:
-    return [n * step for n in range(int(end / step + 1e-9) + 1)]
+        return np.array([0.0, 1.0])
+    return MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(0, greatest)

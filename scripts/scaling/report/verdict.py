@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,12 +15,12 @@ from scaling.plots.scaling_charts import (
 )
 from scaling.runs import Run, State, Study
 from scaling.runs.ratios import name_band
+from scaling.runs.study import count
 
 MOST_SERIES = 6  # with a sentence of their own
 
 
-@dataclass(frozen=True)
-class Sentence:
+class Sentence(NamedTuple):
     """One sentence of the verdict; `kind` is good, fair, poor or note."""
 
     kind: str
@@ -35,69 +35,65 @@ def state_verdict(
     losses: of state_loss.
     """
     found = [sentence for study in studies for sentence in _judge_study(study)]
-    notes = [*losses, *_count_runs(runs), *(text for study in studies for text in _warn(study))]
+    notes = [*losses, _count_runs(runs), *(text for study in studies for text in _warn(study))]
     return found + [Sentence("note", text) for text in notes]
 
 
 def _judge_study(study: Study) -> list[Sentence]:
     compared = list_compared(study)
+    series = [rows for _, rows in compared.groupby("series", sort=False)]
+    found = [_judge_series(study.workload, rows) for rows in series[:MOST_SERIES]]
+    note = ""
     if compared.empty:
         scales = ", ".join(list_configs(study)["short_label"].unique()) or "no known throughput"
-        return [Sentence("note", (
-            f"{study.workload}: nothing to compare yet. A speedup needs two runs with equal "
-            f"settings at different numbers of GPUs; there are complete runs at {scales}."
-        ))]  # fmt: skip
-    series = [rows for _, rows in compared.groupby("series", sort=False)]
-    found = [_judge_series(study, rows) for rows in series[:MOST_SERIES]]
-    if len(series) > MOST_SERIES:
-        text = f"{study.workload}: {len(series) - MOST_SERIES} more series are in the tables."
-        found.append(Sentence("note", text))
-    return found
+        note = (
+            "nothing to compare yet. A speedup needs two runs with equal settings at different "
+            f"numbers of GPUs; there are complete runs at {scales}."
+        )
+    elif len(series) > MOST_SERIES:
+        note = f"{len(series) - MOST_SERIES} more series are in the tables."
+    return [*found, *([Sentence("note", f"{study.workload}: {note}")] if note else [])]
 
 
-def _judge_series(study: Study, series: pd.DataFrame) -> Sentence:
+def _judge_series(workload: str, series: pd.DataFrame) -> Sentence:
     """Say up to how many GPUs a series is worth asking for, and what the next ones give."""
     base = series.iloc[0]
-    name = f"{study.workload} ({base.series_name})" if base.series_name else study.workload
+    name = f"{workload} ({base.series_name})" if base.series_name else workload
+    series = series.assign(ratio=[
+        f"{row.speedup:.2f} times as fast as {base.short_label} "
+        f"({row.efficiency_pct:.1f} % efficient)"
+        for row in series.itertuples()
+    ])  # fmt: skip
     rest = series[series["gpus"] > base.gpus].sort_values(["gpus", "throughput_per_s"])
     worth = rest[rest["efficiency_pct"] > GOOD_PCT]
     if worth.empty:
         best = rest.loc[rest["speedup"].idxmax()]
         return Sentence("poor", (
             f"{name}: no scale beyond {base.short_label} is above {GOOD_PCT} % efficiency. The "
-            f"fastest, {best.short_label}, is {_compare(best, base)}."
+            f"fastest, {best.short_label}, is {best.ratio}."
         ))  # fmt: skip
-    chosen = worth.iloc[-1]
-    kind = name_band(chosen.efficiency_pct, chosen.nodes)
-    text = f"{name}: ask for up to {chosen.short_label}, {_compare(chosen, base)}."
+    chosen, end = worth.iloc[-1], "That is the largest scale measured: the limit lies beyond."
     beyond = series[series["gpus"] > chosen.gpus]
-    if beyond.empty:
-        return Sentence(kind, f"{text} That is the largest scale measured: the limit lies beyond.")
-    next_one = beyond.loc[beyond["gpus"].idxmin()]
-    return Sentence(kind, (
-        f"{text} Beyond, {next_one.short_label} is {_compare(next_one, base)}, not above "
-        f"{GOOD_PCT} %."
-    ))  # fmt: skip
+    if len(beyond):
+        following = beyond.loc[beyond["gpus"].idxmin()]
+        end = f"Beyond, {following.short_label} is {following.ratio}, not above {GOOD_PCT} %."
+    kind = name_band(chosen.efficiency_pct, chosen.nodes)
+    return Sentence(kind, f"{name}: ask for up to {chosen.short_label}, {chosen.ratio}. {end}")
 
 
-def _compare(config: pd.Series, base: pd.Series) -> str:
-    return (
-        f"{config.speedup:.2f} times as fast as {base.short_label} "
-        f"({config.efficiency_pct:.1f} % efficient)"
-    )
-
-
-def _count_runs(runs: Sequence[Run]) -> list[str]:
-    started = [run for run in runs if run.id]
-    if not started:
-        return ["No run has been started yet."]
+def count_states(started: Iterable[Run]) -> str:
+    """Return `7 complete, 1 out of memory`."""
     counts = Counter(run.state for run in started)
-    states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    text = f"{len(started)} run{'s' if len(started) != 1 else ''}: {states}."
+    return ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+
+
+def _count_runs(runs: Sequence[Run]) -> str:
+    started = [run for run in runs if run.id]
     bad = [run for run in started if run.state not in (State.COMPLETE, State.RUNNING)]
-    if bad:
-        text += f" The last that did not end well: {bad[-1].account}."
-    return [text]
+    if not started:
+        return "No run has been started yet."
+    text = f"{count(len(started), 'run')}: {count_states(started)}."
+    return text + (f" The last that did not end well: {bad[-1].account}." if bad else "")
 
 
 def _warn(study: Study) -> list[str]:
@@ -105,15 +101,16 @@ def _warn(study: Study) -> list[str]:
     series, single = configs["series"].nunique(), (configs["n_runs"] == 1).sum()
     if series > 1:
         found.append(
-            f"{study.workload}: the runs have {series} different settings; only runs with equal "
-            "settings are compared. What differs is listed below."
+            f"the runs have {series} different settings; only runs with equal settings are "
+            "compared. What differs is listed below."
         )
     if single:
         found.append(
-            f"{study.workload}: {single} of {len(configs)} configurations were run once only; a "
-            "second run would show how far the figures vary."
+            f"{single} of {len(configs)} configurations were run once only; a second run would "
+            "show how far the figures vary."
         )
-    return found + [f"{study.workload}: left out: {each}." for each in list_left_out(study)]
+    found += [f"left out: {each}." for each in list_left_out(study)]
+    return [f"{study.workload}: {text}" for text in found]
 
 
 def state_loss(workload: str, findings: Sequence[Finding]) -> str | None:
@@ -122,15 +119,14 @@ def state_loss(workload: str, findings: Sequence[Finding]) -> str | None:
     worst = min(compared, key=lambda finding: finding.efficiency_pct, default=None)
     if worst is None or 100 - worst.efficiency_pct < NAMED_POINTS:
         return None
-    where = f"{workload}: {worst.label} loses {100 - worst.efficiency_pct:.1f} points of efficiency"
-    seen = "".join(f" Seen: {text}." for text in worst.seen)
+    lost = f"loses {100 - worst.efficiency_pct:.1f} points of efficiency"
     if worst.loss is None:
-        return f"{where}. To what is not recorded{_name(worst.gaps)}.{seen}"
-    if not worst.causes:
-        return f"{where}, and no cause stands out. {worst.rest}{seen}"
-    more = ", ".join(f"{cause.name} {cause.points:.1f}" for cause in worst.named[1:])
-    return f"{where}. {worst.causes[0][0]}" + (f" Then {more}." if more else "") + seen
-
-
-def _name(gaps: Sequence[str]) -> str:
-    return f": {gaps[0]}" if gaps else ""
+        gap = f": {worst.gaps[0]}" if worst.gaps else ""
+        text = f"{lost}. To what is not recorded{gap}."
+    elif not worst.causes:
+        text = f"{lost}, and no cause stands out. {worst.rest}"
+    else:
+        more = ", ".join(f"{cause.name} {cause.points:.1f}" for cause in worst.named[1:])
+        text = f"{lost}. {worst.causes[0][0]}" + (f" Then {more}." if more else "")
+    seen = "".join(f" Seen: {each}." for each in worst.seen)
+    return f"{workload}: {worst.label} {text}{seen}"

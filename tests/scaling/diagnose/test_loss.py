@@ -24,7 +24,7 @@ from diagnosis_runs import (
 from run_folders import put, write_run
 from scaling.diagnose import Finding
 from scaling.diagnose.loss import compare, look_at
-from scaling.diagnose.steps import ScaleSteps, break_down
+from scaling.diagnose.steps import PARTS, break_down
 
 write_known_run = partial(write_known_run, monitors=False)  # reading logs takes most of the time
 
@@ -183,7 +183,7 @@ RANKS = st.lists(
 )  # fmt: skip
 
 
-def make_steps(runs: list[list[dict]], batch: int, passes: int, probe: bool) -> list[ScaleSteps]:
+def make_steps(runs: list[list[dict]], batch: int, passes: int, probe: bool) -> list[pd.DataFrame]:
     """The steps of runs of one epoch; run 0 has the probe and a batch of 512 in one pass."""
     shapes = [(512, 1, True)] + [(batch, passes, probe)] * (len(runs) - 1)
     rows = []
@@ -195,10 +195,7 @@ def make_steps(runs: list[list[dict]], batch: int, passes: int, probe: bool) -> 
             rows.append({**record, "training_s": record["training_time"], **known})
     clocks = {"exposed_comm_s": float, "no_sync_pass_s": float}
     steps = break_down(pd.DataFrame(rows).astype(clocks))
-    return [
-        ScaleSteps(steps[steps["run"] == run], shape[1], shape[2] or len(runs[run]) == 1)
-        for run, shape in enumerate(shapes)
-    ]
+    return [steps[steps["run"] == run] for run in range(len(runs))]
 
 
 @settings(deadline=None, max_examples=30)  # of 1 to 8 comparisons each; the machine is shared
@@ -207,31 +204,26 @@ def make_steps(runs: list[list[dict]], batch: int, passes: int, probe: bool) -> 
 def test_whatever_the_ranks_clocks_say_the_parts_add_up(runs, shape, probe):
     base, *others = make_steps(runs, *shape, probe)
     for steps in (base, *others):
-        step = steps.mean
-        parts = [step.data_s, step.communication_s, step.imbalance_s, step.optimizer_s,
-                 step.host_overhead_s, step.compute_s]  # fmt: skip
-        assert sum(parts) == pytest.approx(step.step_s)
-        assert min(parts) >= -1e-9 * step.step_s
+        assert steps[PARTS].sum(axis=1).to_list() == pytest.approx(steps["step_s"].to_list())
+        assert (steps[PARTS].min(axis=1) >= -1e-9 * steps["step_s"]).all()
     for steps, ranks in zip(others, runs[1:], strict=True):
         loss = compare(steps, base)
         shares = [factor.points or 0.0 for factor in (*loss.factors, loss.unexplained)]
         scale = max(map(abs, shares))
         assert sum(shares) == pytest.approx(loss.lost_points, abs=1e-6 * max(scale, 1))
         efficiency_pct = 100 - loss.lost_points
-        against = Finding("here", 1, len(ranks), loss, "base", len(runs[0]), efficiency_pct)
-        for finding in (against, Finding("here", 1, len(ranks), look_at(steps))):
+        against = Finding("here", len(ranks), loss, "base", len(runs[0]), efficiency_pct)
+        for finding in (against, Finding("here", len(ranks), look_at(steps))):
             texts = [finding.explain(f) + finding.advise(f) for f in finding.loss.factors]
-            words = " ".join([*texts, finding.explain_rest(), finding.headline])
+            words = " ".join([*texts, finding.rest, finding.headline])
             assert not {"nan", "inf"} & set(words.split())
 
 
-def one_step(**seconds: float) -> ScaleSteps:
+def one_step(samples: int, **seconds: float) -> pd.DataFrame:
     """A run of one epoch, with these parts and no others."""
-    samples = seconds.pop("samples")
-    names = ("data", "copy", "communication", "imbalance", "optimizer", "host_overhead", "compute")
-    parts = dict.fromkeys((f"{name}_s" for name in names), 0.0) | seconds
+    parts = dict.fromkeys(["copy_s", *PARTS], 0.0) | seconds
     step = {**parts, "step_s": sum(parts.values()), "probed_s": parts["compute_s"]}
-    return ScaleSteps(pd.DataFrame([{**step, "samples": samples}]), 1, is_probed=True)
+    return pd.DataFrame([{**step, "samples": samples, "passes": 1, "is_probed": True}])
 
 
 def test_a_baseline_that_computes_nothing_is_divided_by_all_the_same():
