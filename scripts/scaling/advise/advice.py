@@ -7,7 +7,7 @@ from common.rounding import round_half_even
 from scaling.advise.laws import FARTHEST, Fit, check_reach, find_peak, fit_laws
 from scaling.runs import Study
 from scaling.runs.study import count
-from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
+from scaling.tables.table import ROUNDING, Cell, Table, join_notes, missing, say, show
 
 DEFAULT_TARGET_PCT = 75.0
 
@@ -24,19 +24,19 @@ def list_advice(
     law about. Raises UserError when the law cannot be asked: under four scales, or too far.
     """
     scale, text = find_largest_worth(study, target_pct)
-    remarks, laws = (), []
+    remarks, tables = (), []
+    measured = study.runs.loc[study.baseline.latest, "epochs"]
+    if epochs := epochs or (0 if pd.isna(measured) else int(measured)):
+        tables.append(make_plan(study, epochs))
     try:
-        laws = make_laws(study, asked)
+        tables += make_laws(study, asked)
     except UserError as error:
         if asked is not None:
             raise
         remarks = (f"No scaling law: {error}.",)
     row = {"advice": say(text), "gpus": say("—" if scale is None else int(scale.gpus))}
     headers = {"advice": "Advice", "gpus": "GPUs"}
-    tables = [Table("advice", "How many GPUs", headers, [row], (), remarks)]
-    measured = study.runs.loc[study.baseline.latest, "epochs"]
-    epochs = epochs or (0 if pd.isna(measured) else int(measured))
-    return [*tables, *([make_plan(study, epochs)] if epochs else []), *laws]
+    return [Table("advice", "How many GPUs", headers, [row], (), remarks), *tables]
 
 
 def find_largest_worth(study: Study, target_pct: float) -> tuple[pd.Series | None, str]:
@@ -73,14 +73,10 @@ def find_largest_worth(study: Study, target_pct: float) -> tuple[pd.Series | Non
 def make_plan(study: Study, epochs: int) -> Table:
     """Return expected time and GPU-hours for a number of epochs at each measured scale."""
     headers = {
-        "config": "Configuration",
-        "gpus": "GPUs",
-        "efficiency_pct": "Efficiency (%)",
-        "epoch_s": "Epoch (s)",
-        "expected_s": "Expected time (s)",
-        "expected": "Expected time",
+        "config": "Configuration", "gpus": "GPUs", "efficiency_pct": "Efficiency (%)",
+        "epoch_s": "Epoch (s)", "expected_s": "Expected time (s)", "expected": "Expected time",
         "gpu_hours": "GPU-hours",
-    }
+    }  # fmt: skip
     how_many = count(epochs, "epoch")
     definitions = (
         f"For {how_many}, training and validation: the warm-up as it was measured, then the mean "
@@ -88,36 +84,34 @@ def make_plan(study: Study, epochs: int) -> Table:
         f"Efficiency: by throughput, over {study.base_name}. {study.define_throughput()}",
         ROUNDING,
     )
-    rows = [_make_plan_row(study, scale, epochs) for scale in study.scales.itertuples()]
-    title = f"Expected for {how_many}"
-    return Table("plan", title, headers, rows, definitions, tuple(study.list_remarks()))
-
-
-def _make_plan_row(study: Study, scale, epochs: int) -> dict[str, Cell]:
-    why = "its epochs' wall times are not recorded"
-    epoch_s, note = find_epoch_s(study, scale)
-    expected_s = estimate_s(study, scale, epochs)
-    hours = None if expected_s is None else expected_s * int(scale.gpus) / 3600
-    pct = None if pd.isna(scale.efficiency_pct) else scale.efficiency_pct
-    return {
-        "config": say(scale.label),
-        "gpus": say(int(scale.gpus)),
-        "efficiency_pct": show(pct, 1, why=study.explain_no_ratio(scale)),
-        "epoch_s": show(epoch_s, 2, note, why=why),
-        "expected_s": show(expected_s, 0, why=why),
-        "expected": missing(why) if expected_s is None else say(format_duration(expected_s)),
-        "gpu_hours": show(hours, 2, why=why),
-    }
+    rows, why = [], "its epochs' wall times are not recorded"
+    for scale in study.scales.itertuples():
+        epoch_s, note = find_epoch_s(study, scale)
+        total_s = estimate_s(study, scale, epochs)
+        told = missing(why) if total_s is None else say(format_duration(total_s))
+        hours = None if total_s is None else total_s * int(scale.gpus) / 3600
+        rows.append({
+            "config": say(scale.label),
+            "gpus": say(int(scale.gpus)),
+            "efficiency_pct": show(scale.efficiency_pct, 1, why=study.explain_no_ratio(scale)),
+            "epoch_s": show(epoch_s, 2, note, why=why),
+            "expected_s": show(total_s, 0, why=why),
+            "expected": told,
+            "gpu_hours": show(hours, 2, why=why),
+        })  # fmt: skip
+    title, remarks = f"Expected for {how_many}", tuple(study.list_remarks())
+    return Table("plan", title, headers, rows, definitions, remarks)
 
 
 def estimate_s(study: Study, scale, epochs: int) -> float | None:
     """Return the expected seconds of so many epochs; None when no epoch's time is known."""
     steady_s, _ = find_epoch_s(study, scale)
     own = study.epochs[study.epochs["run"] == scale.latest]
-    warmup_s = own.loc[own["is_warmup"], "epoch_s"]
-    if steady_s is None or own["is_warmup"].all() or not (warmup_s > 0).all():
-        return None if steady_s is None else epochs * steady_s
-    warmup_s = warmup_s.iloc[:epochs]
+    warmup_s = own.loc[own["is_warmup"], "epoch_s"][:epochs]
+    if steady_s is None:
+        return None
+    if own["is_warmup"].all() or not (warmup_s > 0).all():
+        return epochs * steady_s
     return float(warmup_s.sum()) + (epochs - len(warmup_s)) * steady_s
 
 
@@ -126,7 +120,7 @@ def find_epoch_s(study: Study, scale) -> tuple[float | None, str | None]:
     run = study.runs.loc[scale.latest]
     if spread := study.spread(scale, "epoch"):
         unsteady = None if run.is_steady else "no steady state: only warm-up epochs"
-        return spread.mean, "; ".join(filter(None, [spread.describe(), unsteady])) or None
+        return spread.mean, join_notes(spread.describe(), unsteady)
     if scale.wall_s > 0 and run.epochs > 0:
         return scale.wall_s / run.epochs, "wall time / epochs, warm-up included"
     return None, None
@@ -178,15 +172,15 @@ def _make_fits(study: Study, fits: list[Fit]) -> Table:
         "loo_pct": "Leave-one-out error (%)",
     }
     rows = []
-    for place, fit in enumerate(fits):
+    for fit in fits:
         cells = {"k": missing("this law has no such parameter")}
         names = ("x1", *fit.law.parameters)
         for name, value, (low, high) in zip(names, fit.values, fit.intervals, strict=True):
-            digits, interval_digits = (6, 5) if name == "x1" else (4, 3)
-            interval = f"({low:.{interval_digits}g} to {high:.{interval_digits}g})"
-            cells[name] = Cell(value, f"{value:.{digits}g} {interval}")
+            digits, about = (6, 5) if name == "x1" else (4, 3)
+            text = f"{value:.{digits}g} ({low:.{about}g} to {high:.{about}g})"
+            cells[name] = Cell(value, text)
         rows.append({
-            "law": say(fit.law.name + (" (the better)" if place == 0 else "")),
+            "law": say(fit.law.name + (" (the better)" if fit is fits[0] else "")),
             **cells,
             "error_pct": show(fit.error_pct, 2),
             "loo_pct": show(fit.loo_pct, 2),
@@ -214,7 +208,7 @@ def _make_curve(study: Study, fit: Fit, points: list, asked: int | None) -> Tabl
         "efficiency_pct": "Efficiency over X1 (%)",
         "kind": "Kind",
     }
-    beyond = [largest * 2**n for n in range(1, 20) if 2**n <= FARTHEST]
+    beyond = [largest * 2**n for n in range(1, FARTHEST.bit_length())]
     rows = []
     for gpus in sorted({*measured, *beyond, *([asked] if asked else [])}):
         value, (low, high) = fit.predict(gpus), fit.predict_interval(gpus)

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.errors import UserError
 from scaling.runs.spread import quantile_t
+from scaling.runs.study import count
 
 LEAST_POINTS = 4
 FARTHEST = 8  # times the largest measured; beyond it, nothing is said
@@ -87,32 +88,32 @@ def fit_laws(points: Sequence[tuple[int, float]]) -> list[Fit]:
     counts = {gpus for gpus, _ in points}
     if len(counts) < LEAST_POINTS:
         raise UserError(
-            f"{len(counts)} scale{'s' if len(counts) != 1 else ''} measured: a law is fitted to "
-            f"{LEAST_POINTS} different numbers of GPUs or more; run more scales"
+            f"{count(len(counts), 'scale')} measured: a law is fitted to {LEAST_POINTS} different "
+            "numbers of GPUs or more; run more scales"
         )
-    p, x = (np.array(column, dtype=float) for column in zip(*sorted(points), strict=True))
-    fits = [_fit(law, p, x) for law in LAWS]
+    p, x = np.array(sorted(points), dtype=float).T
+    fits = [_fit(law, p, np.log(x)) for law in LAWS]
     return sorted(fits, key=lambda fit: fit.loo_pct / (PARSIMONY if len(fit.values) > 2 else 1.0))
 
 
-def _fit(law: Law, p: np.ndarray, x: np.ndarray) -> Fit:
-    at, covariance = _solve(law, p, x)
+def _fit(law: Law, p: np.ndarray, log_x: np.ndarray) -> Fit:
+    at, covariance = _solve(law, p, log_x)
     half = quantile_t(max(1, len(p) - len(at))) * np.sqrt(np.maximum(np.diag(covariance), 0))
-    low, high = at - half, at + half
-    intervals = [(float(np.exp(low[0])), float(np.exp(high[0])))]
-    intervals += zip(np.maximum(low[1:], 0.0), np.minimum(high[1:], 1.0), strict=True)
-    return Fit(
-        law,
-        (float(np.exp(at[0])), *map(float, at[1:])),
-        tuple(intervals),
-        covariance,
-        len(p),
-        _rms_pct(np.log(x) - law.log_throughput(p, *at)),
-        _rms_pct(_leave_one_out(law, p, x)),
-    )
+    # s and k end at 0 and 1, where the law does.
+    low, high = np.maximum(at - half, [-np.inf, *0 * at[1:]]), at + half
+    high[1:] = np.minimum(high[1:], 1.0)
+    for each in (at, low, high):
+        each[0] = np.exp(each[0])
+    others = [np.arange(len(p)) != out for out in range(len(p))]
+    fits = [_solve(law, p[kept], log_x[kept])[0] for kept in others]
+    errors = log_x - law.log_throughput(p, np.log(at[0]), *at[1:])
+    missed = log_x - [law.log_throughput(gpus, *fit) for gpus, fit in zip(p, fits, strict=True)]
+    error_pct, loo_pct = (float(np.sqrt(np.mean(each**2)) * 100) for each in (errors, missed))
+    intervals = tuple(zip(low.tolist(), high.tolist(), strict=True))
+    return Fit(law, tuple(at.tolist()), intervals, covariance, len(p), error_pct, loo_pct)
 
 
-def _solve(law: Law, p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _solve(law: Law, p: np.ndarray, log_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return parameters (the first a logarithm) and their covariance from the residuals.
 
     s and k are from 0 to 1: no law here gets faster than ideal, and s near 1 makes Gustafson's X
@@ -121,29 +122,13 @@ def _solve(law: Law, p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     from scipy.optimize import OptimizeWarning, curve_fit  # slow to import
 
     n = len(law.parameters)
-    start = [float(np.log(x[0] / p[0])), *(0.02, 0.0005)[:n]]
+    start = [log_x[0] - np.log(p[0]), *(0.02, 0.0005)[:n]]
     bounds = ([-np.inf, *[0.0] * n], [np.inf, *[1.0] * n])
+    exact = {"x_scale": "jac", "xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14}
     with warnings.catch_warnings():
         # Leave-one-out may leave as many points as parameters: no covariance, and none is asked.
         warnings.simplefilter("ignore", OptimizeWarning)
-        return curve_fit(
-            law.log_throughput, p, np.log(x), start, bounds=bounds, x_scale="jac", xtol=1e-14,
-            ftol=1e-14, gtol=1e-14,
-        )  # fmt: skip
-
-
-def _leave_one_out(law: Law, p: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return by how much each point is missed, in logarithms, when predicted from the others."""
-    misses = []
-    for out in range(len(p)):
-        keep = np.arange(len(p)) != out
-        at, _ = _solve(law, p[keep], x[keep])
-        misses.append(np.log(x[out]) - law.log_throughput(p[out], *at))
-    return np.array(misses)
-
-
-def _rms_pct(logs: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(logs**2)) * 100)
+        return curve_fit(law.log_throughput, p, log_x, start, bounds=bounds, **exact)
 
 
 def check_reach(gpus: int, largest: int) -> None:

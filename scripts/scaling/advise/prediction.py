@@ -67,22 +67,20 @@ def make_prediction(
         raise UserError(
             "step time, gradient bytes and bandwidth must be above 0, latency not below"
         )
-    measured = _list_measured(study) if study else {}
+    measured = {}
+    if study and study.baseline.gpus == 1:
+        known = study.scales.dropna(subset="efficiency_pct").drop_duplicates("gpus")
+        measured = dict(zip(known["gpus"].astype(int), known["efficiency_pct"], strict=True))
     rows = []
     for gpus in sorted({*SCALES, *measured}):
-        link = machine.link(gpus)
-        times = {
-            "ring": predict_ring_s(gpus, gradient_bytes, link),
-            "tree": predict_tree_s(gpus, gradient_bytes, link),
-        }
         row = {"gpus": say(gpus)}
-        for name, comm_s in times.items():
+        for name, predict_s in (("ring", predict_ring_s), ("tree", predict_tree_s)):
+            comm_s = predict_s(gpus, gradient_bytes, machine.link(gpus))
             row[f"{name}_ms"] = show(comm_s * 1000, 3)
             for hidden, share in (("none", 0.0), ("all", BACKWARD_SHARE)):
                 pct = predict_efficiency(step_s, comm_s, share * step_s) * 100
                 row[f"{name}_{hidden}_pct"] = show(pct, 1)
-        row["measured_pct"] = show(measured.get(gpus), 1, why="not measured")
-        rows.append(row)
+        rows.append(row | {"measured_pct": show(measured.get(gpus), 1, why="not measured")})
     headers = {
         "gpus": "GPUs",
         "ring_ms": "Ring (ms)",
@@ -96,14 +94,6 @@ def make_prediction(
     title = "Predicted efficiency (weak scaling, alpha-beta model)"
     definitions = _define(step_s, gradient_bytes, machine)
     return Table("prediction", title, headers, rows, definitions)
-
-
-def _list_measured(study: Study) -> dict[int, float]:
-    """Return GPUs -> measured efficiency in %; none unless the baseline is one GPU."""
-    if study.baseline.gpus != 1:
-        return {}
-    known = study.scales.dropna(subset="efficiency_pct").drop_duplicates("gpus")
-    return dict(zip(known["gpus"].astype(int), known["efficiency_pct"], strict=True))
 
 
 def _define(step_s: float, gradient_bytes: float, machine: Machine) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def describe_throttling(samples: pd.DataFrame) -> str | None:
     if gpus.empty:
         return None
     name = gpus["mean"].idxmax()
-    worst = busy[(busy[GPU] == name).all(axis=1)]
+    worst = busy.groupby(GPU).get_group(name)
     slowed = worst[worst["is_slowed"]]
     counts = pd.Series({name: (slowed["throttle_mask"].astype(int) & bit > 0).sum()
                         for bit, name in SLOWING.items()})  # fmt: skip
