@@ -198,8 +198,8 @@ def make_steps(runs: list[list[dict]], batch: int, passes: int, probe: bool) -> 
     return [steps[steps["run"] == run] for run in range(len(runs))]
 
 
-@settings(deadline=None, max_examples=30)  # of 1 to 8 comparisons each; the machine is shared
-@given(st.lists(RANKS, min_size=2, max_size=9), st.sampled_from([(512, 1), (64, 1), (64, 8)]),
+@settings(deadline=None, max_examples=30)  # of 1 to 4 comparisons each; the machine is shared
+@given(st.lists(RANKS, min_size=2, max_size=5), st.sampled_from([(512, 1), (64, 1), (64, 8)]),
        st.booleans())  # fmt: skip
 def test_whatever_the_ranks_clocks_say_the_parts_add_up(runs, shape, probe):
     base, *others = make_steps(runs, *shape, probe)

@@ -92,7 +92,8 @@ def test_no_text_lies_on_another_or_is_cut(name, size_in):
     study = make_study(STUDIES[name]())
     drawn = 0
     for chart in list_charts(study):
-        if chart.reason:
+        # Against time is drawn as against epochs; score by time is shown once.
+        if chart.reason or ("by_time" in chart.name and name != "seven scales"):
             continue
         figure = draw(chart, size_in)
         texts, page = list_texts(figure), figure.bbox

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import re
-import signal
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -201,7 +199,7 @@ def test_old_workshop_run_without_json_has_its_page(tmp_path, undrawn):
                                   "gpu_memory/7/gpu_memory_log.csv",
                                   "cpu_memory/7/cpu_memory_log.txt", "log/ddp_1g1n_7.out",
                                   "results/7/training_metrics.json"])  # fmt: skip
-@pytest.mark.parametrize("data", [b"", b"\0\xff{\n" * 999])
+@pytest.mark.parametrize("data", [b"", b"\0\xff{\n" * 999], ids=["empty", "binary"])
 def test_broken_files_cost_their_own_part_only(tmp_path, undrawn, name, data):
     folder = write_study_run(tmp_path, 1, 1, "7")
     write_study_run(tmp_path, 1, 2, "8")
@@ -250,7 +248,8 @@ def test_dropped_lines_are_counted(tmp_path):
      (190, 4, 200, 50), (7e-3, 5, 0.008, 0.002)],
 )  # fmt: skip
 def test_axis_ends_in_a_round_number(greatest, count, end, step):
-    assert choose_ticks(greatest, count) == pytest.approx((end, step))
+    ticks = choose_ticks(greatest, count)
+    assert (ticks[0], ticks[1], ticks[-1]) == pytest.approx((0, step, end))
 
 
 @pytest.mark.parametrize(
@@ -327,18 +326,20 @@ def test_bad_input_is_one_line(run_report, undrawn, options, status, words):
     assert not Path("report.html").exists()
 
 
-def test_watch_writes_again_and_the_page_reloads_itself(tmp_path):
-    write_study_run(tmp_path / "experiments", 1, 1, "11")
-    script = [sys.executable, str(REPO / "scripts/report.py"), "experiments", "--watch", "5"]
-    process = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    try:
-        process.stdout.readline()
-        first = (tmp_path / "report.html").read_text()
-        assert '<meta http-equiv="refresh" content="5">' in first and "1 run: 1 complete." in first
-        write_study_run(tmp_path / "experiments", 1, 2, "12")
-        assert "report.html" in process.stdout.readline()
-        assert "2 runs: 2 complete." in (tmp_path / "report.html").read_text()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-    assert process.returncode == 0
+def test_watch_writes_again_and_the_page_reloads_itself(run_report, undrawn, monkeypatch):
+    """What a reader sees after the first and after the second writing, which Ctrl-C follows."""
+    write_study_run(Path("experiments"), 1, 1, "11")
+    seen = []
+
+    def sleep(seconds: float) -> None:
+        seen.append((seconds, Path("report.html").read_text()))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        write_study_run(Path("experiments"), 1, 2, "12")
+
+    monkeypatch.setattr(command.time, "sleep", sleep)
+    status, text, errors = run_report("--watch", "5")
+    assert (status, errors, text.count("report.html: ")) == (0, "", 2)
+    (wait_s, first), (_, second) = seen
+    assert wait_s == 5 and '<meta http-equiv="refresh" content="5">' in first
+    assert "1 run: 1 complete." in first and "2 runs: 2 complete." in second
