@@ -30,11 +30,12 @@ MONITORS = {"--profile": "the profiler", "--checkpoint-every": "checkpoints"}
 
 
 def list_evidence(
-    run: Run, samples: pd.DataFrame, step: pd.Series | None
+    run: Run, samples: pd.DataFrame, ranks: pd.DataFrame, step: pd.Series | None
 ) -> tuple[list[str], list[str]]:
     """Return what the run's logs show, and what is not in them with how to get it.
 
-    samples: of the run, as in the samples frame. step: its mean, None when it is not known.
+    samples, ranks: of the run, as in the samples and rank_epochs frames. step: its mean, None
+    when it is not known.
     """
     samples = find_load(samples)
     seen, gaps = [describe_throttling(samples), describe_clocks(samples)], []
@@ -44,7 +45,7 @@ def list_evidence(
             is_socket = run.log is not None and run.log.transport.is_socket
             (seen if is_socket else gaps).append(_judge_transport(run))
     seen.append(describe_small_batch(step, samples) if step is not None else None)
-    seen.append(describe_uneven_steps(run))
+    seen += [describe_uneven_steps(run), describe_profiled(ranks)]
     for node, log in run.cpu_logs.items():
         if log.interval_s is not None and log.interval_s < LEAST_INTERVAL_S:
             seen.append(
@@ -160,6 +161,21 @@ def _judge_transport(run: Run) -> str | None:
     over = f" over {', '.join(sorted(found.interfaces))}" if found.interfaces else ""
     many = f" ({found.channels['Socket']} channels)" if found.channels else ""
     return f"Socket transport: NCCL talks through TCP sockets between the nodes{over}{many}: {why}"
+
+
+def describe_profiled(ranks: pd.DataFrame) -> str | None:
+    """Return the communication of the steps that --profile looked at, with what no compute hides.
+
+    One measure for DDP's all-reduce and FSDP's gathers; scaling_tables.py --strategies has it, too.
+    """
+    names = ["profiled_comm_per_step_s", "profiled_exposed_per_step_s"]
+    total_ms, exposed_ms = 1000 * ranks[names].mean()
+    if not total_ms > 0:
+        return None
+    return (
+        f"Profiled communication: {total_ms:.1f} ms per step in all, {exposed_ms:.1f} ms of it "
+        f"exposed; {100 * (1 - exposed_ms / total_ms):.0f} % overlaps with compute"
+    )
 
 
 # ---- The batch, the steps and the loaders -------------------------------------------------------

@@ -336,7 +336,9 @@ def _diagnose_scale(
     if run is not None:
         samples = study.samples[study.samples["run"] == latest]
         samples = samples if latest == scale.latest else make_samples(run)
-        seen, more = list_evidence(run, samples, find_mean(here) if len(here) else None)
+        ranks = study.rank_epochs[study.rank_epochs["run"] == latest]
+        step = find_mean(here) if len(here) else None
+        seen, more = list_evidence(run, samples, ranks, step)
         gaps += more
     return Finding(
         scale.label,

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import gmtime, strftime
 
@@ -28,6 +29,7 @@ from scaling.tables import (
     make_cost,
     make_fixed_work,
     make_readme_tables,
+    make_strategies,
     make_summary_tables,
     say,
 )
@@ -112,8 +114,13 @@ def _describe_study(study: Study, key: str) -> dict[str, object]:
 
 
 def list_study_tables(study: Study) -> list[Table]:
-    """Return advice, fixed work, runs, ideal, cost, plan and, from four scales on, the laws."""
+    """Return advice, fixed work, runs, ideal, cost, plan and, from four scales on, the laws.
+
+    Last, where several strategies ran at one scale: these side by side.
+    """
     advice, *others = list_advice(study)
+    with suppress(UserError):
+        others += make_strategies(study)
     summary = make_summary_tables(study)
     return [advice, make_fixed_work(study), *summary, make_cost(study, energy_runs=1), *others]
 

@@ -246,3 +246,13 @@ def test_the_profiler_is_named_where_the_time_goes_between_the_steps(tmp_path):
     text = find(tmp_path)[1].text()
     assert "1. Monitoring and bookkeeping" in text
     assert "this run uses the profiler (--profile)" in text
+
+
+def test_profiled_communication_is_shown_with_what_overlaps(tmp_path):
+    folder = write_known_run(tmp_path, 1, 2, "11", [rank(comm=0.1)] * 2)
+    profiled = {"profiled_comm_per_step_s": 0.08, "profiled_exposed_per_step_s": 0.02}
+    for path in folder.glob("results/11/rank*_epoch0.json"):
+        put(path, json.dumps({**json.loads(path.read_text()), **profiled}))
+    (finding,) = find(tmp_path)
+    words = "80.0 ms per step in all, 20.0 ms of it exposed; 75 % overlaps with compute"
+    assert f"Profiled communication: {words}" in finding.seen

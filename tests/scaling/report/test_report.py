@@ -26,8 +26,6 @@ from scaling.report.verdict import state_verdict
 from scaling.runs import find_runs, make_studies
 from study_folders import SCALES, write_study_run
 
-REPO = Path(__file__).resolve().parents[3]
-
 
 class Reader(HTMLParser):
     """Collects what a browser would act on."""

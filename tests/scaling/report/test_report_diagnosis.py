@@ -8,7 +8,7 @@ import pytest
 
 from diagnosis_runs import rank, write_known_run
 from scaling.diagnose import diagnose
-from scaling.report import make_page
+from scaling.report import list_study_tables, make_page
 from scaling.report.verdict import state_loss
 from scaling.runs import find_runs, make_study
 
@@ -92,3 +92,10 @@ def test_hostile_hosts_and_transports_stay_text(tmp_path):
     page = make_page(find_runs(tmp_path), "here")
     assert "<img" not in page and "ib<b>" not in page
     assert "rank 1 (&#34;&gt;&lt;img src=x onerror=alert(1)&gt;)" in page
+
+
+def test_strategies_at_one_scale_are_side_by_side(tmp_path):
+    write_known_run(tmp_path, 1, 2, "11", [BASE] * 2)
+    write_known_run(tmp_path, 1, 2, "12", [BASE] * 2, strategy="zero1")
+    tables = list_study_tables(make_study(find_runs(tmp_path)))
+    assert [row["strategy"].text for row in tables[-1].rows] == ["ddp", "zero1"]
