@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def other_cluster():
         (["up", "--nodes", "two"], "--nodes takes 1 to 32"),
         (["up", "--gpus", "17"], "--gpus takes 1 to 16"),
         (["up", "--gpus", "1+1"], "--gpus takes 1 to 16"),
+        (["up", "--link", "100"], "--link takes a rate such as 100mbit, not '100'"),
+        (["up", "--link"], "--link takes a rate such as 100mbit, not ''"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(arguments, fix):
@@ -194,6 +197,45 @@ def test_a_job_runs_on_two_hosts_with_a_network_and_gpus(cluster, tmp_path):
         assert re.search(rf"ib0 +inet 198\.1[89]\.\d+\.{task + 1}/24 ", address)
         assert gpus == "gpus 2 cuda 0,1"
         assert re.fullmatch(r"node2 is 198\.1[89]\.\d+\.2 +node2", node2)
+
+
+# Takes what is sent to it, and prints how many bytes in how many seconds.
+RECEIVE = """
+import socket, time
+server = socket.create_server(("", 5000))
+print("ready", flush=True)
+connection, _ = server.accept()
+size, start = len(connection.recv(1)), time.perf_counter()
+while part := connection.recv(65536):
+    size += len(part)
+print(size, time.perf_counter() - start)
+"""
+SEND = 'import socket, sys; socket.create_connection((sys.argv[1], 5000)).sendall(b"x" * 500_000)'
+
+
+@pytest.mark.slurm
+def test_a_limited_link_sends_no_faster(other_cluster):
+    """4 Mbit take a second at 4 Mbit per second; the token bucket has 32 kB ahead of that."""
+    up = other_cluster.control("up", "--nodes", "2", "--link", "4mbit")
+    if up.returncode != 0 and "tc" in up.stderr:
+        pytest.skip(up.stderr.strip())  # a kernel without the token bucket
+    assert (up.returncode, up.stderr) == (0, "")
+    assert "2 nodes x 8 GPUs, links of 4mbit" in up.stdout
+    enter = ["ip", "netns", "exec"]
+    spaces = [f"vs-{other_cluster.name}-node{node}" for node in (1, 2)]
+    shown = subprocess.run([*enter, spaces[1], "ip", "-oneline", "-4", "address", "show", "ib0"],
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    address = re.search(r"inet ([\d.]+)/", shown)[1]
+    receive = [*enter, spaces[1], sys.executable, "-c", RECEIVE]
+    with subprocess.Popen(receive, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout.readline() == "ready\n"
+        subprocess.run([*enter, spaces[0], sys.executable, "-c", SEND, address], check=True)
+        size, seconds = receiver.stdout.readline().split()
+    assert int(size) == 500_000
+    assert float(seconds) > 0.8
+    other = other_cluster.control("up", "--nodes", "2")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert "already up, but with 2 nodes x 8 GPUs, links of 4mbit" in other.stderr
 
 
 @pytest.mark.slurm
