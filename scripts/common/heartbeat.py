@@ -37,6 +37,8 @@ class Heartbeat:
         self.path = results_dir / FOLDER / f"rank{self.rank}.json"
         self.period_s = max(1.0, world_size / RANKS_PER_S)
         self.progress: Callable[[], dict] = dict  # {"epoch": from 1, "step": of this epoch}
+        self.recorder: Callable[[], dict] = dict  # {"collectives": of each group}, or nothing
+        self.recorded: list[dict] = [{}, {}]  # the last two
         self.facts = {
             "rank": self.rank,
             "world_size": world_size,
@@ -57,12 +59,16 @@ class Heartbeat:
 
     def write_now(self) -> None:
         """Write where the main thread is."""
+        self.recorded = [self.recorded[1], self.recorder()]
         self.write(locate(walk(sys._current_frames().get(self.main))))
 
     def write(self, where: dict, ended: str | None = None) -> None:
         """Replace the file; a disk that is full is no reason to end a training."""
         now = {"utc_s": round(time.time(), 3), "monotonic_s": round(time.monotonic(), 3)}
-        facts = {**self.facts, **self.progress(), **where, **now, "ended": ended}
+        before, recorded = self.recorded
+        if ended and list_waits(before) and not list_waits(recorded):
+            recorded = before  # a collective that timed out is no longer waited for
+        facts = {**self.facts, **self.progress(), **recorded, **where, **now, "ended": ended}
         with suppress(OSError), self.lock:
             if ended is None and self.ended.is_set():
                 return
@@ -174,7 +180,35 @@ def name_hung(beats: list[dict]) -> str | None:
         return said
     place, waiting = places.most_common(1)[0]
     ranks = "1 rank waits" if waiting == 1 else f"{waiting} ranks wait"
-    return f"{said}; it never reached {place}, where {ranks}"
+    missed = name_missed(hung[0], [beat for beat in beats if beat not in hung])
+    return f"{said}; it never reached {place}, where {ranks}" + (f": {missed}" if missed else "")
+
+
+def list_waits(beat: dict) -> list[tuple[str, int, str]]:
+    """The collectives that a rank waits for, by PyTorch's record: (group, number, what)."""
+    groups = beat.get("collectives") or {}
+    waits = [(name, group.get("waits")) for name, group in groups.items()]
+    return [(name, each["number"], each["what"]) for name, each in waits if each]
+
+
+def name_missed(hung: dict, others: list[dict]) -> str | None:
+    """Name the collective that the others wait for and the hung rank has not begun.
+
+    `all_reduce of float[1000], number 21 of gloo group 0, of which it began 20`; None where the
+    ranks' PyTorch records none.
+    """
+    waits = Counter(wait for beat in others for wait in list_waits(beat))
+    if not waits:
+        return None
+    (group, number, what), _ = waits.most_common(1)[0]
+    mine = (hung.get("collectives") or {}).get(group) or {"begun": 0, "waits": None}
+    said = f"{what}, number {number} of {group}"
+    if mine["begun"] < number:
+        return f"{said}, of which it began {mine['begun']}"
+    own = mine["waits"]
+    if own and own["number"] == number and own["what"] != what:
+        return f"{said}, where it began {own['what']} instead"
+    return None
 
 
 def find_hung(beats: list[dict]) -> tuple[str, list[dict]]:

@@ -24,6 +24,7 @@ from common.heartbeat import (
     read_heartbeats,
     walk,
 )
+from training import flight_recorder
 from training.device import check_gpus, keep_freed_memory
 from training.network import choose_gloo_interface
 from training.signals import Stopped
@@ -102,6 +103,7 @@ def start_heartbeat(*args) -> None:
     workdir = getattr(args[0], "workdir", None) if args else None
     if workdir is not None and "RANK" in os.environ and not (workdir / "run.json").exists():
         heartbeat = Heartbeat(workdir)
+        heartbeat.recorder = flight_recorder.switch_on()
 
 
 def follow(progress: Callable[[], dict]) -> None:

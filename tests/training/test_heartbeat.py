@@ -10,6 +10,7 @@ import pytest
 
 from common.heartbeat import name_hung, read_heartbeats
 from torch_server import TESTS, find_server, run_python
+from training.flight_recorder import sum_up
 
 WAIT, ASLEEP = {"in": "all_reduce", "line": "train.py:245"}, {"in": None, "line": "train.py:231"}
 NEWEST, OLDEST = Path(sys.executable), TESTS.parent / ".venv-oldest/bin/python"
@@ -40,6 +41,10 @@ def test_a_rank_that_hangs_is_named(tmp_path, python, how, said):
     assert len(named) == 1, done.stderr
     assert re.search(rf"^\[rank [0-3] on \S+\] error: rank 2 on \S+ {said}", named[0])
     assert re.search(r"; it never reached .*train_spiral.py:\d+\), where [123] rank", named[0])
+    if python == NEWEST:  # 2.5 records NCCL's collectives alone
+        began = r" of which it began \d+$" if how != "elsewhere" else r" where it began \w+ of "
+        assert re.search(r": all_?reduce of float\[\d+\], number \d+ of gloo group \d," + began,
+                         named[0])  # fmt: skip
     assert done.stderr.index(named[0]) < done.stderr.index("Traceback")
 
 
@@ -58,6 +63,31 @@ def test_the_end_is_bounded_and_a_complete_run_stays_complete(tmp_path):
 def beat(rank: int, place: dict, utc_s: float = 100.0, ended: str | None = None) -> dict:
     facts = {"rank": rank, "world_size": 4, "node": f"node{rank // 2 + 1}", "pid": 9, "code": "x()"}
     return {**facts, "epoch": 2, "step": 14, **place, "utc_s": utc_s, "ended": ended}
+
+
+def record(begun: int, waits: str | None = None) -> dict:
+    waits_for = {"number": begun, "what": waits} if waits else None
+    return {"collectives": {"gloo group 0": {"begun": begun, "waits": waits_for}}}
+
+
+def entry(number: int, name: str, retired: bool, group: int = 0, **more) -> dict:
+    sizes = {"input_dtypes": ["Float"], "input_sizes": [[4, 2]]}
+    return {"collective_seq_id": number, "profiling_name": name, "retired": retired,
+            "pg_id": group, "is_p2p": False, **sizes, **more}  # fmt: skip
+
+
+def test_the_record_by_group():
+    entries = [
+        entry(7, "gloo:all_reduce", True), entry(8, "gloo:all_reduce", False),
+        entry(9, "gloo:broadcast", False), entry(3, "nccl:all_gather", True),
+        entry(40, "nccl:send", False, is_p2p=True),
+    ]  # fmt: skip
+    assert sum_up(entries) == {
+        "gloo group 0": {
+            "begun": 9, "waits": {"number": 8, "what": "all_reduce of float[4, 2]"},
+        },
+        "nccl group 0": {"begun": 3, "waits": None},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -87,6 +117,21 @@ def beat(rank: int, place: dict, utc_s: float = 100.0, ended: str | None = None)
             [beat(0, WAIT), beat(1, WAIT | {"in": "all_gather"}), beat(2, WAIT), beat(3, WAIT)],
             "rank 1 on node1 waits elsewhere in epoch 2, step 14, at all_gather (train.py:245); "
             f"it never reached all_reduce (train.py:245){AFTER}",
+        ),
+        (  # PyTorch has recorded the collectives
+            [beat(0, WAIT | record(21, "all_reduce of float[1000]")),
+             beat(1, WAIT | record(21, "all_reduce of float[1000]")), beat(2, ASLEEP | record(20)),
+             beat(3, WAIT | record(21, "all_reduce of float[1000]"))],
+            "rank 2 on node2 hangs in epoch 2, step 14, at x() (train.py:231); it never reached "
+            f"all_reduce (train.py:245){AFTER}: all_reduce of float[1000], number 21 of gloo group "
+            "0, of which it began 20",
+        ),
+        (
+            [beat(0, WAIT | record(21, "all_reduce of float[9]")), beat(2, WAIT),
+             beat(1, WAIT | {"in": "all_gather"} | record(21, "allgather of long[1]"))],
+            "rank 1 on node1 waits elsewhere in epoch 2, step 14, at all_gather (train.py:245); "
+            "it never reached all_reduce (train.py:245), where 2 ranks wait: all_reduce of "
+            "float[9], number 21 of gloo group 0, where it began allgather of long[1] instead",
         ),
     ],
 )  # fmt: skip
