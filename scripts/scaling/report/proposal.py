@@ -140,7 +140,9 @@ def _describe(study: Study, name: str, title: str, fields: dict[str, str], sourc
                 "from": say(f"{_name_file(study.sources[at].results_dir / 'run.json', source)}, "
                             f"{key}"),
             })  # fmt: skip
-    return Table(name, title, {"what": "What", "value": "Value", "from": "From"}, rows)
+    headers = {"what": "What", "value": "Value", "from": "From"}
+    remarks = [] if rows else ["The trainer recorded no settings (run.json): write them yourself."]
+    return Table(name, title, headers, rows, (), remarks)
 
 
 def make_scaling(study: Study, source: str) -> Table:
