@@ -218,7 +218,10 @@ def test_participant_gets_from_the_readme_to_checked_tables(rehearsal):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         job = re.search(r"Submitted batch job (\d+)", done.stdout)[1]
-        (state, log) = cluster.wait(job), copy / f"experiments/baseline/log/ddp_1g1n_{job}.out"
+        (state, log) = (
+            cluster.wait(job, timeout_s=900),
+            copy / f"experiments/baseline/log/ddp_1g1n_{job}.out",
+        )
         assert state == "COMPLETED", log.read_text()
     finally:
         cluster.control("down")
