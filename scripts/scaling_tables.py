@@ -5,6 +5,7 @@
     python scripts/scaling_tables.py --fixed-work        throughput, wall time, speedup by scale
     python scripts/scaling_tables.py --cost --price 2    GPU-hours, energy, money
     python scripts/scaling_tables.py --strategies        DDP, ZeRO and FSDP at one scale
+    python scripts/scaling_tables.py --growing           a model that grows with the GPUs
     python scripts/scaling_tables.py --compare bucket_cap_mb=none,200      one setting's values
     python scripts/scaling_tables.py --from-csv FILE     the fixed-work table of anybody's numbers
     python scripts/scaling_tables.py --gpu1 a.json --gpu4 b.json      the same of metrics files
@@ -35,12 +36,12 @@ BELONGS = {
     "price": ("cost",),
     "currency": ("cost",),
     "cluster": ("summary",),
-    "allow_unlike": ("summary", "fixed_work", "cost"),
+    "allow_unlike": ("summary", "fixed_work", "cost", "growing"),
     **dict.fromkeys((*CSV_OPTIONS, "gpus_per_node"), ("from_csv",)),
     "per": ("from_csv", "files"),
-    "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies", "compare"),
-    "samples": ("summary", "fixed_work", "cost", "strategies", "compare"),
-    "log_format": ("summary", "fixed_work", "cost", "strategies", "compare"),
+    "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies", "growing", "compare"),
+    "samples": ("summary", "fixed_work", "cost", "strategies", "growing", "compare"),
+    "log_format": ("summary", "fixed_work", "cost", "strategies", "growing", "compare"),
 }
 
 
@@ -56,6 +57,7 @@ def make_text(arguments: argparse.Namespace) -> str:
         make_cost,
         make_csv_table,
         make_fixed_work,
+        make_growing,
         make_option_tables,
         make_strategies,
         read_csv_table,
@@ -72,6 +74,8 @@ def make_text(arguments: argparse.Namespace) -> str:
         return write_summary(study, arguments)
     if arguments.strategies:
         return write(make_strategies(study))
+    if arguments.growing:
+        return write([make_growing(study)])
     if arguments.compare:
         return write(make_option_tables(study, *arguments.compare))
     tables = []
@@ -90,7 +94,8 @@ def make_study_of(arguments: argparse.Namespace):
         return make_metrics_study(arguments.files, arguments.allow_unlike, arguments.per)
     runs = find_chosen_runs(arguments)
     workload = choose_workload(runs, arguments.workload)
-    return make_study(runs, workload, arguments.allow_unlike, source=str(arguments.folder))
+    source, growing = str(arguments.folder), arguments.growing
+    return make_study(runs, workload, arguments.allow_unlike, source=source, growing=growing)
 
 
 def write_summary(study, arguments: argparse.Namespace) -> str:
@@ -119,6 +124,8 @@ def parse_arguments() -> argparse.Namespace:
     which.add_argument("--cost", action="store_true", help=text)
     text = "strategies of GPT-2 at one scale: throughput, memory by part, communication"
     which.add_argument("--strategies", action="store_true", help=text)
+    text = "a model that grows with the GPUs: parameters, throughput, efficiency"
+    which.add_argument("--growing", action="store_true", help=text)
     text = "runs that differ in this setting of run.json alone, with the interval over repeats"
     which.add_argument("--compare", metavar="NAME=V,V", type=parse_setting, help=text)
     text = "the fixed-work table of a CSV with a column of GPUs and one of throughput or time"
@@ -151,6 +158,7 @@ def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if arguments.from_csv and arguments.files:
         parser.error("--from-csv and --gpu1 name different files: give one of them")
     chosen = ["--summary"] * arguments.summary + ["--from-csv"] * bool(arguments.from_csv)
+    chosen += ["--growing"] * arguments.growing
     chosen += ["--strategies"] * arguments.strategies + ["--compare"] * bool(arguments.compare)
     chosen += ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
     if len(chosen) > 1:

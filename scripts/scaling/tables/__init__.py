@@ -10,6 +10,7 @@ __all__, __getattr__ = export_lazily(__name__, {
     "estimate": "PlannedJob make_estimate",
     "fixed_work": "make_fixed_work",
     "from_csv": "make_csv_table read_csv_table",
+    "growing": "make_growing",
     "memory": "make_memory_table",
     "option": "make_option_tables",
     "participants": "Workshop make_participants_tables make_workshop",
