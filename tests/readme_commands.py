@@ -71,6 +71,7 @@ NOT_RUN = {
     "python scripts/prepare_data.py translation": "preparation/test_prepare_translation.py",
     "python scripts/fill_tables.py --workload gpt2": "scaling/tables/test_fill_tables.py",
     "python scripts/scaling_tables.py --workload gpt2 --strategies": "tables/test_strategies.py",
+    "python scripts/scaling_tables.py --workload gpt2 --growing": "tables/test_growing.py",
     "bash scripts/rehearse.sh --workload gpt2": "slurm/test_workloads_slurm.py runs its jobs",
 }
 
