@@ -137,11 +137,9 @@ _STEP = re.compile(
     re.IGNORECASE,
 )
 # A line without any of them, in small letters, means nothing here outside a traceback.
-WORDS = tuple(
-    {word for rule in RULES for word in rule.words}
-    | {word.lower() for word in _BY_WORD}
-    | {"error: ", "traceback (most", "exitcode", "root cause (", "terminating stepid"}
-)
+_KNOWN = {part for rule in RULES for part in rule.parts} | {word.lower() for word in _BY_WORD}
+_KNOWN |= {"error: ", "traceback (most", "exitcode", "root cause (", "terminating stepid"}
+WORDS = tuple(word for word in _KNOWN if not any(w in word for w in _KNOWN - {word}))
 
 _READ_TRACEBACK = "its traceback, in the log, shows where"
 
@@ -416,6 +414,8 @@ class CauseSearch:
         """Return the first cause that the job's own processes show."""
         if self.block:
             self._close_block()
+        if not (self.fresh or self.stale or self.deaths):
+            return None
         death = self.find_first_death()
         fresh = dict(self.fresh)
         if death is not None:

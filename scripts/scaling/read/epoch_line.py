@@ -38,6 +38,7 @@ _PRINTED = ("train_accuracy_pct", "val_accuracy_pct")  # by a format of others, 
 _LABEL = re.compile(
     r"\s*(?:(\d+): |\[[A-Za-z_]+(\d+)\]: ?|\[\d+,(\d+)\]<std(?:out|err)>: ?|\[(\d+)\] )"
 )
+MAY_BEGIN_LABEL = " [0123456789"
 _OTHERS = re.compile(r"Epoch \[\d+/\d+\](?! LR|(?: \|)? Throughput: )")
 FIGURES = ("lr", "train_loss", "val_loss", "throughput_per_s")
 
@@ -126,6 +127,8 @@ def parse_label(line: str) -> tuple[int, ...]:
     """Return the ranks that a line's launcher labels name, () when it has no label."""
     found: list[int] = []
     end = 0
+    if line[:1] not in MAY_BEGIN_LABEL:
+        return ()
     while match := _LABEL.match(line, end):
         found.append(int(match[match.lastindex]))
         end = match.end()

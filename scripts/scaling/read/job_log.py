@@ -16,7 +16,14 @@ from pathlib import Path
 from common.counts import LineCounts
 from scaling.read.causes import WORDS, Cause, CauseSearch
 from scaling.read.contract import parse_log_name, split_id
-from scaling.read.epoch_line import NUMBER, Epoch, is_of_others, parse_epoch_lines, parse_label
+from scaling.read.epoch_line import (
+    MAY_BEGIN_LABEL,
+    NUMBER,
+    Epoch,
+    is_of_others,
+    parse_epoch_lines,
+    parse_label,
+)
 from scaling.read.symptoms import Strength
 from scaling.read.text import clean_line, drop_colours, read_blocks
 
@@ -46,7 +53,8 @@ _WORDS = (
     *WORDS, "total training time: ", "best ", "due to ", "results: /", "_memory_log",
     "no nvidia-smi", "| loss (train", "| throughput: ",  # of a torn epoch line
 )  # fmt: skip
-_MAY_HAVE_LABEL = frozenset(" [0123456789")
+_TO_ZERO = str.maketrans("123456789", "000000000")  # lines that differ in numbers alone are many
+LONGEST_SHAPE, MOST_SHAPES = 500, 10_000
 TORN = "an epoch line that is cut or has other output in it"
 OTHER_RANK = "line of another rank"
 OTHER_RUN = "epoch line that is not this run's"
@@ -97,22 +105,14 @@ class Attempt:
         """Whether it trained all its epochs and said so."""
         return self.has_all_epochs and "total_training_s" in self.totals
 
-    @property
-    def first_bad_loss(self) -> Epoch | None:
-        """The first epoch whose training or validation loss is no number, None without one."""
+    def describe_bad_loss(self) -> str:
+        """Return that the loss is no number and since when, "" when it always is one."""
         for epoch in self.epochs:
             losses = (epoch.train_loss, epoch.val_loss)
             if any(loss is not None and not loss.is_finite() for loss in losses):
-                return epoch
-        return None
-
-    def describe_bad_loss(self) -> str:
-        """Return that the loss is no number and since when, "" when it always is one."""
-        epoch = self.first_bad_loss
-        if epoch is None:
-            return ""
-        losses = f"training {epoch.train_loss}, validation {epoch.val_loss}"
-        return f"the loss is no number since epoch {epoch.epoch} ({losses})"
+                shown = f"training {epoch.train_loss}, validation {epoch.val_loss}"
+                return f"the loss is no number since epoch {epoch.epoch} ({shown})"
+        return ""
 
     def take_causes(self, other: Attempt) -> None:
         """Take over why the job ended, as the same part of the log shows it."""
@@ -280,23 +280,27 @@ class _Reader:
         self.label: tuple[int, ...] | None = None  # the lowest one that had an epoch line
         self.kinds: Counter[str] = Counter()  # of lines: epoch, total, requeue, or a rule's name
         self.search = CauseSearch(job_id)
+        self.shapes: dict[str, str] = {}  # lines that say nothing, but for their numbers -> a rule
         self.excerpts: dict[int, list[tuple[int, str]]] = {}  # by the line of the cause
 
     def add_lines(self, lines: list[str], have_ends: bool) -> None:
-        log, kinds = self.log, self.kinds
-        nccl = 0
-        for number, line in enumerate(lines, start=log.counts.lines + 1):
-            if "NCCL INFO " in line and "Epoch [" not in line:  # by far the most lines
-                nccl += 1
-                if "NET/" in line or "Using network" in line or "_IB_DISABLE" in line:
-                    log.transport.add(line)
-            else:
-                kinds[self._add(number, line, have_ends)] += 1
-            if line[:1] in _MAY_HAVE_LABEL and len(log.ranks) < MOST_RANKS:
-                log.ranks.update(parse_label(line)[:1])  # of `3: [default0]:` srun's
-        if nccl:
-            kinds["NCCL"] += nccl
+        """Take lines in."""
+        log = self.log
+        numbered = enumerate(lines, start=log.counts.lines + 1)
+        others = [each for each in numbered if "NCCL INFO " not in each[1] or "Epoch [" in each[1]]
+        if nccl := len(lines) - len(others):  # by far the most lines
+            self.kinds["NCCL"] += nccl
             log.transport.says_anything = True
+            for line in lines:
+                if ("NET/" in line or "Using network" in line or "_IB_DISABLE" in line) and (
+                    "NCCL INFO " in line
+                ):
+                    log.transport.add(line)
+        for number, line in others:
+            self.kinds[self._add(number, line, have_ends)] += 1
+        if len(log.ranks) < MOST_RANKS:
+            labelled = (parse_label(line) for line in lines if line[:1] in MAY_BEGIN_LABEL)
+            log.ranks.update(label[0] for label in labelled if label)  # `3: [default0]:` is srun's
         log.counts.lines += len(lines)
         self._cut_excerpts(lines)
 
@@ -330,9 +334,18 @@ class _Reader:
                 if len(self.log.unreadable) < MOST_REMEMBERED:
                     self.log.unreadable.append(number)
                 return TORN
-        small = line.lower()
-        if not self.search.is_reading and not any(map(small.__contains__, _WORDS)):
-            return _name_rule(line)
+        small = ""
+        if not self.search.is_reading:
+            shape = line[:LONGEST_SHAPE].translate(_TO_ZERO)
+            if (rule := self.shapes.get(shape)) is not None:
+                return rule
+            small = line.lower()
+            if not any(map(small.__contains__, _WORDS)):
+                rule = _name_rule(line)
+                if len(line) < LONGEST_SHAPE and len(self.shapes) < MOST_SHAPES:
+                    self.shapes[shape] = rule
+                return rule
+        small = small or line.lower()
         clean = clean_line(line)
         for at in self.search.add(number, clean):
             self.excerpts.setdefault(at, [])
@@ -387,10 +400,10 @@ class _Reader:
             log.forgotten_attempts += 1
 
     def _end_search(self) -> None:
-        attempt = self.log.last_attempt
-        attempt.cause, attempt.ending = self.search.choose(), self.search.ending
-        attempt.cause_without_ending = self.search.choose_without_ending()
-        attempt.echoing = self.search.echoing
+        attempt, search = self.log.last_attempt, self.search
+        attempt.cause_without_ending = search.choose_without_ending()
+        attempt.cause = search.choose() if search.ending else attempt.cause_without_ending
+        attempt.ending, attempt.echoing = search.ending, search.echoing
 
     def _take_epoch(self, epoch: Epoch) -> None:
         log = self.log
@@ -420,13 +433,9 @@ class _Reader:
 
     def finish(self) -> JobLog:
         log, counts = self.log, self.log.counts
-        for kind, lines in self.kinds.items():
-            if kind in ("epoch", "total", "requeue"):
-                counts.kept += lines
-            elif kind == TORN:
-                counts.dropped[kind] = lines
-            else:
-                counts.ignored[kind] = lines
+        counts.kept = sum(self.kinds.pop(kind, 0) for kind in ("epoch", "total", "requeue"))
+        counts.dropped = Counter({TORN: self.kinds.pop(TORN)} if TORN in self.kinds else {})
+        counts.ignored = self.kinds
         self._end_search()
         for attempt in log.attempts:
             attempt.cause = self._attach_excerpt(attempt.cause)

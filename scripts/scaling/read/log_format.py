@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.toml import tomllib
+from scaling.read.text import find_words
 
 FORMATS = Path(__file__).resolve().parents[3] / "experiments/log_formats"
 
@@ -84,6 +85,13 @@ class LogFormat:
         return tuple(sorted({find_word(pattern.pattern) for pattern in patterns}))
 
 
+@lru_cache
+def find_word(expression: str) -> str:
+    """Return the longest text that stands in whatever a regular expression finds; '' for none."""
+    words = find_words(expression)
+    return words[0] if len(words) == 1 else ""
+
+
 @lru_cache(maxsize=1)
 def load_formats() -> tuple[LogFormat, ...]:
     """Return the formats of experiments/log_formats/, by name; each file there is one."""
@@ -145,31 +153,6 @@ def _parse(table: dict) -> LogFormat:
     if values["batch"] in ("global", "gpu") and "batch" not in groups:
         raise ValueError(f'batch = "{values["batch"]}" needs a group named batch in a pattern')
     return LogFormat(**values)
-
-
-# Of a regular expression: an escaped sign, a class, a count, or any other character.
-_PART = re.compile(r"\\(.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|(.)", re.DOTALL)
-
-
-@lru_cache
-def find_word(expression: str) -> str:
-    """Return the longest text that stands in whatever a regular expression finds; '' for none."""
-    if expression.startswith("(?i"):
-        return ""
-    words, depth = [""], 0
-    for part in _PART.finditer(expression):
-        char = part[2] or ""
-        if char == "|" and not depth:
-            return ""
-        depth += (char == "(") - (char == ")")
-        literal = part[1] if part[1] and not part[1].isalnum() else char
-        if depth or not literal or (char and char in "().^$+?*|"):
-            if char in ("?", "*") or part[0].startswith("{"):  # what is before it may be missing
-                words[-1] = words[-1][:-1]
-            words.append("")
-        else:
-            words[-1] += literal
-    return max(words, key=len)
 
 
 def _check_keys(table: dict) -> dict:

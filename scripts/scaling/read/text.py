@@ -94,3 +94,29 @@ def clean_line(line: str) -> str:
         line = "".join(c if c.isprintable() or c == "\t" else "" for c in line)
     labels = _LABELS.match(line)
     return line[labels.end() :].rstrip() if labels else line.rstrip()
+
+
+# Of a regular expression: an escaped sign, a class, a count, or any other character.
+_PART = re.compile(r"\\(.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|(.)", re.DOTALL)
+
+
+def find_words(expression: str) -> list[str]:
+    """Return texts one of which stands in whatever a regular expression finds.
+
+    They are the longest ones outside any group, one per alternative; '' where there is none.
+    """
+    alternatives, depth = [[""]], 0
+    for part in _PART.finditer("" if expression.startswith("(?i") else expression):
+        words, char = alternatives[-1], part[2] or ""
+        if char == "|" and not depth:
+            alternatives.append([""])
+            continue
+        depth += (char == "(") - (char == ")")
+        literal = part[1] if part[1] and not part[1].isalnum() else char
+        if depth or not literal or (char and char in "().^$+?*|"):
+            if char in ("?", "*") or part[0].startswith("{"):  # what is before it may be missing
+                words[-1] = words[-1][:-1]
+            words.append("")
+        else:
+            words[-1] += literal
+    return [max(words, key=len) for words in alternatives]
