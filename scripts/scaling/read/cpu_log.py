@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
-from operator import sub
+from itertools import pairwise
 from pathlib import Path
 
 from common.console import shorten
@@ -23,33 +23,21 @@ from common.counts import LineCounts, list_reasons
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read.columns import Column
-from scaling.read.text import clean_line, read_blocks
+from scaling.read.text import CUT, clean_line, read_blocks
 
-LOG_COMMAND = (
-    "psrecord PID --include-children --interval 5 --log cpu_memory_log.txt"  # as our jobs run it
-)
+LOG_COMMAND = "psrecord PID --include-children --interval 5 --log cpu_memory_log.txt"  # as our jobs
 SAMPLES = ("elapsed_s", "cpu_pct", "rss_mib", "virtual_mib")
-_IO = tuple(f"{what}_{unit}" for unit in ("count", "bytes") for what in ("read", "write"))
-# Each form's titles in order, and our names of them; --include-io appends the other four.
-_FORMS = (
-    ("elapsed time cpu (%) real (mb) virtual (mb)", "elapsed_s cpu_pct rss_mib virtual_mib"),
-    ("elapsed_time,nproc,cpu,mem_real,mem_virtual",
-     "elapsed_s processes cpu_pct rss_mib virtual_mib"),
-)  # fmt: skip
-_HEADERS = {titles: tuple(names.split()) for titles, names in _FORMS}
-_HEADERS |= {
-    f"{_FORMS[0][0]} read count write count read bytes write bytes": (
-        *_HEADERS[_FORMS[0][0]], *_IO,
-    ),
-    f"{_FORMS[1][0]},read_count,write_count,read_bytes,write_bytes": (
-        *_HEADERS[_FORMS[1][0]], *_IO,
-    ),
-}  # fmt: skip
+# Each form's titles in order, and our names of them; --include-io appends four more.
+_FORMS = {
+    "elapsed time cpu (%) real (mb) virtual (mb)": SAMPLES,
+    "elapsed_time,nproc,cpu,mem_real,mem_virtual": ("elapsed_s", "processes", *SAMPLES[1:]),
+}
+_IO = ("read_count", "write_count", "read_bytes", "write_bytes")
+_IO_TITLES = (" read count write count read bytes write bytes", "," + ",".join(_IO))
 _UNITS = {
     "elapsed_s": "s", "cpu_pct": "%", "rss_mib": "MiB", "virtual_mib": "MiB", "read_bytes": "B",
     "write_bytes": "B",
 }  # fmt: skip
-_PLAIN_ROW = re.compile(r"(?: *\d{1,15}(?:\.\d{1,20})?)(?: +\d{1,15}(?:\.\d{1,20})?)* *", re.ASCII)
 _VALUE = re.compile(r"\d{1,15}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 
 
@@ -95,7 +83,10 @@ def parse_header(line: str) -> tuple[str, ...] | None:
     """Return our names of a psrecord header's columns, None for any other line."""
     if "lapsed" not in line:
         return None
-    return _HEADERS.get(" ".join(clean_line(line).lstrip("# ").lower().split()).replace(", ", ","))
+    text = " ".join(clean_line(line).lstrip("# ").lower().split()).replace(", ", ",")
+    io = next((titles for titles in _IO_TITLES if text.endswith(titles)), "")
+    names = _FORMS.get(text.removesuffix(io))
+    return names and (names + _IO if io else names)
 
 
 class _Reader:
@@ -111,63 +102,58 @@ class _Reader:
         self.samples = {name: array("d") for name in SAMPLES} if samples else None
         self.last_s: Decimal | None = None  # None: the next row is the first of its log
         self.covered_s = Decimal(0)
-        self.steps: Counter[float] = Counter()
+        self.steps_s: Counter[float] = Counter()
         self.first_text = ""
 
     def add(self, line: str, has_end: bool) -> None:
-        counts = self.counts
-        counts.lines += 1
+        self.counts.lines += 1
         if not line.strip():
-            counts.ignored["blank"] += 1
-        elif not has_end:
-            counts.dropped["cut: the last line has no end"] += 1
-        elif "\0" in line:
-            self._drop(line, "NUL bytes")
-        elif names := parse_header(line):
-            counts.ignored["repeated header" if self.names else "header"] += 1
+            self.counts.ignored["blank"] += 1
+        elif has_end and "\0" not in line and (names := parse_header(line)):
+            self.counts.ignored["repeated header" if self.names else "header"] += 1
             self.take_rows()
             self.names, self.is_csv, self.last_s = names, "," in line, None
-        else:
-            self._add_row(line)
-
-    def _add_row(self, line: str) -> None:
-        is_plain = not self.is_csv and _PLAIN_ROW.fullmatch(line)  # as nearly all are
-        text = line if is_plain else clean_line(line)
-        cells = [c.strip() for c in text.split(",")] if self.is_csv else text.split()
-        if not self.names:
-            self._drop(line, "no header above it")
-        elif len(cells) != len(self.names):
-            self._drop(line, "another number of columns")
-        elif not (is_plain or all(map(_VALUE.fullmatch, cells))):
-            self._drop(line, "not numbers")
+        elif reason := self._add_row(line) if has_end else CUT:
+            if has_end:
+                self.first_text = self.first_text or shorten(line, 80)
+            self.counts.dropped[reason] += 1
         else:
             self.counts.kept += 1
-            self.rows.append(cells)
 
-    def _drop(self, line: str, reason: str) -> None:
-        self.first_text = self.first_text or shorten(line, 80)
-        self.counts.dropped[reason] += 1
+    def _add_row(self, line: str) -> str:
+        """Take a row in; return why it is none, '' when it is one."""
+        text = clean_line(line)
+        cells = [cell.strip() for cell in text.split(",")] if self.is_csv else text.split()
+        if "\0" in line:
+            return "NUL bytes"
+        if not self.names:
+            return "no header above it"
+        if len(cells) != len(self.names):
+            return "another number of columns"
+        if not all(map(_VALUE.fullmatch, cells)):
+            return "not numbers"
+        self.rows.append(cells)
+        return ""
 
     def take_rows(self) -> None:
         """Count the rows that were added, column by column."""
         if not self.rows:
             return
         printed = dict(zip(self.names, zip(*self.rows, strict=True), strict=True))
+        self.rows = []
         columns = {name: list(map(Decimal, cells)) for name, cells in printed.items()}
         for name, values in (self.samples or {}).items():
             values.extend(map(float, printed[name]))
-        self.rows = []
         times_s = columns["elapsed_s"]
         if self.last_s is None:  # its CPU figure is always 0
             del columns["cpu_pct"][0]
             if self.samples:
                 self.samples["cpu_pct"][-len(times_s)] = math.nan
-        else:
-            times_s = [self.last_s, *times_s]
+        times_s = [*([] if self.last_s is None else [self.last_s]), *times_s]
         self.last_s = times_s[-1]
-        steps_s = [step_s for step_s in map(sub, times_s[1:], times_s) if step_s > 0]
+        steps_s = [after - before for before, after in pairwise(times_s) if after > before]
         self.covered_s += sum(steps_s)
-        self.steps.update(round(float(step_s), 1) for step_s in steps_s)
+        self.steps_s.update(round(float(step_s), 1) for step_s in steps_s)
         for name, values in columns.items():
             if values:
                 column = self.columns.setdefault(name, Column(name, _UNITS.get(name, "")))
@@ -183,12 +169,12 @@ class _Reader:
         nothing = f"no sample in it ({list_reasons(dropped)})" if dropped else "it is empty"
         cpu, rss = self.columns.get("cpu_pct"), self.columns.get("rss_mib")
         return CpuLog(
-            path=self.path,
-            counts=self.counts,
+            self.path,
+            self.counts,
             peak_mib=rss.max if rss else None,
             mean_cpu_pct=cpu.mean if cpu else None,
             covered_s=float(self.covered_s),
-            interval_s=max(self.steps, key=lambda step: (self.steps[step], -step), default=None),
+            interval_s=max(self.steps_s, key=lambda s: (self.steps_s[s], -s), default=None),
             problem=None if self.counts.kept else nothing,
             columns=self.columns,
             samples=self.samples,
