@@ -76,16 +76,16 @@ NOT_RUN = {
 }
 
 
-def list_blocks() -> list[str]:
+def list_blocks(text: str = README) -> list[str]:
     """The blocks of README.md that have no language: commands, and what a command prints."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [text for language, text in blocks if not language]
 
 
-def list_commands() -> list[str]:
+def list_commands(text: str = README) -> list[str]:
     """Each command of README.md, without its comment and in one line."""
     commands = []
-    for block in list_blocks():
+    for block in list_blocks(text):
         if not block.startswith(tuple(EXCERPTS)):
             whole = re.sub(r" \\\n +", " ", block)
             lines = (re.sub(r"(^|\s)#\s.*", "", line) for line in whole.splitlines())
