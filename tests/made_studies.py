@@ -4,24 +4,24 @@ from pathlib import Path
 
 from scaling.runs import Study
 from scaling.runs.records import parse_training_metrics
-from scaling.runs.study import MetricsFile, build_study
+from scaling.runs.study import TableRow, build_study, describe_file
 from study_folders import make_metrics
 
 
 def make_run(
     gpus: int, rates: list[float], nodes: int = 1, name: str = "1", **settings: object
-) -> MetricsFile:
+) -> TableRow:
     """A run of weak scaling known by its metrics: one epoch (60 s, 55 of training) per rate."""
     losses = [5.0 - 0.1 * n for n in range(len(rates))]
     record = make_metrics(name, nodes, gpus, rates, losses)
     for epoch in record["epochs"]:
         epoch |= {"epoch_wall_time_sec": 60.0, "train_time_slowest_rank_sec": 55.0}
-    run = MetricsFile(parse_training_metrics(record, Path(name)), gpus)
+    run = describe_file(parse_training_metrics(record, Path(name)), gpus)
     run.settings |= {"scaling": "weak", **settings}
     return run
 
 
-def make_study(runs: list[MetricsFile]) -> Study:
+def make_study(runs: list[TableRow]) -> Study:
     return build_study(runs, workload="tinyimagenet")
 
 

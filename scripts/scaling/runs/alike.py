@@ -1,38 +1,22 @@
 """Which runs may be compared: those that were trained with the same settings."""
 
+import re
+
 from scaling.runs.run import Run
-from scaling.runs.workloads import NOUNS
+from scaling.runs.workloads import NOUNS, SCORES
 
 # run.json's settings that must agree before two runs are compared; the batch, too (see there).
+# dataset.train: the rehearsal's digits are not TinyImageNet.
 COMPARED_SETTINGS = (
-    "workload",
-    "scaling",
-    "strategy",
-    "model",
-    "model_size",
-    "seq_len",
-    "image_size",
-    "input",
-    "cuda_graph",
-    "trainer_sha256",
-    "precision",
-    "device",
-    "optimizer",
-    "num_workers",
-    "epochs",
-    "gpu_name",
-    "versions.torch",
-    "dataset.train",  # the rehearsal's digits are not TinyImageNet
-    "dataset.classes",
-    "limit_batches",
-    "compile",
-    "activation_checkpointing",
-    "grad_compression",
-    "bucket_cap_mb",
-)
+    "workload", "scaling", "strategy", "model", "model_size", "seq_len", "image_size", "input",
+    "cuda_graph", "trainer_sha256", "precision", "device", "optimizer", "num_workers", "epochs",
+    "gpu_name", "versions.torch", "dataset.train", "dataset.classes", "limit_batches", "compile",
+    "activation_checkpointing", "grad_compression", "bucket_cap_mb",
+)  # fmt: skip
 WORK_TOLERANCE = 0.01  # each rank drops its last, incomplete batch
 ABSENT = "not recorded"  # as it is shown; a setting that is there and null is "none"
 _NOTHING = (None, ABSENT)  # an older record and a null one do not differ
+_PROFILER = re.compile(r"(?<!\S)--(?:profile(?:r|[-_]mode)?|nvtx)(?![^\s=])[\s=]*(\S*)")
 
 
 def look_up(settings: dict | None, dotted_name: str) -> object:
@@ -43,15 +27,16 @@ def look_up(settings: dict | None, dotted_name: str) -> object:
     return value
 
 
+def is_same_unit(unit: str | None, other: str | None) -> bool:
+    """Whether two throughputs count the same: images are samples."""
+    return NOUNS.get(unit, unit) == NOUNS.get(other, other)
+
+
 def is_profiled(source) -> bool:
     """Whether a profiler ran, by the command line of a run or a metrics file."""
-    words = (source.settings or {}).get("argv") or ()
-    words = words.split() if isinstance(words, str) else [str(word) for word in words]
-    for word, value in zip(words, [*words[1:], ""], strict=False):
-        option, equals, told = word.lstrip("-").replace("_", "-").partition("=")
-        if word.startswith("--") and option in ("profile", "profiler", "profile-mode", "nvtx"):
-            return (told if equals else value).lower() not in ("0", "false", "no", "none")
-    return False
+    argv = (source.settings or {}).get("argv") or ""
+    found = _PROFILER.search(" ".join(map(str, argv)) if isinstance(argv, list) else str(argv))
+    return bool(found) and found[1].lower() not in ("0", "false", "no", "none")
 
 
 def list_work_differences(run, base, name: str = "baseline") -> list[str]:
@@ -61,36 +46,30 @@ def list_work_differences(run, base, name: str = "baseline") -> list[str]:
     What an epoch has is compared at one scale alone: strong scaling has fewer steps on more GPUs.
     """
     found = []
-    for what, here, there in (
-        ("profiler", is_profiled(run), is_profiled(base)),
-        ("validation", *(_has_validation(each) for each in (run, base))),
-    ):
+    for what, judge in (("profiler", is_profiled), ("validation", _has_validation)):
+        here, there = judge(run), judge(base)
         if None not in (here, there) and here != there:
             found.append(f"{what} {'on' if here else 'off'}, {name} {'on' if there else 'off'}")
-    if (run.gpus, run.nodes) == (base.gpus, base.nodes):
-        for field in ("samples", "steps"):
-            here, there = (_count_work(each, field) for each in (run, base))
-            if here and there and abs(here / there - 1) > WORK_TOLERANCE:
-                what = NOUNS.get(run.unit, field) if field == "samples" else field
-                found.append(f"{here:.0f} {what} per epoch, {name} {there:.0f}")
-                break
+    for field in ("samples", "steps") if (run.gpus, run.nodes) == (base.gpus, base.nodes) else ():
+        here, there = (
+            max((getattr(epoch, field) or 0 for epoch in _list_epochs(each)), default=0)
+            for each in (run, base)
+        )
+        if here and there and abs(here / there - 1) > WORK_TOLERANCE:
+            what = NOUNS.get(run.unit, field) if field == "samples" else field
+            return [*found, f"{here:.0f} {what} per epoch, {name} {there:.0f}"]
     return found
 
 
-def _list_metrics_epochs(source) -> list:
-    metrics = getattr(source, "metrics", None)
-    return metrics.epochs if metrics else []
+def _list_epochs(source) -> list:
+    return source.metrics.epochs if source.metrics else []
 
 
 def _has_validation(source) -> bool | None:
     """Whether any epoch was validated, None where no metrics file says."""
-    epochs = _list_metrics_epochs(source)
-    names = ("val_loss", "val_accuracy", "perplexity", "bleu")
+    names = ("val_loss", *(score.column for score in SCORES))
+    epochs = _list_epochs(source)
     return any(getattr(e, name) is not None for e in epochs for name in names) if epochs else None
-
-
-def _count_work(source, name: str) -> float | None:
-    return max((getattr(e, name) or 0 for e in _list_metrics_epochs(source)), default=None)
 
 
 def list_differences(
@@ -120,25 +99,24 @@ def _show(value: object) -> str:
 def compare(run, base) -> tuple[str | None, str | None]:
     """Return (what differs, what to know): the first None when the two may be compared.
 
-    Both have name, gpus, unit and settings (run.json's fields, None when unknown).
+    Both have name, nodes, gpus, unit, metrics and settings (run.json's fields, None when unknown).
     """
     if run is base:
         return None, None
-    if NOUNS.get(run.unit, run.unit) != NOUNS.get(base.unit, base.unit):
+    if not is_same_unit(run.unit, base.unit):
         return f"counted in {run.unit}, the baseline in {base.unit}", None
-    work = list_work_differences(run, base)
-    if run.settings is None and base.settings is None:
-        is_run = isinstance(run, Run) or isinstance(base, Run)
-        note = "settings unknown (no run.json)" if is_run else None
-        return "; ".join(work) or None, note
-    if run.settings is None or base.settings is None:
-        without = run if run.settings is None else base
-        return f"the settings of job {without.name} are unknown (no run.json)", None
-    names, note = COMPARED_SETTINGS, None
+    unknown = [each for each in (run, base) if each.settings is None]
+    if len(unknown) == 1:
+        return f"the settings of job {unknown[0].name} are unknown (no run.json)", None
+    differences, note = list_work_differences(run, base), None
+    if unknown:
+        note = "settings unknown (no run.json)" if isinstance(run, Run) else None
+        return "; ".join(differences) or None, note
+    names = COMPARED_SETTINGS
     here, there = (each.settings.get("implementation") for each in (run, base))
     if here != there and 1 in (run.gpus, base.gpus):
         note = f"implementation {here}, baseline {there}: one GPU shares nothing, so not compared"
     else:
         names += ("implementation",)
-    differences = [*work, *list_differences(run.settings, base.settings, names)]
+    differences += list_differences(run.settings, base.settings, names)
     return "; ".join(differences) or None, note

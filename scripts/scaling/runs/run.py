@@ -147,6 +147,25 @@ class Run:
         return [note for note in (loss, found.startswith("FAULT") and f"replicas: {found}") if note]
 
     @property
+    def is_of_others(self) -> bool:
+        """Whether its log is another trainer's: its epochs are windows."""
+        return self.attempt is not None and self.attempt.is_of_others
+
+    @property
+    def total_training_s(self) -> float | None:
+        """The total that its log prints; None without a time above 0."""
+        total_s = self.attempt and self.attempt.totals.get("total_training_s")
+        return float(total_s) if total_s and total_s.is_finite() and total_s > 0 else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of its figures, where they are averaged."""
+        metrics = self.metrics  # read before lost_records is looked at
+        notes = [*self.lost_records, *self.end_note]
+        notes += metrics.notes + metrics.dropped if metrics else []
+        return notes + ([self.attempt.describe(), *self.attempt.notes] if self.is_of_others else [])
+
+    @property
     def account(self) -> str:
         """How it stands in words, for the row that has no better run."""
         if not self.id:

@@ -17,65 +17,44 @@ import pandas as pd
 
 from common.errors import UserError
 from common.rounding import round_half_even
+from scaling.runs import frames
 from scaling.runs.alike import (
     COMPARED_SETTINGS,
     compare,
     is_profiled,
+    is_same_unit,
     list_work_differences,
     look_up,
 )
 from scaling.runs.find import order_in_time
-from scaling.runs.frames import (
-    EPOCH_COLUMNS,
-    SAMPLE_COLUMNS,
-    describe_metrics_epoch,
-    list_epochs,
-    make_frame,
-    make_rank_epochs_frame,
-    make_samples,
-)
 from scaling.runs.ratios import compute_efficiency_pct, divide
 from scaling.runs.records import TrainingMetrics, describe_settings, read_training_metrics
 from scaling.runs.run import Run
 from scaling.runs.select import is_growing, is_of_workload
 from scaling.runs.spread import Spread, over_epochs, over_repeats, pooled_deviation
-from scaling.runs.workloads import DEFAULT_WORKLOAD, NOUNS, WORKLOADS, name_noun
+from scaling.runs.workloads import DEFAULT_WORKLOAD, WORKLOADS, name_noun
 
 MOST_PER_S = 1e15  # no throughput is larger
 WORK_LIMIT = 0.10  # beyond WORK_TOLERANCE; the last batches are some percent on many GPUs
 _FIGURES = {"throughput": "throughput_per_s", "walltime": "wall_s"}  # basis of a ratio -> column
 MEASURES = {"throughput": "throughput_per_s", "wall": "wall_s", "epoch": "epoch_s"}
-
-
-@dataclass(eq=False)
-class MetricsFile:
-    """A run that is known by its training_metrics.json alone."""
-
-    metrics: TrainingMetrics
-    gpus: int
-    notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self):
-        self.name = str(self.metrics.path)
-        self.nodes = self.metrics.nodes
-        self.gpus_per_node = self.gpus // self.nodes if self.nodes else None
-        self.unit = self.metrics.unit
-        self.settings = describe_settings(self.metrics)
-        self.workload = self.settings.get("model") or "runs"
+_SCALE = ["gpus", "nodes_key"]
+_RATIOS = ["speedup", "efficiency_pct", "wall_speedup", "wall_efficiency_pct"]
 
 
 @dataclass(eq=False)
 class TableRow:
-    """A scale that is known by two numbers of somebody's table."""
+    """A run that is known by two numbers of a table, or by its training_metrics.json alone."""
 
     name: str
     nodes: int | None
     gpus: int
     unit: str | None
-    throughput_per_s: float | None
-    wall_s: float | None
+    throughput_per_s: float | None = None
+    wall_s: float | None = None
     notes: list[str] = field(default_factory=list)
     settings: dict | None = None
+    metrics: TrainingMetrics | None = None
 
 
 @dataclass(eq=False)
@@ -125,17 +104,21 @@ class Study:
     def rank_epochs(self) -> pd.DataFrame:
         """One row per rank and epoch of the runs, read when it is first asked for."""
         runs = {at: run for at, run in enumerate(self.sources) if isinstance(run, Run)}
-        frame = make_rank_epochs_frame(runs.values())
         rows = [len(run.rank_epochs) for run in runs.values()]
+        frame = frames.make_rank_epochs_frame(runs.values())
         return frame.assign(run=np.repeat(list(runs), rows).astype("int64"))
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The GPU and CPU samples of each configuration's latest run, read when first asked for."""
-        latest = [(at, self.sources[at]) for at in self.configs["latest"]]
-        frames = [make_samples(run).assign(run=at) for at, run in latest if isinstance(run, Run)]
-        none = make_frame([], SAMPLE_COLUMNS).assign(run=pd.Series(dtype="int64"))
-        return pd.concat([frame for frame in frames if len(frame)] or [none], ignore_index=True)
+        none = frames.join_samples([]).assign(run=pd.Series(dtype="int64"))
+        return frames.join_samples([none, *map(self.find_samples, self.configs["latest"])])
+
+    def find_samples(self, run: int) -> pd.DataFrame:
+        """Return the samples of one run, by its position, with the column `run`."""
+        source = self.sources[run]
+        found = frames.make_samples(source) if isinstance(source, Run) else frames.join_samples([])
+        return found.assign(run=run)
 
     def settings(self, run: int) -> dict:
         """Return the settings of a run by its position: run.json's fields, {} when unknown."""
@@ -172,9 +155,13 @@ class Study:
         pct = round_half_even(abs(row.work) * 100, 1)
         return f"trained on {pct} % {side} {self.noun} than the baseline"
 
+    @property
+    def _has_windows(self) -> bool:
+        return any(isinstance(source, Run) and source.is_of_others for source in self.sources)
+
     def define_throughput(self) -> str:
         """Say what the throughput is: the run contract's, else what its source says."""
-        if any(_has_windows(source) for source in self.sources):
+        if self._has_windows:
             return (
                 f"Throughput: {self.noun} of the whole job, as its log has it: the mean over the "
                 "windows after warm-up, then over repeated runs."
@@ -194,7 +181,7 @@ class Study:
                 remarks.append(f"{row.label}: unlike the baseline: {row.difference}")
         remarks += [text for text in compare_quality(self) if text.startswith("FLAG")]
         remarks += self._list_commits()
-        if self.scales["wall_s"].isna().all() and any(map(_has_windows, self.sources)):
+        if self.scales["wall_s"].isna().all() and self._has_windows:
             remarks.append("their logs have no wall time: --fixed-work divides the throughputs")
         smallest = self.scales.iloc[0]
         if smallest["config"] != self.baseline.config:
@@ -206,21 +193,23 @@ class Study:
 
     def _list_commits(self) -> list[str]:
         """Show the runs' git commits: they may differ, since the sources' hash is compared."""
-        by_commit: dict[str, list[str]] = {}
+        scales: dict[str, dict[str, None]] = {}
         for row in self.scales.itertuples():
             for run in self.list_runs(row)["run"]:
                 commit = self.settings(run).get("git_commit")
                 if isinstance(commit, str) and commit not in ("", "unknown"):
-                    labels = by_commit.setdefault(commit[:48], [])
-                    labels += [row.label] if row.label not in labels else []
-        if len(by_commit) == 1:
-            return [f"git commit: {next(iter(by_commit))}"]
-        return [f"git commit {commit}: {', '.join(labels)}" for commit, labels in by_commit.items()]
+                    scales.setdefault(commit[:48], {})[row.label] = None
+        if len(scales) == 1:
+            return [f"git commit: {next(iter(scales))}"]
+        return [f"git commit {commit}: {', '.join(labels)}" for commit, labels in scales.items()]
 
 
 def count(number: int, noun: str) -> str:
     """Return `1 GPU`, `4 GPUs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# ---- From runs, and from metrics files -------------------------------------------------------
 
 
 def make_study(
@@ -237,24 +226,19 @@ def make_study(
     runs = [run for run in runs if run.id and is_of_workload(run, workload)]
     others = [run.id for run in runs if is_growing(run) != growing]
     runs = [run for run in runs if is_growing(run) == growing]
-    usable = [run for run in order_in_time(runs) if run.is_usable]
     left_out = [run.account for run in runs if not run.is_usable]
     if others and not growing:
         left_out.append(f"the model grew with the GPUs, not compared here: job {', '.join(others)}")
-    known = [run for run in usable if run.gpus is not None]
-    left_out += sorted(
-        f"job {run.id}: how many GPUs it had is unknown: --gpus {run.id}=N says it"
-        for run in usable
-        if run.gpus is None
-    )
-    seen: dict[tuple, Run] = {}
-    for run in known:
-        first = seen.setdefault((run.id, run.start, str(run.settings)), run)
-        if first is not run:
-            left_out.append(f"job {run.id} is there twice, in {first.folder} and {run.folder}: "
-                            "counted once")  # fmt: skip
-    known = list(seen.values())
-    left_out += [f"job {run.id}: {note}" for run in known for note in run.fault_notes]
+    unknown, known = [], {}
+    for run in order_in_time(runs):
+        key = (run.id, run.start, str(run.settings))
+        if run.is_usable and run.gpus is None:
+            say = f"--gpus {run.id}=N says it"
+            unknown.append(f"job {run.id}: how many GPUs it had is unknown: {say}")
+        elif run.is_usable and known.setdefault(key, run) is not run:
+            places = f"{known[key].folder} and {run.folder}"
+            unknown.append(f"job {run.id} is there twice, in {places}: counted once")
+    left_out += unknown + [f"job {run.id}: {n}" for run in known.values() for n in run.fault_notes]
     if not known:
         why = f": {left_out[-1]}" if left_out else ""
         raise UserError(
@@ -262,23 +246,21 @@ def make_study(
             "python scripts/submit.py"
         )
     unit = WORKLOADS[workload].unit if workload in WORKLOADS else None
-    return build_study(
-        known, allow_unlike, unit=unit, workload=workload, source=source, left_out=left_out
-    )
+    about = {"workload": workload, "source": source, "left_out": left_out}
+    return build_study(list(known.values()), allow_unlike, unit, **about)
 
 
 def make_studies(runs: Sequence[Run], allow_unlike: bool = False) -> list[Study]:
     """Return a study for each workload that has a complete run, by name."""
     started = [run for run in runs if run.id]
-    names = sorted({run.workload or DEFAULT_WORKLOAD for run in started})
-    studies = []
-    for name in names:
-        if any(run.is_usable and run.gpus and is_of_workload(run, name) for run in started):
-            studies.append(make_study(started, name, allow_unlike))
-    return studies
+    return [
+        make_study(started, name, allow_unlike)
+        for name in sorted({run.workload or DEFAULT_WORKLOAD for run in started})
+        if any(run.is_usable and run.gpus and is_of_workload(run, name) for run in started)
+    ]
 
 
-def read_metrics_file(path: Path, gpus: int | None = None, per: str | None = None) -> MetricsFile:
+def read_metrics_file(path: Path, gpus: int | None = None, per: str | None = None) -> TableRow:
     """Return a training_metrics.json, of schema 1 or 2, ours or another's.
 
     gpus: what the user says it ran on; the file's own world_size must not differ. per: gpu or job,
@@ -288,21 +270,27 @@ def read_metrics_file(path: Path, gpus: int | None = None, per: str | None = Non
     metrics = read_training_metrics(path)
     if per is not None:
         metrics = replace(metrics, is_per_gpu=per == "gpu")
-    notes = list(metrics.dropped)
-    if gpus is None and metrics.world_size is None:
+    notes, told = [], metrics.world_size
+    if gpus is None and told is None:
         raise UserError(f"{path}: it does not say its world_size; name its number of GPUs")
-    if gpus is not None and metrics.world_size not in (None, gpus):
+    if gpus is not None and told not in (None, gpus):
         raise UserError(
-            f"{path}: its world_size is {metrics.world_size}, and it is given as that of "
-            f"{count(gpus, 'GPU')}; give it as --gpu{metrics.world_size}"
+            f"{path}: its world_size is {told}, and it is given as that of {count(gpus, 'GPU')}; "
+            f"give it as --gpu{told}"
         )
-    if metrics.world_size is None:
+    if told is None:
         notes.append(f"{path}: world_size is not recorded, {gpus} GPUs as given")
     if metrics.completed is False:
         notes.append(f"{path}: the run is not complete: its wall time is that of its first epochs")
-    gpus = gpus or metrics.world_size
-    metrics = metrics.of_job(gpus)
-    return MetricsFile(metrics, gpus, [*metrics.notes, *notes])
+    gpus = gpus or told
+    return describe_file(metrics.of_job(gpus), gpus, notes)
+
+
+def describe_file(metrics: TrainingMetrics, gpus: int, notes: Sequence[str] = ()) -> TableRow:
+    """Return a run that is known by its metrics file alone."""
+    notes = [*metrics.notes, *metrics.dropped, *notes]
+    return TableRow(str(metrics.path), metrics.nodes, gpus, metrics.unit, notes=notes,
+                    settings=describe_settings(metrics), metrics=metrics)  # fmt: skip
 
 
 def make_metrics_study(
@@ -319,10 +307,10 @@ def make_metrics_study(
     )
     files = [read_metrics_file(path, gpus, per) for gpus, path in named]
     study = build_study(files, allow_unlike, definition=definition)
-    open_files = [file for file in files if file.metrics.is_per_gpu is None]
-    if open_files and rises_not(study.scales["gpus"], study.scales["throughput_per_s"]):
+    unclear = [file.name for file in files if file.metrics.is_per_gpu is None]
+    if unclear and rises_not(study.scales["gpus"], study.scales["throughput_per_s"]):
         raise UserError(
-            f"{open_files[-1].name}: its throughput does not rise with the GPUs: is it of one GPU "
+            f"{unclear[-1]}: its throughput does not rise with the GPUs: is it of one GPU "
             "or of the job? Say --per gpu or --per job"
         )
     return study
@@ -339,17 +327,20 @@ def rises_not(gpus: Iterable[int], rates: Iterable[float]) -> bool:
 
 def make_metrics_studies(paths: Sequence[Path]) -> list[Study]:
     """Return a study for each model in metrics files, by its name; each needs a throughput."""
-    by_model: dict[str, list[MetricsFile]] = {}
+    by_model: dict[str, list[TableRow]] = {}
     for path in paths:
         file = read_metrics_file(path)
         if not any(epoch.throughput_per_s for epoch in file.metrics.epochs):
             raise UserError(f"{path}: no epoch in it has a throughput")
-        by_model.setdefault(file.workload, []).append(file)
+        by_model.setdefault(file.settings.get("model") or "runs", []).append(file)
     return [build_study(files, workload=name) for name, files in sorted(by_model.items())]
 
 
+# ---- One row per run, per configuration, per scale -------------------------------------------
+
+
 def build_study(
-    sources: Sequence, allow_unlike: bool = False, unit: str | None = None, **known: object
+    sources: Sequence, allow_unlike: bool = False, unit: str | None = None, **about: object
 ) -> Study:
     """Group runs, metrics files or table rows (oldest first) into configurations and series.
 
@@ -360,47 +351,31 @@ def build_study(
         raise UserError("no run to make a table of")
     sources = sorted(sources, key=is_profiled, reverse=True)  # the latest shall be one without
     counted = Counter(source.unit for source in sources if source.unit)
-    if counted and (unit is None or not any(_is_same_unit(unit, each) for each in counted)):
+    if counted and (unit is None or not any(is_same_unit(unit, each) for each in counted)):
         unit = counted.most_common(1)[0][0]
     epochs = _make_epochs(sources)
     runs = _measure(sources, epochs)
     runs["series"] = _part_into_series(sources)
     base = _find_base(sources, range(len(sources)))
-    differences = [compare(source, sources[base]) for source in sources]
-    runs["difference"] = _as_objects(difference for difference, _ in differences)
-    runs["like_note"] = _as_objects(note for _, note in differences)
+    runs[["difference", "like_note"]] = [compare(source, base) for source in sources]
     configs = _make_configs(sources, runs)
-    runs["config"] = runs.merge(configs, on=["series", "gpus", "nodes_key"], how="left")["config"]
+    runs["config"] = runs.merge(configs, on=["series", *_SCALE], how="left")["config"]
     scales = _choose_scales(configs, runs, sources, allow_unlike)
     # A chart has one axis: what counts something else stands in the tables alone, not compared.
-    configs = configs[[_is_same_unit(sources[at].unit, unit) for at in configs["latest"]]]
-    return Study(sources, runs, epochs, configs, scales, unit, allow_unlike=allow_unlike, **known)
-
-
-def _is_same_unit(unit: str | None, other: str | None) -> bool:
-    """Whether two throughputs count the same: images are samples."""
-    return NOUNS.get(unit, unit) == NOUNS.get(other, other)
+    configs = configs[[is_same_unit(sources[at].unit, unit) for at in configs["latest"]]]
+    return Study(sources, runs, epochs, configs, scales, unit, allow_unlike=allow_unlike, **about)
 
 
 def _make_epochs(sources: list) -> pd.DataFrame:
     """Return the epochs frame of all sources with the column `run`, without superseded ones."""
-    records, at_run = [], []
+    records = []
     for at, source in enumerate(sources):
-        found = []
         if isinstance(source, Run):
-            same = {"folder": str(source.folder), "run_id": source.id}
-            found = [r for r in list_epochs(source) if not r["is_superseded"]]
-        elif isinstance(source, MetricsFile):
-            same = {"folder": source.name, "run_id": source.metrics.run_id}
-            found = [describe_metrics_epoch(epoch) for epoch in source.metrics.epochs]
-            for record in found:
-                record["is_warmup"] = record["epoch"] <= source.metrics.warmup_epochs
-                record["is_superseded"] = False
-        records += [{**same, **record} for record in found]
-        at_run += [at] * len(found)
-    frame = make_frame(records, EPOCH_COLUMNS)
-    frame["run"] = pd.Series(at_run, dtype="int64")
-    return frame
+            found = frames.list_epochs(source)
+        else:
+            found = frames.list_metrics_epochs(source.metrics, source.name)
+        records += [{**each, "run": at} for each in found if not each["is_superseded"]]
+    return frames.make_frame(records, [*frames.EPOCH_COLUMNS, "run"]).astype({"run": "int64"})
 
 
 def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -408,43 +383,33 @@ def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
     by_run = epochs.groupby("run")
     has_steady = ~by_run["is_warmup"].all()
     used = epochs[~epochs["is_warmup"] | ~epochs["run"].map(has_steady).fillna(False)]
-    rates = used["throughput_per_s"]
-    is_rate = rates.between(0, MOST_PER_S, inclusive="neither")
     figures = {
         "epochs": by_run.size(),
         "is_steady": has_steady,
         "val_loss": by_run["val_loss"].last(skipna=False),
         "val_accuracy": by_run["val_accuracy"].last(skipna=False),
-        "trained": _sum_whole(by_run["samples"]),
-        "epochs_wall_s": _sum_whole(by_run["epoch_s"]),
+        "samples": _sum_whole(by_run["samples"]),
+        "wall_s": _sum_whole(by_run["epoch_s"]),
         "step_s": used.groupby("run")["step_s"].mean(),
         "source": by_run["source"].last(),
     }
-    for name, column, is_good in (
-        ("throughput", "throughput_per_s", is_rate),
-        ("epoch", "epoch_s", used["epoch_s"] > 0),
-    ):
+    for name, most in (("throughput", MOST_PER_S), ("epoch", float("inf"))):
+        values = used[MEASURES[name]]
+        grouped, is_good = values.groupby(used["run"]), values.between(0, most, inclusive="neither")
         all_good = is_good.groupby(used["run"]).all()
-        grouped = used.groupby("run")[column]
-        unit = "_per_s" if name == "throughput" else "_s"
-        figures[column] = grouped.mean().where(all_good)
-        figures[f"{name}_std{unit}"] = grouped.std().where(all_good)
+        figures[MEASURES[name]] = grouped.mean().where(all_good)
+        figures[MEASURES[name].replace("_", "_std_", 1)] = grouped.std().where(all_good)
         figures[f"{name}_n"] = grouped.size()
     frame = pd.DataFrame(figures).reindex(range(len(sources)))
     frame.insert(0, "run", range(len(sources)))
-    frame["gpus"] = [source.gpus for source in sources]
-    for name in ("name", "nodes", "unit", "gpus_per_node", "folder"):
+    frame["gpus"], frame["nodes_key"] = zip(*map(_find_scale, sources), strict=True)
+    for name in ("name", "nodes", "unit", "folder"):
         frame[name] = _as_objects(getattr(source, name, None) for source in sources)
-    frame["nodes_key"] = [_find_scale(source)[1] for source in sources]
     frame["is_steady"] = frame["is_steady"].fillna(True).astype(bool)
-    is_of_others = [_has_windows(source) for source in sources]
-    frame.loc[is_of_others, "epochs"] = float("nan")  # its rows are windows
-    pairs = zip(sources, frame.itertuples(), strict=True)
-    told = [_describe_source(source, row) for source, row in pairs]
-    for column in ("throughput_per_s", "wall_s", "samples"):
-        frame[column] = [each[column] for each in told]
-    frame["note"] = _as_objects(each["note"] for each in told)
-    return frame.drop(columns=["trained", "epochs_wall_s"])
+    told = [_settle(source, row) for source, row in zip(sources, frame.itertuples(), strict=True)]
+    columns = ["throughput_per_s", "wall_s", "samples", "note", "epochs"]
+    frame[columns] = pd.DataFrame(told, columns=columns).astype({"note": object})
+    return frame
 
 
 def _as_objects(values: Iterable) -> pd.Series:
@@ -457,34 +422,29 @@ def _sum_whole(grouped) -> pd.Series:
     return grouped.sum().astype("float64").where(grouped.count() == grouped.size())
 
 
-def _describe_source(source, row) -> dict:
-    """Return what a source says of itself besides its epochs, with notes on its throughput."""
-    wall_s, rate, samples = row.epochs_wall_s, row.throughput_per_s, row.trained
-    notes = list(getattr(source, "notes", ()))
-    if isinstance(source, Run):
-        found = source.metrics  # read before lost_records is looked at
-        notes += [*source.lost_records, *source.end_note]
-        notes += found.notes + found.dropped if found else []
+def _settle(source, row) -> tuple[float, float, float, str | None, float]:
+    """Return throughput, wall time, samples, notes and epochs of a row of runs.
+
+    Besides the epochs counts what its source says of itself.
+    """
+    rate, wall_s, samples, epochs = row.throughput_per_s, row.wall_s, row.samples, row.epochs
+    notes, metrics, summary = list(source.notes), source.metrics, None
     if isinstance(source, TableRow):
-        return {"throughput_per_s": _or_nan(source.throughput_per_s),
-                "wall_s": _or_nan(source.wall_s), "samples": samples,
-                "note": "; ".join(notes) or None}  # fmt: skip
-    metrics = source.metrics
-    if _has_windows(source):
-        notes += [source.attempt.describe(), *source.attempt.notes]
-        # Of logs of others the work is seldom known, and unlike work has no common time.
-        return {"throughput_per_s": rate, "wall_s": wall_s if samples == samples else float("nan"),
-                "samples": samples, "note": "; ".join(notes)}  # fmt: skip
-    if metrics is not None and metrics.total_wall_s:
-        wall_s = metrics.total_wall_s
-    elif isinstance(source, Run) and source.attempt and "total_training_s" in source.attempt.totals:
-        total_s = source.attempt.totals["total_training_s"]
-        wall_s = float(total_s) if total_s.is_finite() and total_s > 0 else wall_s
+        summary = metrics and metrics.mean_throughput_per_s
+        if metrics is None:
+            rate, wall_s = _or_nan(source.throughput_per_s), _or_nan(source.wall_s)
+    elif source.is_of_others:
+        # Of logs of others the work is seldom known, and unlike work has no common time; their
+        # epochs are windows.
+        wall_s = wall_s if samples == samples else float("nan")
+        return rate, wall_s, samples, "; ".join(notes), float("nan")
+    wall_s = source.metrics.total_wall_s if metrics and metrics.total_wall_s else wall_s
+    if isinstance(source, Run) and not (metrics and metrics.total_wall_s):
+        wall_s = source.total_training_s or wall_s
     if samples != samples:
         samples = _plan_samples(source.settings or {})
-    summary = metrics.mean_throughput_per_s if isinstance(source, MetricsFile) else None
     if rate == rate and not row.is_steady:
-        n = int(row.epochs)
+        n = int(epochs)
         only = "its only epoch is warm-up" if n == 1 else f"all of its {n} epochs are warm-up"
         notes.append(f"no steady state: {only}, and stands here since there is no other")
     elif rate != rate and summary is not None:
@@ -493,13 +453,7 @@ def _describe_source(source, row) -> dict:
     elif rate == rate and summary is not None and abs(rate / summary - 1) > 1e-6:
         shown = round_half_even(summary, 2)
         notes.append(f"its summary says {shown}, a mean of other epochs than those after warm-up")
-    note = "; ".join(dict.fromkeys(notes)) or None
-    return {"throughput_per_s": rate, "wall_s": wall_s, "samples": samples, "note": note}
-
-
-def _has_windows(source) -> bool:
-    """Whether a source is a run whose log is another trainer's."""
-    return isinstance(source, Run) and source.attempt is not None and source.attempt.is_of_others
+    return rate, wall_s, samples, "; ".join(dict.fromkeys(notes)) or None, epochs
 
 
 def _or_nan(value: float | None) -> float:
@@ -508,8 +462,7 @@ def _or_nan(value: float | None) -> float:
 
 def _plan_samples(settings: dict) -> float:
     """Return data set x epochs of a run whose epochs do not say what they trained on."""
-    data, epochs = settings.get("dataset"), settings.get("epochs")
-    size = data.get("train") if isinstance(data, dict) else None
+    size, epochs = look_up(settings, "dataset.train"), settings.get("epochs")
     is_known = isinstance(size, int) and isinstance(epochs, int)
     if settings.get("limit_batches") or settings.get("unit") not in ("img/s", "samples/s"):
         is_known = False
@@ -521,11 +474,9 @@ def _find_scale(source) -> tuple[int, int]:
     return source.gpus, 1 if source.gpus == 1 else source.nodes or 0
 
 
-def _find_base(sources: list, places: Iterable[int]) -> int:
+def _find_base(sources: list, places: Sequence[int]):
     """Return the latest source at the smallest scale among these places."""
-    places = list(places)
-    least = min(_find_scale(sources[at]) for at in places)
-    return next(at for at in reversed(places) if _find_scale(sources[at]) == least)
+    return min((sources[at] for at in reversed(places)), key=_find_scale)
 
 
 def _part_into_series(sources: list) -> list[int]:
@@ -536,103 +487,87 @@ def _part_into_series(sources: list) -> list[int]:
     """
     series, rest, number = [0] * len(sources), list(range(len(sources))), 0
     while rest:
-        base = sources[_find_base(sources, rest)]
-        alike = {at for at in rest if compare(sources[at], base)[0] is None}
+        base = _find_base(sources, rest)
+        alike = [at for at in rest if compare(sources[at], base)[0] is None]
         # Alike to one GPU, which shares nothing; among each other they may still differ.
-        shared = [at for at in sorted(alike) if sources[at].gpus > 1]
-        alike -= {at for at in shared if _implementation(sources[at]) !=
-                  _implementation(sources[shared[-1]])}  # fmt: skip
-        latest = {_find_scale(sources[at]): sources[at] for at in sorted(alike)}
-        alike -= {at for at in alike if list_work_differences(
-            sources[at], latest[_find_scale(sources[at])])}  # fmt: skip
+        how = {at: (sources[at].settings or {}).get("implementation") for at in alike}
+        shared = [at for at in alike if sources[at].gpus > 1]
+        alike = [at for at in alike if at not in shared or how[at] == how[shared[-1]]]
+        latest = {_find_scale(sources[at]): sources[at] for at in alike}
         for at in alike:
-            series[at] = number
-        rest = [at for at in rest if at not in alike]
+            if not list_work_differences(sources[at], latest[_find_scale(sources[at])]):
+                series[at] = number
+                rest.remove(at)
         number += 1
     return series
 
 
-def _implementation(source) -> object:
-    return (source.settings or {}).get("implementation")
-
-
 def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per series, number of GPUs and nodes, with means over its runs."""
+    names, modes = _name_series(sources, runs)
     rows = []
-    for (series, gpus, nodes), group in runs.groupby(["series", "gpus", "nodes_key"]):
-        latest = group.iloc[-1]
+    for (series, gpus, nodes), group in runs.groupby(["series", *_SCALE]):
+        unknown = group["name"][group["throughput_per_s"].isna()] if len(group) > 1 else ()
+        missing = [f"job {name}: not every epoch has a throughput, so it is not in the mean"
+                   for name in unknown]  # fmt: skip
+        nodes_text = f" ({count(nodes, 'node')})" if nodes else ""
         row = {
+            "config": len(rows),
             "series": series,
+            "series_name": names[series],
+            "mode": modes[series],
             "gpus": gpus,
             "nodes_key": nodes,
             "nodes": nodes or None,
-            "label": _name_scale(gpus, nodes),
+            "label": "Single GPU" if gpus == 1 else f"{gpus} GPUs{nodes_text}",
             "short_label": count(gpus, "GPU") + (f", {nodes} nodes" if nodes > 1 else ""),
             "n_runs": len(group),
-            "latest": int(latest["run"]),
+            "latest": int(group["run"].iloc[-1]),
             "is_steady": bool(group["is_steady"].all()),
-            "samples": latest["samples"],
-            "run_notes": [
-                *dict.fromkeys(group["note"].dropna()),
-                *(
-                    f"job {name}: not every epoch has a throughput, so it is not in the mean"
-                    for name in group["name"][group["throughput_per_s"].isna()]
-                    if len(group) > 1
-                ),
-            ],
+            "samples": group["samples"].iloc[-1],
+            "run_notes": [*dict.fromkeys(group["note"].dropna()), *missing],
         }
         for measure, column in MEASURES.items():
             spread = _average(group, measure, column)
-            row[column] = spread.mean if spread else float("nan")
-            row[f"{measure}_half"] = _or_nan(spread.half_width if spread else None)
-            row[f"{measure}_n"] = spread.n if spread else 0
-            row[f"{measure}_kind"] = spread.kind if spread else "single"
+            row |= {column: spread.mean, f"{measure}_half": _or_nan(spread.half_width),
+                    f"{measure}_n": spread.n, f"{measure}_kind": spread.kind}  # fmt: skip
         rows.append(row)
-    configs = pd.DataFrame(rows)
-    configs["nodes"] = _as_objects(row["nodes"] for row in rows)
-    configs.insert(0, "config", range(len(configs)))
-    names, modes = _name_series(sources, runs)
-    configs.insert(2, "series_name", configs["series"].map(names))
-    configs.insert(3, "mode", _as_objects(modes[number] for number in configs["series"]))
+    configs = _make_frame(rows)
     # In charts a series begins where it has figures; tables keep to the baseline, see below.
     has_rate = configs.sort_values("throughput_per_s", key=pd.Series.isna, kind="stable")
     bases = has_rate.drop_duplicates("series").set_index("series").loc[configs["series"]]
     bases = bases.reset_index(drop=True)
-    gpus = bases["gpus"]
-    return _add_ratios(configs, bases["throughput_per_s"], bases["wall_s"], gpus, gpus)
+    return _add_ratios(configs, bases, bases)
 
 
-def _average(group: pd.DataFrame, measure: str, column: str) -> Spread | None:
+def _make_frame(rows: list[dict]) -> pd.DataFrame:
+    """Return rows as a frame in which None beside a text or a number stays None."""
+    objects = {name: _as_objects(row[name] for row in rows)
+               for name in ("nodes", "mode", "difference") if name in rows[0]}  # fmt: skip
+    return pd.DataFrame(rows).assign(**objects)
+
+
+def _average(group: pd.DataFrame, measure: str, column: str) -> Spread:
     """Return the mean over the runs that have the measure; of a single run over its epochs."""
     group = group.dropna(subset=[column])
     if group.empty:
-        return None
+        return Spread(float("nan"), 0, None, "single")
     if len(group) > 1 or measure == "wall":
         return over_repeats(group[column].tolist())
-    (run,) = group.to_dict("records")
-    unit = "per_s" if measure == "throughput" else "s"
-    n, deviation = run[f"{measure}_n"], run[f"{measure}_std_{unit}"]
+    n, deviation = group[[f"{measure}_n", column.replace("_", "_std_", 1)]].iloc[0]
     if n != n or n < 2 or deviation != deviation:
-        return Spread(run[column], 1, None, "single")
-    return Spread(run[column], int(n), float(deviation), "epochs")
+        return Spread(group[column].iloc[0], 1, None, "single")
+    return Spread(group[column].iloc[0], int(n), float(deviation), "epochs")
 
 
-def _add_ratios(frame: pd.DataFrame, throughput, wall_s, gpus, wall_gpus) -> pd.DataFrame:
-    """Add speedups and efficiencies over these baseline figures and their GPUs."""
-    frame["speedup"] = divide(frame["throughput_per_s"], throughput)
-    frame["efficiency_pct"] = compute_efficiency_pct(frame["speedup"], frame["gpus"], gpus)
-    frame["wall_speedup"] = divide(wall_s, frame["wall_s"])
-    frame["wall_efficiency_pct"] = compute_efficiency_pct(
-        frame["wall_speedup"], frame["gpus"], wall_gpus
-    )
+def _add_ratios(frame: pd.DataFrame, base, timed) -> pd.DataFrame:
+    """Add speedups and efficiencies over baselines: of the throughput, and of the wall time."""
+    frame["speedup"] = divide(frame["throughput_per_s"], base["throughput_per_s"])
+    frame["wall_speedup"] = divide(timed["wall_s"], frame["wall_s"])
+    for name, by in (("", base), ("wall_", timed)):
+        pct = compute_efficiency_pct(frame[f"{name}speedup"], frame["gpus"], by["gpus"])
+        frame[f"{name}efficiency_pct"] = pct
     return frame
-
-
-def _name_scale(gpus: int, nodes: int) -> str:
-    """Return `Single GPU`, `4 GPUs (1 node)`; of unknown nodes `4 GPUs`."""
-    if gpus == 1:
-        return "Single GPU"
-    return f"{gpus} GPUs" + (f" ({count(nodes, 'node')})" if nodes else "")
 
 
 def _choose_scales(
@@ -640,36 +575,33 @@ def _choose_scales(
 ) -> pd.DataFrame:
     """Return the configurations that tables show: like the baseline, else like the latest run."""
     rows = []
-    for (_, _), group in configs.groupby(["gpus", "nodes_key"]):
+    for scale, group in configs.groupby(_SCALE):
         row = group.iloc[0] if group["series"].iloc[0] == 0 else group.loc[group["latest"].idxmax()]
-        at_scale = runs[(runs["gpus"] == row["gpus"]) & (runs["nodes_key"] == row["nodes_key"])]
-        others = at_scale[at_scale["config"] != row["config"]]
-        mine = at_scale[at_scale["config"] == row["config"]]
+        at_scale = runs[(runs[_SCALE] == scale).all(axis=1)]
+        is_mine = at_scale["config"] == row["config"]
         difference = None if row["series"] == 0 else runs["difference"][row["latest"]]
-        name = sources[row["latest"]].name
+        latest = sources[row["latest"]]
+        left_out = []
+        for other in at_scale[~is_mine].itertuples():
+            name = f"job {latest.name}"
+            why = other.difference or "; ".join(
+                list_work_differences(sources[other.run], latest, name)
+            )
+            left_out.append(f"job {other.name}: not in the means: {why or f'unlike {name}'}")
         rows.append(row.to_dict() | {
             "difference": difference,
             "is_compared": difference is None or allow_unlike,
-            "notes": list(dict.fromkeys(mine["like_note"].dropna())),
-            "left_out": [
-                f"job {other.name}: not in the means: " + (
-                    other.difference or "; ".join(list_work_differences(
-                        sources[other.run], sources[row["latest"]], f"job {name}"))
-                    or f"unlike job {name}")
-                for other in others.itertuples()
-            ],
+            "notes": list(dict.fromkeys(at_scale[is_mine]["like_note"].dropna())),
+            "left_out": left_out,
         })  # fmt: skip
-    scales = pd.DataFrame(rows)
-    for name in ("nodes", "mode", "difference"):
-        scales[name] = _as_objects(row[name] for row in rows)
+    scales = _make_frame(rows)
     base, timed = (scales.iloc[_find_base_row(scales, name)] for name in _FIGURES.values())
     work = scales["samples"] / timed["samples"] - 1
     scales["work"] = work.where(work.notna() & (timed["samples"] > 0), 0.0)
-    _add_ratios(scales, base["throughput_per_s"], timed["wall_s"], base["gpus"], timed["gpus"])
-    ratios = ["speedup", "efficiency_pct"]
-    scales.loc[~scales["is_compared"], [*ratios, *(f"wall_{name}" for name in ratios)]] = None
+    _add_ratios(scales, base, timed)
+    scales.loc[~scales["is_compared"], _RATIOS] = None
     if not allow_unlike:
-        scales.loc[scales["work"].abs() > WORK_LIMIT, [f"wall_{name}" for name in ratios]] = None
+        scales.loc[scales["work"].abs() > WORK_LIMIT, _RATIOS[2:]] = None
     return scales
 
 
@@ -678,6 +610,8 @@ def _find_base_row(scales: pd.DataFrame, figure: str) -> int:
     has = scales[figure].notna() & scales["difference"].isna()
     return int(has.to_numpy().argmax())
 
+
+# ---- Names of series, and how well the scales learn ------------------------------------------
 
 # How a series is named by the settings that tell it apart.
 _SHORT = {
@@ -689,9 +623,15 @@ _SELF_TELLING = ("scaling", "precision", "strategy", "model", "gpu_name")
 
 def _name_series(sources: list, runs: pd.DataFrame) -> tuple[dict[int, str], dict[int, str | None]]:
     """Return the name of each series, by what differs between them, and weak, strong or None."""
-    places = {number: group["run"].tolist() for number, group in runs.groupby("series")}
-    modes = {number: _find_mode([sources[at] for at in at]) for number, at in places.items()}
-    told = {n: _describe_settings(sources[at[0]].settings, modes[n]) for n, at in places.items()}
+    groups = {number: [sources[at] for at in group["run"]]
+              for number, group in runs.groupby("series")}  # fmt: skip
+    modes = {number: _find_mode(group) for number, group in groups.items()}
+    told = {}
+    for number, group in groups.items():
+        batch = "global_batch_size" if modes[number] == "strong" else "batch_size_per_gpu"
+        found = {name: look_up(group[0].settings, name)
+                 for name in (*COMPARED_SETTINGS, "implementation", batch)}  # fmt: skip
+        told[number] = {k: str(v) for k, v in found.items() if v not in (None, "not recorded")}
     keys = dict.fromkeys(key for each in told.values() for key in each)
     differing = [key for key in keys if len({each.get(key) for each in told.values()}) > 1]
     names, seen = {}, Counter()
@@ -713,17 +653,6 @@ def _find_mode(group: list) -> str | None:
     return "strong" if has_scales and len(batches) == 1 and batches != {"None"} else None
 
 
-def _describe_settings(settings: dict | None, mode: str | None) -> dict[str, str]:
-    """Return the settings that a series can be named by; what is not recorded is left out."""
-    batch = "global_batch_size" if mode == "strong" else "batch_size_per_gpu"
-    found = {}
-    for name in (*COMPARED_SETTINGS, "implementation", batch):
-        value = look_up(settings, name)
-        if value not in (None, "not recorded"):
-            found[name] = str(value)
-    return found
-
-
 def _name_setting(name: str, value: str) -> str:
     if name in _SELF_TELLING:
         return value[:24]
@@ -742,18 +671,17 @@ def compare_quality(study: Study) -> list[str]:
     The rule: the sample standard deviation of the scales' means is set against that of the
     repeats (pooled over the scales that have any). Only comparable scales take part.
     """
-    figures = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
-    return [text for column, name in figures.items() if (text := _compare(study, column, name))]
+    found = []
+    for column, name in (("val_loss", "validation loss"), ("val_accuracy", "validation accuracy")):
+        groups = {row.label: study.list_runs(row)[column].dropna().tolist()
+                  for row in study.scales.itertuples() if row.is_compared}  # fmt: skip
+        groups = {label: values for label, values in groups.items() if values}
+        if len(groups) > 1 and len({value for values in groups.values() for value in values}) > 1:
+            found.append(_judge_quality(name, groups))
+    return found
 
 
-def _compare(study: Study, column: str, name: str) -> str | None:
-    groups = {}
-    for row in study.scales.itertuples():
-        values = study.list_runs(row)[column].dropna().tolist()
-        if values and row.is_compared:
-            groups[row.label] = values
-    if len(groups) < 2 or len({value for values in groups.values() for value in values}) < 2:
-        return None
+def _judge_quality(name: str, groups: dict[str, list[float]]) -> str:
     means = {label: over_epochs(values).mean for label, values in groups.items()}
     across = over_epochs(list(means.values())).half_width
     repeats = pooled_deviation(list(groups.values()))
