@@ -5,7 +5,7 @@ came from. `folder` and `run_id` together name a run in each frame; scripts/READ
 columns. export_runs.py writes just these.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -246,45 +246,70 @@ def make_samples_frame(runs: Iterable[Run]) -> pd.DataFrame:
     return join_samples([make_samples(run) for run in runs])
 
 
-def make_samples(run: Run) -> pd.DataFrame:
-    """Return the samples of one run, in the columns of make_samples_frame."""
-    logs = [(GPU_LOG, *item) for item in run.gpu_logs.items()]
-    logs += [(CPU_LOG, *item) for item in run.cpu_logs.items()]
-    return join_samples([_list_samples(run, *each) for each in logs if each[2].samples])
-
-
 def join_samples(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the rows of several frames of samples; of none an empty frame."""
     return pd.concat(frames, ignore_index=True) if frames else make_frame([], SAMPLE_COLUMNS)
 
 
-def _list_samples(run: Run, source: str, node: int, log: GpuLog | CpuLog) -> pd.DataFrame:
-    n = len(log.samples["elapsed_s"])
-    figures = {name: np.asarray(log.samples[name]) for name in _SAMPLE_FIGURES
-               if name in log.samples}  # fmt: skip
-    missing = np.full(n, np.nan)
-    gpu, uuid = pd.array([None] * n, "Int64"), pd.array([None], "string").take([0] * n)
-    if "gpu" in log.samples:
-        place, indices = np.asarray(log.samples["gpu"]), [gpu.index for gpu in log.gpus]
-        if len(set(indices)) < len(indices):  # of two hosts, or two of one index
-            indices = range(len(indices))
-        uuids = [printable(gpu.uuid) if gpu.uuid else None for gpu in log.gpus]
-        gpu, uuid = (pd.array(values, dtype).take(place)
-                     for values, dtype in ((indices, "Int64"), (uuids, "string")))  # fmt: skip
-    texts = {"folder": printable(run.folder), "run_id": printable(run.id), "source": source}
-    mask = pd.Series(figures.get("throttle_mask", missing))
+def make_samples(run: Run) -> pd.DataFrame:
+    """Return the samples of one run, in the columns of make_samples_frame."""
+    logs = [(GPU_LOG, *item) for item in run.gpu_logs.items()]
+    logs += [(CPU_LOG, *item) for item in run.cpu_logs.items()]
+    logs = [(source, node, log) for source, node, log in logs if log.samples]
+    if not logs:
+        return make_frame([], SAMPLE_COLUMNS)
+    sources, nodes, logs = zip(*logs, strict=True)
+    rows = [len(log.samples["elapsed_s"]) for log in logs]
+    whose = np.repeat(range(len(logs)), rows)
+    # Which GPU each row is of: a position among all logs' GPUs; psrecord's rows have the last.
+    gpus = [gpu for log in logs if "gpu" in log.samples for gpu in _number_gpus(log)]
+    places, first = [], 0
+    for log, n in zip(logs, rows, strict=True):
+        own = log.samples.get("gpu")
+        places.append(np.full(n, len(gpus)) if own is None else np.asarray(own) + first)
+        first += 0 if own is None else len(log.gpus)
+    place = np.concatenate(places)
+    numbers, uuids = zip(*gpus, (None, None), strict=True)
+    block = np.concatenate([_list_figures(log, n) for log, n in zip(logs, rows, strict=True)], 1)
+    block[np.abs(block) >= _LARGEST] = np.nan
+    figures = dict(zip(_SAMPLE_FIGURES, block, strict=True))
+    times = [_to_utc(log.samples["elapsed_s"], getattr(log, "start", None), run.start)
+             for log in logs]  # fmt: skip
     return pd.DataFrame({
-        **{name: pd.array([text], "string").take(np.zeros(n, int)) for name, text in texts.items()},
-        "node": pd.array(np.full(n, node), "Int64"),
-        "gpu": gpu,
-        "uuid": uuid,
-        "timestamp_utc": _to_utc(figures["elapsed_s"], getattr(log, "start", None), run.start),
-        **{name: figures.get(name, missing) for name in _SAMPLE_FIGURES},
-        "throttle_mask": mask.where(mask.abs() < _LARGEST).round().astype("Int64"),
+        "folder": _take([printable(run.folder)], whose * 0),
+        "run_id": _take([printable(run.id)], whose * 0),
+        "source": _take(sources, whose),
+        "node": _take(nodes, whose, "Int64"),
+        "gpu": _take(numbers, place, "Int64"),
+        "uuid": _take(uuids, place),
+        "timestamp_utc": pd.concat(times, ignore_index=True),
+        **figures,
+        "throttle_mask": pd.Series(figures["throttle_mask"]).round().astype("Int64"),
     })  # fmt: skip
 
 
-def _to_utc(elapsed_s: np.ndarray, first: datetime | None, start: datetime | None) -> pd.Series:
+def _take(values: Iterable, places: np.ndarray, dtype: str = "string"):
+    """Return values by their places; so a text of many rows is looked at once."""
+    return pd.array(list(values), dtype).take(places)
+
+
+def _number_gpus(log: GpuLog) -> list[tuple[int, str | None]]:
+    """Return number and uuid of each GPU: its index, or its place where two have one index."""
+    indices = [gpu.index for gpu in log.gpus]
+    if len(set(indices)) < len(indices):  # of two hosts, or two of one index
+        indices = list(range(len(indices)))
+    uuids = [printable(gpu.uuid) if gpu.uuid else None for gpu in log.gpus]
+    return list(zip(indices, uuids, strict=True))
+
+
+def _list_figures(log: GpuLog | CpuLog, n: int) -> np.ndarray:
+    missing = np.full(n, np.nan)
+    return np.array([log.samples.get(name, missing) for name in _SAMPLE_FIGURES])
+
+
+def _to_utc(
+    elapsed_s: Sequence[float], first: datetime | None, start: datetime | None
+) -> pd.Series:
     """Return when each sample of a log was taken, in UTC; missing where its zone is unknown.
 
     first: of the log, None of psrecord's, which writes no time. start: of its run.
@@ -293,7 +318,7 @@ def _to_utc(elapsed_s: np.ndarray, first: datetime | None, start: datetime | Non
     if first is None or (first.tzinfo is None and offset is None):
         return pd.Series(pd.NaT, range(len(elapsed_s)), dtype="datetime64[us, UTC]")
     first_utc = first.replace(tzinfo=UTC) - offset if first.tzinfo is None else first
-    times = pd.to_timedelta((pd.Series(elapsed_s) * 1e6).round(), unit="us")
+    times = pd.to_timedelta((pd.Series(np.asarray(elapsed_s)) * 1e6).round(), unit="us")
     return pd.Timestamp(first_utc).as_unit("us").tz_convert("UTC") + times.astype("timedelta64[us]")
 
 

@@ -575,9 +575,9 @@ def _choose_scales(
 ) -> pd.DataFrame:
     """Return the configurations that tables show: like the baseline, else like the latest run."""
     rows = []
-    for scale, group in configs.groupby(_SCALE):
+    for (gpus, nodes), group in configs.groupby(_SCALE):
         row = group.iloc[0] if group["series"].iloc[0] == 0 else group.loc[group["latest"].idxmax()]
-        at_scale = runs[(runs[_SCALE] == scale).all(axis=1)]
+        at_scale = runs[(runs["gpus"] == gpus) & (runs["nodes_key"] == nodes)]
         is_mine = at_scale["config"] == row["config"]
         difference = None if row["series"] == 0 else runs["difference"][row["latest"]]
         latest = sources[row["latest"]]
