@@ -1,6 +1,8 @@
 """check_exercise.py on runs whose times are known, and the texts of the exercises."""
 
 import re
+import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -76,17 +78,41 @@ def test_missing_runs_are_named_with_what_to_type():
     assert jobs.count("no run yet: cd experiments/exercises/2_loader_workers/workers_") == 3
 
 
+def find_section(number: int) -> str:
+    return re.search(rf"^## {number}\. .*\n(?:(?!^## ).*\n)*", TEXT, re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("number", EXERCISE_LIST)
+def test_commands_of_an_exercise_work_as_they_are_typed(tmp_path, number):
+    """Those that read runs, on made ones; those that submit name jobs of the matrix."""
+    write_exercise(tmp_path / "experiments", number)
+    (tmp_path / "rehearsal").symlink_to("experiments")
+    (tmp_path / "scripts").symlink_to(REPO / "scripts")
+    submitted = set()
+    for line in re.findall(r"^python scripts/(.*)$", find_section(number), re.MULTILINE):
+        script, *words = shlex.split(line)
+        if script == "submit.py":
+            scale = next(word for word in words if word.startswith("exercises/"))
+            submitted |= {name for name, job in JOBS.items() if fnmatch(job["folder"], scale)}
+        elif script in ("scaling_tables.py", "diagnose.py", "check_exercise.py"):
+            done = run_script(f"scripts/{script}", *words, repo=tmp_path)
+            assert (done.returncode, done.stderr) == (0, ""), line
+    assert submitted == {
+        name for name, job in JOBS.items() if EXERCISE_LIST[number].folder in job["folder"]
+    }
+
+
 @pytest.mark.parametrize("number", EXERCISE_LIST)
 def test_text_and_jobs_of_an_exercise_belong_together(number):
     exercise = EXERCISE_LIST[number]
-    part = re.search(rf"^## {number}\. (.*)\n(?:(?!^## ).*\n)*", TEXT, re.MULTILINE)
-    assert part[1] == exercise.title
-    assert f"exercises/{exercise.folder}" in part[0]
-    assert f"python scripts/check_exercise.py {number}" in part[0]
-    assert part[0].count("**Question.**") == part[0].count("**What to look for.**") == 1
+    part = find_section(number)
+    assert part.startswith(f"## {number}. {exercise.title}\n")
+    assert f"exercises/{exercise.folder}" in part
+    assert f"python scripts/check_exercise.py {number}" in part
+    assert part.count("**Question.**") == part.count("**What to look for.**") == 1
     jobs = [job for job in JOBS.values() if f"exercises/{exercise.folder}" in job["folder"]]
     assert jobs and not any(job["in_all"] for job in jobs)
-    named = set(re.findall(r"experiments/exercises/[\w/.]*\w", part[0]))
+    named = set(re.findall(r"experiments/exercises/[\w/.]*\w", part))
     assert all((REPO / name).exists() for name in named)
 
 
