@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from common.arguments import CommandParser
-from common.console import run_command
+from common.console import notice, run_command
 from common.errors import UserError
 
 REPO = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def submit_and_watch(args: argparse.Namespace) -> int:
             tables = plan_tables(
                 repository, jobs, profiles[jobs[0].name], args.experiments, options
             )
-        announce(jobs, tables)
+        announce(jobs, tables, print if args.dry_run else notice)
         if args.dry_run:
             lines, notes = check_memory(repository, jobs, profiles)
             print("".join(f"{line}\n" for line in lines), end="")

@@ -17,7 +17,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(description=description, **options)
         text = "print the commit of these sources, and Python's version"
         kept = argparse.SUPPRESS  # in no namespace
-        self.add_argument("--version", action=_Version, nargs=0, default=kept, help=text)
+        self.add_argument("--version", action=PrintVersion, nargs=0, default=kept, help=text)
         text = "print results and errors alone: no warning, no progress, no hint"
         self.add_argument("--quiet", action=_Quiet, nargs=0, default=kept, help=text)
 
@@ -36,7 +36,9 @@ class _Quiet(argparse.Action):
         console.set_quiet(True)
 
 
-class _Version(argparse.Action):
+class PrintVersion(argparse.Action):
+    """The option --version: prints which sources these are, and ends the command."""
+
     def __call__(self, parser, namespace, values, option_string=None):
         print(describe_version(parser.prog))
         parser.exit()

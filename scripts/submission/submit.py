@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from common.console import notice, warn
@@ -99,16 +99,19 @@ def make_log_folder(folder: Path) -> None:
         raise UserError(f"{log} is closed to you: its job could write no log; see ls -ld {log}")
 
 
-def announce(jobs: list[Job], tables: TablesJob | None) -> None:
-    """Print what is asked for: one line per job, and the GPU-hours if each runs to its limit."""
+def announce(jobs: list[Job], tables: TablesJob | None, tell: Callable = notice) -> None:
+    """Print what is asked for: one line per job, and the GPU-hours if each runs to its limit.
+
+    tell: print where this is the result (--dry-run), and not said by the way.
+    """
     for job in jobs:
         hours = job.world_size * parse_time(job.time) / 3600
         size = f"{count(job.nodes, 'node')} x {count(job.gpus_per_node, 'GPU')}"
-        print(f"{job.name:<18} {size:<18} {job.time}  {hours:>6.1f} GPU-hours")
+        tell(f"{job.name:<18} {size:<18} {job.time}  {hours:>6.1f} GPU-hours")
     if tables:
-        print(f"{NAME:<18} {'1 node x 1 CPU':<18} {TIME}  {tables.remark}")
+        tell(f"{NAME:<18} {'1 node x 1 CPU':<18} {TIME}  {tables.remark}")
     what = count(len(jobs), "job") + (" and the tables" if tables else "")
-    print(f"{what}, at most {count_gpu_hours(jobs, tables):.1f} GPU-hours")
+    tell(f"{what}, at most {count_gpu_hours(jobs, tables):.1f} GPU-hours")
 
 
 def count(number: int, what: str) -> str:

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from common.arguments import PrintVersion
+
 # What the same option is called in benchmarks that people come from.
 ALIASES = {
     "--micro-batch-size-per-gpu": "--batch-size",
@@ -41,6 +43,10 @@ class TrainerParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             conflict_handler="resolve",  # a workload may give an option another meaning
+        )
+        text = "print the commit of these sources, and Python's version"
+        self.add_argument(
+            "--version", action=PrintVersion, nargs=0, default=argparse.SUPPRESS, help=text
         )
 
     def parse_args(self, args=None, namespace=None):

@@ -150,6 +150,6 @@ def test_help_gives_every_default(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     text = capsys.readouterr().out
-    for action in parser._actions[1:]:
+    for action in parser._actions[2:]:  # but --help and --version
         assert "default" in action.help, action.dest
         assert action.option_strings[0] in text
