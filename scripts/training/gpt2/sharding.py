@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training import TrainingError
 from training.certificate import compare_first_weights
-from training.gpt2.tensor_parallel import find_tensor_group
+from training.gpt2.tensor_parallel import count_node_ranks, find_tensor_group
 
 SHARDED = ("zero2", "fsdp", "hsdp")  # what fully_shard does
 
@@ -70,12 +70,12 @@ def compress_gradients(model: DistributedDataParallel, precision: str) -> None:
 
 
 def find_shard_group(asked: int | None) -> int:
-    """The ranks that share one copy of the model: by default those of a node, as torchrun says.
+    """The ranks that share one copy of the model: by default those of a node.
 
     TrainingError when the ranks do not divide into such groups, or into fewer than two.
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    group = asked or int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    group = asked or count_node_ranks()
     if world_size % group or world_size == group:
         raise TrainingError(
             f"--strategy hsdp keeps a copy of the model in each group of {group} ranks, and here "

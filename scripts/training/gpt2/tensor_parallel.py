@@ -32,14 +32,19 @@ class Part(NamedTuple):
     group: dist.ProcessGroup
 
 
+def count_node_ranks() -> int:
+    """The ranks of a node: torchrun's word, else the job script's, which has one per GPU."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("GPUS_PER_NODE") or world_size
+    return min(int(told), world_size)
+
+
 def find_tensor_group(args) -> int:
     """How many ranks share a block: --tensor-parallel, by default the ranks of a node.
 
     TrainingError when the node's ranks or the heads do not divide by it.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    node = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("GPUS_PER_NODE") or world_size)
-    node = min(node, world_size)
+    node = count_node_ranks()
     group = args.tensor_parallel or node
     if node % group or group == 1:
         raise TrainingError(
