@@ -42,3 +42,9 @@ def run_script(
         stream.flush()
         shown.append(stream.buffer.getvalue().decode())
     return subprocess.CompletedProcess(command, status, *shown)
+
+
+def without_torch(folder: Path) -> dict[str, str]:
+    """Variables with which a new Python has no PyTorch, as on many a login node."""
+    (folder / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
+    return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}

@@ -33,6 +33,8 @@ def predict_memory(requests: list[dict], python: str = sys.executable) -> list[d
     kept = read_kept(path)
     new = {key: request for key, request in zip(keys, requests, strict=True) if key not in kept}
     if new:
+        if sys.stderr.isatty():
+            print("predicting memory; the first time it takes up to a minute", file=sys.stderr)
         answers = dict(zip(new, ask(list(new.values()), python), strict=True))
         kept |= answers
         keep(path, {key: answer for key, answer in kept.items() if "error" not in answer})

@@ -7,6 +7,7 @@ import pytest
 
 from common.gpus import list_memory_gb
 from common.memory import RESERVE_MIB, find_largest_batch, judge_memory, predict_memory
+from in_process import without_torch
 
 # 1,000 MiB and 100 per sample; of 4,348 MiB all but the reserve is 2,300, and 2,300 / 1.15 = 2,000
 ANSWER = {"batch": 10, "peak_mib": 2000.0, "fixed_mib": 1000.0, "per_sample_mib": 100.0}
@@ -41,9 +42,8 @@ def test_the_largest_batch_is_the_largest_that_is_said_to_fit():
 
 
 def test_without_pytorch_the_answer_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, value in without_torch(tmp_path).items():
+        monkeypatch.setenv(name, value)
     (answer,) = predict_memory([{"trainer": "train.py", "words": [], "world_size": 1}])
     assert answer["error"].endswith(" has no PyTorch")
     kept = json.loads((tmp_path / "cache/ddp-scaling/memory.json").read_text())
