@@ -124,6 +124,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--proposal is written once, from one folder of runs")
     if not arguments.proposal and (arguments.epochs or arguments.runs != 1):
         parser.error("--runs and --epochs are for --proposal")
+    if arguments.workload and not (arguments.proposal or arguments.participants):
+        parser.error("--workload is for --proposal and --participants: the report has all of them")
     if arguments.runs < 1 or (arguments.epochs or 1) < 1 or not 0 < arguments.target < 100:
         parser.error("--runs and --epochs must be 1 or more, --target between 0 and 100")
     if arguments.output is None:

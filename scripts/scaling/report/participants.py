@@ -54,9 +54,8 @@ def list_sentences(workshop: Workshop, progress: Table) -> list[Sentence]:
     failed = [
         row["participant"].text
         for row in progress.rows
-        if any(row[name].text in ("failed", "timed out", "out of memory", "cancelled")
-               for name in progress.headers)
-    ]  # fmt: skip
+        if any(row[name].text == "failed" for name in progress.headers)
+    ]
     if failed:
         more = f" and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
         text = f"The latest job did not end well for: {', '.join(failed[:MOST_NAMED])}{more}."

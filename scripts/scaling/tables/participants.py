@@ -7,7 +7,7 @@ import pandas as pd
 
 from common.errors import UserError
 from scaling.runs.participants import Participant
-from scaling.runs.run import Run
+from scaling.runs.run import Run, State
 from scaling.runs.select import is_of_workload
 from scaling.runs.study import Study, count, make_study
 from scaling.tables.table import Cell, Table, missing, say, show
@@ -119,8 +119,8 @@ def make_progress(workshop: Workshop) -> Table:
         key=lambda scale: (scale[0] * scale[1], scale),
     )  # fmt: skip
     names = {f"g{gpus}n{nodes}": (nodes, gpus) for nodes, gpus in scales}
-    headers = {"participant": "Participant", "done": "Scales done"} | {
-        name: count(nodes * gpus, "GPU") + (f", {nodes} nodes" if nodes > 1 else "")
+    headers = {"participant": "Participant", "done": "Done"} | {
+        name: (f"{nodes} x " if nodes > 1 else "") + count(gpus, "GPU")
         for name, (nodes, gpus) in names.items()
     }
     rates, behind = _list_rates(workshop)
@@ -137,7 +137,8 @@ def make_progress(workshop: Workshop) -> Table:
         })  # fmt: skip
     unit = workshop.study.unit if workshop.study else "samples/s"
     definitions = (
-        f"Throughput ({unit}) of the latest complete run, the mean over its epochs after warm-up.",
+        f"Throughput ({unit}) of the latest complete run, the mean over its epochs after warm-up. "
+        "2 x 4 GPUs: 4 on each of 2 nodes.",
         *([] if workshop.study else ["No run is complete yet."]),
     )
     keys = [{"folder": each.folder} for each in workshop.participants]
@@ -168,7 +169,8 @@ def _make_cell(runs: Sequence[Run], scale: tuple, rates: dict, behind: dict) -> 
         return show(rates[id(run)], 1, note)
     if at_scale:
         run = max(at_scale, key=lambda run: (run.job, run.restart))
-        return Cell(None, str(run.state), run.reason)
+        is_open = run.state in (State.RUNNING, State.NEVER_STARTED)
+        return Cell(None, str(run.state) if is_open else "failed", run.reason)
     return missing("not submitted yet")
 
 

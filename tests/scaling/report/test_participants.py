@@ -39,13 +39,13 @@ def read(root: Path) -> list:
 
 def test_who_has_run_which_scale(clones):
     progress = read(clones)[0]
-    assert list(progress.headers.values())[2:] == ["1 GPU", "4 GPUs", "4 GPUs, 2 nodes"]
+    assert list(progress.headers.values())[2:] == ["1 GPU", "4 GPUs", "2 x 2 GPUs"]
     rows = {row["participant"].text: row for row in progress.rows}
     assert len(rows) == 14
     assert rows["person00"]["done"].text == "3 of 3"
     out = rows["person02"]["g1n1"]
-    assert (out.text, out.value) == ("out of memory", None)
-    assert "CUDA out of memory" in out.note
+    assert (out.text, out.value) == ("failed", None)
+    assert out.note.startswith("out of memory: ") and "CUDA out of memory" in out.note
     assert rows["empty"]["g1n1"].note == "not submitted yet"
     assert progress.remarks == [
         f"{clones}/empty cannot be read: no experiments/ in it",
