@@ -28,6 +28,7 @@ ON_A_STUDY = (
     "python scripts/advise.py --target 75 --epochs 90",
     "python scripts/diagnose.py",
     "python scripts/export_runs.py -o tidy",
+    "python scripts/report.py --proposal --runs 20 --epochs 90",
     "python scripts/inspect_log.py train.log",
     "python scripts/fill_tables.py runs --log-format nanogpt --gpus 'run1.log=1' "
     "--gpus 'run8.log=2x4'",
