@@ -8,21 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from scaling.plots.style import (
-    BAR_IN,
-    COLORS,
-    IDEAL,
-    LEAST_PT,
-    MARKERS,
-    add_legend,
-    annotate,
-    label_bars,
-    new_figure,
-    pick_colors,
-    settle_texts,
-    shorten_label,
-    show_rate,
-)
+from scaling.plots import style
 from scaling.runs import Spread, Study
 from scaling.runs.ratios import GOOD_NODES_PCT
 from scaling.runs.study import sort_naturally
@@ -67,50 +53,50 @@ def name_baseline(compared: pd.DataFrame) -> str:
 
 def draw_speedup(compared: pd.DataFrame) -> Figure:
     """Draw throughput over the baseline's against GPUs, with the ideal line."""
-    axes, most = new_figure().subplots(), compared["gpus"].max()
+    axes, most = style.new_figure().subplots(), compared["gpus"].max()
     for number, base in enumerate(sorted(compared.drop_duplicates("series")["gpus"].unique())):
         label = None if number else "Ideal"
-        axes.plot([base, most], [1, most / base], **IDEAL, label=label)
+        axes.plot([base, most], [1, most / base], **style.IDEAL, label=label)
     _plot_lines(axes, compared, "speedup", "{:.2f}×".format)
     return _scale_values(axes, f"Speedup over {name_baseline(compared)} (×)")
 
 
 def draw_throughput(configs: pd.DataFrame, unit: str | None) -> Figure:
     """Draw throughput against GPUs for every series, with what ideal scaling would give."""
-    axes = new_figure().subplots()
+    axes = style.new_figure().subplots()
     if configs["series"].nunique() == 1 < configs["gpus"].nunique():
         base, most = configs.iloc[0], configs["gpus"].max()
         ideal = [base.throughput_per_s, base.throughput_per_s * most / base.gpus]
-        axes.plot([base.gpus, most], ideal, **IDEAL, label="Ideal")
-    _plot_lines(axes, configs, "throughput_per_s", show_rate)
+        axes.plot([base.gpus, most], ideal, **style.IDEAL, label="Ideal")
+    _plot_lines(axes, configs, "throughput_per_s", style.show_rate)
     return _scale_values(axes, f"Throughput ({unit})")
 
 
 def draw_modes(compared: pd.DataFrame) -> Figure:
     """Draw efficiency against GPUs: weak scaling as full lines, strong scaling as dashed ones."""
-    axes = new_figure().subplots()
+    axes = style.new_figure().subplots()
     _plot_lines(axes, compared, "efficiency_pct", "{:.0f} %".format)
-    axes.axhline(100, **IDEAL, label="Ideal")
+    axes.axhline(100, **style.IDEAL, label="Ideal")
     _mark_good(axes.axhline)
     axes.set_ylim(0, max(112, 1.1 * compared["efficiency_pct"].max()))
     axes.set_ylabel("Parallel efficiency (%)")
-    add_legend(axes)
-    settle_texts(axes.figure)
+    style.add_legend(axes)
+    style.settle_texts(axes.figure)
     return axes.figure
 
 
 def draw_efficiency(compared: pd.DataFrame) -> Figure:
     """Draw parallel efficiency as bars, with the line of what is called good."""
-    axes = new_figure(height_in=1.5 + BAR_IN * len(compared)).subplots()
+    axes = style.new_figure(height_in=1.5 + style.BAR_IN * len(compared)).subplots()
     codes, series = pd.factorize(compared["series"])
-    colors = [pick_colors(len(series))[code] for code in codes]
+    colors = [style.pick_colors(len(series))[code] for code in codes]
     bars = axes.barh(range(len(compared)), compared["efficiency_pct"], height=0.72, color=colors)
-    axes.bar_label(bars, fmt="{:.1f}", padding=4, fontsize=LEAST_PT)
+    axes.bar_label(bars, fmt="{:.1f}", padding=4, fontsize=style.LEAST_PT)
     _mark_good(axes.axvline)
-    label_bars(axes, compared["title" if len(series) > 1 else "short_label"].to_list())
+    style.label_bars(axes, compared["title" if len(series) > 1 else "short_label"].to_list())
     axes.set_xlim(0, max(122, 1.2 * compared["efficiency_pct"].max()))
     axes.set_xlabel("Parallel efficiency (%)")
-    add_legend(axes)
+    style.add_legend(axes)
     return axes.figure
 
 
@@ -131,13 +117,12 @@ def _split_lines(configs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _plot_lines(axes: Axes, configs: pd.DataFrame, column: str, form: Callable) -> None:
     """Plot a column against GPUs on a log2 axis; marks without a steady state are hollow."""
     lines, is_rate = list(_split_lines(configs)), column == "throughput_per_s"
-    for number, (color, (name, points)) in enumerate(
-        zip(pick_colors(len(lines)), lines, strict=True)
-    ):
-        marker = MARKERS[number % len(MARKERS)]
-        style = "--" if points["mode"].iloc[0] == "strong" else "-"
+    colors = style.pick_colors(len(lines))
+    for number, (name, points) in enumerate(lines):
+        color, marker = colors[number], style.MARKERS[number % len(style.MARKERS)]
+        dashes = "--" if points["mode"].iloc[0] == "strong" else "-"
         x, y = points["gpus"], points[column]
-        axes.plot(x, y, style, color=color, marker=marker, label=shorten_label(name))
+        axes.plot(x, y, dashes, color=color, marker=marker, label=style.shorten_label(name))
         hollow = points[~points["is_steady"].astype(bool)]
         axes.plot(hollow["gpus"], hollow[column], marker, color=color, markerfacecolor="white")
         if is_rate:
@@ -145,8 +130,9 @@ def _plot_lines(axes: Axes, configs: pd.DataFrame, column: str, form: Callable) 
                           ecolor=color, capsize=4, linewidth=1.4)  # fmt: skip
         # The baseline's value is 1 or 100, but of throughputs.
         first = 0 if is_rate and number == 0 else 1
-        for at, value in list(zip(x, y, strict=True))[first:] if len(lines) <= len(MARKERS) else ():
-            annotate(axes, form(value), at, value, color)
+        texts = list(zip(x, y, strict=True))[first:] if len(lines) <= len(style.MARKERS) else ()
+        for at, value in texts:
+            style.annotate(axes, form(value), at, value, color)
     counts, ticks = sorted(configs["gpus"].unique()), []
     axes.set_xscale("log", base=2)
     axes.set_xlabel("GPUs")
@@ -169,12 +155,12 @@ def _scale_values(axes: Axes, ylabel: str) -> Figure:
     else:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(lambda value, _: show_rate(value))
+        axes.yaxis.set_major_formatter(lambda value, _: style.show_rate(value))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.12, y=0.12)
     axes.set_ylabel(ylabel)
-    add_legend(axes, most_inside=4)
-    settle_texts(axes.figure)
+    style.add_legend(axes, most_inside=4)
+    style.settle_texts(axes.figure)
     return axes.figure
 
 
@@ -183,19 +169,19 @@ def draw_devices(spreads: dict[str, Spread], form: str, ylabel: str) -> Figure:
 
     The standard deviation is drawn where there are several epochs.
     """
-    axes, last = new_figure().subplots(), len(spreads) - 1
+    axes, last = style.new_figure().subplots(), len(spreads) - 1
     means = [float(spread.mean) for spread in spreads.values()]
     halves = [spread.half_width or float("nan") for spread in spreads.values()]
     tops = [
         mean + (spread.half_width or 0)
         for mean, spread in zip(means, spreads.values(), strict=True)
     ]
-    axes.bar(range(last + 1), means, width=0.62, color=[COLORS[0]] * last + [COLORS[1]])
+    axes.bar(range(last + 1), means, width=0.62, color=[style.COLORS[0]] * last + [style.COLORS[1]])
     axes.errorbar(range(last + 1), means, yerr=halves, fmt="none", ecolor="#000000", capsize=6,
                   linewidth=1.6)  # fmt: skip
     for at, top in enumerate(tops if last < MOST_VALUES else ()):
         axes.annotate(form.format(means[at]), (at, top), xytext=(0, 5), ha="center",
-                      textcoords="offset points", fontsize=LEAST_PT)  # fmt: skip
+                      textcoords="offset points", fontsize=style.LEAST_PT)  # fmt: skip
     step = -(-len(means) // MOST_NAMES)
     ticks = [*range(0, last + 1 - step, step), last]  # the single one is always named
     axes.set_xticks(ticks, [list(spreads)[tick] for tick in ticks])

@@ -6,15 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scaling.plots.style import (
-    MARKERS,
-    MOST_POINTS,
-    MUTED,
-    add_legend,
-    new_figure,
-    pick_colors,
-    thin,
-)
+from scaling.plots import style
 
 MOST_GPUS = 1_000_000  # of a node
 MOST_LINES = 8  # more GPUs are drawn as their range and median
@@ -45,7 +37,7 @@ class Timeline(NamedTuple):
 
 
 def list_timelines(
-    samples: pd.DataFrame, source: str, most_points: int = MOST_POINTS
+    samples: pd.DataFrame, source: str, most_points: int = style.MOST_POINTS
 ) -> list[Timeline]:
     """Return the timelines of one run's samples (the frame of runs/) from one of FIGURES' sources.
 
@@ -89,24 +81,24 @@ def _thin_lines(lines: dict[str, tuple], what: str, most_points: int) -> tuple[d
             f" Thinned to about {most_points} points per line: of each stretch of samples the "
             "least and the greatest are drawn, so no peak is lost."
         )
-    return {name: thin(*points, most_points) for name, points in lines.items()}, note.strip()
+    return {name: style.thin(*points, most_points) for name, points in lines.items()}, note.strip()
 
 
 def draw_timelines(timelines: list[Timeline]) -> Figure:
     """Draw timelines below each other on one time axis."""
-    figure = new_figure(height_in=0.6 + 2.4 * len(timelines))
+    figure = style.new_figure(height_in=0.6 + 2.4 * len(timelines))
     panels = figure.subplots(len(timelines), 1, sharex=True, squeeze=False)[:, 0]
     for axes, timeline in zip(panels, timelines, strict=True):
-        colors = pick_colors(len(timeline.lines))
+        colors = style.pick_colors(len(timeline.lines))
         for number, (name, (xs, ys)) in enumerate(timeline.lines.items()):
-            marker = MARKERS[number % len(MARKERS)] if len(xs) == 1 else None
+            marker = style.MARKERS[number % len(style.MARKERS)] if len(xs) == 1 else None
             axes.plot(xs, ys, color=colors[number], label=name, marker=marker, linewidth=1.4)
         axes.set_title(timeline.title, loc="left")
         axes.set_ylabel(timeline.unit)
         axes.set_ylim(bottom=0)
         if timeline.unit == "%":
             axes.set_ylim(0, 105)
-            axes.axhline(100, color=MUTED, linewidth=0.8)
+            axes.axhline(100, color=style.MUTED, linewidth=0.8)
     panels[-1].set_xlabel("Time since the log's first sample (min)")
-    add_legend(panels[0])
+    style.add_legend(panels[0])
     return figure

@@ -8,20 +8,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from scaling.plots import style
 from scaling.plots.scaling_charts import list_configs
-from scaling.plots.style import (
-    BAR_IN,
-    COLORS,
-    LEAST_PT,
-    MARKERS,
-    MUTED,
-    add_legend,
-    label_bars,
-    new_figure,
-    shorten_label,
-    thin,
-    viridis,
-)
 from scaling.runs import Study
 
 X_TITLES = {"epoch": "Epoch", "minutes": "Time since the first epoch (min)"}
@@ -33,7 +21,7 @@ PARTS = {
     "compute": "#0072B2",
     "exposed communication": "#CC79A7",
     "optimizer": "#009E73",
-    "rest": MUTED,
+    "rest": style.MUTED,
     "all but waiting": "#56B4E9",
 }
 
@@ -70,17 +58,17 @@ LOSSES = (Curve("train_loss", "Training", "--"), Curve("val_loss", "Validation")
 
 def draw_epochs(epochs: pd.DataFrame, x: str, title: str, curves: Sequence[Curve]) -> Figure:
     """Draw curves of each configuration's latest run. x: a key of X_TITLES; title: of y."""
-    figure, gpus = new_figure(), epochs.groupby("config")["gpus"].first()
-    axes, has_bar = figure.subplots(), len(gpus) > len(COLORS)
+    figure, gpus = style.new_figure(), epochs.groupby("config")["gpus"].first()
+    axes, has_bar = figure.subplots(), len(gpus) > len(style.COLORS)
     norm = LogNorm(gpus.min(), max(gpus.max(), gpus.min() + 1))
     for number, (config, rows) in enumerate(epochs.groupby("config", sort=False)):
-        color = viridis(float(norm(gpus[config]))) if has_bar else COLORS[number]
-        marker = MARKERS[number % len(MARKERS)] if len(rows) <= MOST_MARKED else None
-        label = None if has_bar else shorten_label(rows["title"].iloc[0])
+        color = style.viridis(float(norm(gpus[config]))) if has_bar else style.COLORS[number]
+        marker = style.MARKERS[number % len(style.MARKERS)] if len(rows) <= MOST_MARKED else None
+        label = None if has_bar else style.shorten_label(rows["title"].iloc[0])
         if rows[[curve.column for curve in curves]].isna().all(axis=None):
             continue
         for curve in curves:
-            xs, ys = thin(rows[x], curve.factor * rows[curve.column])
+            xs, ys = style.thin(rows[x], curve.factor * rows[curve.column])
             is_main = curve.style == "-"
             axes.plot(
                 xs, ys, curve.style, color=color, markersize=5, linewidth=2 if is_main else 1.2,
@@ -90,15 +78,15 @@ def draw_epochs(epochs: pd.DataFrame, x: str, title: str, curves: Sequence[Curve
             )  # fmt: skip
     for curve in curves if len(curves) > 1 else ():
         width = 2 if curve.style == "-" else 1.4
-        axes.plot([], [], curve.style, color=MUTED, linewidth=width, label=curve.name)
+        axes.plot([], [], curve.style, color=style.MUTED, linewidth=width, label=curve.name)
     axes.set_xlabel(X_TITLES[x])
     axes.set_ylabel(title)
     if x == "epoch":
         axes.xaxis.get_major_locator().set_params(integer=True)
     if not has_bar:
-        add_legend(axes)
+        style.add_legend(axes)
         return figure
-    colors = ListedColormap([viridis(at / 255) for at in range(256)])
+    colors = ListedColormap([style.viridis(at / 255) for at in range(256)])
     bar = figure.colorbar(ScalarMappable(norm, colors), ax=axes, label="GPUs")
     counts = sorted(gpus.unique())
     ticks = [count for count in counts if count & (count - 1) == 0] or [counts[0], counts[-1]]
@@ -163,18 +151,19 @@ def share_out(steps: pd.DataFrame) -> pd.DataFrame:
 
 def draw_breakdown(steps: pd.DataFrame) -> Figure:
     """Draw the shares of the training time as stacked bars, the seconds per epoch beside them."""
-    shares, axes = share_out(steps), new_figure(height_in=1.6 + BAR_IN * len(steps)).subplots()
+    axes = style.new_figure(height_in=1.6 + style.BAR_IN * len(steps)).subplots()
+    shares = share_out(steps)
     left = shares.cumsum(axis=1) - shares
     for part in shares:
         if shares[part].any():
             axes.barh(range(len(steps)), shares[part], left=left[part], height=0.72,
                       color=PARTS[part], label=part)  # fmt: skip
     for at, total_s in enumerate(steps["total_s"]):
-        axes.text(101, at, f"{total_s:,.3g} s", va="center", fontsize=LEAST_PT)
-    label_bars(axes, steps["title"].to_list())
+        axes.text(101, at, f"{total_s:,.3g} s", va="center", fontsize=style.LEAST_PT)
+    style.label_bars(axes, steps["title"].to_list())
     axes.set_xlim(0, 130)
     axes.set_xticks(range(0, 101, 50))
     axes.set_xlabel("Training time (%)")
-    axes.text(101, -0.75, "epoch", va="bottom", fontsize=LEAST_PT)
-    add_legend(axes)
+    axes.text(101, -0.75, "epoch", va="bottom", fontsize=style.LEAST_PT)
+    style.add_legend(axes)
     return axes.figure
