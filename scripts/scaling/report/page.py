@@ -79,7 +79,9 @@ def make_page(
             losses.append(state_loss(name, part["findings"]))
         parts.append(part)
     epochs = make_frames(started, ["epochs"])["epochs"]
-    by_run = dict(tuple(epochs.groupby(["folder", "run_id"])))
+    by_run: dict[tuple, list[dict]] = {}
+    for row in epochs[~epochs["is_superseded"]].to_dict("records"):
+        by_run.setdefault((row["folder"], row["run_id"]), []).append(row)
     return render_page(TEMPLATE, {
         "folder": source,
         "made_utc": strftime("%Y-%m-%d %H:%M:%S UTC", gmtime()),
@@ -94,7 +96,7 @@ def make_page(
         "waiting": [run.reason for run in runs if not run.id],
         "parts": parts,
         "pages": [
-            make_run_page(run, by_run.get((str(run.folder), run.id), epochs[:0]))
+            make_run_page(run, by_run.get((str(run.folder), run.id), []))
             for run in reversed(started)
         ],
     })  # fmt: skip

@@ -18,10 +18,11 @@ MOST_EPOCHS = 40
 LONGEST_CHARS = 240  # of a line of a log
 
 
-def make_run_page(run: Run, epochs: pd.DataFrame) -> dict[str, object]:
+def make_run_page(run: Run, epochs: list[dict]) -> dict[str, object]:
     """Return all that the template shows of a run, its texts plain, to be escaped there.
 
-    epochs: the run's rows of the epochs frame. A file that cannot be read costs its own part only.
+    epochs: the run's rows of the epochs frame, without those of attempts that were begun again. A
+    file that cannot be read costs its own part only.
     """
     scale = count(run.gpus, "GPU") if run.gpus else "scale unknown"
     rows = [{"name": say(name), "value": say(value)} for name, value in flatten(run.settings or {})]
@@ -55,13 +56,12 @@ def show_as(form: str, value: float) -> Cell:
     return Cell(None, "—") if pd.isna(value) else Cell(value, form.format(value))
 
 
-def make_epochs_table(run: Run, epochs: pd.DataFrame) -> Table | None:
-    """Return the last epochs of a run, without those of attempts that were begun again."""
-    epochs = epochs[~epochs["is_superseded"]].tail(MOST_EPOCHS)
-    if epochs.empty:
+def make_epochs_table(run: Run, epochs: list[dict]) -> Table | None:
+    """Return the last epochs of a run."""
+    if not epochs:
         return None
-    score = next((each for each in SCORES if epochs[each.column].notna().any()), None)
-    unit = " ({})".format(*units) if len(units := epochs["unit"].dropna()[:1]) else ""
+    score = next((s for s in SCORES if any(pd.notna(row[s.column]) for row in epochs)), None)
+    unit = next((f" ({row['unit']})" for row in epochs if pd.notna(row["unit"])), "")
     columns = {  # header, format, factor
         "train_loss": ("Loss (train)", "{:.3f}", 1),
         "val_loss": ("Loss (val)", "{:.3f}", 1),
@@ -74,7 +74,7 @@ def make_epochs_table(run: Run, epochs: pd.DataFrame) -> Table | None:
             "epoch": say(f"{row['epoch']}{' (warm-up)' if row['is_warmup'] else ''}"),
             **{n: show_as(form, factor * row[n]) for n, (_, form, factor) in columns.items()},
         }
-        for row in epochs.to_dict("records")
+        for row in epochs[-MOST_EPOCHS:]
     ]
     headers = {"epoch": "Epoch", **{name: header for name, (header, *_) in columns.items()}}
     return Table("epochs", f"Epochs of job {run.id}", headers, rows)
