@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from in_process import run_script
+from workshop_clones import write_workshop
+
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
@@ -198,3 +201,16 @@ def test_reload_keeps_what_was_open(browser, report, tmp_path):
         opened = "[...document.querySelectorAll('details.run')].map(d => d.open).indexOf(true)"
         assert visit.page.evaluate(opened) == 2
         assert visit.complaints == []
+
+
+@pytest.mark.parametrize("kind", ["participants", "proposal"])
+def test_the_further_pages_fit_a_phone_and_ask_for_nothing(browser, tmp_path, kind):
+    runs, page = write_workshop(tmp_path / "runs", 3, ((1, 1), (1, 2))), tmp_path / "page.html"
+    what = ["--participants", runs] if kind == "participants" else [runs, "--proposal"]
+    assert run_script("scripts/report.py", *what, "-o", page).returncode == 0
+    with Visit(browser, page, PHONE, color_scheme="dark") as visit:
+        visit.open_all()
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert visit.complaints == []
+        assert [url for url in visit.requests if not url.startswith("data:")] == [page.as_uri()]
+        assert visit.page.locator("figure svg").count() >= 2
