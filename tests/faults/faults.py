@@ -39,6 +39,7 @@ class Fault:
     send: Callable[[VirtualSlurm, str], None] | None = None
     restarts: bool = False
     prepare: Callable[[VirtualSlurm, Path], dict[str, str]] | None = None  # returns variables
+    no_log_folder: bool = False  # log/ is missing, and ours is submitted by submit.py
     quick: bool = False
     within_s: float = 60  # from the submission, or from what was sent, to the end
     needs: str = ""  # hardware that no virtual cluster has: then it is not injected
@@ -136,7 +137,8 @@ FAULTS = [
     Fault("time-limit", "the time limit, no signal before", ("timed out|time limit", "--time"),
           "TIMEOUT", env=LONG | {"STANDIN_STEPS": "2000"}, options=("--time=1", "--signal=KILL@0"),
           job="ddp_1g1n", within_s=150),
-    # Launch
+    Fault("no-log-folder", "#1 log/ is missing", ("complete",), "COMPLETED", env=SHORT,
+          job="ddp_1g1n", no_log_folder=True, quick=True),
     Fault("port-taken", "#2 the port is held by another process", ("complete",), "COMPLETED",
           env=SHORT, has_torchrun=True, prepare=hold_port),
     Fault("name-unknown", "#6 the master's name has no address on the nodes",
