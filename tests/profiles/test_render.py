@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from in_process import run_script
 from profiles.cluster import Cluster, load_cluster
-from profiles.matrix import Job, load_matrix, plan_job
+from profiles.matrix import Job, JobRow, load_matrix, plan_job
 from profiles.render_job import make_environment, render_job
 from profiles.repository import Repository, plan_scales
 
@@ -231,6 +231,12 @@ def test_committed_jobs_are_those_of_the_matrix_and_up_to_date():
     assert {job[5] for job in COMMITTED} | OTHERS == set(MATRIX.jobs)
     assert len(SCRIPTS) == len(MATRIX.jobs)
     assert sum(row.workload == "tinyimagenet" for row in MATRIX.jobs.values()) == 7
+
+
+def test_readme_of_the_experiments_names_every_key_of_a_job():
+    text = (REPO / "experiments/README.md").read_text(encoding="utf-8")
+    for key in JobRow.model_fields:
+        assert re.search(rf"^{key} = |`{key}\b", text, re.MULTILINE), key
 
 
 def test_global_batch_of_gpt2_is_the_same_at_every_scale():

@@ -16,7 +16,7 @@ from scaling.exercises import EXERCISE_LIST, read_facts
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "experiments/EXERCISES.md").read_text(encoding="utf-8")
 JOBS = tomllib.loads((REPO / "experiments/matrix.toml").read_text(encoding="utf-8"))["jobs"]
-BROKEN = REPO / "experiments/exercises/5_broken_job/train_broken.py"
+BROKEN = REPO / "experiments/exercises/5_broken_job/src/train_broken.py"
 
 
 def write_exercise(root: Path, number: int) -> None:
