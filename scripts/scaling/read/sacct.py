@@ -19,49 +19,35 @@ from common.slurm_time import parse_time
 from scaling.read.columns import Column
 from scaling.read.contract import read_json
 from scaling.read.symptoms import State
-from scaling.read.text import clean_line, read_blocks
+from scaling.read.text import CUT, clean_line, read_blocks
 
 COMMAND = (
     "sacct --parsable2 --jobs=JOBID "
     "--format=JobID,JobName,State,ExitCode,Elapsed,MaxRSS,TRESUsageInMax"
 )
 STATES = {
-    "COMPLETED": State.COMPLETE,
-    "FAILED": State.FAILED,
-    "BOOT_FAIL": State.FAILED,
-    "NODE_FAIL": State.FAILED,
-    "LAUNCH_FAILED": State.FAILED,
-    "TIMEOUT": State.TIMED_OUT,
-    "DEADLINE": State.TIMED_OUT,
-    "OUT_OF_MEMORY": State.OUT_OF_MEMORY,
-    "CANCELLED": State.CANCELLED,
-    "PREEMPTED": State.CANCELLED,
-    "REVOKED": State.CANCELLED,
-    "REQUEUED": State.CANCELLED,
-    "REQUEUE_HOLD": State.CANCELLED,
-    "RUNNING": State.RUNNING,
-    "COMPLETING": State.RUNNING,
-    "SUSPENDED": State.RUNNING,
-    "STOPPED": State.RUNNING,
-    "RESIZING": State.RUNNING,
-    "PENDING": State.NEVER_STARTED,
-    "CONFIGURING": State.NEVER_STARTED,
+    word: state
+    for state, words in {
+        State.COMPLETE: "COMPLETED",
+        State.FAILED: "FAILED BOOT_FAIL NODE_FAIL LAUNCH_FAILED",
+        State.TIMED_OUT: "TIMEOUT DEADLINE",
+        State.OUT_OF_MEMORY: "OUT_OF_MEMORY",
+        State.CANCELLED: "CANCELLED PREEMPTED REVOKED REQUEUED REQUEUE_HOLD",
+        State.RUNNING: "RUNNING COMPLETING SUSPENDED STOPPED RESIZING",
+        State.NEVER_STARTED: "PENDING CONFIGURING",
+    }.items()
+    for word in words.split()
 }
 _JOB_ID = re.compile(r"(\d{1,18}(?:_(?:\d{1,9}|\[[^\]]*\])|\+\d{1,6})?)(?:\.(\w{1,40}))?", re.ASCII)
-_DURATIONS = re.compile(r"Elapsed|CPUTime|TotalCPU|UserCPU|SystemCPU|AveCPU|MinCPU|Timelimit")
-_SECONDS = re.compile(r"ElapsedRaw|CPUTimeRAW")
-_MEMORY = re.compile(r"(?:Max|Ave)(?:RSS|VMSize|DiskRead|DiskWrite)|ReqMem")
-_COUNTS = re.compile(
-    r"NNodes|NTasks|AllocCPUS|AllocNodes|NCPUS|ReqCPUS|ReqNodes|AllocGRES|Restarts"
-)
-_TRES_USAGE = re.compile(r"TRESUsageIn(Max|Ave|Min|Tot)")
 _TRES = re.compile(r"gres/(gpumem|gpuutil)=([^,]*)")
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMGTP]?)([nc]?)")
 _MIB = {"": 1 / (1 << 20), "K": 1 / 1024, "M": 1, "G": 1024, "T": 1 << 20, "P": 1 << 30}
+_JSON_USAGE = {"mem": "MaxRSS", "gpumem": "TRESUsageInMax gpumem",
+               "gpuutil": "TRESUsageInMax gpuutil"}  # fmt: skip
 _NAMES = re.compile(r"[A-Za-z]{3,}")
-# A step says more than its job of these ends: with a killed step a job may still be COMPLETED.
-_STEP_TELLS = ("OUT_OF_MEMORY",)
+# With a step out of memory a job may still be one of these.
 _JOB_MAY_HIDE = ("COMPLETED", "FAILED", "CANCELLED")
+Measures = dict[str, tuple[float, str]]  # field -> (number, unit)
 
 
 class JobId(NamedTuple):
@@ -76,8 +62,8 @@ class SacctJob:
     """One attempt of a job: Slurm's own state, ours, exit status and measures.
 
     `slurm_state` is the job's line's, or its batch step's when there is none. `steps` is
-    step -> Slurm's state. `measures` is field -> (number, unit), of the job's line; MaxRSS and the
-    other largest ones, which Slurm keeps of steps alone, are those of the step that has most.
+    step -> Slurm's state. `measures` are Elapsed and ReqMem of the job's line, and what Slurm keeps
+    of steps alone, MaxRSS and the GPUs' use, of the step that has most.
     """
 
     id: str
@@ -86,14 +72,14 @@ class SacctJob:
     signal: int | None = None
     name: str = ""
     steps: dict[str, str] = field(default_factory=dict)
-    measures: dict[str, tuple[float, str]] = field(default_factory=dict)
+    measures: Measures = field(default_factory=dict)
 
     @property
     def state(self) -> State | None:
         """How it stands; a step that was out of memory outweighs the job's own line."""
         known = self.slurm_state or self.steps.get("batch") or next(iter(self.steps.values()), "")
-        if known in _JOB_MAY_HIDE:
-            known = next((s for s in self.steps.values() if s in _STEP_TELLS), known)
+        if known in _JOB_MAY_HIDE and "OUT_OF_MEMORY" in self.steps.values():
+            return State.OUT_OF_MEMORY
         return STATES.get(known)
 
 
@@ -109,6 +95,12 @@ class SacctLog:
     def find(self, job_id: str) -> SacctJob | None:
         """Return the last attempt of a job, None when it is not there."""
         return next((job for job in reversed(self.jobs) if job.id == job_id), None)
+
+    def count(self, measures: Measures) -> None:
+        """Take measures into the columns."""
+        for name, (value, unit) in measures.items():
+            title = f"{name} ({unit})" if " per " in unit else name
+            self.columns.setdefault(title, Column(title, unit)).add(value)
 
 
 def read_sacct(path: Path) -> SacctLog:
@@ -155,7 +147,7 @@ class _Reader:
         if not line.strip():
             counts.ignored["blank"] += 1
         elif not has_end:
-            counts.dropped["cut: the last line has no end"] += 1
+            counts.dropped[CUT] += 1
         elif names := parse_header(line):
             counts.ignored["repeated header" if self.names else "header"] += 1
             self.names = names
@@ -181,9 +173,9 @@ class _Reader:
         state = parse_state(row["State"])
         if state is None:
             return "state not known"
-        measures = {name: found for name in row if (found := parse_measure(name, row[name]))}
-        for name in row:
-            measures |= parse_tres_usage(name, row[name])
+        measures = {}
+        for name, cell in row.items():
+            measures |= parse_measures(name, cell)
         job = self.newest.get(job_id.job)
         if job is None or (not job_id.step and job.slurm_state):
             job = self.newest[job_id.job] = SacctJob(job_id.job)  # -D lists a requeued job twice
@@ -193,23 +185,17 @@ class _Reader:
             _take_largest(job, measures)
         else:
             job.slurm_state, job.name = state, row.get("JobName", "")
-            job.measures = {**job.measures, **measures}
+            job.measures |= measures
             job.exit_status, job.signal = parse_exit_code(row.get("ExitCode", ""))
-        _count_measures(self.log, measures)
+        self.log.count(measures)
         return ""
 
 
-def _take_largest(job: SacctJob, measures: dict[str, tuple[float, str]]) -> None:
+def _take_largest(job: SacctJob, measures: Measures) -> None:
     """Take over what a step has most of, where the job's own line has none."""
     for name, found in measures.items():
         if "Max" in name:
             job.measures[name] = max(found, job.measures.get(name, found))
-
-
-def _count_measures(log: SacctLog, measures: dict[str, tuple[float, str]]) -> None:
-    for name, (value, unit) in measures.items():
-        title = f"{name} ({unit})" if " per " in unit else name
-        log.columns.setdefault(title, Column(title, unit)).add(value)
 
 
 def _read_json(path: Path) -> SacctLog:
@@ -226,54 +212,50 @@ def _read_json(path: Path) -> SacctLog:
     for record in jobs:
         job = SacctJob(str(record.get("job_id", "")), name=str(record.get("name") or ""))
         job.slurm_state = _find_state(record) or ""
-        exit_code = record.get("exit_code")
-        exit_code = exit_code if isinstance(exit_code, dict) else {}
-        job.exit_status = _find_number(exit_code.get("return_code"))
-        signal = exit_code.get("signal")
-        job.signal = _find_number(signal.get("id") if isinstance(signal, dict) else None)
-        time = record.get("time")
-        elapsed_s = _find_number(time.get("elapsed") if isinstance(time, dict) else None)
+        job.exit_status = _find_number(_dig(record, "exit_code", "return_code"))
+        job.signal = _find_number(_dig(record, "exit_code", "signal", "id"))
+        elapsed_s = _find_number(_dig(record, "time", "elapsed"))
         if elapsed_s is not None:
             job.measures["Elapsed"] = (elapsed_s, "s")
-        for step in filter(lambda step: isinstance(step, dict), record.get("steps") or ()):
-            inner = step.get("step")
-            step_id = inner.get("id") if isinstance(inner, dict) else None
-            name = str(step_id.get("step_id", "") if isinstance(step_id, dict) else step_id or "")
-            state = _find_state(step)
-            usage = _find_usage(step)
+            log.count(job.measures)
+        steps = record.get("steps")
+        for step in steps if isinstance(steps, list) else ():
+            usage, state = _find_usage(step), _find_state(step)
             _take_largest(job, usage)
-            _count_measures(log, usage)
+            log.count(usage)
+            step_id = _dig(step, "step", "id")
+            name = str(_dig(step_id, "step_id") if isinstance(step_id, dict) else step_id or "")
             if name and state:
                 job.steps[name.rpartition(".")[2]] = state
-        _count_measures(log, job.measures)
         log.jobs.append(job)
     return log
 
 
-def _find_usage(step: dict) -> dict[str, tuple[float, str]]:
+def _dig(value: object, *keys: str) -> object:
+    """Return value[key][key]…, None where one of them is missing."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _find_usage(step: object) -> Measures:
     """Return the largest memory and GPU use of a step: `tres.requested.max` in Slurm's JSON."""
-    entries = step
-    for key in ("tres", "requested", "max"):
-        entries = entries.get(key) if isinstance(entries, dict) else None
+    entries = _dig(step, "tres", "requested", "max")
     found = {}
     for entry in entries if isinstance(entries, list) else ():
-        what = (entry.get("type"), entry.get("name")) if isinstance(entry, dict) else ()
-        count = _find_number(entry.get("count")) if what else None
-        if count is None:
-            continue
-        if what == ("mem", "") or what == ("mem", None):
-            found["MaxRSS"] = (count / (1 << 20), "MiB")
-        elif what == ("gres", "gpumem"):
-            found["TRESUsageInMax gpumem"] = (count / (1 << 20), "MiB")
-        elif what == ("gres", "gpuutil"):
-            found["TRESUsageInMax gpuutil"] = (count, "%")
+        kind, what, count = (_dig(entry, key) for key in ("type", "name", "count"))
+        name = _JSON_USAGE.get(what if kind == "gres" else "" if what else kind)
+        count = _find_number(count)
+        if name and count is not None:
+            is_share = name.endswith("util")
+            found[name] = (count, "%") if is_share else (count / (1 << 20), "MiB")
     return found
 
 
-def _find_state(record: dict) -> str | None:
+def _find_state(record: object) -> str | None:
     """Return Slurm's state: `state.current` is text in older Slurms, a list of flags in newer."""
-    state = record.get("state")
-    current = state.get("current") if isinstance(state, dict) else state
+    state = _dig(record, "state")
+    current = _dig(state, "current") if isinstance(state, dict) else state
     words = current if isinstance(current, list) else [current]
     return next((found for word in words if (found := parse_state(str(word)))), None)
 
@@ -323,27 +305,20 @@ def parse_memory(cell: str) -> tuple[float, str] | None:
     return float(match[1]) * _MIB[match[2]], unit
 
 
-def parse_tres_usage(name: str, cell: str) -> dict[str, tuple[float, str]]:
-    """Return the memory (MiB) and use (%) of GPUs in `cpu=00:01:00,gres/gpumem=1G,…`."""
-    if not _TRES_USAGE.fullmatch(name):
-        return {}
-    found = {}
-    for what, value in _TRES.findall(cell):
-        if what == "gpumem" and (amount := parse_memory(value)):
-            found[f"{name} {what}"] = amount
-        elif what == "gpuutil" and re.fullmatch(r"\d{1,9}", value):
-            found[f"{name} {what}"] = (int(value), "%")
-    return found
+def parse_measures(name: str, cell: str) -> Measures:
+    """Return what a field says of time, memory and GPUs: Elapsed, MaxRSS, ReqMem, TRESUsageIn….
 
-
-def parse_measure(name: str, cell: str) -> tuple[float, str] | None:
-    """Return (number, unit) of a field that holds a measure; None for text or no data."""
-    if _MEMORY.fullmatch(name):
-        return parse_memory(cell)
-    if _DURATIONS.fullmatch(name):
+    Of `cpu=00:01:00,gres/gpumem=1G,…` that is the memory (MiB) and use (%) of GPUs.
+    """
+    found: dict[str, tuple[float, str] | None] = {}
+    if name in ("MaxRSS", "ReqMem"):
+        found[name] = parse_memory(cell)
+    elif name == "Elapsed":
         seconds = parse_duration(cell)
-        return None if seconds is None else (seconds, "s")
-    if _SECONDS.fullmatch(name) or _COUNTS.fullmatch(name):
-        unit = "s" if _SECONDS.fullmatch(name) else ""
-        return (int(cell), unit) if re.fullmatch(r"\d{1,15}", cell) else None
-    return None
+        found[name] = None if seconds is None else (seconds, "s")
+    elif name.startswith("TRESUsageIn"):
+        for what, value in _TRES.findall(cell):
+            is_share = what == "gpuutil" and re.fullmatch(r"\d{1,9}", value)
+            amount = parse_memory(value) if what == "gpumem" else None
+            found[f"{name} {what}"] = (int(value), "%") if is_share else amount
+    return {name: measure for name, measure in found.items() if measure}
