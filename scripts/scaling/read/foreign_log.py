@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatch
@@ -29,11 +30,14 @@ MOST_WINDOWS = 100_000
 MOST_CHARS = 2000  # of a line: on one of 70,000 a pattern takes half a minute
 _LOOKED_AT = 20_000  # lines of a file whose name does not say that it is a log
 # Of any trainer: the launcher's command line, and the size of the process group.
-_PER_NODE = re.compile(r"--nproc[-_]per[-_]node[= ](\d{1,5})\b")
-_NODES = re.compile(r"--nnodes[= ](\d{1,5})(?![\d:])")
-_SLURM_NODES = re.compile(r"\bSLURM_(?:JOB_NUM_NODES|NNODES)\s*[=:]\s*(\d{1,5})\b")
-_SLURM_GPUS = re.compile(r"\bSLURM_GPUS_(?:ON|PER)_NODE\s*[=:]\s*(?:[\w.-]+:)?(\d{1,4})\b")
-_WORLD = re.compile(r"\bworld[ _-]?size['\"]?\s*[:=]?\s*(\d{1,6})\b", re.IGNORECASE)
+_GENERAL = (
+    ("gpus_per_node", re.compile(r"--nproc[-_]per[-_]node[= ](\d{1,5})\b")),
+    ("nodes", re.compile(r"--nnodes[= ](\d{1,5})(?![\d:])")),
+    ("gpus", re.compile(r"\bworld[ _-]?size['\"]?\s*[:=]?\s*(\d{1,6})\b", re.IGNORECASE)),
+    ("nodes", re.compile(r"\bSLURM_(?:JOB_NUM_NODES|NNODES)\s*[=:]\s*(\d{1,5})\b")),
+    ("gpus_per_node",
+     re.compile(r"\bSLURM_GPUS_(?:ON|PER)_NODE\s*[=:]\s*(?:[\w.-]+:)?(\d{1,4})\b")),
+)  # fmt: skip
 # A line that somebody would take a throughput, or a time per step, from.
 _LIKELY = re.compile(
     r"\d\s*[kKM]?\s*(?:im(?:a?g|age)|sample|tok|seq|sentence|step|it|iter|batch|example|frame|word"
@@ -290,16 +294,15 @@ def read_foreign_log(path: Path, formats: Sequence[LogFormat] | None = None) -> 
 
 
 def _explain_none(path: Path, readers: list) -> str:
+    which = f"log format {readers[0].format.name}" if len(readers) == 1 else "no log format"
+    text = f"{which} finds {'no' if len(readers) == 1 else 'a'} throughput in it; "
     lines = ((at, clean_line(line)) for at, (line, _) in enumerate(read_lines(path), start=1))
-    likely = list(islice((x for x in lines if len(x[1]) < 1000 and _LIKELY.search(x[1])), 100))
-    text = "no log format finds a throughput in it; "
-    if len(readers) == 1:
-        text = f"log format {readers[0].format.name} finds no throughput in it; "
-    if not likely:
-        return f"{text}{NOTHING_LIKELY}"
+    likely = islice((x for x in lines if len(x[1]) < 1000 and _LIKELY.search(x[1])), 100)
     shapes: dict[str, tuple[int, str]] = {}
     for number, line in likely:
         shapes.setdefault(re.sub(r"[\d.,]+", "0", line)[:60], (number, line))
+    if not shapes:
+        return f"{text}{NOTHING_LIKELY}"
     first = [*shapes.values()][:2]
     shown = ", ".join(f'{at} "{shorten(printable(line), 100)}"' for at, line in first)
     return (
@@ -309,22 +312,14 @@ def _explain_none(path: Path, readers: list) -> str:
 
 
 def _take_general_facts(line: str, facts: dict[str, list[str]]) -> None:
-    if match := _PER_NODE.search(line):
-        _note_fact(facts, "gpus_per_node", match[1])
-        nodes = _NODES.search(line)
-        if nodes or "--nnodes" not in line:  # torchrun's own default is 1; a variable says nothing
-            _note_fact(facts, "nodes", nodes[1] if nodes else "1")
-    elif match := _WORLD.search(line):
-        _note_fact(facts, "gpus", match[1])
-    for name, pattern in (("nodes", _SLURM_NODES), ("gpus_per_node", _SLURM_GPUS)):
-        if match := pattern.search(line):
-            _note_fact(facts, name, match[1])
-
-
-def _pair(facts: dict[str, list[str]]) -> list[tuple[str, str]]:
-    """Return (nodes, GPUs per node) where a log says each of them once."""
-    nodes, per_node = facts.get("nodes", []), facts.get("gpus_per_node", [])
-    return [(nodes[0], per_node[0])] if len(nodes) == len(per_node) == 1 else []
+    per_node, nodes, world, *slurm = (
+        (name, match[1]) if (match := pattern.search(line)) else None for name, pattern in _GENERAL
+    )
+    if per_node and nodes is None and "--nnodes" not in line:
+        nodes = ("nodes", "1")  # torchrun's own default; of a variable it says nothing
+    for fact in ([per_node, nodes] if per_node else [world]) + slurm:
+        if fact:
+            _note_fact(facts, *fact)
 
 
 def _note_fact(facts: dict[str, list[str]], name: str, value: str) -> None:
@@ -356,25 +351,17 @@ class _Reader:
             self._take(number, clean, found, label, has_end)
         is_others = self.label is not None and label > self.label
         is_fact = not is_others and self._take_facts(clean)
-        is_end = self._take_end(clean)
-        self.kept += (is_fact or is_end) and not found
-
-    def _take_end(self, line: str) -> bool:
-        """Take in that the training ended, or that it has one GPU; return whether it ended."""
-        if self.format.one_gpu and self.format.one_gpu.search(line):
+        if self.format.one_gpu and self.format.one_gpu.search(clean):
             _note_fact(self.facts, "gpus", "1")
-        for pattern in self.format.end:
-            if match := pattern.search(line):
-                self.ended = True
-                self._take_total(_read_groups(match) or {})
-                return True
-        return False
+        end = next(filter(None, (pattern.search(clean) for pattern in self.format.end)), None)
+        if end:
+            self.ended = True
+            self._take_total(_read_groups(end) or {})
+        self.kept += bool(is_fact or end) and not found
 
     def _find(self, line: str) -> list[re.Match]:
-        for pattern in self.format.patterns:
-            if found := list(pattern.finditer(line)):
-                return found
-        return []
+        found = (list(pattern.finditer(line)) for pattern in self.format.patterns)
+        return next(filter(None, found), [])
 
     def _take(self, number, line: str, found: list[re.Match], label: tuple, has_end: bool) -> None:
         if self.label is not None and label > self.label:
@@ -386,16 +373,12 @@ class _Reader:
         self.label = label
         for match in found:
             told = _read_groups(match)
-            if not has_end and match.end() >= len(line.rstrip()):
-                reason = _CUT
-            elif told is None:
-                reason = _NO_NUMBER
-            else:
+            is_cut = not has_end and match.end() >= len(line.rstrip())
+            if told is not None and not is_cut:
                 self._take_total(told)
                 self.windows.append(Window(number, line[:400], told))
-                reason = ""
-            if reason and match is found[-1]:
-                self.dropped[reason] += 1
+            elif match is found[-1]:
+                self.dropped[_CUT if is_cut else _NO_NUMBER] += 1
                 return
         self.kept += 1
         if len(self.windows) > MOST_WINDOWS:
@@ -424,8 +407,9 @@ class _Reader:
         ignored = Counter({"blank": blank, OTHER_RANK: self.others, "other output": rest})
         counts = LineCounts(lines, self.kept, self.dropped, +ignored)
         # What the trainer says of its size goes before the launcher's words, which then must fit.
-        own = self.facts.get("gpus", []) if "nodes" not in self.facts else []
-        fits = [[str(int(n) * int(g))] for n, g in _pair(facts)] == [own]
+        pair = [*facts.get("nodes", []), *facts.get("gpus_per_node", [])]
+        is_pair = len(facts.get("nodes", [])) == 1 and len(pair) == 2 and "nodes" not in self.facts
+        fits = is_pair and self.facts.get("gpus") == [str(int(pair[0]) * int(pair[1]))]
         general = facts if fits or not {"gpus", "gpus_per_node"} & set(self.facts) else {}
         log = ForeignLog(path, self.format, counts, self.windows, {**general, **self.facts})
         log.ended, log.total_s = self.ended, self.total_s
@@ -453,17 +437,11 @@ def _read_groups(match: re.Match) -> dict[str, str] | None:
         else:
             told[name] = re.sub(r"(?<=\d)[,_](?=\d)", "", text)
     for name in ("rate", "mean_rate", "seconds", "ms", "steps_per_s"):
-        if name in told and not _is_above_0(told[name]):
-            return None
+        with suppress(InvalidOperation):
+            if name not in told or 0 < Decimal(told[name]) < Decimal("inf"):
+                continue
+        return None
     return told
-
-
-def _is_above_0(text: str) -> bool:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return False
-    return number.is_finite() and number > 0
 
 
 def _parse_time(text: str) -> Decimal:
@@ -533,18 +511,14 @@ def measure_windows(
     format = log.format
     if not format.training:
         raise UserError(f"{log.path}: {format.title}: it has no throughput of a training")
-    is_timed = all(window.rate is None for window in log.windows)
-    if format.per == "gpu" and not is_timed and gpus is None:
-        raise UserError(
-            f"{log.path}: {format.name} prints the {format.unit} of one GPU, and its number of "
-            f"GPUs is unknown: add --gpus {log.path.name}=N"
-        )
+    windows = [window for window in log.windows if window.rate is not None]
+    is_timed = not windows
+    if format.per == "gpu" and not is_timed:
+        _need_gpus(log, gpus, f"prints the {format.unit} of one GPU")
     epochs = []
-    windows = log.windows if is_timed else [w for w in log.windows if w.rate is not None]
-    for number, window in enumerate(windows, start=1):
-        rate = window.rate
-        if rate is not None:
-            rate *= gpus if format.per == "gpu" else 1
+    for number, window in enumerate(windows or log.windows, start=1):
+        if not is_timed:
+            rate = window.rate * (gpus if format.per == "gpu" else 1)
         else:
             counted, per_s = _count_samples(log, window, gpus, samples), window.get("steps_per_s")
             rate = counted / window.seconds if per_s is None else counted * per_s
@@ -562,33 +536,33 @@ def measure_windows(
     return Windows(log, epochs, warmup, notes)
 
 
+def _need_gpus(log: ForeignLog, gpus: int | None, why: str) -> None:
+    if gpus is None:
+        raise UserError(
+            f"{log.path}: {log.format.name} {why}, and its number of GPUs is unknown: add "
+            f"--gpus {log.path.name}=N"
+        )
+
+
 def _count_samples(
     log: ForeignLog, window: Window, gpus: int | None, samples: tuple[int, bool] | None
 ) -> Decimal:
     """Return the samples of what a line times, of all GPUs."""
-    batch = window.get("batch")
-    if samples is not None and not samples[1]:
-        return Decimal(samples[0])
     if samples is not None:
-        if gpus is None:
-            raise UserError(
-                f"{log.path}: --samples N/gpu needs its number of GPUs: --gpus {log.path.name}=N"
-            )
-        return Decimal(samples[0] * gpus)
-    if log.format.batch != "option":
-        batch = log.find_fact("batch") if batch is None else batch
-    what = log.format.times
+        number, is_each = samples
+        if is_each:
+            _need_gpus(log, gpus, "is given the samples of one GPU")
+        return Decimal(number * gpus if is_each else number)
+    batch = window.get("batch")
+    if log.format.batch != "option" and batch is None:
+        batch = log.find_fact("batch")
     if batch is None:
         raise UserError(
-            f"{log.path}: {log.format.name} times each {what}, and the samples in one are unknown: "
-            f"add --samples {log.path.name}=N (of all GPUs), or =N/gpu"
+            f"{log.path}: {log.format.name} times each {log.format.times}, and the samples in one "
+            f"are unknown: add --samples {log.path.name}=N (of all GPUs), or =N/gpu"
         )
     if log.format.batch == "gpu":
-        if gpus is None:
-            raise UserError(
-                f"{log.path}: {log.format.name} says the samples of one GPU, and its number of "
-                f"GPUs is unknown: add --gpus {log.path.name}=N"
-            )
+        _need_gpus(log, gpus, "says the samples of one GPU")
         batch *= gpus * (log.find_fact("accumulation") or 1)
     return batch
 

@@ -23,16 +23,16 @@ PLAIN_TEXT = "text without a line of a kind known here"
 
 _MARKER_BYTES = 1024
 _HEAD_LINES = 500  # a table's header stands among them
-_NAMES = (
-    (re.compile(r"gpu_memory_log.*\.csv"), GPU_CSV),
-    (re.compile(r"cpu_memory_log.*\.txt"), PSRECORD),
-    (re.compile(r"rank\d+_results_epoch\d+\.json"), RANK_JSON),
-    (re.compile(r"training_metrics.*\.json"), METRICS),
-    (re.compile(r"run\.json"), RUN_JSON),
-    (re.compile(r"job_end\.json"), JOB_END),
-    (re.compile(r"RUN_COMPLETE\.txt|REQUEUE"), MARKER),
-    (re.compile(r"(?:.+[_.-])?\d+(?:\.\d+)?\.out"), SLURM_OUT),
-)
+_NAMES = {
+    GPU_CSV: r"gpu_memory_log.*\.csv",
+    PSRECORD: r"cpu_memory_log.*\.txt",
+    RANK_JSON: r"rank\d+_results_epoch\d+\.json",
+    METRICS: r"training_metrics.*\.json",
+    RUN_JSON: r"run\.json",
+    JOB_END: r"job_end\.json",
+    MARKER: r"RUN_COMPLETE\.txt|REQUEUE",
+    SLURM_OUT: r"(?:.+[_.-])?\d+(?:\.\d+)?\.out",
+}
 # What no other log has: Slurm's, NCCL's, torchrun's and our trainers' own lines.
 SLURM_WORDS = re.compile(
     r"Epoch \[\d+/\d+\] LR: |Total training time: |Best validation |slurmstepd: |srun: |"
@@ -52,14 +52,13 @@ _FIGURE = re.compile(
     r"(?:train|val)_accuracy(?:_global)?|validation_accuracy|(?:val_)?(?:perplexity|bleu)|"
     r"val_(?:perplexity|bleu)_global)"
 )
-UNPACK = "unpack it first"
-_MAGIC = (
-    (b"\x1f\x8b", f"gzip data: {UNPACK}"),
-    (b"PK\x03\x04", f"a zip archive: {UNPACK}; of an .xlsx workbook save the sheet as CSV"),
-    (b"\x28\xb5\x2f\xfd", f"zstd data: {UNPACK}"),
-    (b"\x89PNG", "a PNG image"),
-    (b"%PDF", "a PDF document"),
-)
+_MAGIC = {
+    b"\x1f\x8b": "gzip data: unpack it first",
+    b"PK\x03\x04": "a zip archive: unpack it first; of an .xlsx workbook save the sheet as CSV",
+    b"\x28\xb5\x2f\xfd": "zstd data: unpack it first",
+    b"\x89PNG": "a PNG image",
+    b"%PDF": "a PDF document",
+}
 # What other tools print, by its first lines -> its name, and what to give instead.
 _QUERY = f"log with `{gpu_columns.LOG_COMMAND}`"
 _LOOKS = tuple(
@@ -93,7 +92,7 @@ class Kind(NamedTuple):
 
 def expected_kind(path: Path) -> str | None:
     """Return the kind that a file of that name should be, None when the name says nothing."""
-    return next((kind for pattern, kind in _NAMES if pattern.fullmatch(path.name)), None)
+    return next((kind for kind, name in _NAMES.items() if re.fullmatch(name, path.name)), None)
 
 
 def detect_kind(path: Path) -> Kind:
@@ -108,17 +107,13 @@ def detect_kind(path: Path) -> Kind:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     if expected_kind(path) == MARKER and path.stat().st_size <= _MARKER_BYTES:
         return Kind(MARKER)
-    head = [(clean_line(line), has_end) for line, has_end in islice(read_lines(path), _HEAD_LINES)]
-    lines = [line for line, _ in head if line.strip()]
+    lines = [clean_line(line) for line, _ in islice(read_lines(path), _HEAD_LINES)]
+    lines = [line for line in lines if line.strip()]
     if not lines:
-        return Kind(
-            UNKNOWN, "it is empty" if not path.stat().st_size else "it has blank lines only"
-        )
-    if lines[0].lstrip()[:1] in ("{", "["):
-        found = _detect_json(path)
-        if found is not None:
-            return found
-    return _detect_table(lines) or _detect_log(path, lines) or Kind(UNKNOWN, _explain(path, lines))
+        what = "blank lines only" if path.stat().st_size else ""
+        return Kind(UNKNOWN, f"it has {what}" if what else "it is empty")
+    found = _detect_json(path) if lines[0].lstrip()[:1] in ("{", "[") else None
+    return found or _detect_table(lines) or _detect_text(path, lines)
 
 
 def _detect_table(lines: list[str]) -> Kind | None:
@@ -126,30 +121,27 @@ def _detect_table(lines: list[str]) -> Kind | None:
     for line in lines:
         if _TRAINERS_WORDS.search(line):
             return None  # a table below is part of a job's log
-        if cpu_log.parse_header(line):
-            return Kind(PSRECORD)
-        if sacct.parse_header(line):
-            return Kind(SACCT)
-        if gpu_columns.parse_header(line):
-            return Kind(GPU_CSV)
+        for reader, kind in ((cpu_log, PSRECORD), (sacct, SACCT), (gpu_columns, GPU_CSV)):
+            if reader.parse_header(line):
+                return Kind(kind)
     return None
 
 
-def _detect_log(path: Path, lines: list[str]) -> Kind | None:
-    if lines[0].startswith("#!") or any(line.startswith("```") for line in lines):
-        return None  # a script or a document that quotes a log
-    if any(SLURM_WORDS.search(line) for line in lines):
+def _detect_text(path: Path, lines: list[str]) -> Kind:
+    """Return whether it is a job's log; a script or a document may quote one."""
+    quotes = lines[0].startswith("#!") or any(line.startswith("```") for line in lines)
+    if not quotes and any(map(SLURM_WORDS.search, lines)):
         return Kind(SLURM_OUT)
-    if (
-        _is_binary(lines)
-        or _look(lines)
-        or any(gpu_columns.ERROR_TEXT.search(line) for line in lines[:3])
+    reason = _explain(path, lines)
+    is_named = expected_kind(path) == SLURM_OUT  # of a job that printed nothing of ours
+    if not (quotes or reason) and (
+        is_named or any(SLURM_WORDS.search(line) for line, _ in read_lines(path))
     ):
-        return None
-    if expected_kind(path) == SLURM_OUT:
-        return Kind(SLURM_OUT)  # of a job that printed nothing of ours
-    late = any(SLURM_WORDS.search(line) for line, _ in read_lines(path))
-    return Kind(SLURM_OUT) if late else None
+        return Kind(SLURM_OUT)
+    is_csv = len(lines) > 1 and "," in lines[0] and lines[0].lstrip()[:1] not in ("{", "[")
+    is_csv = is_csv and len({line.count(",") for line in lines[:10]}) == 1
+    what = "a CSV of another kind:" if is_csv else f"{PLAIN_TEXT}; it begins"
+    return Kind(UNKNOWN, reason or f'{what} "{shorten(lines[0], 80)}"')
 
 
 def _detect_json(path: Path) -> Kind | None:
@@ -215,40 +207,23 @@ def list_fields(record: dict) -> str:
     return shorten(", ".join(map(str, record)) or "none", 80)
 
 
-def _is_binary(lines: list[str]) -> bool:
-    text = "".join(lines)[:65536]
-    return text.count("\ufffd") * 20 > len(text)
-
-
-def _find_error(lines: list[str]) -> str:
-    return next((line for line in lines[:3] if gpu_columns.ERROR_TEXT.search(line)), "")
-
-
 def name_other_tool(path: Path) -> str:
     """Return what a file is that no reader takes and what to give instead, else ''."""
     with path.open("rb") as file:
         start = file.read(8)
-    for magic, words in _MAGIC:
-        if start.startswith(magic):
-            return words
-    return _look([clean_line(line) for line, _ in islice(read_lines(path), 20)])
-
-
-def _look(lines: list[str]) -> str:
-    return next((words for line in lines[:20] for look, words in _LOOKS if look.match(line)), "")
+    lines = [clean_line(line) for line, _ in islice(read_lines(path), 20)]
+    found = [words for magic, words in _MAGIC.items() if start.startswith(magic)]
+    found += [words for line in lines for look, words in _LOOKS if look.match(line)]
+    return next(iter(found), "")
 
 
 def _explain(path: Path, lines: list[str]) -> str:
+    """Return what it is that is no job's log, '' when it may be one."""
     if words := name_other_tool(path):
         return words
     if lines[0].startswith("#!"):
         return f'a script: "{shorten(lines[0], 80)}"'
-    said = _find_error(lines)
-    if said:
+    if said := next(filter(gpu_columns.ERROR_TEXT.search, lines[:3]), ""):
         return f'only what a GPU tool said: "{shorten(said, 100)}"'
-    if _is_binary(lines):
-        return "binary data"
-    is_text = lines[0].lstrip()[:1] in "{[" or len(lines) < 2
-    if not is_text and "," in lines[0] and len({line.count(",") for line in lines[:10]}) == 1:
-        return f'a CSV of another kind: "{shorten(lines[0], 80)}"'
-    return f'{PLAIN_TEXT}; it begins "{shorten(lines[0], 80)}"'
+    text = "".join(lines)[:65536]
+    return "binary data" if text.count("\ufffd") * 20 > len(text) else ""
