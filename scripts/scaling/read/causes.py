@@ -79,11 +79,9 @@ class Death:
         """Return as a cause how it ended, or its error where torchrun's block alone shows it."""
         state, strength = State.FAILED, self.strength
         if self.error:
-            rule, groups = _find_rule(self.error)
-            text, strength = f"{self.who}: {shorten(self.error)}", ROOT
-            hint = _READ_TRACEBACK
-            if rule is not None:
-                hint, state, strength = rule.fix.format(**groups), rule.state, rule.strength
+            known = _weigh(self.line_number, self.error, CERTAIN)
+            text, hint = f"{self.who}: {shorten(self.error)}", known.hint
+            state, strength = known.state, known.strength
         elif self.status < 0:
             name, _, hint, _ = SIGNALS.get(-self.status, (f"signal {-self.status}", "", FIX, WEAK))
             text = f"{self.who} was killed by {name}"
@@ -93,6 +91,12 @@ class Death:
         return Cause(
             text, hint, state, strength, self.line_number, rule=DIED, rank=self.rank, host=self.host
         )
+
+    @property
+    def is_echo(self) -> bool:
+        """Whether its error is what another's end made of it."""
+        rule = _find_rule(self.error)[0] if self.error else None
+        return CONSEQUENCE in (self.strength, rule and rule.strength)
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ class CauseSearch:
         self.fresh: dict[Strength, Cause] = {}  # the first of each strength
         self.stale: dict[Strength, Cause] = {}  # those that the training outlived
         self.deaths: list[Death] = []
+        self.added: list[int] = []  # by the newest line: the lines of its causes
         self.ending: Cause | None = None
         self.is_over = False  # whether Slurm ended just this job, and for good
         self.in_traceback = self.of_summary = False  # of_summary: it is the job's summary's own
@@ -201,11 +206,9 @@ class CauseSearch:
 
     def add(self, number: int, line: str) -> list[int]:
         """Take a clean line in; return the lines of the causes that it adds."""
-        seen = {cause.line_number for cause in self.fresh.values()}
-        n_deaths = len(self.deaths)
+        self.added = []
         self._add(number, line)
-        added = {cause.line_number for cause in self.fresh.values()} - seen
-        return [*added, *(death.line_number for death in self.deaths[n_deaths:])]
+        return self.added
 
     def _add(self, number: int, line: str) -> None:
         if self._add_to_block(number, line):
@@ -216,8 +219,8 @@ class CauseSearch:
                 return
             if _EXCEPTION.match(line):
                 self.in_traceback = False
-                if not self.of_summary:
-                    self._take(_judge_exception(number, line))
+                if not self.of_summary:  # a loader worker's wrapper leaves room for the original
+                    self._take(_weigh(number, line, WEAK if _WRAPPED.search(line) else ROOT))
                 return
         small = line.lower()
         if not any(map(small.__contains__, WORDS)):
@@ -299,7 +302,8 @@ class CauseSearch:
 
     def _take(self, cause: Cause) -> None:
         self.last_step = None
-        self.fresh.setdefault(cause.strength, cause)
+        if self.fresh.setdefault(cause.strength, cause) is cause:
+            self.added.append(cause.line_number)
 
     def _take_own(self, number: int, line: str, own: re.Match) -> None:
         """Take our own line; it replaces the traceback that it closes, for it names the rank.
@@ -370,23 +374,20 @@ class CauseSearch:
         """Keep it, unless Slurm had ended the step before: then it killed what was left."""
         if not (self.step_ended and death.status in (-9, -15)) and len(self.deaths) < 1000:
             self.deaths.append(death)
+            self.added.append(death.line_number)
             self.last_step = None
 
     def find_first_death(self) -> Death | None:
         """Return the end of the rank that failed first, None when the log does not show it."""
-        told = [death for death in self.deaths if not self._is_echo(death)]
-        ranks = sorted((death for death in told if death.rank is not None), key=_when)
+        told = [
+            death for death in self.deaths
+            if not (death.is_echo or (death.status == 1 and death.rank in self.echoing))
+        ]  # fmt: skip
+        ranks = [death for death in told if death.rank is not None]
+        ranks.sort(key=lambda death: death.order)
         # srun and bash see torchrun end, which ends with 1 whatever its rank ended with.
         loud = [death for death in ranks + told if death.strength is DEATH]
         return next(iter(loud or ranks or told), None)
-
-    def _is_echo(self, death: Death) -> bool:
-        rule = _find_rule(death.error)[0] if death.error else None
-        return (
-            death.strength is CONSEQUENCE
-            or (death.status == 1 and death.rank in self.echoing)
-            or (rule is not None and rule.strength is CONSEQUENCE)
-        )
 
     # ---- Choosing ----
 
@@ -400,15 +401,12 @@ class CauseSearch:
         Where Slurm ended the job that is the cause, unless an error came before it that the
         training did not outlive.
         """
-        cause = self.choose_without_ending()
-        if self.ending is None:
-            return cause
-        is_first = cause is not None and cause.line_number < self.ending.line_number
-        is_alive = is_first and cause.strength >= DEATH and not self._is_stale(cause)
-        return cause if is_alive else self.ending
-
-    def _is_stale(self, cause: Cause) -> bool:
-        return cause.line_number in {stale.line_number for stale in self.stale.values()}
+        cause, ending = self.choose_without_ending(), self.ending
+        if cause is None or ending is None:
+            return cause or ending
+        outlived = {stale.line_number for stale in self.stale.values()}
+        is_first = cause.line_number < ending.line_number and cause.strength >= DEATH
+        return cause if is_first and cause.line_number not in outlived else ending
 
     def choose_without_ending(self) -> Cause | None:
         """Return the first cause that the job's own processes show."""
@@ -455,24 +453,19 @@ class CauseSearch:
         return replace(cause, text=f"{where}: {cause.text}", hint=hint, rank=rank, host=host)
 
 
-def _when(death: Death) -> tuple[str, bool]:
-    return death.order
-
-
 def _is_same_error(line: str, own: str) -> bool:
     """Whether our own line says what a traceback's last line says, without its class' module."""
     name, colon, message = line.partition(":")
     return f"{name.rpartition('.')[2]}{colon}{message}"[:60] in own
 
 
-def _judge_exception(number: int, line: str) -> Cause:
-    """Weigh a traceback's last line; a loader worker's wrapper leaves room for the original."""
-    strength = WEAK if _WRAPPED.search(line) else ROOT
+def _weigh(number: int, line: str, most: Strength) -> Cause:
+    """Return what the last line of a traceback says, at most so strong."""
     rule, groups = _find_rule(line)
     if rule is None:
+        strength = min(most, ROOT)
         return Cause(shorten(line), _READ_TRACEBACK, State.FAILED, strength, number, line=line)
-    cause = _make_cause(number, line, rule, groups)
-    return replace(cause, strength=min(strength, rule.strength))
+    return replace(_make_cause(number, line, rule, groups), strength=min(most, rule.strength))
 
 
 def _find_rule(line: str) -> tuple[Rule | None, dict[str, str]]:

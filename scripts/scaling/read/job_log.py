@@ -24,7 +24,7 @@ from scaling.read.epoch_line import (
     parse_epoch_lines,
     parse_label,
 )
-from scaling.read.symptoms import Strength
+from scaling.read.symptoms import ROOT
 from scaling.read.text import clean_line, drop_colours, read_blocks
 
 _TOTALS = {
@@ -38,16 +38,21 @@ _REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGN
 _RESULTS = re.compile(r"Results: (/.+)$")  # as the job script prints it near its beginning
 _NO_TOOL = re.compile(r"\b(psrecord): command not found|^No (nvidia-smi|amd-smi)\b")
 _MEMORY = re.compile(r"\[((?:gpu|cpu)_memory_log[^\]]*)\] ")  # as job_summary.py prints it
-# NCCL's own words, with NCCL_DEBUG=INFO (NCCL 2.4 to 2.27).
-_CHANNEL = re.compile(r"NCCL INFO Channel .* via NET/([A-Za-z0-9_-]+)")
-_NETWORK = re.compile(r"NCCL INFO Using network (\S+)")
-_INTERFACE = re.compile(r"NET/Socket : Using \[0\]([^:\s]+):")
-_IB_DEVICE = re.compile(r"NET/IB : Using \[0\](\S+)")
+# NCCL's own words, with NCCL_DEBUG=INFO (NCCL 2.4 to 2.27): what they name.
+_TRANSPORT = {
+    "channels": re.compile(r"NCCL INFO Channel .* via NET/([A-Za-z0-9_-]+)"),
+    "networks": re.compile(r"NCCL INFO Using network (\S+)"),
+    "interfaces": re.compile(r"NET/Socket : Using \[0\]([^:\s]+):"),
+    "ib_devices": re.compile(r"NET/IB : Using \[0\](\S+)"),
+}
 _IB_DISABLED = re.compile(r"NCCL_IB_DISABLE set .* 1\b")
 # What a line is that holds no figure of ours; the first that fits.
-_PROGRESS = re.compile(r"\d+%\||\d+it \[|\[[#=> .-]{5,40}\]")
-_SLURM = re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script):|\*{3} ")
-_TRACEBACK = re.compile(r"Traceback \(most|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):")
+_OTHER_LINES = {
+    "NCCL": re.compile(r"\bNCCL (?:INFO|WARN|version|TRACE)\b"),
+    "progress bar": re.compile(r"\d+%\||\d+it \[|\[[#=> .-]{5,40}\]"),
+    "Slurm or launcher": re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script):|\*{3} "),
+    "traceback": re.compile(r"Traceback \(most|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):"),
+}
 # In small letters: with those of the causes, a line without any of them is only counted.
 _WORDS = (
     *WORDS, "total training time: ", "best ", "due to ", "results: /", "_memory_log",
@@ -130,9 +135,9 @@ class Transport:
 
     says_anything: bool = False
     channels: Counter[str] = field(default_factory=Counter)
-    networks: set[str] = field(default_factory=set)
-    interfaces: set[str] = field(default_factory=set)
-    ib_devices: set[str] = field(default_factory=set)
+    networks: Counter[str] = field(default_factory=Counter)
+    interfaces: Counter[str] = field(default_factory=Counter)
+    ib_devices: Counter[str] = field(default_factory=Counter)
     no_ib: bool = False
     ib_disabled: bool = False
 
@@ -142,15 +147,10 @@ class Transport:
 
     def add(self, line: str) -> None:
         """Take a line of NCCL's in."""
-        self.says_anything = True
-        if match := _CHANNEL.search(line):
-            self.channels[match[1]] += 1
-        elif match := _NETWORK.search(line):
-            self.networks.add(match[1])
-        elif match := _INTERFACE.search(line):
-            self.interfaces.add(match[1])
-        elif match := _IB_DEVICE.search(line):
-            self.ib_devices.add(match[1])
+        for name, pattern in _TRANSPORT.items():
+            if match := pattern.search(line):
+                getattr(self, name)[match[1]] += 1
+                break
         self.no_ib = self.no_ib or "NET/IB : No device found" in line
         self.ib_disabled = self.ib_disabled or bool(_IB_DISABLED.search(line))
 
@@ -161,9 +161,9 @@ class JobLog:
 
     unreadable: the numbers of lines that speak of an epoch but hold no whole line: cut, or with
     another process' words in the middle (of many the first thousand). ranks: those that label
-    lines. missing_tools: what a node said that it has not. cause and ending: the last attempt's.
-    run_dir: the folder of `Results: DIR`. memory_lines: `gpu_memory_log - GPU 0` -> the number
-    of the last line that begins with it in brackets. last_lines: as they stand; see `tail`.
+    lines. missing_tools: what a node said that it has not. run_dir: the folder of
+    `Results: DIR`. memory_lines: `gpu_memory_log - GPU 0` -> the number of the last line that
+    begins with it in brackets. last_lines: as they stand; see `tail`.
     """
 
     path: Path
@@ -192,32 +192,23 @@ class JobLog:
     def has_epochs(self) -> bool:
         return any(attempt.by_number for attempt in self.attempts)
 
-    @property
-    def cause(self) -> Cause | None:
-        return self.last_attempt.cause
-
-    @property
-    def ending(self) -> Cause | None:
-        return self.last_attempt.ending
-
     def find_attempt(self, restart: int, restarts: int, is_complete: bool) -> Attempt | None:
         """Return a restart's part of the log; None when that has printed nothing yet.
 
         restarts: how many the job had so far.
         """
-        if self.last_attempt.number:
-            if restart == restarts <= self.last_attempt.number:
-                return self.last_attempt  # where other jobs' parts are before it, too
+        last = self.last_attempt
+        if last.number:
+            if restart == restarts <= last.number:
+                return last  # where other jobs' parts are before it, too
             found = [attempt for attempt in self.attempts if attempt.number == restart]
             return found[-1] if found else None
         if restart < restarts:  # a forerunner: what comes after it must be there
             return self.attempts[restart] if restart < len(self.attempts) - 1 else None
-        if self.last_attempt.is_of_others:  # it has those of all restarts
-            return self.last_attempt
-        # A restart that has printed nothing yet must not be given its forerunner's epochs.
-        if restart >= len(self.attempts) and not is_complete:
-            return None
-        return self.last_attempt
+        # A restart that has printed nothing yet must not be given its forerunner's epochs; a log
+        # of others has those of all restarts.
+        is_there = last.is_of_others or is_complete or restart < len(self.attempts)
+        return last if is_there else None
 
     @property
     def is_mixed(self) -> bool:
@@ -228,11 +219,6 @@ class JobLog:
         last, before = self.last_attempt, self.attempts[-2:-1]
         later = set(last.by_number) - {1}
         return bool(later and later <= last.repeated and before and set(before[0].by_number) == {1})
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the last attempt trained all its epochs and said so."""
-        return self.last_attempt.is_whole
 
 
 def read_job_log(path: Path, job_id: str | None = None, epochs: int | None = None) -> JobLog:
@@ -453,13 +439,8 @@ def _name_rule(line: str) -> str:
     if not line or line.isspace():
         return "blank"
     line = line[:2000]
-    if re.search(r"\bNCCL (?:INFO|WARN|version|TRACE)\b", line):
-        return "NCCL"
-    if ("%|" in line or "it [" in line or "[" in line) and _PROGRESS.search(line):
-        return "progress bar"
-    if _SLURM.search(line):
-        return "Slurm or launcher"
-    return "traceback" if _TRACEBACK.search(line) else "other output"
+    found = (name for name, pattern in _OTHER_LINES.items() if pattern.search(line))
+    return next(found, "other output")
 
 
 def _starts_again(attempt: Attempt, epoch: Epoch) -> bool:
@@ -481,6 +462,5 @@ def _follow(attempt: Attempt, epoch: Epoch) -> dict[int, Epoch]:
 
 def find_final_cause(log: JobLog) -> Cause | None:
     """Return the log's cause, None when it is only what processes say of each other at the end."""
-    if log.cause and log.is_whole and log.cause.strength < Strength.ROOT:
-        return None
-    return log.cause
+    last = log.last_attempt
+    return None if last.cause and last.is_whole and last.cause.strength < ROOT else last.cause
