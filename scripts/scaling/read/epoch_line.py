@@ -111,7 +111,7 @@ def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
     """Return each whole epoch line in a line of the log: ranks may print into one line."""
     if not line.isprintable():
         line = clean_line(line)
-    found = [*_EPOCH.finditer(line)] or [*_SHORT.finditer(line)]
+    found = list(_EPOCH.finditer(line)) or list(_SHORT.finditer(line))
     return [
         Epoch(int(m["epoch"]), int(m["epochs"]), m["unit"], m[0], line_number, m.groupdict())
         for m in found

@@ -55,7 +55,7 @@ _OTHER_LINES = {
 }
 # In small letters: with those of the causes, a line without any of them is only counted.
 _WORDS = (
-    *WORDS, "total training time: ", "best ", "due to ", "results: /", "_memory_log",
+    *WORDS, "due to ", "results: /", "_memory_log",
     "no nvidia-smi", "| loss (train", "| throughput: ",  # of a torn epoch line
 )  # fmt: skip
 _TO_ZERO = str.maketrans("123456789", "000000000")  # lines that differ in numbers alone are many
@@ -231,7 +231,8 @@ def read_job_log(path: Path, job_id: str | None = None, epochs: int | None = Non
     is not this one's (default: as the log's name says); epochs: of the run, by its run.json; a
     line with another total is not its own. Raises UserError when the file cannot be read.
     """
-    reader = _Reader(Path(path), job_id or _job_of(Path(path)), epochs)
+    path = Path(path)
+    reader = _Reader(path, job_id or _job_of(path), epochs)
     for lines, have_ends in read_blocks(path):
         reader.add_lines(lines, have_ends)
     return reader.finish()
@@ -307,20 +308,19 @@ class _Reader:
 
     def _add(self, number: int, line: str, has_end: bool) -> str:
         """Take one line in; return what it is: epoch, total, requeue, a reason or a rule."""
-        line = drop_colours(line)
+        if "\x1b" in line:
+            line = drop_colours(line)
         if "Epoch [" in line:
-            found = parse_epoch_lines(line, number)
-            epochs = [epoch for epoch in found if self._is_own(epoch)]
-            if epochs:
-                self.search.pass_epoch()
-                return self._take_epochs(epochs, parse_label(line))
-            if found:
-                return OTHER_RUN
+            if found := parse_epoch_lines(line, number):
+                return self._take_epochs(found, line)
             if not is_of_others(line):
                 if len(self.log.unreadable) < MOST_REMEMBERED:
                     self.log.unreadable.append(number)
                 return TORN
-        small = ""
+        if "Total training" in line or "Best " in line:
+            what = self._take_total(clean_line(line), has_end, parse_label(line))
+            if what:
+                return what
         if not self.search.is_reading:
             shape = line[:LONGEST_SHAPE].translate(_TO_ZERO)
             if (rule := self.shapes.get(shape)) is not None:
@@ -331,18 +331,14 @@ class _Reader:
                 if len(line) < LONGEST_SHAPE and len(self.shapes) < MOST_SHAPES:
                     self.shapes[shape] = rule
                 return rule
-        small = small or line.lower()
         clean = clean_line(line)
         for at in self.search.add(number, clean):
             self.excerpts.setdefault(at, [])
-        if "total training" in small or "best " in small:
-            what = self._take_total(clean, has_end, parse_label(line))
-        elif _REQUEUED.search(line):
-            self.requeued, what = True, "requeue"
-        else:
-            self._take_place(number, clean)
-            what = TORN if "| Loss (train" in line or "| Throughput: " in line else ""
-        return what or _name_rule(line)
+        if _REQUEUED.search(line):
+            self.requeued = True
+            return "requeue"
+        self._take_place(number, clean)
+        return TORN if "| Loss (train" in line or "| Throughput: " in line else _name_rule(line)
 
     def _take_place(self, number: int, line: str) -> None:
         """Take in where the results are, or that the job printed a memory line here."""
@@ -356,8 +352,16 @@ class _Reader:
         elif (match := _MEMORY.match(line)) and len(self.log.memory_lines) < MOST_REMEMBERED:
             self.log.memory_lines[match[1]] = number
 
-    def _take_epochs(self, epochs: Sequence[Epoch], label: tuple[int, ...]) -> str:
-        """Take in the epoch lines of one line, of the ranks that its label names."""
+    def _take_epochs(self, found: Sequence[Epoch], line: str) -> str:
+        """Take in the epoch lines of one line that a run of so many epochs can have printed."""
+        epochs = [
+            epoch for epoch in found
+            if 1 <= epoch.epoch <= epoch.epochs and self.epochs in (None, epoch.epochs)
+        ]  # fmt: skip
+        if not epochs:
+            return OTHER_RUN
+        self.search.pass_epoch()
+        label = parse_label(line)
         if self.label is None or label < self.label:
             if self.label is not None:
                 self.kinds[OTHER_RANK] += self.kinds.pop("epoch", 0) + self.kinds.pop("total", 0)
@@ -368,10 +372,6 @@ class _Reader:
         for epoch in epochs:
             self._take_epoch(epoch)
         return "epoch"
-
-    def _is_own(self, epoch: Epoch) -> bool:
-        """Whether a run of so many epochs can have printed it."""
-        return 1 <= epoch.epoch <= epoch.epochs and self.epochs in (None, epoch.epochs)
 
     def _begin_attempt(self, attempt: Attempt) -> None:
         """Start a new part of the log; the search for a cause starts anew where a job does."""
@@ -429,9 +429,10 @@ class _Reader:
         return log
 
     def _attach_excerpt(self, cause: Cause | None) -> Cause | None:
-        lines = self.excerpts.get(cause.line_number, []) if cause else []
-        excerpt = tuple((number, clean_line(line)) for number, line in lines)
-        return cause and replace(cause, excerpt=excerpt)
+        if cause is None:
+            return None
+        lines = self.excerpts.get(cause.line_number, [])
+        return replace(cause, excerpt=tuple((at, clean_line(line)) for at, line in lines))
 
 
 def _name_rule(line: str) -> str:
