@@ -192,6 +192,10 @@ class JobLog:
     def has_epochs(self) -> bool:
         return any(attempt.by_number for attempt in self.attempts)
 
+    @property
+    def cause(self) -> Cause | None:
+        return self.last_attempt.cause
+
     def find_attempt(self, restart: int, restarts: int, is_complete: bool) -> Attempt | None:
         """Return a restart's part of the log; None when that has printed nothing yet.
 

@@ -158,21 +158,13 @@ def test_the_cause_brings_the_lines_around_it_and_the_log_its_last_ones(tmp_path
     lines = [f"line {n}" for n in range(1, 41)]
     lines[19] = "0: \x1b[31merror: no data in /data\x1b[0m"
     log = read(tmp_path, "\n".join(lines) + "\n")
-    assert (log.last_attempt.cause.line_number, log.last_attempt.cause.text) == (
-        20,
-        "error: no data in /data",
-    )
-    assert [number for number, _ in log.last_attempt.cause.excerpt] == list(range(12, 27))
-    assert log.last_attempt.cause.excerpt[8] == (20, "error: no data in /data")
-    assert log.tail == [
-        (n, f"line {n}" if n != 20 else log.last_attempt.cause.text) for n in range(11, 41)
-    ]
+    assert (log.cause.line_number, log.cause.text) == (20, "error: no data in /data")
+    assert [number for number, _ in log.cause.excerpt] == list(range(12, 27))
+    assert log.cause.excerpt[8] == (20, "error: no data in /data")
+    assert log.tail == [(n, f"line {n}" if n != 20 else log.cause.text) for n in range(11, 41)]
     many = "".join(f"NCCL WARN error {n}\n{epoch_line(n, 500)}\n" for n in range(1, 500))
     log = read(tmp_path, many)
-    assert (log.last_attempt.cause.line_number, [n for n, _ in log.last_attempt.cause.excerpt]) == (
-        1,
-        list(range(1, 8)),
-    )
+    assert (log.cause.line_number, [n for n, _ in log.cause.excerpt]) == (1, list(range(1, 8)))
 
 
 def test_what_nccl_says_of_the_network(tmp_path):
