@@ -289,6 +289,12 @@ def test_no_text_is_run_as_code():
     assert {name: calls for name, calls in found.items() if calls} == {}
 
 
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by it: two of one name, and no test at all is run."""
+    names = [path.name for path in FILES if path.name.startswith("test_")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_job_folder_has_its_log_folder():
     for script in REPO.glob("experiments/**/*.slurm"):
         assert (script.parent / "log/.gitkeep").is_file()
