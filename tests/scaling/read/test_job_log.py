@@ -179,7 +179,7 @@ def test_what_nccl_says_of_the_network(tmp_path):
     log = read(tmp_path, "\n".join(lines) + "\n")
     found = log.transport
     assert (found.says_anything, found.is_socket, found.no_ib) == (True, True, True)
-    assert (found.channels, found.interfaces) == ({"Socket": 2}, {"eth0"})
+    assert (found.channels, found.interfaces) == ({"Socket": 2}, {"eth0": 1})
     assert log.counts.ignored == {"NCCL": 5}
     assert not read(tmp_path, "hello\n").transport.says_anything
 
