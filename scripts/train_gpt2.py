@@ -311,7 +311,6 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
     own = (
         "run_type", "strategy", "dropout", "grad_clip", "grad_compression", "bucket_cap_mb",
         "lr_schedule", "weight_decay", "beta2", "parameters", "activation_checkpointing",
-        "tensor_parallel",
     )  # fmt: skip
     sizes = {"train": len(train_set), "val": len(val_set), "vocab_size": args.vocab_size}
     return {
@@ -327,6 +326,7 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
         ),
         "zero_stage": ZERO_STAGES.get(args.strategy),
         "optimizer": "AdamW",
+        "tensor_parallel": args.tensor_parallel if args.strategy == "tp" else None,
         **{name: getattr(args, name) for name in own},
         **({"scaling_mode": "growing"} if args.growing else {}),
         **plan.describe(args),

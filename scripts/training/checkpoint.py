@@ -19,7 +19,7 @@ WITHOUT_PROGRESS = 3  # attempts that began at the same step are enough
 # Runs that differ in one of these cannot be the same run.
 SAME = (
     "workload", "model", "world_size", "batch_size_per_gpu", "grad_accum_steps", "seed", "epochs",
-    "precision", "strategy", "dataset",
+    "precision", "strategy", "tensor_parallel", "dataset",
 )  # fmt: skip
 
 

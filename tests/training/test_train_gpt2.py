@@ -400,6 +400,8 @@ def test_ranks_of_a_tensor_group_share_a_batch(runs, name, groups, replicas):
     run, metrics = load(folder / "run.json"), load(folder / "training_metrics.json")
     assert f"4 processes in {groups} = 16 samples per step" in log
     assert (run["world_size"], run["global_batch_size"], run["tokens"]) == (4, 16, 3072)
+    assert run["tensor_parallel"] == (2 if name == "tp" else 4)
+    assert load(runs / "4_ddp/run.json")["tensor_parallel"] is None
     assert run["replicas"] == replicas
     assert [epoch["tokens_processed_global"] for epoch in metrics["epochs"]] == [1536, 1536]
     ranks = [load(folder / f"rank{rank}_results_epoch1.json") for rank in range(4)]

@@ -11,7 +11,7 @@ COMPARED_SETTINGS = (
     "workload", "scaling", "strategy", "model", "model_size", "seq_len", "image_size", "input",
     "cuda_graph", "trainer_sha256", "precision", "device", "optimizer", "num_workers", "epochs",
     "gpu_name", "versions.torch", "dataset.train", "dataset.classes", "limit_batches", "compile",
-    "activation_checkpointing", "grad_compression", "bucket_cap_mb",
+    "activation_checkpointing", "grad_compression", "bucket_cap_mb", "tensor_parallel",
 )  # fmt: skip
 WORK_TOLERANCE = 0.01  # each rank drops its last, incomplete batch
 ABSENT = "not recorded"  # as it is shown; a setting that is there and null is "none"

@@ -33,9 +33,10 @@ def make_strategies(study: Study) -> list[Table]:
 
 
 def name_strategy(study: Study, row) -> str:
-    """Return `fsdp`; `fsdp, recomputed` with activation checkpointing; `fsdp, nsys` below nsys."""
+    """Return `fsdp`, `tp of 4`, `fsdp, recomputed` (activation checkpointing), `ddp, nsys`."""
     settings = study.settings(row.latest)
     name = str(settings.get("strategy") or "not recorded")
+    name += f" of {ranks}" if (ranks := settings.get("tensor_parallel")) else ""
     name += ", recomputed" if settings.get("activation_checkpointing") else ""
     return f"{name}, nsys" if settings.get("nsys_steps") else name
 

@@ -257,11 +257,11 @@ def test_settings_helper_says_what_the_contract_says():
     """The stand-in's settings hold every field that is compared."""
     record = settings(1, 1, "12")
     absent = [name for name in COMPARED_SETTINGS if look_up(record, name) in (None, "not recorded")]
-    # The first two are of metrics files of others, the last three of GPT-2; limit_batches is None
+    # The first two are of metrics files of others, the last four of GPT-2; limit_batches is None
     # unless asked for.
     assert absent == [
         "model_size", "seq_len", "limit_batches",
-        "activation_checkpointing", "grad_compression", "bucket_cap_mb",
+        "activation_checkpointing", "grad_compression", "bucket_cap_mb", "tensor_parallel",
     ]  # fmt: skip
 
 
