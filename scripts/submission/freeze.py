@@ -32,6 +32,7 @@ LIST_VARIABLE = "SUBMITTED_SOURCES"  # where scripts/job.sh finds the list
 MOST_MIB = 64
 KEEP_DAYS = 30
 NOT_SOURCES = {"__pycache__", ".git", FOLDER}
+OF_RUNS = {"log", "results", "gpu_memory", "cpu_memory", "checkpoints"}  # beside a job script
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,15 @@ def list_hashes(root: Path, folders: Iterable[str], outside: Iterable[Path] = ()
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """List the files below a folder, links followed, by name; a file is itself."""
+    """List the files below a folder, links followed, by name; a file is itself.
+
+    What runs have left beside a job script is no source.
+    """
     found = [folder] if folder.is_file() else []
     for path, names, files in os.walk(folder, followlinks=True):
-        names[:] = sorted(name for name in names if name not in NOT_SOURCES)
+        is_jobs = any(name.endswith(".slurm") for name in files)
+        left_out = NOT_SOURCES | OF_RUNS if is_jobs else NOT_SOURCES
+        names[:] = sorted(name for name in names if name not in left_out)
         found += [Path(path, name) for name in sorted(files) if not name.endswith(".pyc")]
     return [path for path in found if path.is_file() and "\n" not in path.name]
 

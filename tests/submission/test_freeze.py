@@ -93,9 +93,20 @@ def test_a_trainer_elsewhere_is_frozen_with_its_folder_when_it_is_in_the_reposit
     own = root / "experiments/mine/train.py"
     own.parent.mkdir()
     own.write_text("# mine\n")
+    for name in ("mine.slurm", "log/mine_1.out", "results/1/run.json", "models/log/a.py"):
+        (own.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (own.parent / name).write_text("# beside it\n")
     frozen = freeze(root, replace(job, trainer="experiments/mine/train.py"))
     own.write_text("# edited\n")
     assert (frozen / "experiments/mine/train.py").read_text() == "# mine\n"
+    copied = [
+        p.relative_to(frozen / "experiments/mine") for p in frozen.glob("experiments/mine/**/*")
+    ]
+    assert sorted(str(p) for p in copied if p.suffix) == [
+        "mine.slurm",
+        "models/log/a.py",
+        "train.py",
+    ]
     assert (frozen / "experiments/baseline").resolve() == root / "experiments/baseline"
     (outside := tmp_path / "train.py").write_text("# mine\n")
     freeze(root, replace(job, trainer=str(outside)))
