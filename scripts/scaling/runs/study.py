@@ -228,7 +228,9 @@ def make_study(
     runs = [run for run in runs if is_growing(run) == growing]
     left_out = [run.account for run in runs if not run.is_usable]
     if others and not growing:
-        left_out.append(f"the model grew with the GPUs, not compared here: job {', '.join(others)}")
+        names = ", ".join(f"job {name}" for name in others)
+        how = "python scripts/scaling_tables.py --growing"
+        left_out.append(f"the model grew with the GPUs, not in these tables: {names}; see {how}")
     unknown, known = [], {}
     for run in order_in_time(runs):
         key = (run.id, run.start, str(run.settings))

@@ -182,7 +182,8 @@ def make_readme_tables(
         left_out.append(f"of another strategy, not in these tables: {names}; see {how}")
     if growing:
         names = ", ".join(f"job {name}" for name in growing)
-        left_out.append(f"the model grew with the GPUs, not in these tables: {names}")
+        how = "python scripts/scaling_tables.py --growing"
+        left_out.append(f"the model grew with the GPUs, not in these tables: {names}; see {how}")
     return [*tables[:-1], replace(tables[-1], remarks=left_out)]
 
 
