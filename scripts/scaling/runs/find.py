@@ -14,7 +14,7 @@ from scaling.read.job_log import find_run_dir
 from scaling.read.sacct import SacctJob, read_sacct
 from scaling.read.symptoms import State
 from scaling.runs.records import read_training_metrics
-from scaling.runs.run import Run, read_run, take_settings
+from scaling.runs.run import Run
 
 _LOG = logging.getLogger("scaling")
 EXERCISES = "exercises"  # a folder that is read only when it, or one in it, is named
@@ -69,7 +69,7 @@ def read_workdir(folder: Path) -> Run | None:
         state=State.COMPLETE if is_whole else State.FAILED,
         reason="complete" if is_whole else f"{folder} has no RUN_COMPLETE.txt",
     )
-    take_settings(run, settings)
+    run.take_settings(settings)
     return run
 
 
@@ -133,18 +133,12 @@ def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> li
         if restart != last_restart[job] and run_id not in homes:
             continue
         name, path = logs.get(run_id) or logs.get(str(job)) or (None, None)
-        run = read_run(
-            folder,
-            run_id,
-            (name, path),
-            last_restart[job],
-            now_s=now_s,
-            home=homes.get(run_id),
-            accounting=accounts.get(str(job)),
-            is_alone=len(ids) == 1,
-            choice=choice,
-        )
-        run.script = scripts[0] if scripts else None
+        run = Run(
+            folder, run_id, name, scripts[0] if scripts else None, path, last_restart[job],
+            home=homes.get(run_id), is_alone=len(ids) == 1, choice=choice,
+            accounting=accounts.get(str(job)) if restart == last_restart[job] else None,
+        )  # fmt: skip
+        run.read_records(now_s)
         runs.append(run)
     named = {run.workload for run in runs if run.workload}
     for run in runs if len(named) == 1 else ():  # what failed early does not say it itself
@@ -185,7 +179,7 @@ def _list_run_ids(folder: Path) -> set[str]:
 
 def _not_started(folder: Path, script: Path) -> Run:
     run = Run(folder, "", contract.read_script_job_name(script), script)
-    take_settings(run, None)
+    run.take_settings(None)
     run.reason = describe_no_run(folder, script.name)
     return run
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 from common.counts import LineCounts
@@ -216,7 +216,8 @@ class Run:
     def log(self) -> JobLog | None:
         """The Slurm log, None when there is none or (see `problems`) it cannot be read."""
         epochs = contract.epochs_of(self.settings)
-        log = self._try(lambda path: read_job_log(path, epochs=epochs), self.log_path)
+        read = partial(read_job_log, epochs=epochs)
+        log = self.log_path and self._try(read, self.log_path)
         if log is not None and log.is_mixed:
             self._note(
                 f"{self.log_path}: several processes print epoch lines that differ, without a "
@@ -331,25 +332,25 @@ class Run:
         read stands there without GPUs, and its `problem` says why.
         """
         own = (self.settings or {}).get("gpu_uuids")
-        logs = {}
-        for node, path in self.gpu_log_paths.items():
-            try:
-                log = read_gpu_log(path, samples=True)
-                logs[node] = log.keep_gpus(own if isinstance(own, list) else [])
-            except UserError as error:
-                logs[node] = GpuLog(path, (), LineCounts(), str(error))
-        return logs
+        own = own if isinstance(own, list) else []
+        return {
+            node: _read_or(
+                lambda path: read_gpu_log(path, samples=True).keep_gpus(own), path,
+                lambda why, path=path: GpuLog(path, (), LineCounts(), why),
+            )
+            for node, path in self.gpu_log_paths.items()
+        }  # fmt: skip
 
     @cached_property
     def cpu_logs(self) -> dict[int, CpuLog]:
         """Node number -> its psrecord log, with samples; `problem` says why one is unusable."""
-        logs = {}
-        for node, path in self.cpu_log_paths.items():
-            try:
-                logs[node] = read_cpu_log(path, samples=True)
-            except UserError as error:
-                logs[node] = CpuLog(path, LineCounts(), None, None, 0.0, None, str(error))
-        return logs
+        return {
+            node: _read_or(
+                partial(read_cpu_log, samples=True), path,
+                lambda why, path=path: CpuLog(path, LineCounts(), None, None, 0.0, None, why),
+            )
+            for node, path in self.cpu_log_paths.items()
+        }  # fmt: skip
 
     def find_host(self, rank: int) -> str | None:
         """Return the host that a rank ran on: run.json's hosts are in the order of their ranks."""
@@ -359,61 +360,61 @@ class Run:
         node = rank // self.gpus_per_node
         return str(hosts[node]) if node < len(hosts) else None
 
-    def _try(self, read: Callable, path: Path | None):
+    def read_records(self, now_s: float | None = None) -> None:
+        """Read run.json and job_end.json, and judge how the run stands."""
+        self.take_settings(self._read_record("run.json"))
+        if self.log_path is not None:
+            nodes, gpus = self.choice.find_scale(self.log_path, self.id)
+            if gpus:
+                self.nodes, self.gpus_per_node = nodes, gpus // nodes
+        end = self._read_record("job_end.json") or {}
+        self.exit_status = self._take_count(end, "exit_status", "job_end.json")
+        self.elapsed_s = self._take_count(end, "elapsed_s", "job_end.json")
+        self.end_signal = pick_text(end, "signal")
+        verdict = judge(self, now_s)
+        self.state, self.reason, self.cause = verdict.state, verdict.reason, verdict.cause
+        is_told = self.choice.format or not self.log_problem.endswith(NOTHING_LIKELY)
+        if self.log_problem and is_told and self.cause is None:
+            self.reason = f"{self.reason}; {self.log_problem}"
+        last = self.attempt.last if self.settings is None and self.attempt else None
+        if self.workload is None and last is not None and last.unit != "img/s":
+            self.workload = name_noun(last.unit)  # of a trainer that leaves its epoch lines alone
+
+    def take_settings(self, settings: dict | None) -> None:
+        """Take over what run.json says: scale, workload and start; else the names say them."""
+        known = settings or {}
+        self.settings, self.start = settings, contract.utc_time(known, "start_utc")
+        self.job_name = self.job_name or pick_text(section(known, "slurm"), "job_name")
+        self.workload = pick_text(known, "workload") or contract.workload_of_path(self.folder)
+        scale = [self._take_count(known, key, "run.json", 1) for key in ("nodes", "gpus_per_node")]
+        if not all(scale):
+            scale = contract.scale_of_job_name(self.job_name) or contract.scale_of_path(self.folder)
+            scale = contract.scale_of_script(self.folder) if scale == (None, None) else scale
+        self.nodes, self.gpus_per_node = scale
+
+    def _read_record(self, name: str) -> dict | None:
+        path = self.results_dir / name
+        return self._try(contract.read_json, path) if path.exists() else None
+
+    def _take_count(self, record: dict, key: str, name: str, least: int = 0) -> int | None:
+        path = self.results_dir / name
+        return self._try(lambda path: contract.whole_number(record, key, path, least), path)
+
+    def _try(self, read: Callable, path: Path):
         """Return read(path), None with a line in `problems` when the file cannot be used."""
-        try:
-            return None if path is None else read(path)
-        except UserError as error:
-            self._note(str(error))
-            return None
+        return _read_or(read, path, self._note)
 
     def _note(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
 
 
-def read_run(
-    folder: Path,
-    run_id: str,
-    log: tuple[str | None, Path | None] = (None, None),
-    restarts: int = 0,
-    now_s: float | None = None,
-    home: Path | None = None,
-    accounting: SacctJob | None = None,
-    is_alone: bool = False,
-    choice: LogChoice | None = None,
-) -> Run:
-    """Return the run of that id in a job's folder, with its state judged.
-
-    log: (job name, path) of its Slurm log. accounting: what sacct said of the job; choice: what
-    the user says of its log. A record that cannot be read is named in `problems`.
-    """
-    name, log_path = log
-    restarts = max(restarts, contract.split_id(run_id)[1])
-    run = Run(
-        folder, run_id, name, log_path=log_path, restarts=restarts, home=home, is_alone=is_alone
-    )
-    if choice is not None:
-        run.choice = choice
-    take_settings(run, _read_record(run, "run.json"))
-    if log_path is not None:
-        nodes, gpus = run.choice.find_scale(log_path, run_id)
-        if gpus:
-            run.nodes, run.gpus_per_node = nodes, gpus // nodes
-    end = _read_record(run, "job_end.json") or {}
-    run.exit_status = _whole_number(run, end, "exit_status", "job_end.json")
-    run.elapsed_s = _whole_number(run, end, "elapsed_s", "job_end.json")
-    run.end_signal = pick_text(end, "signal")
-    run.accounting = accounting if run.restart == run.restarts else None
-    verdict = judge(run, now_s)
-    run.state, run.reason, run.cause = verdict.state, verdict.reason, verdict.cause
-    is_told = run.choice.format or not run.log_problem.endswith(NOTHING_LIKELY)
-    if run.log_problem and is_told and run.cause is None:
-        run.reason = f"{run.reason}; {run.log_problem}"
-    last = run.attempt.last if run.settings is None and run.attempt else None
-    if run.workload is None and last is not None and last.unit != "img/s":
-        run.workload = name_noun(last.unit)  # of a trainer that leaves its epoch lines alone
-    return run
+def _read_or(read: Callable, path: Path, explain: Callable):
+    """Return read(path), else what `explain` makes of the reason why it cannot be used."""
+    try:
+        return read(path)
+    except UserError as error:
+        return explain(str(error))
 
 
 @cache
@@ -425,31 +426,3 @@ def list_queue() -> frozenset[str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return frozenset(done.stdout.split())
-
-
-def take_settings(run: Run, settings: dict | None) -> None:
-    """Take over what run.json says of a run: its scale, workload and start."""
-    run.settings = settings
-    known = settings or {}
-    run.job_name = run.job_name or pick_text(section(known, "slurm"), "job_name")
-    run.workload = pick_text(known, "workload") or contract.workload_of_path(run.folder)
-    run.start = contract.utc_time(known, "start_utc")
-    by_record = tuple(
-        _whole_number(run, known, key, "run.json", least=1) for key in ("nodes", "gpus_per_node")
-    )
-    if not all(by_record):
-        by_name = contract.scale_of_job_name(run.job_name)
-        by_record = by_name or contract.scale_of_path(run.folder)
-        if by_record == (None, None):
-            by_record = contract.scale_of_script(run.folder)
-    run.nodes, run.gpus_per_node = by_record
-
-
-def _read_record(run: Run, name: str) -> dict | None:
-    path = run.results_dir / name
-    return run._try(contract.read_json, path) if path.exists() else None
-
-
-def _whole_number(run: Run, record: dict, key: str, name: str, least: int = 0) -> int | None:
-    path = run.results_dir / name
-    return run._try(lambda path: contract.whole_number(record, key, path, least), path)
