@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -38,14 +39,23 @@ from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_nu
 from scaling.runs.workloads import SCORES
 
 _SCORE_UNITS = {key: s.unit for s in SCORES for key in (s.log_key, s.val_log_key)}
-_SUFFIX_UNITS = (
-    ("_tokens_per_sec", "tokens/s"), ("_samples_per_sec", "samples/s"), ("_sec", "s"), ("_s", "s"),
-    ("_mib", "MiB"), ("_pct", "%"),
+# What the name of a JSON field holds -> its unit.
+_UNITS = (
+    (r"tokens_per_sec|^train_throughput$", "tokens/s"), (r"samples_per_sec", "samples/s"),
+    (r"images_per_sec", "img/s"), (r"(_sec|_s|^training_time|^train_time_per_epoch)$", "s"),
+    (r"_mib$", "MiB"), (r"_pct$", "%"),
 )  # fmt: skip
+_RUN_FIELDS = ("run_id", "workload", "scaling", "nodes", "world_size", "precision", "start_utc")
+_VAL_LOSSES = {"val_loss_avg_global", "val_loss", "val_loss_per_epoch"}
 _IDENTITIES = {"rank", "epoch", "epoch_idx", "schema_version"}
 _MOST_RANKS = 100_000
 _SHOWN_IDS = 16  # GPUs or ranks named before the rest is only counted
 _OPEN_NUMBER = re.compile(rb"[-+.0-9eE]+\s*\Z")  # at the end of a file that breaks off
+_READERS: dict[str, Callable] = {
+    log_kinds.GPU_CSV: partial(read_gpu_log, columns=True),
+    log_kinds.PSRECORD: read_cpu_log,
+    log_kinds.SACCT: read_sacct,
+}
 _MIXED = (
     "several processes print epoch lines that differ, without a label: which is the job's is "
     "not known; run with srun --label, or print on rank 0 alone"
@@ -106,7 +116,9 @@ def inspect_log(path: Path, choice: LogChoice | None = None) -> Inspection:
             reason = f"its name says {expected}, but {is_what}"
         return Inspection(path, kind.name, reason, _count_unread_lines(path))
     try:
-        return _DESCRIBERS.get(kind.name, _describe_json)(path, kind)
+        if kind.name in _READERS:
+            return _describe_table(path, kind)
+        return (_describe_marker if kind.name == log_kinds.MARKER else _describe_json)(path, kind)
     except UserError as error:
         reason = _without_path(str(error), path)
         return Inspection(path, kind.name, reason, _count_unread_lines(path))
@@ -158,26 +170,30 @@ def _count_unread_lines(path: Path) -> LineCounts:
 # ---- What each kind gives ------------------------------------------------------------------
 
 
-def _describe_gpu(path: Path, kind: Kind) -> Inspection:
-    log = read_gpu_log(path, columns=True)
+def _describe_table(path: Path, kind: Kind) -> Inspection:
+    """Describe a GPU log, a psrecord log, or what sacct said."""
+    log = _READERS[kind.name](path)
     columns = describe_columns(log.columns.values())
-    memory = [
-        {"label": label, **gpu.to_record(), "columns": describe_columns(gpu.columns.values())}
-        for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True)
-    ]
-    return Inspection(
-        path, kind.name, log.problem or ("" if columns else "no measure in it"), log.counts,
-        gpus=[gpu.index for gpu in log.gpus], columns=columns, details={"memory": memory},
-    )  # fmt: skip
-
-
-def _describe_cpu(path: Path, kind: Kind) -> Inspection:
-    log = read_cpu_log(path)
-    return Inspection(
-        path, kind.name, log.problem or "", log.counts,
-        columns=describe_columns(log.columns.values()),
-        details={"covered_s": round(log.covered_s, 3), "interval_s": log.interval_s},
-    )  # fmt: skip
+    found = Inspection(path, kind.name, getattr(log, "problem", "") or "", log.counts, [], [],
+                       columns)  # fmt: skip
+    if kind.name == log_kinds.GPU_CSV:
+        found.reason = found.reason or ("" if columns else "no measure in it")
+        found.gpus = [gpu.index for gpu in log.gpus]
+        found.details["memory"] = [
+            {"label": label, **gpu.to_record(), "columns": describe_columns(gpu.columns.values())}
+            for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True)
+        ]
+    elif kind.name == log_kinds.PSRECORD:
+        found.details = {"covered_s": round(log.covered_s, 3), "interval_s": log.interval_s}
+    else:
+        found.reason = "" if log.jobs else "it has a header and no job"
+        names = ("id", "name", "state", "slurm_state", "exit_status", "signal", "steps")
+        found.details["jobs"] = [
+            {name: getattr(job, name) for name in names}
+            | {"measures": {name: value for name, (value, _) in job.measures.items()}}
+            for job in log.jobs
+        ]
+    return found
 
 
 def _describe_marker(path: Path, kind: Kind) -> Inspection:
@@ -194,32 +210,14 @@ def _describe_marker(path: Path, kind: Kind) -> Inspection:
     return Inspection(path, kind.name, "", counts, details={"notes": [means]})
 
 
-def _describe_sacct(path: Path, kind: Kind) -> Inspection:
-    log = read_sacct(path)
-    jobs = [
-        {
-            "id": job.id, "name": job.name, "state": job.state, "slurm_state": job.slurm_state,
-            "exit_status": job.exit_status, "signal": job.signal, "steps": job.steps,
-            "measures": {name: value for name, (value, _) in job.measures.items()},
-        }
-        for job in log.jobs
-    ]  # fmt: skip
-    return Inspection(
-        path, kind.name, "" if log.jobs else "it has a header and no job", log.counts,
-        columns=describe_columns(log.columns.values()), details={"jobs": jobs},
-    )  # fmt: skip
-
-
 def _describe_out(path: Path, kind: Kind) -> Inspection:
     log = read_job_log(path)
     cause = find_final_cause(log)
     details = {
         "attempts": [_describe_attempt(attempt) for attempt in log.attempts],
         "forgotten_attempts": log.forgotten_attempts,
-        "cause": cause
-        and {
-            "text": cause.text, "state": cause.state, "line": cause.line_number, "hint": cause.hint,
-        },
+        "cause": cause and {"text": cause.text, "state": cause.state, "line": cause.line_number,
+                            "hint": cause.hint},
     }  # fmt: skip
     return Inspection(
         path, kind.name, _MIXED if log.is_mixed else "", log.counts, ranks=sorted(log.ranks),
@@ -239,19 +237,26 @@ def _describe_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> Inspecti
         found.kind, found.reason = kind.name, "; ".join(filter(None, [kind.reason, why]))
         return found
     found.kind, found.reason, found.counts = log_kinds.TRAINER_LOG, "", log.counts
-    found.columns = {}
-    found.details = {key: found.details[key] for key in ("cause",)} | _describe_windows(log)
-    columns = _list_columns(log)
+    columns, last = _list_columns(log), log.windows[-1]
     nodes, gpus = choice.find_scale(path, "")
     if gpus is None:
         nodes, gpus = log.find_scale()
-    found.details |= {"nodes": nodes, "world_size": gpus}
+    found.details = {
+        "cause": found.details["cause"],
+        "log_format": log.format.name,
+        "title": log.format.title,
+        "windows": len(log.windows),
+        "ended": log.ended,
+        "total_s": plain_number(log.total_s),
+        "last_line": {"number": last.number, "text": last.text},
+        "nodes": nodes,
+        "world_size": gpus,
+    }
     try:
         windows = measure_windows(log, gpus, choice.find_samples(path, ""))
-        column = Column("throughput_per_s", log.format.unit)
-        for epoch in windows.epochs:
-            column.add(epoch.throughput_per_s)
-        columns = [each for each in columns if each.name != "printed_per_s"] + [column]
+        rates = [epoch.throughput_per_s for epoch in windows.epochs]
+        columns = [each for each in columns if each.name != "printed_per_s"]
+        columns.append(_fill("throughput_per_s", log.format.unit, rates))
         found.details["notes"] = [windows.describe(), *windows.notes]
     except UserError as error:
         found.details["notes"] = [_without_path(str(error), path)]
@@ -259,37 +264,28 @@ def _describe_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> Inspecti
     return found
 
 
-def _describe_windows(log: ForeignLog) -> dict:
-    last = log.windows[-1]
-    return {
-        "log_format": log.format.name,
-        "title": log.format.title,
-        "windows": len(log.windows),
-        "ended": log.ended,
-        "total_s": plain_number(log.total_s),
-        "last_line": {"number": last.number, "text": last.text},
-    }
-
-
 def _list_columns(log: ForeignLog) -> list[Column]:
     """Return the columns of a log as it prints them: a rate of one GPU stays that."""
-    unit = f"{log.format.unit} per GPU" if log.format.per == "gpu" else log.format.unit
-    columns = {
-        "rate": Column("printed_per_s", unit),
-        "seconds": Column(f"{log.format.times}_s", "s"),
-        "batch": Column("batch", "per GPU" if log.format.batch == "gpu" else "global"),
-        "loss": Column("train_loss"),
-        "val_loss": Column("val_loss"),
-    }
-    for window in log.windows:
-        for name, column in columns.items():
-            value = getattr(window, name) if name in ("rate", "seconds") else window.get(name)
-            if value is not None:
-                column.add(value)
-    if "batch" in log.facts and not columns["batch"].n:
-        for batch in log.facts["batch"]:
-            columns["batch"].add(Decimal(batch))
-    return list(columns.values())
+    windows, unit = log.windows, log.format.unit
+    batches = [window.get("batch") for window in windows]
+    if all(batch is None for batch in batches):
+        batches = [Decimal(batch) for batch in log.facts.get("batch", ())]
+    return [
+        _fill("printed_per_s", f"{unit} per GPU" if log.format.per == "gpu" else unit,
+              [window.rate for window in windows]),
+        _fill(f"{log.format.times}_s", "s", [window.seconds for window in windows]),
+        _fill("batch", "per GPU" if log.format.batch == "gpu" else "global", batches),
+        _fill("train_loss", "", [window.get("loss") for window in windows]),
+        _fill("val_loss", "", [window.get("val_loss") for window in windows]),
+    ]  # fmt: skip
+
+
+def _fill(name: str, unit: str, values: Iterable[Decimal | float | None]) -> Column:
+    column = Column(name, unit)
+    for value in values:
+        if value is not None:
+            column.add(value)
+    return column
 
 
 def _describe_attempt(attempt: Attempt) -> dict:
@@ -307,13 +303,9 @@ def _describe_epochs(epochs: list[Epoch]) -> dict[str, dict]:
     """Return the columns of the last attempt's epoch lines."""
     units = {"lr": "", "train_loss": "", "val_loss": "", **_SCORE_UNITS}
     units["throughput_per_s"] = epochs[-1].unit if epochs else ""
-    columns = {name: Column(name, unit) for name, unit in units.items()}
-    for epoch in epochs:
-        for name, column in columns.items():
-            value = epoch.get(name)
-            if value is not None:
-                column.add(value)
-    return describe_columns(columns.values())
+    return describe_columns(
+        _fill(name, unit, [epoch.get(name) for epoch in epochs]) for name, unit in units.items()
+    )
 
 
 def _describe_json(path: Path, kind: Kind) -> Inspection:
@@ -321,55 +313,43 @@ def _describe_json(path: Path, kind: Kind) -> Inspection:
     blank = sum(not line.strip() for line in lines)
     dropped = Counter() if kind.is_whole else Counter({"cut: the JSON does not end": 1})
     kept = len(lines) - blank - dropped.total()
-    found = Inspection(
-        path, kind.name, "" if kind.is_whole else "it breaks off: only its whole fields were read",
-        LineCounts(len(lines), kept, dropped, +Counter({"blank": blank})),
-    )  # fmt: skip
+    counts = LineCounts(len(lines), kept, dropped, +Counter({"blank": blank}))
+    reason = "" if kind.is_whole else "it breaks off: only its whole fields were read"
+    found, record, entries = Inspection(path, kind.name, reason, counts), kind.record, []
     try:
         if kind.name == log_kinds.METRICS:
-            _describe_metrics(found, kind.record)
-        else:
-            _describe_record(found, kind.record)
+            entries = _describe_metrics(found, record)
+        elif kind.name == log_kinds.RANK_JSON:
+            epoch = parse_rank_epoch(record, path)
+            found.ranks, found.details = [epoch.rank], {"epoch": epoch.epoch}
+        elif kind.name == log_kinds.RUN_JSON:
+            found.details = {key: record.get(key) for key in _RUN_FIELDS}
+        elif to_number(record.get("exit_status")) is None:
+            found.reason = reason or "exit_status is no number"
+        found.columns = _describe_entries(entries or [record])
     except UserError as error:
         found.reason = _without_path(str(error), path)
     return found
 
 
-def _describe_record(found: Inspection, record: dict) -> None:
-    if found.kind == log_kinds.RANK_JSON:
-        epoch = parse_rank_epoch(record, found.path)
-        found.ranks, found.details = [epoch.rank], {"epoch": epoch.epoch}
-    elif found.kind == log_kinds.RUN_JSON:
-        keys = ("run_id", "workload", "scaling", "nodes", "world_size", "precision", "start_utc")
-        found.details = {key: record.get(key) for key in keys}
-    elif to_number(record.get("exit_status")) is None:
-        found.reason = found.reason or "exit_status is no number"
-    found.columns = _describe_entries([record])
-
-
-def _describe_metrics(found: Inspection, record: dict) -> None:
+def _describe_metrics(found: Inspection, record: dict) -> list[dict]:
+    """Describe a metrics file; return its entries as far as they can be used."""
     metrics = parse_training_metrics(record, found.path)
+    names = ("run_id", "world_size", "unit", "total_wall_s", "mean_throughput_per_s",
+             "best_val_loss", "completed", "notes")  # fmt: skip
     found.details = {
         "schema": metrics.schema_version,
-        "run_id": metrics.run_id,
-        "world_size": metrics.world_size,
         "epochs": [epoch.epoch for epoch in metrics.epochs],
-        "unit": metrics.unit,
-        "total_wall_s": metrics.total_wall_s,
-        "mean_throughput_per_s": metrics.mean_throughput_per_s,
-        "best_val_loss": metrics.best_val_loss,
-        "completed": metrics.completed,
+        **{name: getattr(metrics, name) for name in names},
         "dropped_epochs": metrics.dropped,
-        "notes": metrics.notes,
     }
     if not metrics.epochs and metrics.mean_throughput_per_s is None:
         found.reason = found.reason or "it has no epoch that can be used"
-    entries = [
+    found.ranks = list(range(min(metrics.world_size or 0, _MOST_RANKS)))
+    return [
         {**epoch.record, **dict.fromkeys(_VAL_LOSSES & set(epoch.record), epoch.val_loss)}
         for epoch in metrics.epochs
     ]
-    found.columns = _describe_entries(entries or [record])
-    found.ranks = list(range(min(metrics.world_size or 0, _MOST_RANKS)))
 
 
 def _describe_entries(entries: list[dict]) -> dict[str, dict]:
@@ -389,26 +369,10 @@ def _describe_entries(entries: list[dict]) -> dict[str, dict]:
 
 
 def _find_unit(key: str) -> str:
-    if key in ("training_time", "train_time_per_epoch"):
-        return "s"
     name = key.removesuffix("_global")
     if "bytes" in name:
         return "B"
-    for quantity, unit in (("tokens", "tokens/s"), ("samples", "samples/s"), ("images", "img/s")):
-        if f"{quantity}_per_sec" in name:
-            return unit
-    if name == "train_throughput":
-        return "tokens/s"
-    return next((unit for suffix, unit in _SUFFIX_UNITS if name.endswith(suffix)), "")
-
-
-_VAL_LOSSES = {"val_loss_avg_global", "val_loss", "val_loss_per_epoch"}
-_DESCRIBERS: dict[str, Callable[[Path, Kind], Inspection]] = {
-    log_kinds.GPU_CSV: _describe_gpu,
-    log_kinds.PSRECORD: _describe_cpu,
-    log_kinds.SACCT: _describe_sacct,
-    log_kinds.MARKER: _describe_marker,
-}
+    return next((unit for pattern, unit in _UNITS if re.search(pattern, name)), "")
 
 
 # ---- As text for a terminal ----------------------------------------------------------------
@@ -417,24 +381,50 @@ _DESCRIBERS: dict[str, Callable[[Path, Kind], Inspection]] = {
 def format_inspection(found: Inspection) -> Iterator[str]:
     """Yield the lines that say what a file is and what was read from it."""
     yield printable(f"{found.path}: {found.kind}" + (f" ({found.reason})" if found.reason else ""))
-    yield f"  {found.counts.describe()}"
+    for line in _list_lines(found):
+        yield "  " + printable(line)
+
+
+def _list_lines(found: Inspection) -> Iterator[str]:
+    details = found.details
+    gpus = details.get("memory", ())
+    yield found.counts.describe()
     if found.gpus:
-        labels = [gpu["label"].removeprefix("GPU ") for gpu in found.details.get("memory", ())]
-        yield "  " + printable(f"GPUs: {_list(labels)}")
+        yield f"GPUs: {_list([gpu['label'].removeprefix('GPU ') for gpu in gpus])}"
     if found.ranks:
-        yield f"  ranks: {_list(found.ranks)}"
+        yield f"ranks: {_list(found.ranks)}"
     for name, column in found.columns.items():
         unit = f" {column['unit']}" if column["unit"] else ""
-        lacking = "".join(
-            f", {column[key]} {words}"
-            for key, words in (("no_data", "without data"), ("unreadable", "not readable"))
-            if key in column
-        )
         # A mean over several GPUs hides an idle one: theirs are below.
         mean = "" if len(found.gpus) > 1 else f", mean {_show(column['mean'])}{unit}"
-        most = _show(column["max"])
-        yield "  " + printable(f"{name}: n {column['n']}{mean}, max {most}{unit}{lacking}")
-    yield from _format_details(found.details)
+        lacking = {"no_data": "without data", "unreadable": "not readable"}
+        less = "".join(f", {column[key]} {says}" for key, says in lacking.items() if key in column)
+        yield f"{name}: n {column['n']}{mean}, max {_show(column['max'])}{unit}{less}"
+    for gpu in gpus if len(gpus) > 1 else ():
+        means = ", ".join(
+            f"{name} {_show(column['mean'])} {column['unit']}".rstrip()
+            for name, column in gpu["columns"].items()
+        )
+        yield f"{gpu['label']}: mean {means}"
+    if details.get("log_format"):
+        n, total = details["windows"], details["total_s"]
+        lines = f"{n} line{'s' if n != 1 else ''} with a throughput or a time"
+        end = "it says that it ended" if details["ended"] else "it does not say that it ended"
+        end += f", total {_show(total)} s" if total is not None else ""
+        yield f"log format {details['log_format']} ({details['title']}): {lines}; {end}"
+    for at, attempt in enumerate(details.get("attempts", ()), start=1):
+        total = attempt["total_training_s"]
+        end = f", total training time {total} s" if total is not None else ""
+        if attempt["epochs"]:
+            yield f"attempt {at}: {len(attempt['epochs'])} of {attempt['of_epochs']} epochs{end}"
+    if cause := details.get("cause"):
+        yield f"cause, line {cause['line']}: {cause['text']}"
+    for job in details.get("jobs", ()):
+        yield f"job {job['id']}: {job['state']} ({job['slurm_state'] or 'no line of it'})"
+    if details.get("world_size") is not None:
+        yield f"world size: {details['world_size']}"
+    for note in (*details.get("notes", ()), *details.get("dropped_epochs", ())):
+        yield f"note: {note}"
 
 
 def _list(numbers: list) -> str:
@@ -448,40 +438,3 @@ def _show(value: float | None) -> str:
         return "—"
     is_whole = float(value).is_integer() and abs(value) < 1e15
     return f"{value:.0f}" if is_whole else f"{value:.6g}"
-
-
-def _format_details(details: dict) -> Iterator[str]:
-    gpus = details.get("memory", ())
-    for gpu in gpus if len(gpus) > 1 else ():
-        means = ", ".join(
-            f"{name} {_show(column['mean'])} {column['unit']}".rstrip()
-            for name, column in gpu["columns"].items()
-        )
-        yield "  " + printable(f"{gpu['label']}: mean {means}")
-    if details.get("log_format"):
-        count, total = details["windows"], details["total_s"]
-        lines = f"{count} line{'s' if count != 1 else ''} with a throughput or a time"
-        end = "it says that it ended" if details["ended"] else "it does not say that it ended"
-        end += f", total {_show(total)} s" if total is not None else ""
-        yield "  " + printable(
-            f"log format {details['log_format']} ({details['title']}): {lines}; {end}"
-        )
-    for at, attempt in enumerate(details.get("attempts", ()), start=1):
-        if not attempt["epochs"]:
-            continue
-        done, of = len(attempt["epochs"]), attempt["of_epochs"]
-        total = attempt["total_training_s"]
-        end = f", total training time {total} s" if total is not None else ""
-        yield f"  attempt {at}: {done} of {of} epochs{end}"
-    if details.get("cause"):
-        yield "  " + printable(
-            f"cause, line {details['cause']['line']}: {details['cause']['text']}"
-        )
-    for job in details.get("jobs", ()):
-        yield "  " + printable(
-            f"job {job['id']}: {job['state']} ({job['slurm_state'] or 'no line of it'})"
-        )
-    if details.get("world_size") is not None:
-        yield f"  world size: {details['world_size']}"
-    for note in (*details.get("notes", ()), *details.get("dropped_epochs", ())):
-        yield "  " + printable(f"note: {note}")
