@@ -40,14 +40,11 @@ def main() -> int:
 def make_text(arguments: argparse.Namespace) -> str:
     """Return the tables in the format that was asked for; UserError says why it cannot."""
     from scaling.runs import choose_workload
-    from scaling.tables import (
-        FORMATS,
-        make_memory_table,
-        make_participants_tables,
-        make_readme_tables,
-    )
+    from scaling.tables import FORMATS, make_memory_table, make_readme_tables
 
     if arguments.participants:
+        from scaling.tables import make_participants_tables  # pandas, which the others do without
+
         return FORMATS[arguments.format](make_participants_tables(find_chosen_workshop(arguments)))
     runs = find_chosen_runs(arguments)
     workload = choose_workload(runs, arguments.workload)
