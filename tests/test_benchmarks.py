@@ -25,6 +25,7 @@ from measure import holds, judge  # noqa: E402
         pytest.param("cache_build", marks=pytest.mark.benchmark),
         pytest.param("trainer", marks=pytest.mark.benchmark),
         pytest.param("ddp", marks=pytest.mark.benchmark),
+        pytest.param("heartbeat", marks=pytest.mark.benchmark),
         pytest.param("rank_files", marks=pytest.mark.benchmark),
         pytest.param("participants", marks=pytest.mark.benchmark),
         pytest.param("workshop", marks=pytest.mark.benchmark),

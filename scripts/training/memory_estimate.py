@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from training import TrainingError
 
 MIB = 2**20
-_tracked: dict[tuple, tuple[dict, float, int]] = {}
+_tracked: dict[tuple, tuple[dict, float, tuple[int, int]]] = {}
 CLASSES = 200  # of TinyImageNet
 MANY = 10**9  # samples: how many there are does not matter here
 SHARES = {  # strategy -> what a rank holds a share of: parameters, gradients, optimizer
@@ -97,9 +97,9 @@ def estimate(trainer: str, args: Namespace, request: dict) -> dict:
             track(make_step, size, precision, strategy != "alone") for size in (batch, 16 * batch)
         )
         per_sample = (sum(many.values()) - sum(few.values())) / (15 * batch)
-        _tracked[case] = few, per_sample, make_step.largest
-    parts, per_sample, largest = _tracked[case]
-    parts = parts | share_out(parts, strategy, args, largest)
+        _tracked[case] = few, per_sample, make_step.units
+    parts, per_sample, units = _tracked[case]
+    parts = parts | share_out(parts, strategy, args, units)
     peak = sum(parts.values())
     return {
         "batch": batch,
@@ -113,11 +113,13 @@ def estimate(trainer: str, args: Namespace, request: dict) -> dict:
     }
 
 
-def share_out(parts: dict, strategy: str, args: Namespace, largest: int) -> dict:
+def share_out(parts: dict, strategy: str, args: Namespace, units: tuple[int, int]) -> dict:
     """What a rank holds of parameters, gradients and optimizer, from all of them.
 
-    While a block computes, fully_shard has it whole, and the next one on its way: two blocks of
-    parameters, and one of gradients before they are reduced. largest: bytes of the largest block.
+    fully_shard gathers in units. What belongs to no block, the embeddings, is whole from the first
+    to the last, and so is its gradient; of the blocks two are whole, the one that computes and the
+    next one on its way, and one's gradient before it is reduced. units: bytes of the largest block
+    and of what belongs to none.
     """
     names = ("parameters", "gradients", "optimizer")
     shares = SHARES.get(strategy, SHARES["ddp"])
@@ -132,10 +134,11 @@ def share_out(parts: dict, strategy: str, args: Namespace, largest: int) -> dict
     }
     if strategy == "zero2":  # the share that is kept, beside the whole that is gathered
         held["parameters"] += parts["parameters"] // ranks
+    block, root = units
     if shares[0]:
-        held["parameters"] += min(2 * largest, parts["parameters"])
+        held["parameters"] += min(root + 2 * block, parts["parameters"])
     if shares[1]:
-        held["gradients"] += min(largest, parts["gradients"])
+        held["gradients"] += min(root + block, parts["gradients"])
     return held
 
 
@@ -209,7 +212,7 @@ def make_images(args: Namespace, classes: int, is_gpu: bool) -> Callable:
 
         return model, optimizer, step, None
 
-    make_step.largest = 0
+    make_step.units = (0, 0)
     return make_step
 
 
@@ -226,7 +229,8 @@ def make_gpt2(args: Namespace, classes: int, is_gpu: bool) -> Callable:
     def make_step(batch: int):
         model = GPT2(args.layers, args.heads, args.width, vocabulary, args.dropout)
         model.checkpoint_activations(args.activation_checkpointing)
-        make_step.largest = max(map(count_bytes, model.blocks))
+        in_blocks = [*map(count_bytes, model.blocks)]
+        make_step.units = (max(in_blocks), count_bytes(model) - sum(in_blocks))
         groups = split_decayed(model, args.weight_decay)
         optimizer = torch.optim.AdamW(groups, args.lr, fused=True)
         tokens = torch.zeros(batch, args.seq_length, dtype=torch.int64)

@@ -34,6 +34,7 @@ BENCHMARKS = {
     "rank_files": ("files",),
     "participants": ("people",),
     "command_starts": ("starts",),
+    "heartbeat": ("heartbeat",),
     "gpu": ("G",),
 }
 

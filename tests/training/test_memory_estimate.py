@@ -61,7 +61,7 @@ def test_the_predicted_peak_is_the_measured_one(probe, words):
 
 
 def test_shares_of_a_strategy_by_hand(tmp_path):
-    """4 ranks: quarters; and with fsdp, while a block computes, two blocks of parameters."""
+    """4 ranks: quarters; with fsdp the embeddings (50) and two blocks (100 each) beside them."""
     path = tmp_path / "shares.py"
     path.write_text(
         "import json; from argparse import Namespace\n"
@@ -69,16 +69,16 @@ def test_shares_of_a_strategy_by_hand(tmp_path):
         "whole = {'parameters': 800, 'gradients': 800, 'optimizer': 1600}\n"
         "with ranks(4, 2):\n"
         "    for strategy in ('ddp', 'zero1', 'zero2', 'fsdp', 'hsdp'):\n"
-        "        held = share_out(whole, strategy, Namespace(shard_group=None), 100)\n"
+        "        held = share_out(whole, strategy, Namespace(shard_group=None), (100, 50))\n"
         "        print(json.dumps(list(held.values())))\n"
     )
     done = run_python(path)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         [800, 800, 1600],
         [800, 800, 400],
-        [1000, 300, 400],
-        [400, 300, 400],
-        [600, 500, 800],  # a copy of the model in each node of 2
+        [1000, 350, 400],
+        [450, 350, 400],
+        [650, 550, 800],  # a copy of the model in each node of 2
     ]
 
 
