@@ -18,7 +18,6 @@ EXCERPTS = {
 ON_A_STUDY = (
     "python scripts/check_tables.py experiments/TABLES.md",
     "python scripts/fill_tables.py",
-    "python scripts/plot_scaling.py --out plots",
     "python scripts/report.py",
     "python scripts/check_exercise.py 1",
     "python scripts/scaling_tables.py",
@@ -28,7 +27,6 @@ ON_A_STUDY = (
     "python scripts/advise.py --target 75 --epochs 90",
     "python scripts/diagnose.py",
     "python scripts/export_runs.py -o tidy",
-    "python scripts/report.py --proposal --runs 20 --epochs 90",
     "python scripts/inspect_log.py train.log",
     "python scripts/fill_tables.py runs --log-format nanogpt --gpus 'run1.log=1' "
     "--gpus 'run8.log=2x4'",
@@ -67,6 +65,8 @@ NOT_RUN = {
     "bash scripts/rehearse.sh --keep": "slurm/test_rehearse.py, without --keep",
     "cd rehearsal/multi_node/2_nodes": "a job of rehearse.sh: slurm/test_rehearse.py",
     "scripts/virtual_cluster.sh down": "slurm/test_virtual_cluster.py",
+    "python scripts/plot_scaling.py --out plots": "scaling/plots/, and rehearse.sh types it",
+    "python scripts/report.py --proposal": "slurm/test_walks.py, with other numbers",
     "bash scripts/setup_env.sh --workloads": "test_house_rules.py has the list; it downloads",
     "python scripts/prepare_data.py gpt2 /shared/gpt2": "preparation/test_prepare_gpt2.py",
     "python scripts/prepare_data.py translation": "preparation/test_prepare_translation.py",

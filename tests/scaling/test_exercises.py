@@ -11,7 +11,7 @@ from common.toml import tomllib
 from diagnosis_runs import rank, write_known_run
 from in_process import run_script
 from run_folders import put, scale_folder
-from scaling.exercises import EXERCISE_LIST, read_facts
+from scaling.exercises import EXERCISE_LIST, find_answer, judge, read_facts
 
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "experiments/EXERCISES.md").read_text(encoding="utf-8")
@@ -58,17 +58,26 @@ def check(root: Path, *words: object):
 )
 def test_answer_is_judged_by_the_runs(tmp_path, number, right, wrong, said):
     write_exercise(tmp_path, number)
-    assert check(tmp_path, number).returncode == 0
-    for answer in right:
-        done = check(tmp_path, number, answer)
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
-        assert f"\n{answer}: right" in done.stdout
-    done = check(tmp_path, number, wrong)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert said in done.stdout
+    answer = find_answer(number, tmp_path)
+    assert [judge(answer, text) for text in right] == [(True, "right")] * len(right)
+    is_right, why = judge(answer, wrong)
+    assert not is_right and said in why
     shown = check(tmp_path, number, "--show")
+    assert f"\nAnswer: {answer.text}\n" in shown.stdout
     assert shown.returncode == 0
     assert read_facts(number)["why"] in shown.stdout
+
+
+def test_command_says_what_is_there_right_and_not_yet(tmp_path):
+    write_exercise(tmp_path, 5)
+    for words, status, said in (
+        ([], 0, "All its runs are there. Your answer: python scripts/check_exercise.py 5 ANSWER"),
+        (["41"], 0, "41: right; what is behind it: python scripts/check_exercise.py 5 --show"),
+        (["66"], 1, "66: not yet: look once more at what to look for"),
+    ):
+        done = check(tmp_path, 5, *words)
+        assert (done.returncode, done.stderr) == (status, "")
+        assert done.stdout.splitlines()[1:] == [said]
 
 
 def test_missing_runs_are_named_with_what_to_type():
