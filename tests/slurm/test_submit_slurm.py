@@ -103,7 +103,8 @@ def test_a_refusal_in_the_middle_names_what_was_submitted(jobs, variables):
     assert done.returncode == 1
     (first,) = read_ledger(jobs)
     assert f"submitted before that and not cancelled: {first.job_id} (scripts/" in done.stderr
-    assert done.stderr.count("\n") == 1
+    warning, error = done.stderr.splitlines()
+    assert (warning[:9], error[:7]) == ("warning: ", "error: ")
     run_submit("--cancel", "--experiments", jobs, **variables)
 
 
