@@ -9,6 +9,7 @@ lists the names that it is known by, the most exact first.
 import math
 import re
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -141,13 +142,13 @@ def parse_rank_epoch(record: dict, path: Path) -> RankEpoch:
     training_s = to_number(record.get("training_time"))
     if training_s is None or training_s < 0:
         raise UserError(f"{path} cannot be used: training_time is no number of seconds")
-    rank, epoch = _identify(record, path)
+    match = _RANK_NAME.fullmatch(path.name)
     counted = next(name for name in _UNITS if f"{name}_per_sec" in record)
     return RankEpoch.parse(
         record,
         path=path,
-        rank=rank,
-        epoch=epoch,
+        rank=_identify(record, "rank", match and int(match[1]), path),
+        epoch=_identify(record, "epoch", match and int(match[2]), path),
         throughput_per_s=record[f"{counted}_per_sec"],
         unit=_UNITS[counted],
         no_sync_pass_s=section(record, "probe").get("no_sync_pass_s"),
@@ -155,21 +156,16 @@ def parse_rank_epoch(record: dict, path: Path) -> RankEpoch:
     )
 
 
-def _identify(record: dict, path: Path) -> tuple[int, int]:
-    match = _RANK_NAME.fullmatch(path.name)
-    by_name = (int(match[1]), int(match[2])) if match else (None, None)
-    found = []
-    for key, name in zip(("rank", "epoch"), by_name, strict=True):
-        own = whole_number(record, key, path)
-        if own is not None and name is not None and own != name:
-            raise UserError(f"{path} cannot be used: its name says {key} {name}, it says {own}")
-        if own is None and name is None:
-            raise UserError(
-                f"{path} cannot be used: neither it nor its name says the {key}; "
-                "name it rank<r>_results_epoch<e>.json"
-            )
-        found.append(name if own is None else own)
-    return found[0], found[1]
+def _identify(record: dict, key: str, by_name: int | None, path: Path) -> int:
+    own = whole_number(record, key, path)
+    if None not in (own, by_name) and own != by_name:
+        raise UserError(f"{path} cannot be used: its name says {key} {by_name}, it says {own}")
+    if own is None and by_name is None:
+        raise UserError(
+            f"{path} cannot be used: neither it nor its name says the {key}; "
+            "name it rank<r>_results_epoch<e>.json"
+        )
+    return by_name if own is None else own
 
 
 def read_rank_epochs(folder: Path) -> tuple[list[RankEpoch], list[str]]:
@@ -242,7 +238,6 @@ class TrainingMetrics:
     best_val_loss: float | None
     completed: bool | None
     run_id: str | None
-    gpu_name: str | None
     is_per_gpu: bool | None = False  # schema 1's is; None: a rate that says neither it nor global
 
     def of_job(self, gpus: int) -> "TrainingMetrics":
@@ -308,7 +303,6 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss") or None,
         completed=completed,
         run_id=pick_text(record, "run_id"),
-        gpu_name=pick_text(section(record, "hardware"), "gpu_name"),
         is_per_gpu=_find_out_if_per_gpu(record, epochs),
     )
 
@@ -357,18 +351,16 @@ def _read_entry(epoch: int, entry: dict) -> MetricsEpoch:
 
 def _read_lists(record: dict, notes: list[str]) -> list[MetricsEpoch]:
     lists = {key: record[key] for key in _LISTS if isinstance(record.get(key), list)}
-    lengths = {key: len(values) for key, values in lists.items()}
-    if len(set(lengths.values())) > 1:
-        words = ", ".join(f"{key} {n}" for key, n in lengths.items())
+    if len(set(map(len, lists.values()))) > 1:
+        words = ", ".join(f"{key} {len(values)}" for key, values in lists.items())
         notes.append(f"its lists differ in length: {words}")
     unit = "tokens/s" if "train_throughput" in lists else None
     notes += [_PER_GPU] if unit else []
     epochs = []
-    for at in range(max(lengths.values(), default=0)):
-        entry = {key: values[at] for key, values in lists.items() if at < len(values)}
-        rate = entry.get("train_throughput")
-        known = {"unit": unit, "throughput_per_s": rate, "record": entry}
-        epochs.append(MetricsEpoch.parse(entry, epoch=at + 1, **known))
+    for at, values in enumerate(zip_longest(*lists.values()), start=1):
+        entry = dict(zip(lists, values, strict=True))
+        known = {"throughput_per_s": entry.get("train_throughput"), "unit": unit, "record": entry}
+        epochs.append(MetricsEpoch.parse(entry, epoch=at, **known))
     return epochs
 
 
