@@ -113,11 +113,12 @@ def read_memory(path: Path, gpus: tuple[str, ...]) -> MemoryReport:
         return MemoryReport(path, lines, record, cpu.counts, error)
     log = read_gpu_log(path, gpus)
     error = f"{path}: no GPU memory: {log.problem}" if log.problem else ""
+    first, last = (log.gpus[0].first, log.gpus[-1].last) if log.gpus else (None, None)
     record = {
         "file": str(path),
         "gpus": [gpu.to_record() for gpu in log.gpus],
-        "first_timestamp": log.first.isoformat() if log.first else None,
-        "last_timestamp": log.last.isoformat() if log.last else None,
+        "first_timestamp": first and first.isoformat(),
+        "last_timestamp": last and last.isoformat(),
         **log.counts.to_record(),
     }
     return MemoryReport(path, format_memory(log), record, log.counts, error)

@@ -103,10 +103,9 @@ class Death:
 class Cause:
     """Why a job ended: in words, what to do, and the log line it was read from (from 1).
 
-    line: as the log has it. rule: the id of the rule, "" for an error that no rule knows. rank and
-    host: where it was, when the log says so. outlived: the training went on after it, and nothing
-    in the log says that it ended. `excerpt` holds (line number, text) of the lines
-    around it, where the log was read whole.
+    rule: the id of the rule, "" for an error that no rule knows. rank and host: where it was, when
+    the log says so. outlived: the training went on after it, and nothing in the log says that it
+    ended. excerpt: (line number, text) of the lines around it, where the log was read whole.
     """
 
     text: str
@@ -152,9 +151,8 @@ def find_cause(lines: Iterable[str], job_id: str | None = None) -> Cause | None:
     """Return the first cause that the log shows, None when it shows none.
 
     A root cause goes before a rank's silent end, that before a doubtful one, and all before a
-    consequence (a peer that closed its connection, torchrun's ChildFailedError); among equals the
-    first one stands. Of Python tracebacks the last line of the first counts. What the training
-    outlived did not end it, and what came before a requeue belongs to another attempt.
+    consequence; among equals the first one stands. What the training outlived did not end it, and
+    what came before a requeue belongs to another attempt.
     """
     return search_lines(lines, job_id).choose()
 

@@ -45,11 +45,10 @@ _VALUE = re.compile(r"\d{1,15}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?", re.IGNORECASE 
 class CpuLog:
     """One node's psrecord log: peak RSS sum in MiB, mean CPU % without the first sample.
 
-    `counts.kept` is the number of samples. `peak_mib` is None without a sample (`problem` says
-    why), `mean_cpu_pct` with fewer than two. `columns` is name -> Column of the figures as they
-    were logged (CPU without the first sample). `samples` (None unless asked for) is name -> an
-    array with one entry per sample: `elapsed_s`, `cpu_pct` (nan for the first of a log),
-    `rss_mib`, `virtual_mib`.
+    peak_mib is None without a sample (`problem` says why), mean_cpu_pct with fewer than two.
+    columns: name -> Column of the figures as they were logged (CPU without the first sample).
+    samples (None unless asked for): name (SAMPLES) -> an array with one entry per sample; `cpu_pct`
+    is nan for the first of a log.
     """
 
     path: Path
@@ -66,10 +65,8 @@ class CpuLog:
 def read_cpu_log(path: Path, samples: bool = False) -> CpuLog:
     """Return what one node's psrecord log says (see CpuLog).
 
-    Read: psrecord's two forms, with or without --include-io, in a launcher's labels too.
-    Dropped: a last line without its end, rows with another number of columns than the header
-    or with anything but numbers. Raises UserError when the file cannot be read or has no
-    psrecord header.
+    Read: psrecord's two forms, with or without --include-io, in a launcher's labels too. Raises
+    UserError when the file cannot be read or has no psrecord header.
     """
     reader = _Reader(Path(path), samples)
     for lines, have_ends in read_blocks(path):

@@ -63,12 +63,10 @@ _SHORTEST_S = 0.05  # between two rows of one GPU
 class GpuUse:
     """One GPU over a log: n samples of its used memory; peak, average and mode in MiB.
 
-    `uuid`, `name` and `host` are '' when the log has no such column; without an index column
-    `index` is the order of appearance, 0 for the only GPU of a log that names none. `rows` are the
-    lines kept of it, among them those that hold no memory but other figures. `covered_s` is the
-    time between the first and the last sample (backward steps of the clock left out) and
-    `interval_s` the usual step; None without readable timestamps. `columns` is name ->
-    Column of its measures, when they were asked for.
+    uuid, name, host: '' without such a column. index: without one, the order of appearance.
+    rows: the lines kept of it, with memory or without. covered_s: from the first sample to the
+    last, backward steps of the clock left out; interval_s: the usual step; None without readable
+    times. columns: name -> Column of its measures, when they were asked for.
     """
 
     host: str
@@ -104,11 +102,10 @@ class GpuUse:
 class GpuLog:
     """One node's GPU log: its GPUs by rising index, and where each of its lines went.
 
-    `problem` says why there is no GPU, else it is None. `columns` is name -> Column over all
-    GPUs, when they were asked for. `samples` (None unless asked for) is name (SAMPLES, gpu) -> an
-    array with one entry per kept row: `gpu` is a position in `gpus`; the others are floats, nan
-    when missing. `elapsed_s` counts from `start`, the log's first timestamp (as logged: often
-    local time without a zone); a time that has a zone where the first has none is missing.
+    problem: why there is no GPU. samples (None unless asked for): name -> an array with one entry
+    per kept row: `gpu` is a position in `gpus`, the others (SAMPLES) are floats, nan when missing.
+    elapsed_s counts from `start`, the log's first timestamp (often local time without a zone); a
+    time that has a zone where the first has none is missing.
     """
 
     path: Path
@@ -119,15 +116,8 @@ class GpuLog:
     start: datetime | None = None
 
     @property
-    def first(self) -> datetime | None:
-        return self.gpus[0].first if self.gpus else None
-
-    @property
-    def last(self) -> datetime | None:
-        return self.gpus[-1].last if self.gpus else None
-
-    @property
     def columns(self) -> dict[str, Column]:
+        """Name -> Column over all GPUs."""
         found: dict[str, Column] = {}
         for gpu in self.gpus:
             for name, column in gpu.columns.items():
@@ -174,18 +164,13 @@ def read_gpu_log(
 ) -> GpuLog:
     """Return what one node's log says of each GPU's used memory, in MiB.
 
-    gpus: the indices or uuids wanted; rows of others are ignored by that rule. Without it all
-    count. columns: count every measure, and take rows and logs without memory.used too.
-    samples: keep every row's figures as well, so memory grows with the log.
-    Read: any columns in any order below a header, parted by a comma, a semicolon or a tab; values
-    with units or without; repeated headers; CRLF; UTF-16 with a byte order mark. GPUs are told
-    apart by host, index and uuid (the name, where there is no uuid). A log without index and uuid
-    is of one GPU per host when it has one row per time and no other column that may part GPUs.
-    Dropped: a last line without its end (a cut number is never a shorter number), rows with
-    another number of fields, NUL bytes, error texts, `[N/A]` (no data, never 0).
-    A log without any sample is returned with `problem` set. Raises UserError, with the command
-    that logs what is needed, when the file is no such CSV, has no header, or no column tells
-    its GPUs apart. Source: nvidia-smi --help-query-gpu.
+    gpus: the indices or uuids wanted (default: all). columns: count every measure, and take rows
+    and logs without memory.used too. samples: keep every row's figures; memory grows with the log.
+    GPUs are told apart by host, index and uuid (the name, where there is no uuid). A log without
+    index and uuid is of one GPU per host when it has one row per time and no other column that may
+    part GPUs. A last line without its end is dropped: a cut number is never a shorter number.
+    Raises UserError, with the command that logs what is needed, when the file is no such CSV, has
+    no header, or no column tells its GPUs apart.
     """
     reader = _Reader(Path(path), samples, columns)
     for text, has_end in read_texts(path):
@@ -193,11 +178,12 @@ def read_gpu_log(
     return reader.finish(tuple(gpus))
 
 
-class _Gpu:
+class _Gpu(GpuUse):
     """What is collected of one GPU: how often each amount was seen, never the rows."""
 
-    def __init__(self, position: int, use: GpuUse):
-        self.position, self.use = position, use  # position: by first appearance
+    def __init__(self, position: int, *identity: str | int):
+        super().__init__(*identity)
+        self.position = position  # by first appearance
         self.total_mib: int | Decimal | float = math.inf
         self.used_mib: Counter[int | Decimal] = Counter()  # MiB -> samples
         self.plain_mib: list[int] = []  # the same of plain rows: at each place so many MiB
@@ -208,14 +194,13 @@ class _Gpu:
         self.steps: list[int] = []  # tenths of a second between the first samples
 
     def add_time(self, when: datetime) -> None:
-        use = self.use
-        if use.first is None:
-            use.first = when
-        elif (step_s := seconds_between(use.last, when)) > 0:
-            self.covered += when - use.last
+        if self.first is None:
+            self.first = when
+        elif (step_s := seconds_between(self.last, when)) > 0:
+            self.covered += when - self.last
             if len(self.steps) < STEPS_COUNTED:
                 self.steps.append(int(step_s * 10 + 0.5))
-        use.last = when
+        self.last = when
 
     def catch_up(self) -> None:
         """Take in the newest of the times that only rose since the last."""
@@ -234,18 +219,19 @@ class _Gpu:
         """Add up the measures that were seen."""
         for at, seen in self.cells.items():
             name, unit = self.measures[at]
-            column = self.use.columns.setdefault(name, Column(name, unit))
+            column = self.columns.setdefault(name, Column(name, unit))
             for cell, times in seen.items():
                 column.add_text(cell, times)
             seen.clear()
 
     def finish(self) -> GpuUse:
-        use, used = self.use, self.used_mib
+        """Return what was seen, without what it was seen from."""
         self.catch_up()
         self.count_cells()
+        use, used = GpuUse(self.host, self.index, self.uuid, self.name), self.used_mib
         used.update({mib: times for mib, times in enumerate(self.plain_mib) if times})
-        use.n = used.total()
-        use.rows += use.n
+        use.first, use.last, use.columns = self.first, self.last, self.columns
+        use.n, use.rows = used.total(), self.rows + used.total()
         if used:
             use.peak_mib = max(used)
             use.average_mib = Decimal(sum(mib * n for mib, n in used.items())) / use.n
@@ -391,7 +377,7 @@ class _Reader:
         used_mib, total_mib = self._read_memory(cells)
         gpu = self._find_gpu(cells)
         if used_mib is None:
-            gpu.use.rows += 1
+            gpu.rows += 1
         else:
             gpu.used_mib[used_mib] += 1
         if when is not None:
@@ -488,7 +474,7 @@ class _Reader:
             key = next((known for known in self.gpus if known[:2] == (host, index)), key)
         gpu = self.gpus.get(key)
         if gpu is None:
-            gpu = self.gpus[key] = _Gpu(len(self.gpus), GpuUse(host, index, uuid, name))
+            gpu = self.gpus[key] = _Gpu(len(self.gpus), host, index, uuid, name)
             self._count_measures(gpu)
         if not columns.has_gpus:
             self._check_single(host, cells)

@@ -73,12 +73,11 @@ TAIL_LINES, LINES_BEFORE, LINES_AFTER = 30, 8, 6
 class Attempt:
     """One run of the training in the log: its epochs by number, and its totals by name.
 
-    `totals` holds those of total_training_s, best_val_loss, best_val_accuracy_pct,
-    best_val_perplexity and best_val_bleu that it printed. `newest` is the last epoch line that
-    was read; `repeated` are the epochs that came twice in a row with other figures. `number`
-    counts the job's restarts, where its script marks them. cause: the first one that this part of
-    the log shows; ending: Slurm's word of how the job ended, and the cause without believing it.
-    echoing: the ranks whose last word blames a peer.
+    totals: those of _TOTALS that it printed. newest: the last epoch line that was read; repeated:
+    the epochs that came twice in a row with other figures. number counts the job's restarts, where
+    its script marks them. cause: the first one that this part of the log shows; ending: Slurm's
+    word of how the job ended, and the cause without believing it. echoing: the ranks whose last
+    word blames a peer.
     """
 
     is_of_others = False  # windows of another trainer's log: see foreign_log.Windows
@@ -228,12 +227,11 @@ class JobLog:
 def read_job_log(path: Path, job_id: str | None = None, epochs: int | None = None) -> JobLog:
     """Return what a job's log says (see JobLog), attempt by attempt.
 
-    A new attempt starts where the job's script names the results' folder again; in a log without
-    that line where Slurm says that it requeued the job, or where the epoch number goes back to 1.
-    One that resumes at a later epoch inherits the epochs before it. Of labelled ranks (srun
-    --label, torchrun --tee) the lowest one's lines count. job_id: what Slurm says of another job
-    is not this one's (default: as the log's name says); epochs: of the run, by its run.json; a
-    line with another total is not its own. Raises UserError when the file cannot be read.
+    A new attempt starts where the job's script names the results' folder again; without that line
+    where Slurm says that it requeued the job, or where the epoch number goes back to 1. Of labelled
+    ranks (srun --label, torchrun --tee) the lowest one's lines count. job_id: what Slurm says of
+    another job is not this one's (default: as the log's name says); epochs: of the run, by its
+    run.json; a line with another total is not its own.
     """
     path = Path(path)
     reader = _Reader(path, job_id or _job_of(path), epochs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -33,50 +33,37 @@ _SAYS = {
     "total_time",
 }  # fmt: skip
 _UNIT = re.compile(r"[A-Za-z][A-Za-z0-9 _-]{0,20}/s")
-_KEYS = {
-    # key: (type, whether it must be there, the words that it may be, the default)
-    "name": (str, True, (), None),
-    "title": (str, True, (), None),
-    "source": (str, False, (), ""),
-    "unit": (str, True, (), None),
-    "per": (str, False, ("job", "gpu"), ""),
-    "batch": (str, False, ("global", "gpu", "option"), ""),
-    "times": (str, False, ("step", "epoch"), "step"),
-    "patterns": (list, True, (), None),
-    "facts": (list, False, (), []),
-    "end": (list, False, (), []),
-    "one_gpu": (str, False, (), ""),
-    "repeats": (str, False, ("slowest", "first", "last"), "slowest"),
-    "training": (bool, False, (), True),
-    "note": (str, False, (), ""),
-}
+
+
+def _one_of(*words: str, default: str = "") -> str:
+    return field(default=default, metadata={"words": words})
 
 
 @dataclass(frozen=True)
 class LogFormat:
     """One trainer's log: which lines hold a throughput or a time, and what the numbers are.
 
-    patterns: each line that one of them finds is a window. facts: lines that say something else.
-    end: what the trainer prints when it is done, () when it prints nothing. per: whose rate it is.
-    batch: what the group `batch` counts, or "option": the samples must be given. times: what
-    `seconds` are of. repeats: which of several lines of one step counts. training: False for a
-    test of something else, whose numbers are never a training's.
+    Its fields are the keys of the file. patterns: each line that one of them finds is a window.
+    facts: lines that say something else. end: what the trainer prints when it is done, () when it
+    prints nothing. per: whose rate it is. batch: what the group `batch` counts, or "option": the
+    samples must be given. times: what `seconds` are of. repeats: which of several lines of one step
+    counts. training: False for a test of something else, whose numbers are never a training's.
     """
 
     name: str
     title: str
-    source: str
     unit: str
-    per: str
-    batch: str
-    times: str
     patterns: tuple[re.Pattern, ...]
-    facts: tuple[re.Pattern, ...]
-    end: tuple[re.Pattern, ...]
-    one_gpu: re.Pattern | None
-    repeats: str
-    training: bool
-    note: str
+    source: str = ""
+    per: str = _one_of("job", "gpu")
+    batch: str = _one_of("global", "gpu", "option")
+    times: str = _one_of("step", "epoch", default="step")
+    facts: tuple[re.Pattern, ...] = ()
+    end: tuple[re.Pattern, ...] = ()
+    one_gpu: re.Pattern | None = None
+    repeats: str = _one_of("slowest", "first", "last", default="slowest")
+    training: bool = True
+    note: str = ""
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -156,24 +143,26 @@ def _parse(table: dict) -> LogFormat:
 
 
 def _check_keys(table: dict) -> dict:
+    known = {each.name: each for each in fields(LogFormat)}
     for key in table:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(_KEYS)}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known)}"
             raise ValueError(f'unknown key "{key}"; {hint}')
     values = {}
-    for key, (kind, is_needed, words, default) in _KEYS.items():
-        if is_needed and key not in table:
+    for key, each in known.items():
+        if key not in table and each.default is MISSING:
             raise ValueError(f'missing key "{key}"; add it')
-        value = table.get(key, default)
-        if kind is list and isinstance(value, str):
+        value = table.get(key, each.default)
+        kind = str(each.type).partition("[")[0].partition(".")[0]
+        if kind == "tuple" and isinstance(value, str):
             value = [value]
-        is_right = isinstance(value, kind) and (
-            kind is not list or all(isinstance(each, str) for each in value)
-        )
-        if not is_right:
-            kinds = {str: "text in quotes", list: "a list of texts", bool: "true or false"}
-            raise ValueError(f'"{key}" must be {kinds[kind]}, not {value!r}')
+        is_text = isinstance(value, bool if kind == "bool" else str)
+        is_texts = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+        if key in table and not (is_texts if kind == "tuple" else is_text):
+            what = {"tuple": "a list of texts", "bool": "true or false"}.get(kind, "text in quotes")
+            raise ValueError(f'"{key}" must be {what}, not {value!r}')
+        words = each.metadata.get("words", ())
         if words and value and value not in words:
             raise ValueError(f'{key} = "{value}": must be one of {", ".join(words)}')
         values[key] = value

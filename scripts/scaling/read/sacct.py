@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from common.console import shorten
 from common.counts import LineCounts
@@ -50,20 +49,12 @@ _JOB_MAY_HIDE = ("COMPLETED", "FAILED", "CANCELLED")
 Measures = dict[str, tuple[float, str]]  # field -> (number, unit)
 
 
-class JobId(NamedTuple):
-    """A job (`12`, `12_3` of an array, `12+1` of a heterogeneous job) and its step, or ''."""
-
-    job: str
-    step: str
-
-
 @dataclass
 class SacctJob:
     """One attempt of a job: Slurm's own state, ours, exit status and measures.
 
-    `slurm_state` is the job's line's, or its batch step's when there is none. `steps` is
-    step -> Slurm's state. `measures` are Elapsed and ReqMem of the job's line, and what Slurm keeps
-    of steps alone, MaxRSS and the GPUs' use, of the step that has most.
+    steps: step -> Slurm's state. measures: Elapsed and ReqMem of the job's line, and what Slurm
+    keeps of steps alone, MaxRSS and the GPUs' use, of the step that has most.
     """
 
     id: str
@@ -167,21 +158,22 @@ class _Reader:
         if len(cells) != len(self.names):
             return "another number of fields"
         row = dict(zip(self.names, cells, strict=True))
-        job_id = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
-        if job_id is None:
+        ids = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
+        if ids is None:
             return "no job id"
+        job_id, step = ids
         state = parse_state(row["State"])
         if state is None:
             return "state not known"
         measures = {}
         for name, cell in row.items():
             measures |= parse_measures(name, cell)
-        job = self.newest.get(job_id.job)
-        if job is None or (not job_id.step and job.slurm_state):
-            job = self.newest[job_id.job] = SacctJob(job_id.job)  # -D lists a requeued job twice
+        job = self.newest.get(job_id)
+        if job is None or (not step and job.slurm_state):
+            job = self.newest[job_id] = SacctJob(job_id)  # -D lists a requeued job twice
             self.log.jobs.append(job)
-        if job_id.step:
-            job.steps[job_id.step] = state
+        if step:
+            job.steps[step] = state
             _take_largest(job, measures)
         else:
             job.slurm_state, job.name = state, row.get("JobName", "")
@@ -267,10 +259,13 @@ def _find_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def parse_job_id(cell: str) -> JobId | None:
-    """Return job and step of `12.batch`; None when it is no job id."""
+def parse_job_id(cell: str) -> tuple[str, str] | None:
+    """Return job and step of `12.batch`; None when it is no job id.
+
+    A job is `12`, `12_3` of an array, or `12+1` of a heterogeneous job; without a step that is ''.
+    """
     match = _JOB_ID.fullmatch(cell.strip())
-    return JobId(match[1], match[2] or "") if match else None
+    return (match[1], match[2] or "") if match else None
 
 
 def parse_state(cell: str) -> str | None:

@@ -96,19 +96,19 @@ _STARS = r"(?:(?:slurm\w+\S*|srun): |\] )(?:error: )?\*\*\* "
 _CANCELLED = rf"{_STARS}JOB \d+\S*(?: ON \S+)? CANCELLED AT \S+"
 _EITHER = rf"{_STARS}(?:JOB|STEP) \d+\S*(?: ON \S+)? CANCELLED AT \S+"
 
+_SAID = "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2026-01-06T04:52:18"
+
 # Tried in this order on each line; the first that fits decides.
 RULES = (
     # ---- Slurm says how the job ended ----
     Rule("time-limit", "reached its time limit",
          "ask for more time (#SBATCH --time), or train fewer --epochs",
          f"{_EITHER} DUE TO TIME LIMIT",
-         "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2026-01-06T04:52:18 DUE TO TIME LIMIT "
-         "***", state=State.TIMED_OUT, quotes=False, ends_job=True),
+         f"{_SAID} DUE TO TIME LIMIT ***", state=State.TIMED_OUT, quotes=False, ends_job=True),
     Rule("preempted", "preempted or requeued by Slurm",
          "a job of higher priority took the nodes: wait for the requeue, or sbatch again",
          f"{_EITHER} DUE TO (?:PREEMPTION|JOB REQUEUE)",
-         "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2026-01-06T04:52:18 DUE TO PREEMPTION "
-         "***",
+         f"{_SAID} DUE TO PREEMPTION ***",
          strength=WEAK, state=State.CANCELLED, quotes=False, ends_job=True, ends_attempt=True),
     Rule("node-failure", "node {node} failed",
          "sbatch again without it (--exclude={node}); tell the site which node it was",
@@ -116,8 +116,7 @@ RULES = (
          strength=CERTAIN, quotes=False),
     Rule("node-failure-of-job", "a node of the job failed",
          "sbatch again; tell the site which node it was", f"{_EITHER} DUE TO NODE FAILURE",
-         "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2026-01-06T04:52:18 DUE TO NODE "
-         "FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
+         f"{_SAID} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
          strength=WEAK, quotes=False, ends_job=True, ends_attempt=True),
     Rule("node-memory", "the memory of node {node} is damaged",
          "sbatch again without it (--exclude={node}); tell the site",
@@ -131,8 +130,8 @@ RULES = (
          "FAILURE ***", strength=CONSEQUENCE),
     Rule("cancelled", "stopped by scancel or by Slurm",
          "somebody ran scancel, or Slurm was told to stop it: sbatch again", _CANCELLED,
-         "slurmstepd: error: *** JOB 9 ON n1 CANCELLED AT 2026-01-06T04:52:18 DUE to SIGNAL "
-         "Terminated ***", state=State.CANCELLED, quotes=False, ends_job=True),
+         f"{_SAID} DUE to SIGNAL Terminated ***",
+         state=State.CANCELLED, quotes=False, ends_job=True),
     Rule("slurm-reason", "Slurm's reason: {reason}",
          "the reason names it; ask the site when it is not yours",
          rf"{_STARS}REASON: (?P<reason>.*?)(?: \*\*\*|$)",

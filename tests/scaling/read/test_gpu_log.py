@@ -63,7 +63,7 @@ def test_the_bracket_holds_the_files_stem_and_each_gpu_has_a_line(tmp_path):
 
 def test_times(tmp_path):
     log = read(tmp_path, gpu_csv({0: [5] * 8}))
-    assert (log.first.second, log.last.second) == (0, 35)
+    assert (log.gpus[0].first.second, log.gpus[0].last.second) == (0, 35)
     assert (log.gpus[0].covered_s, log.gpus[0].interval_s) == (35.0, 5.0)
 
 
