@@ -53,14 +53,16 @@ def find_largest_worth(study: Study, target_pct: float) -> tuple[pd.Series | Non
         f"{scale.label} is the largest measured scale above {target_pct:g} % efficiency "
         f"({round_half_even(scale.efficiency_pct, 1)} %)."
     )
-    if scale.config == study.baseline.config:
-        text += " Nothing larger keeps the target."
     larger, smaller = known[known["gpus"] > scale.gpus], known[known["gpus"] < scale.gpus]
-    if len(larger):
+    if len(known) == 1:
+        text += " No other scale can be compared with it."
+    elif larger.empty:
+        text += " It is also the largest that was measured: a larger one may do as well."
+    else:
+        if scale.config == study.baseline.config:
+            text += " Nothing larger keeps the target."
         beyond = larger.iloc[0]
         text += f" {beyond.label} has {round_half_even(beyond.efficiency_pct, 1)} %."
-    elif len(known) > 1:
-        text += " It is also the largest that was measured: a larger one may do as well."
     dips = smaller[smaller["efficiency_pct"] <= target_pct]
     if len(dips):
         text += f" Below the target, though smaller: {', '.join(dips['label'])}."

@@ -67,6 +67,12 @@ def test_advice_in_words(study):
     assert "the largest that was measured" in find_largest_worth(study, 50)[1]
 
 
+def test_advice_from_one_scale_says_nothing_of_larger_ones(tmp_path):
+    write_run(tmp_path, 1, 1, "11")
+    text = find_largest_worth(make_study(find_runs(tmp_path)), 75)[1]
+    assert text.endswith("(100.0 %). No other scale can be compared with it.")
+
+
 def test_time_and_gpu_hours_for_epochs(study):
     rows = make_plan(study, 90).rows
     assert [row["expected_s"].text for row in rows] == ["9000", "4500", "2700", "1800"]
