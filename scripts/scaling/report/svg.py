@@ -103,12 +103,13 @@ def draw_path(xs: np.ndarray, ys: np.ndarray) -> str:
 
     A point in the middle of a level stretch is left out: the line is the same without it.
     """
-    spots = np.round(2 * np.stack([xs, ys])) / 2
-    spots = spots[:, np.r_[True, (np.diff(spots) != 0).any(axis=0)]]
-    is_level = np.diff(spots[1]) == 0
-    spots = spots[:, np.r_[True, ~(is_level[1:] & is_level[:-1]), True][: spots.shape[1]]]
-    texts = [f"{x:g} {y:g}" for x, y in spots.T.tolist()]
-    return "M" + "L".join(texts) + ("h1" if len(texts) == 1 else "")
+    x, y = np.round(2 * xs) / 2, np.round(2 * ys) / 2
+    is_new, is_turn = np.ones(len(x), bool), np.ones(len(x), bool)
+    is_new[1:] = (x[1:] != x[:-1]) | (y[1:] != y[:-1])
+    x, y, is_turn = x[is_new], y[is_new], is_turn[is_new]
+    is_turn[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
+    spots = [f"{a:g} {b:g}" for a, b in zip(x[is_turn].tolist(), y[is_turn].tolist(), strict=True)]
+    return "M" + "L".join(spots) + ("h1" if len(spots) == 1 else "")
 
 
 def choose_ticks(greatest: float, count: int) -> np.ndarray:
