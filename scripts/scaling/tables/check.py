@@ -15,7 +15,7 @@ from scaling.read.text import read_lines
 from scaling.runs.find import order_in_time
 from scaling.runs.run import Run
 from scaling.tables.numbers import count_places, is_rounding_of, parse_number
-from scaling.tables.readme import RATIOS, ReadmeTable, Shown
+from scaling.tables.readme import BASELINE, RATIOS, ReadmeTable, Shown
 from scaling.tables.table import Cell
 
 _EMPTY = ("", "—", "–", "-", "--", "---", "n/a", "na", "none", "?", "…", "...", "tbd", "x")
@@ -59,159 +59,144 @@ def check_tables(
     runs: all there are, so that a value of another run at the same scale is called that.
     Raises UserError when the file has none of these tables, or a row or column that they lack.
     """
-    baseline = tables[0].shown[0]
-    checked = []
+    baseline, checked = tables[0].shown[0], []
     for filled in read_filled_tables(path):
         table = _find_table(path, filled, tables)
         places = {_simplify(shown.config): at for at, shown in enumerate(table.shown)}
-        columns = _match_columns(path, filled, table)
-        for line, cells in filled.rows:
-            name = cells[filled.headers[0]]
-            at = places.get(_simplify(name))
-            if at is None:
+        columns = {_simplify(header): name for name, header in list(table.headers.items())[1:]}
+        first, *headers = filled.headers
+        for header in headers:
+            if _simplify(header) not in columns:
                 raise UserError(
-                    f"{path}, line {line}: no row {shorten(name, 60)!r} in {table.title!r}; "
-                    f"its rows are {', '.join(repr(shown.config) for shown in table.shown)}"
+                    f"{path}: no column {shorten(header, 60)!r} in {table.title!r}; its columns "
+                    f"are {', '.join(list(table.headers.values())[1:])}"
                 )
-            for header, column in columns.items():
-                cell, shown = table.rows[at][column], table.shown[at]
-                found = _check_cell(cells[header], cell, column, shown, baseline, runs)
+        for line, cells in filled.rows:
+            at = places.get(_simplify(cells[first]))
+            if at is None:
+                rows = ", ".join(repr(shown.config) for shown in table.shown)
+                raise UserError(
+                    f"{path}, line {line}: no row {shorten(cells[first], 60)!r} in "
+                    f"{table.title!r}; its rows are {rows}"
+                )
+            for header in headers:
+                column, shown, written = columns[_simplify(header)], table.shown[at], cells[header]
+                cell = table.rows[at][column]
+                verdict, why = _Judge(written, cell, column, shown).judge()
+                if verdict is Verdict.WRONG and not why:
+                    why = _find_other_run(written, column, shown, runs)
+                if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
+                    source = f"see {describe_source(column, shown, baseline)}"
+                    why = f"{why}; {source}" if why else source
                 answer = f"{cell.text} ({cell.note})" if cell.value is None else cell.text
                 checked.append(
-                    Checked(table.title, shown.config, header, line, cells[header], *found, answer)
+                    Checked(table.title, shown.config, header, line, written, verdict, why, answer)
                 )
     return checked
 
 
 def _find_table(path: Path, filled: "FilledTable", tables: Sequence[ReadmeTable]) -> ReadmeTable:
     """Return the table that a heading names; else the one whose rows are the same."""
-    for table in tables:
-        if _simplify(table.title) == _simplify(filled.heading):
-            return table
     names = {_simplify(cells[filled.headers[0]]) for _, cells in filled.rows}
-    for table in tables:
-        if names and names <= {_simplify(shown.config) for shown in table.shown}:
-            return table
-    raise UserError(
-        f"{path}: the table {shorten(filled.heading, 60)!r} is none of: "
-        + ", ".join(repr(table.title) for table in tables)
-    )
-
-
-def _match_columns(path: Path, filled: "FilledTable", table: ReadmeTable) -> dict[str, str]:
-    names = {_simplify(header): name for name, header in list(table.headers.items())[1:]}
-    for header in filled.headers[1:]:
-        if _simplify(header) not in names:
-            raise UserError(
-                f"{path}: no column {shorten(header, 60)!r} in {table.title!r}; its columns are "
-                f"{', '.join(list(table.headers.values())[1:])}"
-            )
-    return {header: names[_simplify(header)] for header in filled.headers[1:]}
+    by_title = [each for each in tables if _simplify(each.title) == _simplify(filled.heading)]
+    by_rows = [
+        table for table in tables
+        if names and names <= {_simplify(shown.config) for shown in table.shown}
+    ]  # fmt: skip
+    if not by_title + by_rows:
+        raise UserError(
+            f"{path}: the table {shorten(filled.heading, 60)!r} is none of: "
+            + ", ".join(repr(table.title) for table in tables)
+        )
+    return (by_title + by_rows)[0]
 
 
 # ---- One cell --------------------------------------------------------------------------------
 
 
-def _check_cell(
-    written: str, cell: Cell, column: str, shown: Shown, baseline: Shown, runs: Sequence[Run]
-) -> tuple[Verdict, str]:
-    verdict, why = judge(written, cell, column, shown)
-    if verdict is Verdict.WRONG and not why:
-        why = _find_other_run(written, column, shown, runs) or ""
-    if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
-        source = describe_source(column, shown, baseline)
-        why = "; ".join(filter(None, [why, f"see {source}"]))
-    return verdict, why
+@dataclass(frozen=True)
+class _Judge:
+    """Sets what was written beside a cell; its hints do not name the answer."""
 
+    written: str
+    cell: Cell
+    column: str
+    shown: Shown
 
-def judge(written: str, cell: Cell, column: str, shown: Shown) -> tuple[Verdict, str]:
-    """Return the verdict on what was written, and a hint that does not name the answer."""
-    is_empty = written.lower() in _EMPTY
-    if cell.value is None:
+    def judge(self) -> tuple[Verdict, str]:
+        """Return the verdict on what was written, and a hint."""
+        is_empty, cell = self.written.lower() in _EMPTY, self.cell
+        if cell.value is None:
+            if is_empty:
+                return Verdict.NOTHING, cell.note or ""
+            if self.shown.scale == BASELINE and self.column in RATIOS:
+                return Verdict.NOTHING, f"the blank table has it; {cell.note}"
+            return Verdict.WRONG, f"the logs give no value: {cell.note}"
         if is_empty:
-            return Verdict.NOTHING, cell.note or ""
-        if (shown.nodes, shown.gpus_per_node) == (1, 1) and column in RATIOS:
-            return Verdict.NOTHING, f"the blank table has it; {cell.note}"
-        return Verdict.WRONG, f"the logs give no value: {cell.note}"
-    if is_empty:
-        return Verdict.NOT_FILLED, ""
-    exact = to_decimal(cell.value)
-    if not exact.is_finite():  # nan in the log
-        same = written.lower() == cell.text.lower()
-        return (Verdict.RIGHT if same else Verdict.WRONG), ""
-    verdicts = [
-        _judge_number(number, exact, written, cell, column, shown) for number in parse_cell(written)
-    ]
-    good = [found for found in verdicts if found[0] is not Verdict.WRONG]
-    return (good or verdicts or [(Verdict.WRONG, "not a number")])[0]
+            return Verdict.NOT_FILLED, ""
+        exact = to_decimal(cell.value)
+        if not exact.is_finite():  # nan in the log
+            is_same = self.written.lower() == cell.text.lower()
+            return (Verdict.RIGHT if is_same else Verdict.WRONG), ""
+        verdicts = [self._judge_number(number, exact) for number in parse_cell(self.written)]
+        good = [found for found in verdicts if found[0] is not Verdict.WRONG]
+        return (good or verdicts or [(Verdict.WRONG, "not a number")])[0]
 
+    def _judge_number(self, number: Decimal, exact: Decimal) -> tuple[Verdict, str]:
+        as_printed = Decimal(round_half_even(exact, count_places(self.cell.text)))
+        if self.written == self.cell.text or number in (exact, as_printed):
+            return Verdict.RIGHT, ""
+        is_thousands = number >= 1000 and number == number.to_integral_value()
+        places = count_places(self.written.replace(",", "") if is_thousands else self.written)
+        if why := self._explain_rounding(number, exact, places):
+            return Verdict.ROUNDED, why
+        return Verdict.WRONG, self._find_slip(number, exact, places)
 
-def _judge_number(
-    number: Decimal, exact: Decimal, written: str, cell: Cell, column: str, shown: Shown
-) -> tuple[Verdict, str]:
-    if number >= 1000 and number == number.to_integral_value():  # a comma in it parts thousands
-        written = written.replace(",", "")
-    as_printed = Decimal(round_half_even(exact, count_places(cell.text)))
-    if written == cell.text or number in (exact, as_printed):
-        return Verdict.RIGHT, ""
-    if why := _explain_rounding(number, exact, written, column, shown):
-        return Verdict.ROUNDED, why
-    return Verdict.WRONG, _find_slip(number, exact, written, column, shown)
+    def _explain_rounding(self, number: Decimal, exact: Decimal, places: int) -> str | None:
+        """Say how the two differ when they mean the same; None when they do not."""
+        if _GIB.search(self.written):
+            return "in GiB" if is_rounding_of(number / 1024, exact / 1024, places) else None
+        if is_rounding_of(number, exact, places):
+            return f"with {places} decimal{'' if places == 1 else 's'}"
+        if self.column.endswith("accuracy_pct") and "%" not in self.written and places > 2:
+            return "as a fraction of 1" if is_rounding_of(number * 100, exact, places - 2) else None
+        if self.column == "efficiency_pct" and self.shown.run and (gpus := self.shown.run.gpus):
+            for scaling_places in (2, 1, 3):  # made from the scaling as it is printed
+                scaling = Decimal(round_half_even(exact * gpus / 100, scaling_places))
+                if is_rounding_of(number, scaling * 100 / gpus, places):
+                    return "made from the rounded scaling"
+        return None
 
-
-def _explain_rounding(
-    number: Decimal, exact: Decimal, written: str, column: str, shown: Shown
-) -> str | None:
-    """Say how the two differ when they mean the same; None when they do not."""
-    places = count_places(written)
-    if "gib" in written.lower() or "gb" in written.lower():
-        return "in GiB" if is_rounding_of(number / 1024, exact / 1024, places) else None
-    if is_rounding_of(number, exact, places):
-        return f"with {places} decimal{'' if places == 1 else 's'}"
-    if column.endswith("accuracy_pct") and "%" not in written and places > 2:
-        return "as a fraction of 1" if is_rounding_of(number * 100, exact, places - 2) else None
-    if column == "efficiency_pct" and shown.run and shown.run.gpus:
-        for scaling_places in (2, 1, 3):  # made from the scaling as it is printed
-            scaling = Decimal(round_half_even(exact * shown.run.gpus / 100, scaling_places))
-            if is_rounding_of(number, scaling * 100 / shown.run.gpus, places):
-                return "made from the rounded scaling"
-    return None
-
-
-def _find_slip(number: Decimal, exact: Decimal, written: str, column: str, shown: Shown) -> str:
-    """Name a usual mistake that explains a wrong number, or nothing."""
-    places = count_places(written)
-    if 0 < abs(exact) - abs(number) < Decimal(1).scaleb(-places):
-        return "cut off, not rounded"
-    if column == "efficiency_pct" and is_rounding_of(number, exact / 100, places):
-        return "this column is in percent"
-    attempt = shown.run.attempt if shown.run else None
-    if attempt is None or attempt.last is None:
+    def _find_slip(self, number: Decimal, exact: Decimal, places: int) -> str:
+        """Name a usual mistake that explains a wrong number, or nothing."""
+        if 0 < abs(exact) - abs(number) < Decimal(1).scaleb(-places):
+            return "cut off, not rounded"
+        if self.column == "efficiency_pct" and is_rounding_of(number, exact / 100, places):
+            return "this column is in percent"
+        attempt = self.shown.run.attempt if self.shown.run else None
+        for epoch in reversed(attempt.epochs if attempt and attempt.last else ()):
+            if epoch is not attempt.last and epoch.get(self.column) == number:
+                return f"that is epoch {epoch.epoch}'s, not the last one's"
+            validation = self.column.replace("train_", "val_")
+            if validation != self.column and epoch.get(validation) == number:
+                return "that is the validation's, not the training's"
         return ""
-    for epoch in reversed(attempt.epochs):
-        if epoch is not attempt.last and epoch.get(column) == number:
-            return f"that is epoch {epoch.epoch}'s, not the last one's"
-        if column.startswith("train_") and epoch.get(column.replace("train_", "val_")) == number:
-            return "that is the validation's, not the training's"
-    return ""
 
 
-def _find_other_run(written: str, column: str, shown: Shown, runs: Sequence[Run]) -> str | None:
+def _find_other_run(written: str, column: str, shown: Shown, runs: Sequence[Run]) -> str:
     """Name the other complete run at this scale whose last epoch has that value."""
-    meant = parse_cell(written)
-    scale = shown.nodes, shown.gpus_per_node
     others = [
         run
         for run in runs
         if run.is_usable
-        and (run.nodes, run.gpus_per_node) == scale
+        and (run.nodes, run.gpus_per_node) == shown.scale
         and (shown.run is None or run.id != shown.run.id)
     ]
     for run in reversed(order_in_time(others)):
         last = run.attempt.last if run.attempt else None
-        if last is not None and last.get(column) in meant:
+        if last is not None and last.get(column) in parse_cell(written):
             return f"that is job {run.id}'s; take it with --job {run.id}"
-    return None
+    return ""
 
 
 # ---- Where a value stands --------------------------------------------------------------------
@@ -231,21 +216,17 @@ def describe_source(column: str, shown: Shown, baseline: Shown | None) -> str:
 
 
 def _find_line(column: str, run: Run) -> str:
+    """Name the line that the job printed, else the log that the value was computed from."""
+    last = run.attempt.last if run.attempt else None
+    name, paths, end = f"{column[:3]}_memory_log", run.cpu_log_paths, ""
     if column.startswith("gpu0_"):
         log = run.gpu_logs.get(0)
         # On a shared node the job's lowest GPU may be another than 0.
-        index = log.gpus[0].index if log and log.gpus else 0
-        return _find_memory_line(run, "gpu_memory_log", f" - GPU {index}", run.gpu_log_paths)
-    if column.startswith("cpu_"):
-        return _find_memory_line(run, "cpu_memory_log", "", run.cpu_log_paths)
-    last = run.attempt.last if run.attempt else None
-    if run.log_path is None or last is None:
-        return f"job {run.id} has no epoch line"
-    return f"{run.log_path}, line {last.line_number}"
-
-
-def _find_memory_line(run: Run, name: str, end: str, paths: dict[int, Path]) -> str:
-    """Name the line that the job printed, else the log that it was computed from."""
+        paths, end = run.gpu_log_paths, f" - GPU {log.gpus[0].index if log and log.gpus else 0}"
+    elif not column.startswith("cpu_"):
+        if run.log_path is None or last is None:
+            return f"job {run.id} has no epoch line"
+        return f"{run.log_path}, line {last.line_number}"
     printed = run.log.memory_lines if run.log else {}
     for node in ("", "_node0"):
         if number := printed.get(f"{name}{node}{end}"):
@@ -300,11 +281,8 @@ def read_filled_tables(path: Path) -> list[FilledTable]:
 def _split(line: str) -> list[str]:
     text = line.strip().removeprefix("|")
     text = text[:-1] if text.endswith("|") and not text.endswith("\\|") else text
-    return [_strip(cell) for cell in re.split(r"(?<!\\)\|", text)]
-
-
-def _strip(cell: str) -> str:
-    return _NOTE.sub("", cell.strip().strip("*`_ ")).strip("*`_ ")
+    cells = (cell.strip().strip("*`_ ") for cell in re.split(r"(?<!\\)\|", text))
+    return [_NOTE.sub("", cell).strip("*`_ ") for cell in cells]
 
 
 def _simplify(header: str) -> str:
@@ -341,19 +319,13 @@ def format_checked(checked: Sequence[Checked], show: bool = False) -> str:
         if (cell.table, cell.config) != row:
             row = (cell.table, cell.config)
             lines.append(f"  {cell.config}")
-        text = f"    {cell.header.ljust(width)}  {cell.verdict}"
+        text = f"{cell.header.ljust(width)}  {cell.verdict}"
         if cell.verdict not in (Verdict.NOT_FILLED, Verdict.NOTHING):
             text += f" ({shorten(cell.written, 40)})"
         text += f": {cell.why}" if cell.why else ""
-        lines.append(_shorten_line(text + (f" -> {cell.answer}" if show else "")))
+        lines.append("    " + printable(text + (f" -> {cell.answer}" if show else ""))[:400])
     counts = ", ".join(f"{n} {verdict}" for verdict, n in count_verdicts(checked).items())
     return "\n".join([*lines, "", counts]) + "\n"
-
-
-def _shorten_line(text: str) -> str:
-    """Return the line with its indent and columns, printable, at most 400 characters of it."""
-    indent = len(text) - len(text.lstrip())
-    return " " * indent + printable(text)[:400]
 
 
 def list_checked(checked: Sequence[Checked], show: bool = False) -> list[dict]:

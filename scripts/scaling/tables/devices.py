@@ -4,7 +4,7 @@ Training time is the mean over ranks, throughput the sum over ranks; both are th
 standard deviation over epochs, the first epoch left out.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +14,12 @@ from common.rounding import round_half_even
 from scaling.read import contract
 from scaling.runs.alike import WORK_TOLERANCE, list_differences
 from scaling.runs.ratios import divide
-from scaling.runs.records import (
-    RankEpoch,
-    describe_settings,
-    read_rank_epochs,
-    read_training_metrics,
-)
+from scaling.runs.records import describe_settings, read_rank_epochs, read_training_metrics
 from scaling.runs.spread import Spread, over_epochs
 from scaling.runs.workloads import NOUNS
 from scaling.tables.table import MISSING
+
+_COLUMNS = ("epoch", "rank", "training_s", "throughput_per_s", "samples", "unit")
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,9 @@ class DeviceSet:
     training_s: Spread
     throughput: Spread
     per_rank_s: tuple[Spread, ...]
-    notes: tuple[str, ...] = ()
-    settings: dict = field(default_factory=dict)
-    samples: float | None = None
+    notes: tuple[str, ...]
+    settings: dict
+    samples: float | None
 
 
 @dataclass(frozen=True)
@@ -52,22 +49,6 @@ class Comparison:
     single: DeviceSet
     multi: DeviceSet
     differences: tuple[str, ...] = ()
-
-    @property
-    def time_speedup(self) -> float:
-        """Single's training time / multi's."""
-        return divide(self.single.training_s.mean, self.multi.training_s.mean)
-
-    @property
-    def throughput_speedup(self) -> float:
-        """Multi's throughput / single's."""
-        return divide(self.multi.throughput.mean, self.single.throughput.mean)
-
-    @property
-    def work(self) -> float | None:
-        """How much more samples an epoch several devices trained on, as a fraction."""
-        ratio = divide(self.multi.samples, self.single.samples)
-        return ratio and ratio - 1
 
 
 def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
@@ -104,34 +85,52 @@ def read_devices(folder: Path) -> DeviceSet:
     records, problems = read_rank_epochs(home)
     if problems:
         raise UserError(problems[0])
-    settings, notes = _read_settings(home)
-    world_size = _check_complete(home, records, settings)
-    units = {record.unit for record in records}
-    if len(units) > 1:
-        listed = ", ".join(sorted(units))
+    settings, notes = {}, []
+    if (home / "run.json").is_file():
+        settings = contract.read_json(home / "run.json")
+    elif (home / "training_metrics.json").is_file():
+        metrics = read_training_metrics(home / "training_metrics.json")
+        settings = {**describe_settings(metrics), "world_size": metrics.world_size}
+    else:
+        notes.append(f"{home}: no run.json, so its batch size is not known")
+    frame = pd.DataFrame([[getattr(r, name) for name in _COLUMNS] for r in records],
+                         columns=_COLUMNS)  # fmt: skip
+    told, ranks = settings.get("world_size"), frame["rank"].max() + 1
+    world_size = int(max(ranks, told) if isinstance(told, int) else ranks)
+    there = {(record.rank, record.epoch) for record in records}
+    for epoch in range(frame["epoch"].max() + 1):
+        for rank in range(world_size):
+            if (rank, epoch) not in there:
+                path = home / f"rank{rank}_results_epoch{epoch}.json"
+                raise UserError(f"{home}: missing: {path}")
+    for record in records:
+        if record.throughput_per_s is None or record.training_s <= 0:
+            raise UserError(f"{record.path} cannot be used: no throughput, or no time")
+    unit, *others = sorted(set(frame["unit"]))
+    if others:
+        listed = ", ".join([unit, *others])
         raise UserError(f"{home}: its rank files count different things: {listed}")
-    (unit,) = units
     if (settings.get("unit"), unit) == ("img/s", "samples/s"):
         unit = "img/s"  # images are samples
-    columns = ["epoch", "rank", "training_s", "throughput_per_s", "samples"]
-    frame = pd.DataFrame([[getattr(each, name) for name in columns] for each in records],
-                         columns=columns)  # fmt: skip
     steady = frame[frame["epoch"] > 0]
     if steady.empty:
         steady = frame
         notes.append(f"{home}: no steady state: its one epoch stands here, and is warm-up")
-    by_epoch, by_rank = steady.groupby("epoch"), steady.groupby("rank")
-    counts = steady[steady["epoch"] == steady["epoch"].min()]["samples"]
+    batch, micro = settings.get("global_batch_size"), settings.get("batch_size_per_gpu")
+    if not isinstance(batch, int):
+        batch = micro * world_size if isinstance(micro, int) else None
+    by_epoch = steady.groupby("epoch")
+    samples = by_epoch["samples"].sum(min_count=world_size).iloc[0]
     return DeviceSet(
         world_size,
-        _find_batch_size(settings, world_size),
+        batch,
         unit,
         over_epochs(by_epoch["training_s"].mean().tolist()),
         over_epochs(by_epoch["throughput_per_s"].sum().tolist()),
-        tuple(over_epochs(values.tolist()) for _, values in by_rank["training_s"]),
+        tuple(over_epochs(times.tolist()) for _, times in steady.groupby("rank")["training_s"]),
         tuple(notes),
         settings,
-        None if counts.isna().any() else float(counts.sum()),
+        None if pd.isna(samples) else float(samples),
     )
 
 
@@ -151,41 +150,6 @@ def _find_results(folder: Path) -> Path:
     return max(found, key=lambda path: contract.split_id(path.name))
 
 
-def _read_settings(home: Path) -> tuple[dict, list[str]]:
-    """Return run.json, else what training_metrics.json says, else {} and a note."""
-    if (home / "run.json").is_file():
-        return contract.read_json(home / "run.json"), []
-    if (home / "training_metrics.json").is_file():
-        metrics = read_training_metrics(home / "training_metrics.json")
-        return {**describe_settings(metrics), "world_size": metrics.world_size}, []
-    return {}, [f"{home}: no run.json, so its batch size is not known"]
-
-
-def _check_complete(home: Path, records: list[RankEpoch], settings: dict) -> int:
-    """Return the number of ranks; name the first file that is missing of every rank and epoch."""
-    there = {(record.rank, record.epoch) for record in records}
-    told = settings.get("world_size")
-    ranks = max(rank for rank, _ in there) + 1
-    ranks = max(ranks, told) if isinstance(told, int) else ranks
-    epochs = max(epoch for _, epoch in there) + 1
-    for epoch in range(epochs):
-        for rank in range(ranks):
-            if (rank, epoch) not in there:
-                missing = home / f"rank{rank}_results_epoch{epoch}.json"
-                raise UserError(f"{home}: missing: {missing}")
-    for record in records:
-        if record.throughput_per_s is None or record.training_s <= 0:
-            raise UserError(f"{record.path} cannot be used: no throughput, or no time")
-    return ranks
-
-
-def _find_batch_size(settings: dict, world_size: int) -> int | None:
-    whole, micro = settings.get("global_batch_size"), settings.get("batch_size_per_gpu")
-    if isinstance(whole, int):
-        return whole
-    return micro * world_size if isinstance(micro, int) else None
-
-
 # ---- As text ---------------------------------------------------------------------------------
 
 
@@ -198,8 +162,17 @@ def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str
     single, multi = comparison.single, comparison.multi
     unlike = "; ".join(comparison.differences)
     ratios = [
-        MISSING if unlike and not allow_unlike else f"{round_half_even(ratio, 2)}x"
-        for ratio in (comparison.time_speedup, comparison.throughput_speedup)
+        MISSING if unlike and not allow_unlike else f"{round_half_even(divide(value, base), 2)}x"
+        for value, base in (
+            (single.training_s.mean, multi.training_s.mean),
+            (multi.throughput.mean, single.throughput.mean),
+        )
+    ]
+    notes = [
+        *_compare_work(single, multi),
+        *([f"the runs are not alike: {unlike}"] if unlike else []),
+        *single.notes,
+        *multi.notes,
     ]
     lines = [
         *_format_devices("Single Device", single),
@@ -211,48 +184,41 @@ def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str
         "Training time: mean over ranks; throughput: sum over ranks. Mean ± sample standard",
         "deviation (ddof 1) over the epochs after the first: "
         f"{single.training_s.n} and {multi.training_s.n}.",
-        *_compare_batches(single, multi),
-        *_compare_work(comparison),
-        *([f"Note: the runs are not alike: {unlike}"] if unlike else []),
-        *(f"Note: {note}" for note in (*single.notes, *multi.notes)),
-    ]
+        *(f"Note: {note}" for note in notes),
+    ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
 def _format_devices(name: str, devices: DeviceSet) -> list[str]:
+    def show(spread: Spread) -> str:
+        mean = round_half_even(spread.mean, 2)
+        if spread.half_width is None:
+            return f"{mean} (one epoch: no deviation)"
+        return f"{mean} ± {round_half_even(spread.half_width, 2)}"
+
     batch = "unknown" if devices.batch_size is None else devices.batch_size
     counted = "Images" if devices.unit == "img/s" else NOUNS.get(devices.unit, "samples")
     return [
         f"{name} (world_size={devices.world_size}, batch_size={batch}):",
-        f"  Training Time: {_format_spread(devices.training_s)} seconds",
-        f"  {counted.capitalize()}/Second: {_format_spread(devices.throughput)}",
+        f"  Training Time: {show(devices.training_s)} seconds",
+        f"  {counted.capitalize()}/Second: {show(devices.throughput)}",
     ]
 
 
-def _format_spread(spread: Spread) -> str:
-    if spread.half_width is None:
-        return f"{round_half_even(spread.mean, 2)} (one epoch: no deviation)"
-    return f"{round_half_even(spread.mean, 2)} ± {round_half_even(spread.half_width, 2)}"
-
-
-def _compare_work(comparison: Comparison) -> list[str]:
-    """Say so when an epoch was not the same work: its times are then no speedup."""
-    work = comparison.work
-    if work is None or abs(work) <= WORK_TOLERANCE:
-        return []
-    pct = round_half_even(work * 100, 1)
-    return [
-        f"Note: an epoch of the several had {pct} % more samples (or tokens) than the single's: "
-        "the training times are no measure of the same work."
-    ]
-
-
-def _compare_batches(single: DeviceSet, multi: DeviceSet) -> list[str]:
-    """Say what the batch means for the speedup; nothing when it is not known."""
-    if single.batch_size is None or multi.batch_size is None:
-        return []
-    if multi.batch_size == single.batch_size * multi.world_size:
-        return []
-    if multi.batch_size == single.batch_size:
-        return ["Note: the global batch is the same (strong scaling): each device has less to do."]
-    return ["Note: neither the batch of a device nor that of all is the same in the two runs."]
+def _compare_work(single: DeviceSet, multi: DeviceSet) -> list[str]:
+    """Say what the batch means for the speedup, and whether an epoch was the same work."""
+    notes = []
+    if multi.batch_size is not None and multi.batch_size == single.batch_size:
+        notes.append("the global batch is the same (strong scaling): each device has less to do.")
+    elif None not in (single.batch_size, multi.batch_size) and (
+        multi.batch_size != single.batch_size * multi.world_size
+    ):
+        notes.append("neither the batch of a device nor that of all is the same in the two runs.")
+    ratio = divide(multi.samples, single.samples)
+    if ratio and abs(ratio - 1) > WORK_TOLERANCE:
+        pct = round_half_even((ratio - 1) * 100, 1)
+        notes.append(
+            f"an epoch of the several had {pct} % more samples (or tokens) than the single's: "
+            "the training times are no measure of the same work."
+        )
+    return notes

@@ -16,6 +16,7 @@ DEVICES = _words(
     "ranks process processes procs worker workers card cards ngpu ngpus world"
 )
 NODES = _words("node nodes nnode nnodes host hosts server servers machine machines")
+NAMES = DEVICES | NODES
 _FILLERS = _words(
     "num number nr no n count the of in used all total a avg average mean measured train training "
     "global overall aggregate aggregated size job system end to across"
@@ -46,6 +47,7 @@ _THOUSANDS = re.compile(
 _GPU_TYPE = re.compile(
     r"\b(?:nvidia|amd|intel|tesla|[abhlpvt]\d{1,3}s?|mi\d{3}[a-z]?s?|g[bh]200s?|rtx ?\w*)\b"
 )
+MEASURES = ("throughput", "time", "step_time", "step_rate", "speedup", "efficiency")
 # A column that varies and has one of the first words parts series; one of the second is a name of
 # the run; of the third, a result; of the fourth, part of the scale when it goes with the GPUs.
 SETTINGS = _words(

@@ -4,16 +4,15 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 
-_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
-_COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
-_POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_GROUPED_BY_POINTS = re.compile(r"[+-]?(?:(?:\d{1,3}(?:\.\d{3})+|\d+),\d+|\d{1,3}(?:\.\d{3})+)")
 _CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,5}):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
 _PARTS = re.compile(
     r"(?:(\d{1,5}) ?h(?:ours?|rs?)?)? ?(?:(\d{1,5}) ?m(?:in(?:ute)?s?)?)?"
     r" ?(?:(\d{1,5}(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
 )
-# The G of GPU and GCD is no giga, and the k of kg or the M of MiB no thousands of ours.
+# The G of GPU and GCD is no giga.
 _TYPED = re.compile(
     r"(?:[x×] ?)?([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)"
     r"(\s*[A-Za-z%×/][^0-9]*)?"
@@ -27,41 +26,37 @@ _BEHIND = re.compile(
 )
 # Seconds in one of a unit that a header or a cell names.
 TIME_UNITS_S = {
-    "us": Decimal("1e-6"), "usec": Decimal("1e-6"), "microseconds": Decimal("1e-6"),
-    "ms": Decimal("0.001"), "msec": Decimal("0.001"), "milliseconds": Decimal("0.001"),
-    "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "mins": 60,
-    "minute": 60, "minutes": 60, "h": 3600, "hr": 3600, "hrs": 3600, "hour": 3600, "hours": 3600,
-    "d": 86400, "day": 86400, "days": 86400,
-}  # fmt: skip
+    **dict.fromkeys(("us", "usec", "microseconds"), Decimal("1e-6")),
+    **dict.fromkeys(("ms", "msec", "milliseconds"), Decimal("0.001")),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86400),
+}
 
 
-def has_decimal_comma(cells: Iterable[str]) -> bool | None:
-    """Whether a comma parts the decimals of these cells, None when they do not settle it.
+def has_decimal_comma(cells: Iterable[str], is_open: bool = False) -> bool:
+    """Whether a comma parts the decimals of these cells.
 
-    `29600,05` and `1.234.567` do, `29600.05` and `1,234,567` say no, `29,600` says nothing.
-    Raises ValueError when some cells say the one and some the other.
+    `29600,05` and `1.234.567` say that it does, `29600.05` and `1,234,567` that it does not.
+    `29,600` may be either: where nothing else tells and `is_open`, it is refused. Raises
+    ValueError for that, and when cells say both.
     """
-    found = set()
+    told, doubtful = set(), []
     for cell in cells:
         match = re.search(r"\d[\d.,]*", "" if ":" in cell else strip_marks(cell))
         digits = match[0].rstrip(".,") if match else ""
         marks = re.sub(r"\d", "", digits)
-        if not marks:
-            continue
-        if len(set(marks)) > 1:
-            found.add(marks[-1] == ",")
-        elif len(marks) > 1:
-            found.add(marks[0] == ".")
-        elif not re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", digits):
-            found.add(marks == ",")
-    if len(found) > 1:
+        if len(marks) == 1 and re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", digits):
+            doubtful.append(cell)
+        elif marks:
+            is_grouped = len(marks) > 1 and len(set(marks)) == 1
+            told.add((marks[-1] == ",") != is_grouped)
+    if len(told) > 1:
         raise ValueError("decimals are parted by a comma in some cells and by a point in others")
-    return found.pop() if found else None
-
-
-def is_grouped_or_decimal(cell: str) -> bool:
-    """Whether a cell reads as thousands and as three decimals: `29,600`, `29.600`."""
-    return bool(re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}(?!\d).*", strip_marks(cell)))
+    if doubtful and not told and is_open:
+        raise ValueError(f"{doubtful[0]!r} may be thousands or three decimals")
+    return True in told
 
 
 def split_number(cell: str, decimal_comma: bool = False) -> tuple[Decimal, str, str] | None:
@@ -76,10 +71,9 @@ def split_number(cell: str, decimal_comma: bool = False) -> tuple[Decimal, str, 
     digits, size, rest = match[1].strip(), match[2], (match[3] or "").strip()
     if size in ("M", "G") and re.match(r"i?B\b", rest):  # MiB is no number of ours
         return None
-    if decimal_comma:
-        if _COMMA.fullmatch(digits) or _POINTS.fullmatch(digits):  # 29.600,05 and 29.600
-            digits = digits.replace(".", "").replace(",", ".")
-    elif _GROUPED.fullmatch(digits):
+    if decimal_comma and _GROUPED_BY_POINTS.fullmatch(digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    elif not decimal_comma and _GROUPED.fullmatch(digits):
         digits = digits.replace(",", "")
     if not _POINT.fullmatch(digits):
         return None
@@ -104,22 +98,19 @@ def parse_seconds(
     if parts and sum(part is not None for part in parts.groups()) > 1:
         hours, minutes, seconds = (Decimal(part or 0) for part in parts.groups())
         return hours * 3600 + minutes * 60 + seconds
-    clock = _CLOCK.fullmatch(cell)
-    if clock is None:
-        unit = re.search(r"[\d.,]\s*([A-Za-zµ]+)\.?$", cell)
-        if unit is not None:  # `16.9 min`: the cell's own unit counts
-            name = unit[1].lower().replace("µ", "u")
-            if name not in TIME_UNITS_S:
-                return None
-            unit_s, cell = TIME_UNITS_S[name], cell[: unit.start(1)].rstrip(". ")
-        found = split_number(cell, decimal_comma)
-        return None if found is None or found[2] else found[0] * unit_s
-    days, first, second, third = clock.groups()
-    if third is None:  # 1-02:03 is no time that can be told
-        whole = Decimal(int(first) * 60 + int(second))
-        return None if days is not None else whole * (60 if unit_s == 3600 else 1)
-    hours = int(first) + 24 * int(days or 0)
-    return hours * 3600 + int(second) * 60 + Decimal(third)
+    if clock := _CLOCK.fullmatch(cell):
+        days, *whole, second = clock.groups()
+        if second is not None:
+            hours = int(whole[0]) + 24 * int(days or 0)
+            return hours * 3600 + int(whole[1]) * 60 + Decimal(second)
+        if days is not None:
+            return None  # 1-02:03 is no time that can be told
+        return Decimal(int(whole[0]) * 60 + int(whole[1])) * (60 if unit_s == 3600 else 1)
+    if unit := re.search(r"[\d.,]\s*([A-Za-zµ]+)\.?$", cell):  # `16.9 min`: its own unit counts
+        unit_s = TIME_UNITS_S.get(unit[1].lower().replace("µ", "u"))
+        cell = cell[: unit.start(1)].rstrip(". ")
+    found = split_number(cell, decimal_comma)
+    return None if unit_s is None or found is None or found[2] else found[0] * unit_s
 
 
 def count_places(cell: str) -> int:
@@ -128,9 +119,14 @@ def count_places(cell: str) -> int:
     return len(match[1]) if match else 0
 
 
-def is_rounding_of(number: Decimal, exact: Decimal, places: int) -> bool:
-    """Whether a number is `exact` with so many decimals, ties either way, or as a binary float."""
-    return abs(number - exact) <= Decimal(5).scaleb(-places - 1) + abs(exact) * Decimal("1e-12")
+def is_rounding_of(number: Decimal, exact: Decimal, places: int, slack: Decimal = 0) -> bool:
+    """Whether a number is `exact` with so many decimals, ties either way.
+
+    slack: how far off `exact` may be, as a fraction, besides a binary float's own digits.
+    """
+    return abs(number - exact) <= Decimal(5).scaleb(-places - 1) + abs(exact) * max(
+        slack, Decimal("1e-12")
+    )
 
 
 def strip_marks(cell: str) -> str:

@@ -46,8 +46,7 @@ def _make_table(study: Study, name: str, groups: dict, scale: str) -> Table:
     for value, group in groups.items():
         for run in group["run"]:
             unlike = list_differences(study.settings(run), reference, others)
-            unlike = [each for each in unlike if not each.startswith(f"{name} ")]  # the batch
-            if unlike:
+            if unlike := [each for each in unlike if not each.startswith(f"{name} ")]:  # the batch
                 raise UserError(
                     f"job {study.sources[run].name} ({name} {value}) differs in more than {name}: "
                     f"{'; '.join(unlike)}"

@@ -4,8 +4,8 @@ Each row shows the last epoch's line of the latest complete run at its scale: wh
 copies by hand. What averages over runs and epochs is made from a Study.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +30,7 @@ from scaling.runs.select import (
     usual_gpus_per_node,
 )
 from scaling.runs.workloads import DEFAULT_WORKLOAD, Workload, describe_workload
-from scaling.tables.table import Cell, Table, add_note, join_notes, missing, say
+from scaling.tables.table import Cell, Table, add_note, join_notes, missing, say, show
 
 MEMORY_DEFINITION = (
     "GPU 0: the lowest index in node0's log. CPU Peak: resident memory, summed over node0's "
@@ -62,13 +62,62 @@ class Site:
 
 @dataclass(frozen=True)
 class Shown:
-    """One row: its scale, and the run that fills it (None: see `reason`)."""
+    """One row: its scale, the folder of its job below experiments/, and the choice of its run."""
 
     config: str
     nodes: int
-    gpus_per_node: int | None
-    run: Run | None = None
-    reason: str | None = None
+    gpus_per_node: int
+    folder: str
+    site: Site
+    choice: Choice | None = None
+
+    @property
+    def scale(self) -> Scale:
+        return self.nodes, self.gpus_per_node
+
+    @property
+    def run(self) -> Run | None:
+        return self.choice.run
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether the cluster cannot run it, and nobody tried."""
+        return not self.choice.was_started and self.folder in self.site.cannot_run
+
+    @property
+    def reason(self) -> str | None:
+        """Why no run fills the row."""
+        if self.run or self.is_impossible:
+            return None if self.run else self.site.cannot_run[self.folder]
+        kind = self.folder.split("/")[-1 if self.scale == BASELINE else -2]
+        script = f"{self.folder}/{kind}.slurm"
+        no_script = f"no run yet, and no job file {script}: write it with python render.py"
+        return self.choice.reason or no_script
+
+    @property
+    def source(self) -> str:
+        """Which job and log the row was read from, and a later run that it does not show."""
+        if self.is_impossible:
+            return "no run: this cluster cannot run it"
+        if self.run is None:
+            log = self.choice.latest_log
+            return "no complete run" + (f"; the latest log is {log}" if log else "")
+        log = self.run.log_path or f"{self.run.results_dir} (no Slurm log)"
+        if isinstance(self.run.attempt, Windows):
+            log = f"{log} (log format {self.run.attempt.log.format.name})"
+        later = f"; later and not shown: {self.choice.later}" if self.choice.later else ""
+        return f"job {self.run.id}, {log}{later}"
+
+    @property
+    def keys(self) -> dict[str, object]:
+        last = self.run.attempt.last if self.run and self.run.attempt else None
+        return {
+            "nodes": self.nodes,
+            "gpus_per_node": self.gpus_per_node,
+            "job_id": self.run.id if self.run else None,
+            "epoch": (last.epoch or None) if last else None,
+            "log": self.run.log_path if self.run else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -76,53 +125,6 @@ class ReadmeTable(Table):
     """A table of the README; `shown` says of each of its rows which run it shows."""
 
     shown: Sequence[Shown] = ()
-
-
-@dataclass(frozen=True)
-class _Row:
-    config: str
-    nodes: int
-    gpus_per_node: int | None  # None: the multi-node jobs' own number
-    folder: str  # where the committed job file stands below experiments/
-    script: str
-
-    @property
-    def scale(self) -> Scale:
-        return self.nodes, self.gpus_per_node
-
-
-@dataclass(frozen=True)
-class _Layout:
-    name: str
-    title: str
-    base: str
-    rows: tuple[_Row, ...]
-
-
-_LAYOUTS = (
-    _Layout(
-        "multi_gpu",
-        "Multi-GPU Scaling (1 Node)",
-        "1G",
-        (
-            _Row("1 GPU, 1 Node (baseline)", 1, 1, "baseline", "baseline.slurm"),
-            _Row("2 GPUs, 1 Node", 1, 2, "multi_gpu/2_gpus", "multi_gpu.slurm"),
-            _Row("4 GPUs, 1 Node", 1, 4, "multi_gpu/4_gpus", "multi_gpu.slurm"),
-            _Row("8 GPUs, 1 Node", 1, 8, "multi_gpu/8_gpus", "multi_gpu.slurm"),
-        ),
-    ),
-    _Layout(
-        "multi_node",
-        "Multi-Node Scaling (Fixed GPUs per Node)",
-        "1N",
-        (
-            _Row("1 Node (baseline)", 1, 1, "baseline", "baseline.slurm"),
-            _Row("2 Nodes", 2, None, "multi_node/2_nodes", "multi_node.slurm"),
-            _Row("4 Nodes", 4, None, "multi_node/4_nodes", "multi_node.slurm"),
-            _Row("8 Nodes", 8, None, "multi_node/8_nodes", "multi_node.slurm"),
-        ),
-    ),
-)
 
 
 def make_readme_tables(
@@ -157,70 +159,65 @@ def make_readme_tables(
             f"{', '.join(known)}"
         )
     layouts = _list_layouts(workload, ours, site)
-    scales = {row.scale for layout in layouts for row in layout.rows}
+    scales = {row.scale for *_, rows in layouts for row in rows}
     at_scale = {scale: [run for run in ours if has_scale(run, scale)] for scale in scales}
+    left_out = [
+        _name_left_out(run)
+        for run in ours
+        if run.id and not any(run in candidates for candidates in at_scale.values())
+    ]
     named = resolve_jobs(ours, list(jobs), scales)
     base = choose(at_scale[BASELINE], named).run
-    parted = {
-        scale: part_by_strategy(candidates, find_strategy(base) if base else "ddp")
-        for scale, candidates in at_scale.items()
-        if not any(run in named for run in candidates)
-    }
-    others = [run for _, rest in parted.values() for run in rest]
-    choices = {
-        scale: choose(parted[scale][0] if scale in parted else candidates, named)
-        for scale, candidates in at_scale.items()
-    }
-    described = describe_workload(workload, ours)
-    filler = _Filler(described, site, choices, layouts[0].rows[0], allow_unlike)
-    tables = [filler.fill(layout) for layout in layouts]
-    placed = {run for candidates in at_scale.values() for run in candidates}
-    left_out = [_name_left_out(run) for run in ours if run.id and run not in placed]
+    choices, others = {}, []
+    for scale, candidates in at_scale.items():
+        if not any(run in named for run in candidates):
+            candidates, rest = part_by_strategy(candidates, find_strategy(base) if base else "ddp")
+            others += [f"job {run.id} ({find_strategy(run)})" for run in rest]
+        choices[scale] = choose(candidates, named)
     if others:
-        names = ", ".join(f"job {run.id} ({find_strategy(run)})" for run in others)
         how = "python scripts/scaling_tables.py --strategies"
+        names = ", ".join(others)
         left_out.append(f"of another strategy, not in these tables: {names}; see {how}")
     if growing:
         names = ", ".join(f"job {name}" for name in growing)
         how = "python scripts/scaling_tables.py --growing"
         left_out.append(f"the model grew with the GPUs, not in these tables: {names}; see {how}")
+    layouts = [
+        (*told, [replace(row, choice=choices[row.scale]) for row in rows])
+        for *told, rows in layouts
+    ]
+    filler = _Filler(describe_workload(workload, ours), choices, layouts[0][-1][0], allow_unlike)
+    tables = [filler.fill(*layout) for layout in layouts]
     return [*tables[:-1], replace(tables[-1], remarks=left_out)]
 
 
-def _list_layouts(workload: str, runs: Sequence[Run], site: Site) -> list[_Layout]:
-    """List the tables of a workload: the README's, in its own folders.
+def _list_layouts(workload: str, runs: Sequence[Run], site: Site) -> list[tuple]:
+    """List (name, title, what ratios are over, rows) of a workload's tables, in its own folders.
 
-    TinyImageNet has all of their rows. Another workload has the baseline's, those at which it
-    has a job or a run, and those of its jobs that the cluster cannot run.
+    TinyImageNet has all rows of the README. Another workload has the baseline's, those at which
+    it has a job or a run, and those of its jobs that the cluster cannot run.
     """
-    usual_gpus = usual_gpus_per_node(list(runs))
     is_default = workload == DEFAULT_WORKLOAD
+    top, per_node = "" if is_default else f"{workload}/", usual_gpus_per_node(list(runs))
+    one_node = [(f"{n} GPUs, 1 Node", 1, n, f"{top}multi_gpu/{n}_gpus") for n in (2, 4, 8)]
+    nodes = [(f"{n} Nodes", n, per_node, f"{top}multi_node/{n}_nodes") for n in (2, 4, 8)]
     layouts = []
-    for layout in _LAYOUTS:
-        rows = [
-            replace(
-                row,
-                gpus_per_node=row.gpus_per_node or usual_gpus,
-                folder=row.folder if is_default else f"{workload}/{row.folder}",
-            )
-            for row in layout.rows
-        ]
-        kept = tuple(
-            row
-            for row in rows
-            if is_default
-            or row.scale == BASELINE
-            or row.folder in site.cannot_run
-            or any(has_scale(run, row.scale) for run in runs)
-        )
-        if len(kept) > 1 or layout is _LAYOUTS[0]:
-            layouts.append(replace(layout, rows=kept))
+    for told, baseline, others in (
+        (("multi_gpu", "Multi-GPU Scaling (1 Node)", "1G"), "1 GPU, 1 Node", one_node),
+        (("multi_node", "Multi-Node Scaling (Fixed GPUs per Node)", "1N"), "1 Node", nodes),
+    ):
+        rows = [Shown(f"{baseline} (baseline)", *BASELINE, f"{top}baseline", site)]
+        for row in (Shown(*other, site) for other in others):
+            has_run = any(has_scale(run, row.scale) for run in runs)
+            if is_default or has_run or row.folder in site.cannot_run:
+                rows.append(row)
+        if len(rows) > 1 or not layouts:
+            layouts.append((*told, rows))
     return layouts
 
 
 def _name_left_out(run: Run) -> str:
-    nodes, gpus = run.nodes or "unknown", run.gpus_per_node or "unknown"
-    scale = f"{nodes} nodes × {gpus} GPUs"
+    scale = f"{run.nodes or 'unknown'} nodes × {run.gpus_per_node or 'unknown'} GPUs"
     how = ""
     if run.gpus is None and run.log_path:
         how = f"; say its GPUs with --gpus {run.log_path.name}=N"
@@ -230,59 +227,16 @@ def _name_left_out(run: Run) -> str:
 class _Filler:
     """Fills the rows of one workload, each from the choice at its scale."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        site: Site,
-        choices: dict[Scale, Choice],
-        baseline_row: _Row,
-        allow_unlike: bool,
-    ):
-        self.workload = workload
-        self.site = site
-        self.choices = choices
-        self.baseline_row = baseline_row
-        self.allow_unlike = allow_unlike
+    def __init__(self, workload: Workload, choices: dict, baseline: Shown, allow_unlike: bool):
+        self.workload, self.baseline, self.allow_unlike = workload, baseline, allow_unlike
         self.epochs = _find_epochs(choices)
-        self.baseline = choices[BASELINE].run
-        self.measured = {
-            choice.run: measure(choice.run, workload) for choice in choices.values() if choice.run
-        }
+        runs = (choice.run for choice in choices.values() if choice.run)
+        self.measured = {run: measure(run, workload) for run in runs}
 
-    def fill(self, layout: _Layout) -> ReadmeTable:
-        headers = self._list_headers(layout.base)
-        shown = [self._show(row) for row in layout.rows]
-        return ReadmeTable(
-            layout.name,
-            layout.title,
-            headers,
-            [self._fill_row(row, headers) for row in layout.rows],
-            (
-                self._define_throughput(),
-                MEMORY_DEFINITION,
-            ),
-            sources=[f"{row.config}: {self._name_source(row)}" for row in layout.rows],
-            keys=[_list_keys(each) for each in shown],
-            facts={
-                "epochs": self.epochs or None,
-                "workload": self.workload.name,
-                "throughput_unit": self.workload.unit,
-            },
-            shown=shown,
-        )
-
-    def _define_throughput(self) -> str:
-        if not self.epochs:
-            return "Throughput: of the whole job, the mean of its log's windows after the warm-up."
-        return (
-            f"Throughput: {self.workload.noun} of all ranks / seconds of the slowest rank, "
-            "training part of the epoch only, last epoch."
-        )
-
-    def _list_headers(self, base: str) -> dict[str, str]:
+    def fill(self, name: str, title: str, base: str, shown: list[Shown]) -> ReadmeTable:
         score = self.workload.score
         of = f"Epoch {self.epochs}" if self.epochs else "last"  # windows are not counted
-        return {
+        headers = {
             "config": "Config",
             "train_loss": f"Train Loss ({of})",
             score.log_key: score.header.format(of=of),
@@ -295,50 +249,41 @@ class _Filler:
             "efficiency_pct": "Parallel Efficiency (%)",
             "cpu_peak_mib": "CPU Peak (MiB)",
         }
+        of_epoch = (
+            f"Throughput: {self.workload.noun} of all ranks / seconds of the slowest rank, "
+            "training part of the epoch only, last epoch."
+        )
+        of_log = "Throughput: of the whole job, the mean of its log's windows after the warm-up."
+        rows = [self._fill_row(row) for row in shown]
+        return ReadmeTable(
+            name,
+            title,
+            headers,
+            [{name: row[name] for name in headers} for row in rows],
+            (of_epoch if self.epochs else of_log, MEMORY_DEFINITION),
+            sources=[f"{row.config}: {row.source}" for row in shown],
+            keys=[row.keys for row in shown],
+            facts={
+                "epochs": self.epochs or None,
+                "workload": self.workload.name,
+                "throughput_unit": self.workload.unit,
+            },
+            shown=shown,
+        )
 
-    def _show(self, row: _Row) -> Shown:
-        run = self.choices[row.scale].run
-        return Shown(row.config, *row.scale, run, None if run else self._explain_no_run(row))
-
-    def _explain_no_run(self, row: _Row) -> str:
-        if self._cannot_run(row):
-            return self.site.cannot_run[row.folder]
-        script = f"{row.folder}/{row.script}"
-        no_script = f"no run yet, and no job file {script}: write it with python render.py"
-        return self.choices[row.scale].reason or no_script
-
-    def _cannot_run(self, row: _Row) -> bool:
-        choice = self.choices[row.scale]
-        return not choice.was_started and row.folder in self.site.cannot_run
-
-    def _name_source(self, row: _Row) -> str:
-        """Return which job and log a row was read from, and a later run that it does not show."""
-        if self._cannot_run(row):
-            return "no run: this cluster cannot run it"
-        choice = self.choices[row.scale]
-        if choice.run is None:
-            latest = f"; the latest log is {choice.latest_log}" if choice.latest_log else ""
-            return f"no complete run{latest}"
-        log = choice.run.log_path or f"{choice.run.results_dir} (no Slurm log)"
-        if isinstance(choice.run.attempt, Windows):
-            log = f"{log} (log format {choice.run.attempt.log.format.name})"
-        later = f"; later and not shown: {choice.later}" if choice.later else ""
-        return f"job {choice.run.id}, {log}{later}"
-
-    def _fill_row(self, row: _Row, columns: Iterable[str]) -> dict[str, Cell]:
-        run = self.choices[row.scale].run
+    def _fill_row(self, row: Shown) -> dict[str, Cell]:
+        run = row.run
         if run is None:
-            why = self._explain_no_run(row)
-            note = why if self._cannot_run(row) else None
-            return dict.fromkeys(columns, missing(why)) | {"config": say(row.config, note)}
+            note = row.reason if row.is_impossible else None
+            none = missing(row.reason)
+            return defaultdict(lambda: none, config=say(row.config, note))
         cells = {**self.measured[run], **self._compare(run)}
-        if row.folder in self.site.expected:
+        if expected := row.site.expected.get(row.folder):
             cells["throughput_per_s"] = check_expected(
-                cells["throughput_per_s"], self.site.expected[row.folder], self.workload.unit
+                cells["throughput_per_s"], expected, self.workload.unit
             )
         config = row.config if run.nodes else f"{run.gpus} GPUs"  # by a log that names no nodes
-        cells["config"] = say(config, join_notes(*self._list_notes(run)))
-        return {name: cells[name] for name in columns}
+        return cells | {"config": say(config, join_notes(*self._list_notes(run)))}
 
     def _list_notes(self, run: Run) -> list[str]:
         """List what is to know of a run: rank files that cannot be used, other epochs."""
@@ -358,62 +303,43 @@ class _Filler:
 
     def _compare(self, run: Run) -> dict[str, Cell]:
         """Return the three cells that set a run against the 1-GPU run."""
-        base = self.baseline
+        base = self.baseline.run
         if base is None:
-            why = self._explain_no_run(self.baseline_row)
-            return dict.fromkeys(RATIOS, missing(f"no complete 1-GPU run to compare with: {why}"))
+            why = f"no complete 1-GPU run to compare with: {self.baseline.reason}"
+            return dict.fromkeys(RATIOS, missing(why))
         difference, note = compare(run, base)
         if difference is not None and not self.allow_unlike:
             return dict.fromkeys(RATIOS, missing(f"not compared with job {base.id}: {difference}"))
         if difference is not None:
             note = f"unlike, and compared (--allow-unlike) with job {base.id}: {difference}"
-        cells = self._divide(run, base)
+        cells = {
+            name: _divide_cells(self.measured[run][of], self.measured[base][of], 2 - (run is base))
+            for name, of in RATIOS.items()
+        }
+        speedup = cells["efficiency_pct"].value
+        if run.gpus is None:
+            cells["efficiency_pct"] = missing("the number of GPUs is unknown: no run.json")
+        elif speedup is not None:
+            pct = compute_efficiency_pct(speedup, run.gpus)
+            text = round_half_even(pct, 1)
+            cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text))
         return {
             name: cell if cell.value is None else add_note(cell, note)
             for name, cell in cells.items()
         }
 
-    def _divide(self, run: Run, base: Run) -> dict[str, Cell]:
-        places = 1 if run is base else 2
-        cells = {
-            name: _divide_cells(self.measured[run][of], self.measured[base][of], places)
-            for name, of in RATIOS.items()
-        }
-        if run.gpus is None:
-            unknown = missing("the number of GPUs is unknown: no run.json")
-            return {**cells, "efficiency_pct": unknown}
-        speedup = cells["efficiency_pct"]
-        if speedup.value is not None:
-            pct = compute_efficiency_pct(speedup.value, run.gpus)
-            text = round_half_even(pct, 1)
-            cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text))
-        return cells
-
 
 def _find_epochs(choices: dict[Scale, Choice]) -> int:
     """Return the epochs of the baseline, else of most runs, else those of the job files."""
-
-    def count(choice: Choice) -> int | None:
-        attempt = choice.run.attempt if choice.run else None
-        return attempt.last.epochs if attempt and attempt.last else None
-
-    counts = Counter(count(choice) for choice in choices.values())
-    counts.pop(None, None)
-    usual = max(counts, key=lambda n: (counts[n], n), default=DEFAULT_EPOCHS)
-    told = count(choices[BASELINE])
-    return usual if told is None else told
-
-
-def _list_keys(shown: Shown) -> dict[str, object]:
-    run = shown.run
-    last = run.attempt.last if run and run.attempt else None
-    return {
-        "nodes": shown.nodes,
-        "gpus_per_node": shown.gpus_per_node,
-        "job_id": run.id if run else None,
-        "epoch": (last.epoch or None) if last else None,
-        "log": run.log_path if run else None,
+    lasts = {
+        scale: choice.run.attempt.last
+        for scale, choice in choices.items()
+        if choice.run and choice.run.attempt and choice.run.attempt.last
     }
+    counts = Counter(last.epochs for last in lasts.values())
+    if BASELINE in lasts:
+        return lasts[BASELINE].epochs
+    return max(counts, key=lambda n: (counts[n], n), default=DEFAULT_EPOCHS)
 
 
 # ---- One run's cells -------------------------------------------------------------------------
@@ -421,35 +347,32 @@ def _list_keys(shown: Shown) -> dict[str, object]:
 
 def measure(run: Run, workload: Workload) -> dict[str, Cell]:
     """Return the seven measured cells of a complete run, by column name."""
-    return {
-        **_measure_epoch(run, workload),
-        **_measure_gpu(run),
-        "cpu_peak_mib": _measure_cpu(run),
-    }
+    return _measure_epoch(run, workload) | _measure_gpu(run) | {"cpu_peak_mib": _measure_cpu(run)}
 
 
 def _measure_epoch(run: Run, workload: Workload) -> dict[str, Cell]:
-    score = workload.score
-    names = ("train_loss", score.log_key, "throughput_per_s")
+    score, reason = workload.score, None
     last = run.attempt.last if run.attempt else None
     if last is None:
         reason = "the log has no readable epoch line" if run.log else _explain_no_log(run)
         reason = run.log_problem or reason
-        return dict.fromkeys(names, missing(reason))
-    if last.epoch != last.epochs:
+    elif last.epoch != last.epochs:
         reason = f"the log has no readable line for epoch {last.epochs} of {last.epochs}"
-        return dict.fromkeys(names, missing(reason))
-    value = last.get(score.log_key)
-    rate, is_mean = last.throughput_per_s, isinstance(run.attempt, Windows)
-    shown = Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
+    if reason:
+        return dict.fromkeys(("train_loss", score.log_key, "throughput_per_s"), missing(reason))
+    value, rate, is_mean = last.get(score.log_key), last.throughput_per_s, isinstance(
+        run.attempt, Windows)  # fmt: skip
+    if value is None:
+        shown = missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}")
+    else:
+        shown = _show_logged(value, "%" if score.log_key.endswith("_pct") else "")
+    throughput = Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
+    if last.unit != workload.unit:
+        throughput = missing(f"logged as {rate} {last.unit}, not in {workload.unit}")
     return {
         "train_loss": _show_logged(last.train_loss),
-        score.log_key: missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}")
-        if value is None
-        else _show_logged(value, "%" if score.log_key.endswith("_pct") else ""),
-        "throughput_per_s": shown
-        if last.unit == workload.unit
-        else missing(f"logged as {last.throughput_per_s} {last.unit}, not in {workload.unit}"),
+        score.log_key: shown,
+        "throughput_per_s": throughput,
     }
 
 
@@ -467,7 +390,6 @@ def _show_logged(number: Decimal | None, unit: str = "") -> Cell:
 
 
 def _measure_gpu(run: Run) -> dict[str, Cell]:
-    names = ("gpu0_peak_mib", "gpu0_avg_mib", "gpu0_mode_mib")
     try:
         if 0 not in run.gpu_logs:
             is_on_cpu = (run.settings or {}).get("device") == "cpu"
@@ -477,14 +399,14 @@ def _measure_gpu(run: Run) -> dict[str, Cell]:
         gpu = log.gpus[0]
         check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
     except UserError as error:
+        names = ("gpu0_peak_mib", "gpu0_avg_mib", "gpu0_mode_mib")
         return dict.fromkeys(names, missing(str(error)))
     # The last line, in which the logger is stopped, is most often cut.
     is_whole = all(reason.startswith("cut") for reason in log.counts.dropped)
     note = None if is_whole else f"GPU log {run.gpu_log_paths[0]}: {log.counts.describe_dropped()}"
-    average = to_decimal(gpu.average_mib)
     return {
         "gpu0_peak_mib": Cell(gpu.peak_mib, str(gpu.peak_mib), note),
-        "gpu0_avg_mib": Cell(average, round_half_even(average, 2), note),
+        "gpu0_avg_mib": show(to_decimal(gpu.average_mib), note=note),
         "gpu0_mode_mib": Cell(gpu.mode_mib, str(gpu.mode_mib), note),
     }
 
@@ -523,13 +445,13 @@ def _measure_cpu(run: Run) -> Cell:
     log, path = run.cpu_logs.get(0), run.cpu_log_paths.get(0)
     if log is None:
         return missing(f"no psrecord log of node0 of job {run.id}")
-    if log.problem:
-        return missing(_name_problem("CPU", path, log.problem))
     try:
+        if log.problem:
+            raise UserError(_name_problem("CPU", path, log.problem))
         check_covers(run, "CPU", log.covered_s, log.interval_s)
     except UserError as error:
         return missing(str(error))
-    return Cell(log.peak_mib, round_half_even(log.peak_mib, 1))
+    return show(log.peak_mib, 1)
 
 
 def _divide_cells(cell: Cell, base: Cell, places: int) -> Cell:
@@ -538,12 +460,9 @@ def _divide_cells(cell: Cell, base: Cell, places: int) -> Cell:
         return missing(cell.note or "no value")
     if base.value is None:
         return missing(f"no baseline value: {base.note}")
-    ratio = None
-    if Decimal(cell.value).is_finite() and Decimal(base.value).is_finite():
-        ratio = divide(cell.value, base.value)
-    if ratio is None:
-        return missing(f"{cell.text} / {base.text} is no number")
-    return Cell(ratio, round_half_even(ratio, places) + "×")
+    is_finite = Decimal(cell.value).is_finite() and Decimal(base.value).is_finite()
+    ratio = divide(cell.value, base.value) if is_finite else None
+    return show(ratio, places, sign="×", why=f"{cell.text} / {base.text} is no number")
 
 
 # ---- What asks for a second look -------------------------------------------------------------

@@ -90,9 +90,9 @@ def test_columns_are_found_by_their_words(header, found):
     names = header.split(",")
     if found is None:
         with pytest.raises(UserError, match="--throughput COL"):
-            find_columns(names, {}, "t.csv")
+            find_columns(names, {})
         return
-    columns = find_columns(names, {}, "t.csv")
+    columns = find_columns(names, {})
     assert (columns.gpus, columns.throughput, columns.time) == found
 
 
