@@ -7,6 +7,7 @@
     python scripts/scaling_tables.py --strategies        DDP, ZeRO and FSDP at one scale
     python scripts/scaling_tables.py --growing           a model that grows with the GPUs
     python scripts/scaling_tables.py --compare bucket_cap_mb=none,200      one setting's values
+    python scripts/scaling_tables.py --target-loss 4.8   seconds and epochs until it was reached
     python scripts/scaling_tables.py --from-csv FILE     the fixed-work table of anybody's numbers
     python scripts/scaling_tables.py --gpu1 a.json --gpu4 b.json      the same of metrics files
 
@@ -30,18 +31,20 @@ from scaling.arguments import (
 )
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)  # GPUs of the options --gpu1 to --gpu64
+TARGETS = {"target_loss": "val_loss", "target_accuracy": "val_accuracy"}
+OF_RUNS = ("summary", "fixed_work", "cost", "strategies", "growing", "compare", *TARGETS)
 # Option -> the tables that it belongs to: none is passed over in silence.
 BELONGS = {
     "basis": ("fixed_work", "from_csv"),
     "price": ("cost",),
     "currency": ("cost",),
     "cluster": ("summary",),
-    "allow_unlike": ("summary", "fixed_work", "cost", "growing"),
+    "allow_unlike": ("summary", "fixed_work", "cost", "growing", *TARGETS),
     **dict.fromkeys((*CSV_OPTIONS, "gpus_per_node"), ("from_csv",)),
     "per": ("from_csv", "files"),
-    "gpus": ("from_csv", "summary", "fixed_work", "cost", "strategies", "growing", "compare"),
-    "samples": ("summary", "fixed_work", "cost", "strategies", "growing", "compare"),
-    "log_format": ("summary", "fixed_work", "cost", "strategies", "growing", "compare"),
+    "gpus": ("from_csv", *OF_RUNS),
+    "samples": OF_RUNS,
+    "log_format": OF_RUNS,
 }
 
 
@@ -60,6 +63,7 @@ def make_text(arguments: argparse.Namespace) -> str:
         make_growing,
         make_option_tables,
         make_strategies,
+        make_target_table,
         read_csv_table,
     )
 
@@ -78,7 +82,8 @@ def make_text(arguments: argparse.Namespace) -> str:
         return write([make_growing(study)])
     if arguments.compare:
         return write(make_option_tables(study, *arguments.compare))
-    tables = []
+    targets = [(column, getattr(arguments, name)) for name, column in TARGETS.items()]
+    tables = [make_target_table(study, *each) for each in targets if each[1] is not None]
     if arguments.fixed_work:
         tables.append(make_fixed_work(study, arguments.basis or "throughput"))
     if arguments.cost:
@@ -128,6 +133,10 @@ def parse_arguments() -> argparse.Namespace:
     which.add_argument("--growing", action="store_true", help=text)
     text = "runs that differ in this setting of run.json alone, with the interval over repeats"
     which.add_argument("--compare", metavar="NAME=V,V", type=parse_setting, help=text)
+    text = "seconds and epochs until the validation loss fell to X"
+    which.add_argument("--target-loss", metavar="X", type=parse_loss, help=text)
+    text = "until the validation accuracy rose to X: 0.75, or 75%%"
+    which.add_argument("--target-accuracy", metavar="X", type=parse_accuracy, help=text)
     text = "the fixed-work table of a CSV with a column of GPUs and one of throughput or time"
     which.add_argument("--from-csv", metavar="FILE", type=Path, help=text)
     for gpus in COUNTS:
@@ -161,6 +170,8 @@ def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     chosen += ["--growing"] * arguments.growing
     chosen += ["--strategies"] * arguments.strategies + ["--compare"] * bool(arguments.compare)
     chosen += ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
+    has_target = any(getattr(arguments, name) is not None for name in TARGETS)
+    chosen += ["--target-loss or --target-accuracy"] * has_target
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)} are different tables: ask for one")
     if not chosen:
@@ -180,6 +191,28 @@ def parse_price(text: str) -> float:
     if not 0 <= price < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no price: a number of 0 or more, as in 2.50")
     return price
+
+
+def parse_loss(text: str) -> float:
+    try:
+        loss = float(text)
+    except ValueError:
+        loss = 0.0
+    if not 0 < loss < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no loss: a number above 0, as in 4.8")
+    return loss
+
+
+def parse_accuracy(text: str) -> float:
+    """Return an accuracy from 0 to 1; `1` may be 1 % and `75` may be anything: neither is taken."""
+    number, percent, rest = text.partition("%")
+    try:
+        accuracy = float(number) / (100 if percent else 1)
+    except ValueError:
+        accuracy = -1.0
+    if rest or not 0 < accuracy <= 1 or (accuracy == 1 and not percent):
+        raise argparse.ArgumentTypeError(f"{text!r} is no accuracy: write 75% or 0.75")
+    return accuracy
 
 
 def parse_name_or_count(text: str) -> str | int:

@@ -35,7 +35,7 @@ from training import TrainingError
 from training.batches import ResumableBatches, plan_batch, warm_up
 from training.device import choose_precision
 from training.epoch import EpochResult
-from training.flops import flops_per_gpt2_token
+from training.flops import flops_per_gpt2_token, recomputed_flops_per_gpt2_token
 from training.gpt2.arguments import ZERO_STAGES
 from training.gpt2.data import TokenSequences, choose_vocab_size
 from training.gpt2.model import GPT2, check_size, count_parameters, split_decayed
@@ -323,6 +323,9 @@ def describe_run(args, plan, work, train_set, val_set) -> dict:
         "tokens": work.tokens,
         "flops_per_sample": flops_per_gpt2_token(
             args.parameters, args.layers, args.width, args.seq_length
+        ),
+        "recomputed_flops_per_sample": recomputed_flops_per_gpt2_token(
+            args.layers * args.activation_checkpointing, args.width, args.seq_length
         ),
         "zero_stage": ZERO_STAGES.get(args.strategy),
         "optimizer": "AdamW",

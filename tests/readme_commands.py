@@ -23,6 +23,7 @@ ON_A_STUDY = (
     "python scripts/scaling_tables.py",
     "python scripts/scaling_tables.py --fixed-work",
     "python scripts/scaling_tables.py --cost --price 2.50",
+    "python scripts/scaling_tables.py --target-accuracy 40%",
     "python scripts/scaling_tables.py --from-csv paper.csv",
     "python scripts/advise.py --target 75 --epochs 90",
     "python scripts/diagnose.py",

@@ -38,6 +38,15 @@ def flops_per_gpt2_token(parameters: int, layers: int, width: int, seq_length: i
     return 6 * parameters + 12 * layers * width * seq_length
 
 
+def recomputed_flops_per_gpt2_token(layers: int, width: int, seq_length: int) -> int:
+    """What activation checkpointing computes again: the forward pass of each block, once.
+
+    2 per weight, and 4 x width x length for attention. Of the 12 x width² weights the MLP's last 4
+    are not used again: no gradient needs their result, so PyTorch stops before them.
+    """
+    return layers * (16 * width**2 + 4 * width * seq_length)
+
+
 def flops_per_target_token(
     layers: int, width: int, vocab_size: int, source: float, target: float
 ) -> int:

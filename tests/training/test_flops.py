@@ -6,7 +6,12 @@ import torchvision
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.flops import count_flops, flops_per_gpt2_token, flops_per_target_token
+from training.flops import (
+    count_flops,
+    flops_per_gpt2_token,
+    flops_per_target_token,
+    recomputed_flops_per_gpt2_token,
+)
 from training.gpt2.model import GPT2, count_parameters
 from training.translation.model import Translator
 
@@ -33,6 +38,16 @@ def test_gpt2s_formula_is_the_counters():
     # The formula counts the embedding of positions, which is looked up, as a product; the counter
     # counts the scores twice in the backward pass, where attention computes them again.
     assert formula - 6 * 1024 * 128 == pytest.approx(counted / tokens.numel(), rel=0.02)
+
+
+def test_what_checkpointing_computes_again_is_the_counters():
+    model, tokens = GPT2(layers=2, heads=4, width=128, vocab_size=64), torch.ones(2, 64).long()
+    counted = []
+    for on in (False, True):
+        model.checkpoint_activations(on)
+        counted.append(count(lambda: model(tokens).sum()))
+    formula = recomputed_flops_per_gpt2_token(2, 128, 64)
+    assert formula == pytest.approx((counted[1] - counted[0]) / tokens.numel(), rel=0.02)
 
 
 def test_gpt2_small_per_token():

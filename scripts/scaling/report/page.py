@@ -26,6 +26,7 @@ from scaling.runs.workloads import DEFAULT_WORKLOAD
 from scaling.tables import (
     Cell,
     Table,
+    add_hardware,
     make_cost,
     make_fixed_work,
     make_readme_tables,
@@ -160,7 +161,8 @@ def make_means(study: Study) -> Table:
         "half of the 95 % interval (Student t), with one the sample standard deviation over its "
         "epochs. Ratios are against the smallest scale with equal settings.",
     )
-    return Table("means", "Means over the epochs after the warm-up", headers, rows, definitions)
+    table = Table("means", "Means over the epochs after the warm-up", headers, rows, definitions)
+    return add_hardware(study, table, configs.itertuples())
 
 
 def make_differences(runs: Sequence[Run]) -> Table | None:

@@ -10,6 +10,7 @@ from scaling.runs.frames import make_samples
 from scaling.runs.ratios import divide
 from scaling.runs.run import Run
 from scaling.runs.study import Study, count
+from scaling.tables.hardware import add_hardware
 from scaling.tables.readme import check_covers
 from scaling.tables.table import ROUNDING, Cell, Table, is_missing, missing, say, show
 
@@ -51,8 +52,10 @@ def make_cost(
         definitions.insert(1, f"Cost: GPU-hours x {currency}{price:.10g} per GPU-hour.")
     if energy_runs and (study.scales["n_runs"] > energy_runs).any():
         definitions.insert(2, f"Energy is of the latest {count(energy_runs, 'run')} of a scale.")
-    rows = [_make_row(study, row, price, energy_runs) for row in study.scales.itertuples()]
-    return Table("cost", "Cost", headers, rows, definitions, study.left_out)
+    scales = list(study.scales.itertuples())
+    rows = [_make_row(study, row, price, energy_runs) for row in scales]
+    table = Table("cost", "Cost", headers, rows, definitions, study.left_out)
+    return add_hardware(study, table, scales)
 
 
 def _make_row(study: Study, row, price: float | None, energy_runs: int | None) -> dict[str, Cell]:

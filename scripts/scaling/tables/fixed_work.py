@@ -5,7 +5,7 @@ import math
 from common.rounding import round_half_even
 from scaling.runs.alike import WORK_TOLERANCE
 from scaling.runs.study import Study, count
-from scaling.tables.hardware import define_hardware, list_hardware_headers, make_hardware_cells
+from scaling.tables.hardware import add_hardware
 from scaling.tables.readme import explain_superlinear
 from scaling.tables.table import ROUNDING, Cell, Table, join_notes, missing, say, show
 
@@ -30,11 +30,11 @@ def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
         "wall_s": "Wall time (s)",
         "speedup": f"Speedup vs {base_name}",
         "efficiency": "Scaling efficiency",
-        **list_hardware_headers(study),
     }
     if study.scales["gpus"].duplicated().any():
         headers = {"config": "Configuration", **headers}
-    rows = [_make_row(study, row, basis) for row in study.scales.itertuples()]
+    scales = list(study.scales.itertuples())
+    rows = [_make_row(study, row, basis) for row in scales]
     title = f"Fixed work: speedup by {'wall time' if basis == 'walltime' else 'throughput'}"
     definitions = (
         f"Basis: {basis}. Speedup = {_FORMULAS[basis]}; efficiency = speedup / (GPUs / "
@@ -43,10 +43,10 @@ def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
         "Wall time: all epochs, warm-up and validation included."
         if study.definition is None
         else "Wall time: as it stands there.",
-        *define_hardware(study),
         ROUNDING,
     )
-    return Table("fixed_work", title, headers, rows, definitions, study.list_remarks())
+    table = Table("fixed_work", title, headers, rows, definitions, study.list_remarks())
+    return add_hardware(study, table, scales)
 
 
 def _make_row(study: Study, row, basis: str) -> dict[str, Cell]:
@@ -64,7 +64,6 @@ def _make_row(study: Study, row, basis: str) -> dict[str, Cell]:
         ),
         "speedup": speedup,
         "efficiency": efficiency,
-        **make_hardware_cells(study, row),
     }
 
 

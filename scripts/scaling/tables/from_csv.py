@@ -211,7 +211,8 @@ class _Reader:
 
     def read(self, line: int, cells: dict[str, str]) -> CsvRow:
         gpus, nodes, hardware = self._read_shape(line, cells)
-        row = CsvRow("", nodes, gpus, None, None, None, [], None, line, cells, hardware)
+        known = {"line": line, "cells": cells, "hardware": hardware}
+        row = CsvRow("", nodes, gpus, None, None, None, **known)
         if self.columns.throughput is not None:
             times = {"job": 1, "gpu": gpus, "node": nodes}[self.columns.per]
             value = self._read_measure(row, "throughput", self.columns.throughput)

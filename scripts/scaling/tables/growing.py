@@ -5,7 +5,7 @@ import re
 from common.errors import UserError
 from scaling.runs.alike import COMPARED_SETTINGS, list_differences
 from scaling.runs.study import Study
-from scaling.tables.hardware import define_hardware, make_hardware_cells
+from scaling.tables.hardware import add_hardware, make_hardware_cells
 from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
 
 # What may differ: it is what grows.
@@ -29,9 +29,7 @@ def make_growing(study: Study) -> Table:
         "layers": "Layers",
         "parameters_m": "Parameters (million)",
         "throughput_per_s": f"{study.noun.capitalize()}/sec (global)",
-        "throughput_per_gpu": f"{study.noun.capitalize()}/sec per GPU",
-        "tflops_per_gpu": "TFLOP/s per GPU",
-        "mfu_pct": "MFU (%)",
+        **dict.fromkeys(("throughput_per_gpu", "tflops_per_gpu", "mfu_pct"), ""),  # add_hardware's
         "efficiency_pct": "Efficiency (%)",
     }
     definitions = (
@@ -40,25 +38,23 @@ def make_growing(study: Study) -> Table:
         f"({base.label}, job {study.sources[base.latest].name}). Tokens/sec per GPU fall as each "
         "token takes more work, and say nothing of scaling.",
         study.define_throughput(),
-        *define_hardware(study),
         ROUNDING,
     )
     remarks = [*study.left_out]
-    return Table("growing", "A model that grows with the GPUs", headers,
-                 [_make_row(study, row, base) for row in rows], definitions, remarks)  # fmt: skip
+    table = Table("growing", "A model that grows with the GPUs", headers,
+                  [_make_row(study, row, base) for row in rows], definitions, remarks)  # fmt: skip
+    return add_hardware(study, table, rows)
 
 
 def _make_row(study: Study, row, base) -> dict[str, Cell]:
     settings = study.settings(row.latest)
     parameters = _count_parameters(study, row)
     layers = re.search(r"n_layer=(\d+)", str(settings.get("model_size")))
-    hardware = make_hardware_cells(study, row)
     return {
         "gpus": say(row.gpus),
         "layers": say(int(layers[1])) if layers else missing("not recorded"),
         "parameters_m": show(parameters and parameters / 1e6, 1, why="not recorded"),
         "throughput_per_s": show(row.throughput_per_s, why="no throughput is recorded"),
-        **hardware,
         "efficiency_pct": _compare(study, row, base),
     }
 

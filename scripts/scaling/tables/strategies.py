@@ -5,7 +5,7 @@ import pandas as pd
 from common.errors import UserError
 from scaling.runs.alike import COMPARED_SETTINGS, list_differences
 from scaling.runs.study import Study
-from scaling.tables.hardware import list_hardware_headers, make_hardware_cells
+from scaling.tables.hardware import add_hardware
 from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
 
 _HELD = {"parameter": "Parameters", "gradient": "Gradients", "optimizer": "Optimizer"}
@@ -48,7 +48,7 @@ def _make_table(study: Study, rows: list) -> Table:
         _check_dtypes(study, row, base)
     headers = {
         "strategy": "Strategy",
-        "throughput_per_gpu": f"{study.noun.capitalize()}/sec per GPU",
+        "throughput_per_gpu": "",  # its place alone, as the utilisation's: add_hardware fills them
         "wall_s": "Wall time (s)",
         "val_loss": "Val Loss",
         "peak_mib": "Peak (MiB)",
@@ -58,8 +58,7 @@ def _make_table(study: Study, rows: list) -> Table:
         "comm_exposed_ms": "Of it exposed (ms/step)",
         "overlap_pct": "Overlap (%)",
         **(_KERNELS if recorded else {}),
-        "utilization_pct": "GPU utilisation (%)",
-        **list_hardware_headers(study),
+        "utilization_pct": "",
     }
     definitions = [
         "Each is the most of any rank. Parameters, gradients and optimizer: kept after the first "
@@ -73,9 +72,9 @@ def _make_table(study: Study, rows: list) -> Table:
     ]  # fmt: skip
     sources = [f"{name_strategy(study, row)}: job {study.sources[row.latest].name}" for row in rows]
     cells = [_make_row(study, row, base) for row in rows]
-    cells = [{name: row[name] for name in headers} for row in cells]
-    return Table("strategies", f"Strategies on {base.label}", headers, cells, tuple(definitions),
-                 sources=sources)  # fmt: skip
+    table = Table("strategies", f"Strategies on {base.label}", headers, cells, definitions,
+                  sources=sources)  # fmt: skip
+    return add_hardware(study, table, rows)
 
 
 def _check_dtypes(study: Study, row, base) -> None:
@@ -100,8 +99,6 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
     on_gpu = pair[0].get("device") == "cuda"
     kept = ranks[[f"{name}_bytes" for name in _HELD]].sum(axis=1, skipna=False) / 2**20
     activations = show((ranks["peak_mib"] - kept).max(), 1, why="not recorded")
-    samples = study.samples
-    used = samples[(samples["run"] == row.latest) & samples["gpu"].notna()]["utilization_pct"]
     profiled = study.rank_epochs[study.rank_epochs["run"] == row.latest]
     sent, exposed = (
         profiled[f"profiled_{name}_per_step_s"].mean() * 1000 for name in ("comm", "exposed")
@@ -109,7 +106,6 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
     none = "not profiled: train with --profile 4"
     return {
         "strategy": say(name_strategy(study, row), unlike and f"unlike {base.label}: {unlike}"),
-        "throughput_per_gpu": show(row.throughput_per_s / row.gpus, why="no throughput"),
         "wall_s": show(row.wall_s, why="no wall time is recorded"),
         "val_loss": show(_last_loss(study, row), 4, why="no validation loss is recorded"),
         "peak_mib": show(peak, 1, why="not recorded"),
@@ -120,8 +116,6 @@ def _make_row(study: Study, row, base) -> dict[str, Cell]:
         "comm_exposed_ms": show(exposed, 1, why=none),
         "overlap_pct": show((1 - exposed / sent) * 100 if sent else None, 1, why=none),
         **_make_kernel_cells(study, row),
-        "utilization_pct": show(used.mean(), 1, why="no GPU log"),
-        **({} if not list_hardware_headers(study) else make_hardware_cells(study, row)),
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The summary of a study as text: one line per run, the speedups, and what is good of them."""
 
 from collections import Counter
+from dataclasses import replace
 
 from common.console import shorten
 from common.rounding import round_half_even
@@ -8,7 +9,18 @@ from scaling.runs.alike import look_up
 from scaling.runs.ratios import GOOD_NODES_PCT, GOOD_ONE_NODE_PCT, POOR_PCT, divide, name_band
 from scaling.runs.study import Study, compare_quality, count
 from scaling.tables.fixed_work import make_ratio_cells
-from scaling.tables.table import MISSING, ROUNDING, Cell, Table, draw_text, is_missing, say, show
+from scaling.tables.hardware import make_hardware_table
+from scaling.tables.table import (
+    MISSING,
+    ROUNDING,
+    Cell,
+    Table,
+    draw_text,
+    is_missing,
+    say,
+    show,
+    to_text,
+)
 
 # Column -> header and the least width in the text.
 _RUNS = {
@@ -28,55 +40,51 @@ _IDEAL = {
 
 
 def make_summary_tables(study: Study) -> list[Table]:
-    """Return the summary's figures as tables: one row per run, then ideal beside measured."""
-    return [make_runs_table(study), make_ideal_table(study)]
+    """Return the summary's figures as tables: runs, ideal beside measured, the use of the GPUs.
 
-
-def make_runs_table(study: Study) -> Table:
-    """Return one row per run: its wall time, and the losses of its last epoch."""
-    rows = []
+    Of a run: its wall time, and the losses of its last epoch. Ideal beside measured is by wall
+    time, with how far repeats or epochs spread.
+    """
+    runs, ideal, base = [], [], study.baseline
     for scale in study.scales.itertuples():
         for run in study.list_runs(scale).itertuples():
-            per_epoch_s = None if is_missing(run.wall_s) else divide(run.wall_s, run.epochs)
-            rows.append({
+            runs.append({
                 "job": say(shorten(run.name, 60)),
                 "config": say(scale.label),
                 "gpus": say(run.gpus),
                 "nodes": show(run.nodes, 0),
                 "wall_s": show(run.wall_s),
-                "epoch_s": show(per_epoch_s),
+                "epoch_s": show(None if is_missing(run.wall_s) else divide(run.wall_s, run.epochs)),
                 "val_loss": show(run.val_loss, 4),
                 "val_accuracy": show(run.val_accuracy, 4),
             })  # fmt: skip
-    headers = {name: header for name, (header, _) in _RUNS.items()}
-    return Table("runs", "Runs", headers, rows, (), _list_remarks(study))
-
-
-def make_ideal_table(study: Study) -> Table:
-    """Return ideal beside measured by wall time, and how far repeats or epochs spread."""
-    base = study.baseline
-    rows = []
-    for scale in study.scales.itertuples():
-        ideal = scale.gpus / base.gpus
+        times = scale.gpus / base.gpus
         speedup, efficiency = make_ratio_cells(study, scale, "walltime")
         lost = None if efficiency.value is None else (1 - efficiency.value) * 100
-        rows.append({
+        ideal.append({
             "gpus": say(scale.gpus),
-            "ideal": show(ideal, sign="x"),
+            "ideal": show(times, sign="x"),
             "measured": _add_sign(speedup),
             "lost": show(lost, 1, sign="%", why=speedup.note or ""),
-            "ideal_s": show(base.wall_s / ideal, why="no baseline time"),
+            "ideal_s": show(base.wall_s / times, why="no baseline time"),
             "wall_s": show(scale.wall_s, why="no wall time is recorded"),
             "spread": say(_describe_spread(study, scale)),
         })  # fmt: skip
-    headers = {name: header for name, (header, _) in _IDEAL.items()}
     definitions = ("Lost: 100 % less the efficiency, by wall time.", ROUNDING)
-    return Table("ideal", "Ideal versus measured", headers, rows, definitions)
+    use = make_hardware_table(study)
+    return [
+        Table("runs", "Runs", _name(_RUNS), runs, (), _list_remarks(study)),
+        Table("ideal", "Ideal versus measured", _name(_IDEAL), ideal, definitions),
+        *([use] if use.max_width else []),  # of metrics files there is none
+    ]
+
+
+def _name(columns: dict[str, tuple[str, int]]) -> dict[str, str]:
+    return {name: header for name, (header, _) in columns.items()}
 
 
 def _add_sign(speedup: Cell) -> Cell:
-    text = speedup.text + ("" if speedup.value is None else "x")
-    return Cell(speedup.value, text, speedup.note)
+    return speedup if speedup.value is None else replace(speedup, text=f"{speedup.text}x")
 
 
 def _describe_spread(study: Study, scale) -> str:
@@ -97,11 +105,12 @@ def _list_remarks(study: Study) -> list[str]:
 
 def format_summary(study: Study, cluster: str | None = None) -> str:
     """Return the whole summary; times are wall times, so speedups are those of the work done."""
+    runs, ideal, *use = make_summary_tables(study)
     parts = [
-        _draw("BENCHMARK RESULTS SUMMARY", _RUNS, make_runs_table(study).rows)
-        + _format_speedups(study),
+        _draw("BENCHMARK RESULTS SUMMARY", _RUNS, runs.rows) + _format_speedups(study),
         _format_results(study, cluster),
-        _draw("IDEAL VERSUS MEASURED", _IDEAL, make_ideal_table(study).rows),
+        _draw("IDEAL VERSUS MEASURED", _IDEAL, ideal.rows),
+        *(to_text([replace(table, title="USE OF THE GPUS")]) for table in use),
         _format_notes(study),
     ]
     return "\n".join(parts)
@@ -118,7 +127,11 @@ def _format_speedups(study: Study) -> str:
     base, *scales = study.scales.itertuples()
     lines = ["SPEEDUP ANALYSIS", f"Baseline ({base.label}): {_format_wall(study, base)}"]
     for scale in scales:
-        lines += [f"{_name(scale)}:", f"  Average time: {_format_wall(study, scale)}"]
+        name = f"Multi-GPU ({scale.label})"
+        if not is_missing(scale.nodes):
+            kind = "Multi-Node" if scale.nodes > 1 else "Multi-GPU"
+            name = f"{kind} ({scale.gpus} GPUs, {count(int(scale.nodes), 'node')})"
+        lines += [f"{name}:", f"  Average time: {_format_wall(study, scale)}"]
         if is_missing(scale.wall_speedup):
             why = study.explain_no_ratio(scale, "walltime")
             lines.append(f"  Speedup: {MISSING} ({why})")
@@ -128,13 +141,6 @@ def _format_speedups(study: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _name(scale) -> str:
-    if is_missing(scale.nodes):
-        return f"Multi-GPU ({scale.label})"
-    kind = "Multi-Node" if scale.nodes > 1 else "Multi-GPU"
-    return f"{kind} ({scale.gpus} GPUs, {count(int(scale.nodes), 'node')})"
-
-
 def _format_wall(study: Study, scale) -> str:
     wall_s = study.spread(scale, "wall")
     if wall_s is None:
@@ -142,9 +148,8 @@ def _format_wall(study: Study, scale) -> str:
     mean = round_half_even(wall_s.mean, 2)
     if wall_s.kind != "repeats":
         return f"{mean} seconds"
-    return (
-        f"{mean} ± {round_half_even(wall_s.half_width, 2)} seconds (95 % interval, n = {wall_s.n})"
-    )
+    half = round_half_even(wall_s.half_width, 2)
+    return f"{mean} ± {half} seconds (95 % interval, n = {wall_s.n})"
 
 
 def _format_results(study: Study, cluster: str | None) -> str:

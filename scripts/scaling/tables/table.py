@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
@@ -42,7 +42,9 @@ class Table:
 
     definitions: what the figures are, one sentence each. remarks: what else to know. sources:
     where each row comes from. keys: what CSV and JSON say of each row besides, by name (a job
-    id, a path). facts: what JSON says of the whole table besides.
+    id, a path). facts: what JSON says of the whole table besides. max_width: Markdown and text
+    draw more columns than fit into so many characters below, the first column again before them;
+    second: the column with which they begin if those before it fit.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Table:
     sources: Sequence[str] = ()
     keys: Sequence[dict[str, object]] = ()
     facts: dict[str, object] = field(default_factory=dict)
+    max_width: int | None = None
+    second: str = ""
 
     def number_notes(self, numbers: dict[str, int] | None = None) -> dict[str, int]:
         """Return the table's notes, each once, with its number; `numbers` are taken already."""
@@ -124,6 +128,47 @@ def escape_csv(text: object) -> str:
 # ---- To read: Markdown, text, HTML -----------------------------------------------------------
 
 
+def _mark(table: Table, numbers: dict[str, int], escape: Callable) -> tuple[list, list]:
+    """Return the rows' texts, with the numbers of their notes, and the lines of these notes."""
+    notes = table.number_notes(numbers)
+    rows = [
+        [
+            escape(row[name].text) + (f" [{notes[row[name].note]}]" if row[name].note else "")
+            for name in table.headers
+        ]
+        for row in table.rows
+    ]
+    return rows, [f"[{notes[note]}] {escape(note)}" for note in sorted(notes, key=notes.get)]
+
+
+def _part(table: Table, rows: list[list[str]], gap: int, escape: Callable) -> list[list[list[str]]]:
+    """Return header and rows in as few parts as the width needs, the first column in each."""
+    lines = [list(map(escape, table.headers.values())), *rows]
+    widths = [max(map(len, column)) + gap for column in zip(*lines, strict=True)]
+
+    def cut(columns: list[int], most: int) -> list[list[int]]:
+        parts = [[0]]
+        for at in columns:
+            if len(parts[-1]) > 1 and sum(map(widths.__getitem__, [*parts[-1], at])) >= most:
+                parts.append([0])
+            parts[-1].append(at)
+        return parts
+
+    def fit(columns: list[int]) -> list[list[int]]:
+        most = table.max_width
+        while len(parts := cut(columns, most)) == len(cut(columns, most - 1)) > 1:
+            most -= 1  # parts of about one width
+        return parts
+
+    every = list(range(1, len(widths)))
+    parts = fit(every) if table.max_width else [[0, *every]]
+    if len(parts) > 1 and table.second in table.headers:
+        at = list(table.headers).index(table.second)
+        if len(fit(every[: at - 1])) == 1:
+            parts = [[0, *every[: at - 1]], *fit(every[at - 1 :])]
+    return [[[cells[at] for at in part] for cells in lines] for part in parts]
+
+
 def to_markdown(tables: Sequence[Table]) -> str:
     """Return the tables with their notes, which are numbered through."""
     numbers: dict[str, int] = {}
@@ -131,46 +176,23 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _to_markdown(table: Table, numbers: dict[str, int]) -> str:
-    notes = table.number_notes(numbers)
-    lines = [list(map(escape_markdown, table.headers.values()))]
-    for row in table.rows:
-        cells = (row[name] for name in table.headers)
-        lines.append([_mark(escape_markdown(cell.text), cell.note, notes) for cell in cells])
-    blocks = [f"## {escape_markdown(table.title)}", _draw_markdown(lines)]
+    rows, notes = _mark(table, numbers, escape_markdown)
+    blocks = [f"## {escape_markdown(table.title)}"]
+    for headers, *part in _part(table, rows, 3, escape_markdown):
+        left, *right = (max(map(len, column)) for column in zip(headers, *part, strict=True))
+        rule = [":".ljust(left, "-"), *(":".rjust(width, "-") for width in right)]
+        drawn = (
+            " | ".join([first.ljust(left), *map(str.rjust, others, right)])
+            for first, *others in (headers, rule, *part)
+        )
+        blocks.append("\n".join(f"| {line} |" for line in drawn))
     if table.definitions:
         blocks.append("\n".join(map(escape_markdown, table.definitions)))
-    if notes:
-        listed = (f"[{number}] {escape_markdown(note)}" for note, number in _sort(notes))
-        blocks.append("Notes:\n\n" + _list(listed))
-    if table.sources:
-        blocks.append("Sources:\n\n" + _list(map(escape_markdown, table.sources)))
-    if table.remarks:
-        blocks.append(_list(map(escape_markdown, table.remarks)))
+    sources, remarks = (map(escape_markdown, texts) for texts in (table.sources, table.remarks))
+    for title, texts in (("Notes:\n\n", notes), ("Sources:\n\n", sources), ("", remarks)):
+        if lines := "\n".join(f"- {text}" for text in texts):
+            blocks.append(title + lines)
     return "\n\n".join(blocks) + "\n"
-
-
-def _draw_markdown(lines: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def draw(cells: list[str]) -> str:
-        padded = [cells[0].ljust(widths[0])]
-        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-    return "\n".join([draw(lines[0]), draw(rule), *map(draw, lines[1:])])
-
-
-def _mark(text: str, note: str | None, numbers: dict[str, int]) -> str:
-    return f"{text} [{numbers[note]}]" if note else text
-
-
-def _sort(notes: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(notes.items(), key=lambda item: item[1])
-
-
-def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def to_text(tables: Sequence[Table]) -> str:
@@ -180,15 +202,12 @@ def to_text(tables: Sequence[Table]) -> str:
 
 
 def _to_text(table: Table, numbers: dict[str, int]) -> str:
-    notes = table.number_notes(numbers)
-    rows = [
-        [_mark(row[name].text, row[name].note, notes) for name in table.headers]
-        for row in table.rows
-    ]
-    lines = [*table.definitions, *(f"[{number}] {note}" for note, number in _sort(notes))]
-    lines += [f"- {text}" for text in (*table.sources, *table.remarks)]
-    drawn = draw_text(list(table.headers.values()), rows)
-    return "\n".join([printable(table.title), drawn, *map(printable, lines)]) + "\n"
+    rows, notes = _mark(table, numbers, printable)
+    parts = _part(table, rows, 1, printable)
+    drawn = "\n\n".join(draw_text(headers, part) for headers, *part in parts)
+    listed = [f"- {printable(text)}" for text in (*table.sources, *table.remarks)]
+    lines = [printable(table.title), drawn, *map(printable, table.definitions), *notes, *listed]
+    return "\n".join(lines) + "\n"
 
 
 def draw_text(headers: Sequence[str], rows: Sequence[Sequence[str]], widths=()) -> str:
@@ -244,19 +263,17 @@ def to_records(table: Table) -> list[dict]:
 
     `notes` are by column.
     """
-    keys = table.keys or [{}] * len(table.rows)
-    return [_to_record(table, row, key) for row, key in zip(table.rows, keys, strict=True)]
-
-
-def _to_record(table: Table, row: dict[str, Cell], keys: dict[str, object]) -> dict:
     first, *others = table.headers
-    return {
-        "table": table.name,
-        first: _to_plain(row[first]),
-        **{name: printable(v) if isinstance(v, str | Path) else v for name, v in keys.items()},
-        **{name: _to_plain(row[name]) for name in others},
-        "notes": {name: printable(row[name].note) for name in table.headers if row[name].note},
-    }
+    return [
+        {
+            "table": table.name,
+            first: _to_plain(row[first]),
+            **{name: printable(v) if isinstance(v, str | Path) else v for name, v in keys.items()},
+            **{name: _to_plain(row[name]) for name in others},
+            "notes": {name: printable(row[name].note) for name in table.headers if row[name].note},
+        }
+        for row, keys in zip(table.rows, table.keys or [{}] * len(table.rows), strict=True)
+    ]
 
 
 def _to_plain(cell: Cell) -> int | float | str | None:
@@ -271,48 +288,43 @@ def _to_plain(cell: Cell) -> int | float | str | None:
 
 def to_json(tables: Sequence[Table]) -> str:
     """Return every table with its definitions; numbers are not rounded."""
-    document = {"schema_version": "1.0", "tables": [_describe(table) for table in tables]}
+    described = [
+        {
+            "table": table.name,
+            "title": table.title,
+            **table.facts,
+            "headers": table.headers,
+            "definitions": list(table.definitions),
+            "rows": to_records(table),
+            "sources": list(map(printable, table.sources)),
+            "remarks": list(map(printable, table.remarks)),
+        }
+        for table in tables
+    ]
+    document = {"schema_version": "1.0", "tables": described}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _describe(table: Table) -> dict:
-    return {
-        "table": table.name,
-        "title": table.title,
-        **table.facts,
-        "headers": table.headers,
-        "definitions": list(table.definitions),
-        "rows": to_records(table),
-        "sources": [printable(source) for source in table.sources],
-        "remarks": [printable(remark) for remark in table.remarks],
-    }
 
 
 def to_csv(tables: Sequence[Table]) -> str:
     """Return all tables as one; the column `table` says which one a row belongs to."""
-    records = [record for table in tables for record in to_records(table)]
-    names = dict.fromkeys(name for table in tables for name in _list_columns(table))
+    records, columns = [], {}
+    for table in tables:
+        first, *others = table.headers
+        columns |= dict.fromkeys((first, *(table.keys[0] if table.keys else ()), *others))
+        records += to_records(table)
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["table", *names, "notes"], lineterminator="\n")
+    writer = csv.DictWriter(text, ["table", *columns, "notes"], lineterminator="\n")
     writer.writeheader()
     for record in records:
-        record["notes"] = _join_columns(record["notes"])
+        by_note: dict[str, list[str]] = {}
+        for name, note in record["notes"].items():
+            by_note.setdefault(note, []).append(name)
+        told = (f"{', '.join(names)}: {note}" for note, names in by_note.items())
+        record["notes"] = "; ".join(told) or None
         writer.writerow(
             {key: escape_csv(v) if isinstance(v, str) else v for key, v in record.items()}
         )
     return text.getvalue()
-
-
-def _list_columns(table: Table) -> list[str]:
-    first, *others = table.headers
-    return [first, *(table.keys[0] if table.keys else ()), *others]
-
-
-def _join_columns(notes: dict[str, str]) -> str | None:
-    columns: dict[str, list[str]] = {}
-    for column, note in notes.items():
-        columns.setdefault(note, []).append(column)
-    return "; ".join(f"{', '.join(names)}: {note}" for note, names in columns.items()) or None
 
 
 FORMATS = {

@@ -181,7 +181,9 @@ def test_a_bare_log_without_settings_is_summarised(tmp_path):
 def test_the_tables_of_a_study_have_these_names(study_folder):
     study = read(study_folder)
     tables = [make_fixed_work(study), *make_summary_tables(study), make_cost(study)]
-    assert [table.name for table in tables] == ["fixed_work", "runs", "ideal", "cost"]
+    assert [table.name for table in tables] == [
+        "fixed_work", "runs", "ideal", "gpu_use", "cost",
+    ]  # fmt: skip
 
 
 # ---- The command ----------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def test_a_hostile_name_is_text_in_every_form_of_the_summary(tmp_path):
     assert "ibex|&lt;b&gt;" in page and "<b>" not in page
     assert call("scaling_tables", tmp_path, "--format", "md").stdout == f"````\n{done.stdout}````\n"
     records = json.loads(call("scaling_tables", tmp_path, "--format", "json").stdout)
-    assert [table["table"] for table in records["tables"]] == ["runs", "ideal"]
+    assert [table["table"] for table in records["tables"]] == ["runs", "ideal", "gpu_use"]
 
 
 def test_every_format_holds_the_table(study_folder):
