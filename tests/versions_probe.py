@@ -27,6 +27,7 @@ TRAINERS = {  # name: module, data, options
     "gpt2": ("train_gpt2", 1, GPT2),
     "gpt2_zero1": ("train_gpt2", 1, [*GPT2, "--strategy=zero1"]),
     "gpt2_fsdp": ("train_gpt2", 1, [*GPT2, "--strategy=fsdp"]),
+    "gpt2_tp": ("train_gpt2", 1, [*GPT2, "--strategy=tp"]),
     "translation": ("train_translation", 2, ["--layers=1", "--width=32", "--heads=2"]),
     "spiral": ("train_spiral", 0, ["--samples=1000"]),
 }

@@ -17,7 +17,7 @@ from training.ranks import find_free_port
 
 REPO = TESTS.parent
 PROBE, OLDEST = TESTS / "versions_probe.py", REPO / ".venv-oldest/bin/python"
-TRAININGS = ("tinyimagenet", "gpt2", "gpt2_zero1", "gpt2_fsdp", "translation", "spiral")
+TRAININGS = ("tinyimagenet", "gpt2", "gpt2_zero1", "gpt2_fsdp", "gpt2_tp", "translation", "spiral")
 COMMANDS = [*sorted(SCRIPTS.glob("*.py")), REPO / "render.py"]
 
 
