@@ -407,7 +407,7 @@ def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
     frame["gpus"], frame["nodes_key"] = zip(*map(_find_scale, sources), strict=True)
     for name in ("name", "nodes", "unit", "folder"):
         frame[name] = _as_objects(getattr(source, name, None) for source in sources)
-    frame["is_steady"] = frame["is_steady"].fillna(True).astype(bool)
+    frame["is_steady"] = frame["is_steady"].astype("boolean").fillna(True).astype(bool)
     told = [_settle(source, row) for source, row in zip(sources, frame.itertuples(), strict=True)]
     columns = ["throughput_per_s", "wall_s", "samples", "note", "epochs"]
     frame[columns] = pd.DataFrame(told, columns=columns).astype({"note": object})
