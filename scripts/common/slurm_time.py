@@ -3,7 +3,8 @@
 import math
 import re
 
-_CLOCK = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?(\.\d+)?", re.ASCII)
+# No part has more digits than Slurm's 32 bits: longer ones come from damaged files.
+_CLOCK = re.compile(r"(?:(\d{1,10})-)?(\d{1,10})(?::(\d{1,10}))?(?::(\d{1,10}))?(\.\d+)?", re.ASCII)
 _NO_LIMIT = {"unlimited", "infinite"}
 
 

@@ -33,7 +33,8 @@ def test_times_in_seconds(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "NONE", "n/a", "soon", "1:2:3:4", "-5", "2-", "5.5", "Partition_Limit"]
+    "text",
+    ["", "NONE", "n/a", "soon", "1:2:3:4", "-5", "2-", "5.5", "Partition_Limit", "1:" + "9" * 400],
 )
 def test_other_text_is_refused(text):
     with pytest.raises(ValueError, match="is not a time of Slurm's"):
