@@ -53,12 +53,15 @@ _OTHER_LINES = {
     "Slurm or launcher": re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script):|\*{3} "),
     "traceback": re.compile(r"Traceback \(most|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):"),
 }
-# In small letters: with those of the causes, a line without any of them is only counted.
-_WORDS = (
-    *WORDS, "due to ", "results: /", "_memory_log",
-    "no nvidia-smi", "| loss (train", "| throughput: ",  # of a torn epoch line
+# Lines that differ in numbers alone are many: 0 stands for any digit in their shape. In small
+# letters: with those of the causes, a line whose shape has none of these words is only counted.
+_TO_ZERO = str.maketrans("123456789", "000000000")
+_WORDS = tuple(
+    word.translate(_TO_ZERO) for word in (
+        *WORDS, "due to ", "results: /", "_memory_log", "no nvidia-smi",
+        "| loss (train", "| throughput: ",  # of a torn epoch line
+    )
 )  # fmt: skip
-_TO_ZERO = str.maketrans("123456789", "000000000")  # lines that differ in numbers alone are many
 LONGEST_SHAPE, MOST_SHAPES = 500, 10_000
 TORN = "an epoch line that is cut or has other output in it"
 OTHER_RANK = "line of another rank"
@@ -324,10 +327,10 @@ class _Reader:
             if what:
                 return what
         if not self.search.is_reading:
-            shape = line[:LONGEST_SHAPE].translate(_TO_ZERO)
+            shape = line.translate(_TO_ZERO)
             if (rule := self.shapes.get(shape)) is not None:
                 return rule
-            small = line.lower()
+            small = shape.lower()
             if not any(map(small.__contains__, _WORDS)):
                 rule = _name_rule(line)
                 if len(line) < LONGEST_SHAPE and len(self.shapes) < MOST_SHAPES:

@@ -167,6 +167,15 @@ def test_the_cause_brings_the_lines_around_it_and_the_log_its_last_ones(tmp_path
     assert (log.cause.line_number, [n for n, _ in log.cause.excerpt]) == (1, list(range(1, 8)))
 
 
+def test_a_number_in_a_line_may_be_what_it_says(tmp_path):
+    """Lines that differ in numbers alone are judged once, but for such a number."""
+    quiet = "step 5 of 9\nread 5 items of ancdata, got 7 bytes\n" * 3
+    log = read(tmp_path, f"{quiet}RuntimeError: received 0 items of ancdata\n{quiet}")
+    assert (log.cause.rule, log.cause.line_number) == ("open-files", 7)
+    assert log.counts.ignored.total() == 13
+    assert read(tmp_path, quiet).cause is None
+
+
 def test_what_nccl_says_of_the_network(tmp_path):
     nccl = "node1:12:12 [0] NCCL INFO "
     lines = [

@@ -108,6 +108,11 @@ def test_the_steps_of_json_say_the_same(tmp_path):
     }
 
 
+def test_fields_that_its_command_does_not_ask_for_are_no_measures(tmp_path):
+    log = read(tmp_path, "JobID|State|CPUTime|AveRSS|NNodes\n12|COMPLETED|00:01:00|5M|2\n")
+    assert (log.find("12").measures, log.columns) == ({}, {})
+
+
 FORMS = {
     "--parsable2": PARSABLE.replace("|\n", "\n"),
     "a prompt above": "$ sacct -j 12,13,14 -p\n" + PARSABLE,
