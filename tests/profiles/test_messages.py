@@ -182,7 +182,7 @@ def test_every_message_names_the_file_where_it_is(tmp_path, capsys):
         plan_job("ddp_8g1n", matrix, cluster)
     repository = Repository(REPO)
     write_jobs([repository.plan("ddp_1g1n", str(path))], repository, str(path), tmp_path / "out")
-    assert f"put yours in {tmp_path}/x.local.toml, then" in capsys.readouterr().out
+    assert f"put yours in {tmp_path}/x.local.toml, then" in capsys.readouterr().err
     (tmp_path / "x.local.toml").write_text("account = 3\n")
     with pytest.raises(UserError, match=f'^{tmp_path}/x.local.toml: "account" must be text'):
         load_cluster(str(path), tmp_path)
