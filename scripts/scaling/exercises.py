@@ -141,7 +141,8 @@ def list_missing(exercise: Exercise, root: Path) -> list[str]:
         is_there = any(run.exit_status is not None if exercise.is_to_fail else run.is_usable
                        for run in runs if run.id)  # fmt: skip
         if not is_there:
-            missing.append(runs[-1].account)
+            last = runs[-1]
+            missing.append(f"job {last.id}: {last.reason}" if last.id else last.reason)
     return missing
 
 
