@@ -155,10 +155,9 @@ def _part(table: Table, rows: list[list[str]], gap: int, escape: Callable) -> li
         return parts
 
     def fit(columns: list[int]) -> list[list[int]]:
-        most = table.max_width
-        while len(parts := cut(columns, most)) == len(cut(columns, most - 1)) > 1:
-            most -= 1  # parts of about one width
-        return parts
+        """Return parts of about one width: the narrowest that are as few."""
+        tried = (cut(columns, most) for most in range(1, table.max_width + 1))
+        return next(parts for parts in tried if len(parts) == len(cut(columns, table.max_width)))
 
     every = list(range(1, len(widths)))
     parts = fit(every) if table.max_width else [[0, *every]]

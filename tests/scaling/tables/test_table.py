@@ -56,6 +56,16 @@ def test_text_has_columns_as_wide_as_their_cells():
     assert FORMATS["text"]([make_table()]).splitlines()[1:3] == ["Config Rate", "a [1]  2.68"]
 
 
+@pytest.mark.parametrize(("most", "parts"), [(10, 2), (24, 2), (45, 1)])
+def test_a_table_wider_than_it_may_be_is_drawn_in_parts(most, parts):
+    """Each begins with the first column; one column beside it may be wider than all may be."""
+    row = {"config": say("a"), "rate": say("r" * 20), "loss": say("s" * 20)}
+    table = Table("t", "T", {"config": "C", "rate": "R", "loss": "L"}, [row], max_width=most)
+    assert [line[:1] for line in FORMATS["text"]([table]).splitlines()] == [
+        "T", *["C", "a", "", "C", "a"][: 3 * parts - 1],
+    ]  # fmt: skip
+
+
 def test_numbers_are_numbers_for_programs_and_keys_stand_beside_them():
     table = make_table(keys=[{"job": "1"}, {"job": None}, {"job": "2"}], facts={"epochs": 3})
     described = json.loads(to_json([table]))["tables"][0]
