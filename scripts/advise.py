@@ -26,6 +26,7 @@ from scaling.arguments import (
     add_study_arguments,
     find_chosen_runs,
     make_parser,
+    parse_positive,
     read_csv_options,
 )
 
@@ -116,16 +117,6 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.predict and min(arguments.bandwidth) == 0:
         parser.error("--bandwidth must be above 0")
     return arguments
-
-
-def parse_positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
 
 
 def parse_pct(text: str) -> float:

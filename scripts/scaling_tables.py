@@ -27,6 +27,7 @@ from scaling.arguments import (
     add_study_arguments,
     find_chosen_runs,
     make_parser,
+    parse_positive,
     read_csv_options,
 )
 
@@ -134,7 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     text = "runs that differ in this setting of run.json alone, with the interval over repeats"
     which.add_argument("--compare", metavar="NAME=V,V", type=parse_setting, help=text)
     text = "seconds and epochs until the validation loss fell to X"
-    which.add_argument("--target-loss", metavar="X", type=parse_loss, help=text)
+    which.add_argument("--target-loss", metavar="X", type=parse_positive, help=text)
     text = "until the validation accuracy rose to X: 0.75, or 75%%"
     which.add_argument("--target-accuracy", metavar="X", type=parse_accuracy, help=text)
     text = "the fixed-work table of a CSV with a column of GPUs and one of throughput or time"
@@ -191,16 +192,6 @@ def parse_price(text: str) -> float:
     if not 0 <= price < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no price: a number of 0 or more, as in 2.50")
     return price
-
-
-def parse_loss(text: str) -> float:
-    try:
-        loss = float(text)
-    except ValueError:
-        loss = 0.0
-    if not 0 < loss < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no loss: a number above 0, as in 4.8")
-    return loss
 
 
 def parse_accuracy(text: str) -> float:

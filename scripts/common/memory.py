@@ -20,7 +20,7 @@ RESERVE_MIB = 2048  # CUDA's context, NCCL's buffers, workspaces of cuBLAS and c
 MARGIN = 1.15  # a prediction may be off by so much
 TIMEOUT_S = 600
 DEFINITION = (
-    f"Predicted from a step on tensors without numbers, to about {MARGIN - 1:.0%}; "
+    f"Predicted from one step on fake tensors, which hold no data, to about {MARGIN - 1:.0%}; "
     f"{RESERVE_MIB} MiB are kept free for the driver, NCCL and workspaces."
 )
 

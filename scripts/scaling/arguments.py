@@ -113,6 +113,17 @@ def add_csv_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def parse_positive(text: str) -> float:
+    """Return a number above 0; argparse names the option of another."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
 def parse_pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
