@@ -229,7 +229,8 @@ class _Gpu(GpuUse):
         self.catch_up()
         self.count_cells()
         use, used = GpuUse(self.host, self.index, self.uuid, self.name), self.used_mib
-        used.update({mib: times for mib, times in enumerate(self.plain_mib) if times})
+        seen = compress(range(len(self.plain_mib)), self.plain_mib)
+        used.update({mib: self.plain_mib[mib] for mib in seen})
         use.first, use.last, use.columns = self.first, self.last, self.columns
         use.n, use.rows = used.total(), self.rows + used.total()
         if used:
