@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
-from scaling.runs.spread import quantile_t
+from scaling.runs.compare import quantile_t
 from scaling.runs.study import count
 
 LEAST_POINTS = 4

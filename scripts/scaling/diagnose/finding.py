@@ -20,7 +20,7 @@ from scaling.diagnose.loss import (
 )
 from scaling.diagnose.steps import OWN_WORK, find_straggler, make_steps
 from scaling.runs import Run, Study, make_samples
-from scaling.runs.ratios import compute_efficiency_pct, divide
+from scaling.runs.compare import compute_efficiency_pct, divide
 from scaling.runs.study import count
 from scaling.tables.table import Cell, Table, missing, say, show
 

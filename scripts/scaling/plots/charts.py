@@ -12,7 +12,7 @@ from common.errors import UserError
 from scaling.plots import scaling_charts, timelines, training_charts
 from scaling.plots.style import HEIGHT_IN, STYLE, WIDTH_IN, show_rate
 from scaling.runs import Study
-from scaling.runs.workloads import SCORES
+from scaling.runs.compare import SCORES
 from scaling.tables.devices import Comparison
 
 DPI = 300

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from scaling.plots import style
 from scaling.runs import Spread, Study
-from scaling.runs.ratios import GOOD_NODES_PCT
+from scaling.runs.compare import GOOD_NODES_PCT
 from scaling.runs.study import sort_naturally
 
 GOOD_PCT = GOOD_NODES_PCT  # the charts have one line: what is worth asking for at any scale

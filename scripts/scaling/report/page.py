@@ -20,9 +20,14 @@ from scaling.report.run_page import flatten, make_run_page, show_as
 from scaling.report.svg import draw_figure
 from scaling.report.verdict import count_states, state_loss, state_verdict
 from scaling.runs import Run, Study, make_frames, make_study, order_in_time
-from scaling.runs.alike import COMPARED_SETTINGS
-from scaling.runs.ratios import GOOD_NODES_PCT, GOOD_ONE_NODE_PCT, POOR_PCT, name_band
-from scaling.runs.workloads import DEFAULT_WORKLOAD
+from scaling.runs.compare import (
+    COMPARED_SETTINGS,
+    DEFAULT_WORKLOAD,
+    GOOD_NODES_PCT,
+    GOOD_ONE_NODE_PCT,
+    POOR_PCT,
+    name_band,
+)
 from scaling.tables import (
     Cell,
     Table,

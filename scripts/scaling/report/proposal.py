@@ -20,9 +20,9 @@ from scaling.plots import MAIN, list_charts
 from scaling.report.page import render_page
 from scaling.report.svg import draw_figure
 from scaling.runs import Run, Study, make_study
-from scaling.runs.alike import ABSENT, look_up
+from scaling.runs.compare import ABSENT, look_up
+from scaling.runs.find import is_of_workload
 from scaling.runs.frames import LOG
-from scaling.runs.select import is_of_workload
 from scaling.runs.study import count
 from scaling.tables.table import Cell, Table, escape_markdown, missing, say, show, to_markdown
 

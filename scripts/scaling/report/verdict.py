@@ -14,7 +14,7 @@ from scaling.plots.scaling_charts import (
     list_left_out,
 )
 from scaling.runs import Run, State, Study
-from scaling.runs.ratios import name_band
+from scaling.runs.compare import name_band
 from scaling.runs.study import count
 
 MOST_SERIES = 6  # with a sentence of their own

@@ -9,11 +9,10 @@ from common.lazy import export_lazily
 
 # Finding runs needs no pandas, which takes most of a command's start.
 __all__, __getattr__ = export_lazily(__name__, {
-    "find": "describe_no_run describe_others find_runs order_in_time read_workdir",
+    "compare": "Spread",
+    "find": "Participant choose_workload describe_others find_participants find_runs order_in_time "
+            "read_workdir",
     "frames": "make_frames make_samples",
-    "participants": "Participant find_participants",
     "run": "Run State",
-    "select": "choose_workload",
-    "spread": "Spread",
     "study": "Study make_metrics_studies make_metrics_study make_studies make_study",
 })  # fmt: skip

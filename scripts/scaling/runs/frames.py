@@ -17,9 +17,9 @@ from scaling.read.cpu_log import CpuLog
 from scaling.read.epoch_line import Epoch
 from scaling.read.gpu_log import GpuLog
 from scaling.read.times import UTC
+from scaling.runs.compare import SCORES
 from scaling.runs.records import MetricsEpoch, RankEpoch, TrainingMetrics, section
 from scaling.runs.run import Run
-from scaling.runs.workloads import SCORES
 
 LOG, METRICS, RANKS = "log", "training_metrics.json", "rank files"
 GPU_LOG, CPU_LOG = "nvidia-smi", "psrecord"

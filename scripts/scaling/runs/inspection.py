@@ -35,8 +35,8 @@ from scaling.read.kinds import Kind
 from scaling.read.sacct import read_sacct
 from scaling.read.text import read_lines
 from scaling.read.times import parse_timestamp
+from scaling.runs.compare import SCORES
 from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
-from scaling.runs.workloads import SCORES
 
 _SCORE_UNITS = {key: s.unit for s in SCORES for key in (s.log_key, s.val_log_key)}
 # What the name of a JSON field holds -> its unit.

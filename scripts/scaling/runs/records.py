@@ -25,7 +25,7 @@ from pydantic import (
 from common.errors import UserError
 from scaling.read.contract import read_json, whole_number
 from scaling.read.kinds import is_rank_record, is_training_metrics
-from scaling.runs.workloads import SCORES
+from scaling.runs.compare import SCORES
 
 _RANK_NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")
 # What a rate counts -> its unit. The suffixes are those of rank files and of metrics files.

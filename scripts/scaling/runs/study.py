@@ -18,21 +18,26 @@ import pandas as pd
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.runs import frames
-from scaling.runs.alike import (
+from scaling.runs.compare import (
     COMPARED_SETTINGS,
+    DEFAULT_WORKLOAD,
+    WORKLOADS,
+    Spread,
     compare,
+    compute_efficiency_pct,
+    divide,
     is_profiled,
     is_same_unit,
     list_work_differences,
     look_up,
+    name_noun,
+    over_epochs,
+    over_repeats,
+    pooled_deviation,
 )
-from scaling.runs.find import order_in_time
-from scaling.runs.ratios import compute_efficiency_pct, divide
+from scaling.runs.find import is_growing, is_of_workload, order_in_time
 from scaling.runs.records import TrainingMetrics, describe_settings, read_training_metrics
 from scaling.runs.run import Run
-from scaling.runs.select import is_growing, is_of_workload
-from scaling.runs.spread import Spread, over_epochs, over_repeats, pooled_deviation
-from scaling.runs.workloads import DEFAULT_WORKLOAD, WORKLOADS, name_noun
 
 MOST_PER_S = 1e15  # no throughput is larger
 WORK_LIMIT = 0.10  # beyond WORK_TOLERANCE; the last batches are some percent on many GPUs
@@ -53,7 +58,7 @@ class TableRow:
     throughput_per_s: float | None = None
     wall_s: float | None = None
     notes: list[str] = field(default_factory=list)
-    settings: dict | None = None
+    settings: dict = field(default_factory=dict)
     metrics: TrainingMetrics | None = None
 
 

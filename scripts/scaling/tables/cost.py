@@ -6,8 +6,8 @@ import pandas as pd
 
 from common.errors import UserError
 from common.rounding import round_half_even
+from scaling.runs.compare import divide
 from scaling.runs.frames import make_samples
-from scaling.runs.ratios import divide
 from scaling.runs.run import Run
 from scaling.runs.study import Study, count
 from scaling.tables.hardware import add_hardware

@@ -12,11 +12,15 @@ import pandas as pd
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read import contract
-from scaling.runs.alike import WORK_TOLERANCE, list_differences
-from scaling.runs.ratios import divide
+from scaling.runs.compare import (
+    NOUNS,
+    WORK_TOLERANCE,
+    Spread,
+    divide,
+    list_differences,
+    over_epochs,
+)
 from scaling.runs.records import describe_settings, read_rank_epochs, read_training_metrics
-from scaling.runs.spread import Spread, over_epochs
-from scaling.runs.workloads import NOUNS
 from scaling.tables.table import MISSING
 
 _COLUMNS = ("epoch", "rank", "training_s", "throughput_per_s", "samples", "unit")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from scaling.runs.find import is_of_workload
 from scaling.runs.run import Run
-from scaling.runs.select import is_of_workload
 from scaling.tables.table import Cell, Table, say, show
 
 MOST_NAMED = 6  # jobs that a row names; more are counted

@@ -3,7 +3,7 @@
 import math
 
 from common.rounding import round_half_even
-from scaling.runs.alike import WORK_TOLERANCE
+from scaling.runs.compare import WORK_TOLERANCE
 from scaling.runs.study import Study, count
 from scaling.tables.hardware import add_hardware
 from scaling.tables.readme import explain_superlinear

@@ -3,7 +3,7 @@
 import re
 
 from common.errors import UserError
-from scaling.runs.alike import COMPARED_SETTINGS, list_differences
+from scaling.runs.compare import COMPARED_SETTINGS, list_differences
 from scaling.runs.study import Study
 from scaling.tables.hardware import add_hardware, make_hardware_cells
 from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show

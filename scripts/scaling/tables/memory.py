@@ -6,7 +6,7 @@ from decimal import Decimal
 from common.errors import UserError
 from common.rounding import to_decimal
 from scaling.read.gpu_log import list_labels
-from scaling.runs.ratios import divide
+from scaling.runs.compare import divide
 from scaling.tables.readme import ReadmeTable, Shown, check_covers, take_gpu_log
 from scaling.tables.table import Cell, Table, missing, say, show
 

@@ -4,8 +4,7 @@ import math
 
 from common.errors import UserError
 from common.rounding import round_half_even
-from scaling.runs.alike import COMPARED_SETTINGS, list_differences, look_up
-from scaling.runs.spread import over_repeats
+from scaling.runs.compare import COMPARED_SETTINGS, list_differences, look_up, over_repeats
 from scaling.runs.study import Study, count
 from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from common.errors import UserError
-from scaling.runs.participants import Participant
+from scaling.runs.find import Participant, is_of_workload
 from scaling.runs.run import Run, State
-from scaling.runs.select import is_of_workload
 from scaling.runs.study import Study, count, make_study
 from scaling.tables.table import Cell, Table, missing, say, show
 

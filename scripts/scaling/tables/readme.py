@@ -14,10 +14,17 @@ from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
 from scaling.read.foreign_log import Windows, show_rate
 from scaling.read.gpu_log import GpuLog
-from scaling.runs.alike import compare, is_profiled
-from scaling.runs.ratios import SUPERLINEAR_PCT, compute_efficiency_pct, divide
-from scaling.runs.run import Run
-from scaling.runs.select import (
+from scaling.runs.compare import (
+    DEFAULT_WORKLOAD,
+    SUPERLINEAR_PCT,
+    Workload,
+    compare,
+    compute_efficiency_pct,
+    describe_workload,
+    divide,
+    is_profiled,
+)
+from scaling.runs.find import (
     Choice,
     Scale,
     choose,
@@ -29,7 +36,7 @@ from scaling.runs.select import (
     resolve_jobs,
     usual_gpus_per_node,
 )
-from scaling.runs.workloads import DEFAULT_WORKLOAD, Workload, describe_workload
+from scaling.runs.run import Run
 from scaling.tables.table import Cell, Table, add_note, join_notes, missing, say, show
 
 MEMORY_DEFINITION = (

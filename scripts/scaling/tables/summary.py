@@ -5,8 +5,14 @@ from dataclasses import replace
 
 from common.console import shorten
 from common.rounding import round_half_even
-from scaling.runs.alike import look_up
-from scaling.runs.ratios import GOOD_NODES_PCT, GOOD_ONE_NODE_PCT, POOR_PCT, divide, name_band
+from scaling.runs.compare import (
+    GOOD_NODES_PCT,
+    GOOD_ONE_NODE_PCT,
+    POOR_PCT,
+    divide,
+    look_up,
+    name_band,
+)
 from scaling.runs.study import Study, compare_quality, count
 from scaling.tables.fixed_work import make_ratio_cells
 from scaling.tables.hardware import make_hardware_table

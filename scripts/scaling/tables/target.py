@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from scaling.runs.ratios import divide
-from scaling.runs.spread import over_repeats
+from scaling.runs.compare import divide, over_repeats
 from scaling.runs.study import Study, count
 from scaling.tables.table import ROUNDING, Cell, Table, missing, say, show
 

@@ -10,8 +10,14 @@ from common.rounding import round_half_even
 from metrics_files import GPT2, metrics, put_json, write_gpt2_files, write_timed_run
 from run_folders import write_run
 from scaling.runs import Study, find_runs, make_metrics_study, make_studies, make_study
-from scaling.runs.ratios import compute_efficiency_pct, divide, name_band
-from scaling.runs.spread import over_epochs, over_repeats, pooled_deviation
+from scaling.runs.compare import (
+    compute_efficiency_pct,
+    divide,
+    name_band,
+    over_epochs,
+    over_repeats,
+    pooled_deviation,
+)
 from scaling.runs.study import TableRow, build_study, compare_quality
 from study_folders import write_study
 

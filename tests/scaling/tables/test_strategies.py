@@ -9,7 +9,7 @@ import pytest
 from common.errors import UserError
 from run_folders import put, write_run
 from scaling.runs import find_runs, make_study
-from scaling.runs.select import is_growing
+from scaling.runs.find import is_growing
 from scaling.tables import make_readme_tables, make_strategies
 from study_folders import write_ranks
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scaling import arguments
-from scaling.runs import workloads
+from scaling.runs.compare import DEFAULT_WORKLOAD
 from scaling.tables import FORMATS, Table, missing, say, show
 from scaling.tables.table import draw_text, text_to_html, to_csv, to_html, to_json, to_markdown
 
@@ -94,4 +94,4 @@ def test_text_of_logs_is_escaped_for_each_format():
 
 def test_what_the_commands_declare_is_what_the_packages_have():
     assert tuple(FORMATS) == arguments.FORMATS
-    assert arguments.DEFAULT_WORKLOAD == workloads.DEFAULT_WORKLOAD
+    assert arguments.DEFAULT_WORKLOAD == DEFAULT_WORKLOAD

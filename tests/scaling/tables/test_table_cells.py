@@ -8,7 +8,7 @@ import pytest
 from filled_tables import cell, fill, parse_markdown, rows
 from run_folders import cpu_log, epoch_line, out_text, put, settings, write_run
 from scaling.runs import find_runs
-from scaling.runs.alike import COMPARED_SETTINGS, look_up
+from scaling.runs.compare import COMPARED_SETTINGS, look_up
 from scaling.tables import make_readme_tables
 from scaling.tables.table import to_csv, to_json, to_markdown
 

@@ -1,0 +1,327 @@
+"""What runs are compared by: workloads and scores, ratios, spreads, settings that must agree.
+
+A new score needs its name in the trainer's epoch line and an entry in SCORES, nothing else.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.rounding import round_half_even
+
+# ---- Workloads and their scores --------------------------------------------------------------
+
+DEFAULT_WORKLOAD = "tinyimagenet"
+NOUNS = {"img/s": "samples", "samples/s": "samples", "tokens/s": "tokens"}
+
+
+def name_noun(unit: str | None) -> str:
+    """Return what a unit counts: of one that is not ours the word before the /s."""
+    return NOUNS.get(unit or "samples/s") or unit.removesuffix("/s")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good the model is, beside the loss.
+
+    log_key: the figure of the epoch line that the README's tables show, under `header`.
+    column: of the epochs frame (validation), drawn as `title` in `unit` after `factor`.
+    """
+
+    name: str
+    log_key: str
+    header: str
+    column: str
+    title: str
+    unit: str = ""
+    factor: float = 1.0
+    places: int = 3
+
+    @property
+    def val_log_key(self) -> str:
+        return self.log_key.replace("train_", "val_")
+
+    @property
+    def record_keys(self) -> tuple[str, ...]:
+        """What rank files and metrics files call it, the most exact first."""
+        name = self.column.removeprefix("val_")
+        return (f"val_{name}_global", f"val_{name}", f"validation_{name}", self.column)
+
+    @property
+    def axis(self) -> str:
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+SCORES = (
+    Score(
+        "accuracy", "train_accuracy_pct", "Train Acc ({of})",
+        "val_accuracy", "Validation accuracy", "%", 100.0, 2,
+    ),
+    Score(
+        "perplexity", "train_perplexity", "Train Perplexity ({of})",
+        "perplexity", "Validation perplexity",
+    ),
+    Score("BLEU", "val_bleu", "Val BLEU ({of})", "bleu", "BLEU (validation)"),
+)  # fmt: skip
+ACCURACY, PERPLEXITY, BLEU = SCORES
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a workload's tables show: the unit of throughput, and the score beside the loss."""
+
+    name: str = DEFAULT_WORKLOAD
+    unit: str = "img/s"
+    score: Score = ACCURACY
+
+    @property
+    def noun(self) -> str:
+        return name_noun(self.unit)
+
+
+WORKLOADS = {
+    each.name: each
+    for each in (
+        Workload(),
+        Workload("minimal"),
+        Workload("gpt2", "tokens/s", PERPLEXITY),
+        Workload("translation", "tokens/s", BLEU),
+        Workload("spiral", "samples/s"),
+    )
+}
+
+
+def describe_workload(name: str, runs: list) -> Workload:
+    """Return what a workload's tables show; one of your own is judged by its runs' epoch lines."""
+    if name in WORKLOADS:
+        return WORKLOADS[name]
+    lasts = [run.attempt.last for run in runs if run.id and run.attempt and run.attempt.last]
+    if not lasts:
+        return Workload(name, "samples/s")
+    score = next((each for each in SCORES if each.log_key in lasts[-1].scores), ACCURACY)
+    return Workload(name, lasts[-1].unit, score)
+
+
+# ---- Ratios: the one place where two throughputs, or two times, are divided ------------------
+
+SUPERLINEAR_PCT = 105  # up to here it is noise
+GOOD_ONE_NODE_PCT, GOOD_NODES_PCT, POOR_PCT = 85, 75, 70
+
+
+def divide(value, base):
+    """Return value / base; for scalars None when either is missing or the base is 0."""
+    if hasattr(base, "iloc"):  # a Series; pandas is not imported for this
+        return value / base.where(base > 0)
+    if hasattr(value, "iloc"):
+        return value / (base if base > 0 else float("nan"))
+    return None if value is None or not base else value / base
+
+
+def compute_efficiency_pct(speedup, gpus, base_gpus=1):
+    """Return parallel efficiency in %: speedup over what so many more GPUs would ideally give."""
+    return None if speedup is None else speedup * 100 * base_gpus / gpus
+
+
+def name_band(efficiency_pct: float | None, nodes: int | None) -> str | None:
+    """Return good, fair or poor: good is above 85 % on one node, above 75 % across nodes."""
+    if efficiency_pct is None or efficiency_pct != efficiency_pct:
+        return None
+    good = GOOD_NODES_PCT if (nodes or 1) > 1 else GOOD_ONE_NODE_PCT
+    return "good" if efficiency_pct > good else "poor" if efficiency_pct < POOR_PCT else "fair"
+
+
+# ---- Spread: how far a mean can be trusted ---------------------------------------------------
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean and what is around it.
+
+    half_width: of the 95 % interval (kind "repeats"), or the sample standard deviation
+    (kind "epochs"); None where n is 1 (kind "single"): nothing to judge a spread from.
+    """
+
+    mean: float
+    n: int
+    half_width: float | None
+    kind: str
+
+    def describe(self, places: int = 2, unit: str = "") -> str | None:
+        """Say what the ± is, None where there is none."""
+        if self.half_width is None:
+            return None
+        width = round_half_even(self.half_width, places) + unit
+        if self.kind == "repeats":
+            return f"± {width}: 95 % interval of the mean, Student t, n = {self.n} runs"
+        return (
+            f"one run, so no interval; its {self.n} epochs or windows after warm-up spread by "
+            f"± {width} (sample standard deviation, ddof 1)"
+        )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    from statistics import stdev  # not for --help, as scipy below
+
+    try:
+        return stdev(values)
+    except OverflowError:  # Python 3.10, of values near the largest float
+        most = max(map(abs, values))
+        return stdev([value / most for value in values]) * most
+
+
+def over_repeats(values: Sequence[float]) -> Spread:
+    """Return mean and 95 % interval of independent runs (Student t with n - 1 degrees)."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Spread(mean, n, None, "single")
+    return Spread(mean, n, quantile_t(n - 1) * _deviation(values) / math.sqrt(n), "repeats")
+
+
+def over_epochs(values: Sequence[float]) -> Spread:
+    """Return mean and sample standard deviation of one run's epochs.
+
+    Epochs of one run share its node and its luck: their spread is no interval of the mean.
+    """
+    mean, n = math.fsum(values) / len(values), len(values)
+    return (
+        Spread(mean, n, _deviation(values), "epochs") if n > 1 else Spread(mean, n, None, "single")
+    )
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
+    """Return the pooled sample standard deviation of groups, None when none has two values."""
+    repeated = [values for values in groups if len(values) > 1]
+    if not repeated:
+        return None
+    squares = sum((len(values) - 1) * _deviation(values) ** 2 for values in repeated)
+    return math.sqrt(squares / sum(len(values) - 1 for values in repeated))
+
+
+def quantile_t(degrees: int) -> float:
+    """Return the factor of a two-sided 95 % interval: 12.71 for 1 degree, 4.30 for 2."""
+    from scipy.special import stdtrit  # slow to import, and only repeats need it
+
+    return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
+
+
+# ---- Settings that must agree ----------------------------------------------------------------
+
+# run.json's settings that must agree before two runs are compared; the batch, too (see there).
+# dataset.train: the rehearsal's digits are not TinyImageNet.
+COMPARED_SETTINGS = (
+    "workload", "scaling", "strategy", "model", "model_size", "seq_len", "image_size", "input",
+    "cuda_graph", "trainer_sha256", "precision", "device", "optimizer", "num_workers", "epochs",
+    "gpu_name", "versions.torch", "dataset.train", "dataset.classes", "limit_batches", "compile",
+    "activation_checkpointing", "grad_compression", "bucket_cap_mb", "tensor_parallel",
+)  # fmt: skip
+WORK_TOLERANCE = 0.01  # each rank drops its last, incomplete batch
+ABSENT = "not recorded"  # as it is shown; a setting that is there and null is "none"
+_NOTHING = (None, ABSENT)  # an older record and a null one do not differ
+_PROFILER = re.compile(r"(?<!\S)--(?:profile(?:r|[-_]mode)?|nvtx)(?![^\s=])[\s=]*(\S*)")
+
+
+def look_up(settings: dict | None, dotted_name: str) -> object:
+    """Return a setting by its dotted name, ABSENT when it is not there."""
+    value: object = settings
+    for key in dotted_name.split("."):
+        value = value.get(key, ABSENT) if isinstance(value, dict) else ABSENT
+    return value
+
+
+def is_same_unit(unit: str | None, other: str | None) -> bool:
+    """Whether two throughputs count the same: images are samples."""
+    return NOUNS.get(unit, unit) == NOUNS.get(other, other)
+
+
+def is_profiled(source) -> bool:
+    """Whether a profiler ran, by the command line of a run or a metrics file."""
+    argv = (source.settings or {}).get("argv") or ""
+    found = _PROFILER.search(" ".join(map(str, argv)) if isinstance(argv, list) else str(argv))
+    return bool(found) and found[1].lower() not in ("0", "false", "no", "none")
+
+
+def list_work_differences(run, base, name: str = "baseline") -> list[str]:
+    """List what two runs did besides their settings: profiler, validation, the work of an epoch.
+
+    name: what the other is called.
+    What an epoch has is compared at one scale alone: strong scaling has fewer steps on more GPUs.
+    """
+    found = []
+    for what, judge in (("profiler", is_profiled), ("validation", _has_validation)):
+        here, there = judge(run), judge(base)
+        if None not in (here, there) and here != there:
+            found.append(f"{what} {'on' if here else 'off'}, {name} {'on' if there else 'off'}")
+    for field in ("samples", "steps") if (run.gpus, run.nodes) == (base.gpus, base.nodes) else ():
+        here, there = (
+            max((getattr(epoch, field) or 0 for epoch in _list_epochs(each)), default=0)
+            for each in (run, base)
+        )
+        if here and there and abs(here / there - 1) > WORK_TOLERANCE:
+            what = NOUNS.get(run.unit, field) if field == "samples" else field
+            return [*found, f"{here:.0f} {what} per epoch, {name} {there:.0f}"]
+    return found
+
+
+def _list_epochs(source) -> list:
+    return source.metrics.epochs if source.metrics else []
+
+
+def _has_validation(source) -> bool | None:
+    """Whether any epoch was validated, None where no metrics file says."""
+    names = ("val_loss", *(score.column for score in SCORES))
+    epochs = _list_epochs(source)
+    return any(getattr(e, name) is not None for e in epochs for name in names) if epochs else None
+
+
+def list_differences(
+    settings: dict, base: dict, names: tuple[str, ...] = COMPARED_SETTINGS
+) -> list[str]:
+    """List the settings that must agree and do not, as `name value, baseline value`."""
+    # Weak scaling fixes the batch of each GPU, strong scaling the batch of all together.
+    modes = (settings.get("scaling"), base.get("scaling"))
+    batches = ("global_batch_size",) if modes == ("strong", "strong") else ("batch_size_per_gpu",)
+    if modes == (None, None):  # a file of others says neither: one of the two must agree
+        both = ("batch_size_per_gpu", "global_batch_size")
+        agree = any(look_up(settings, name) == look_up(base, name) for name in both)
+        batches = () if agree else both
+    differences = []
+    for name in (*names, *batches):
+        here, there = look_up(settings, name), look_up(base, name)
+        if here != there and not (here in _NOTHING and there in _NOTHING):
+            differences.append(f"{name} {_show(here)}, baseline {_show(there)}")
+    return differences
+
+
+def _show(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else text[:12] + "…"
+
+
+def compare(run, base) -> tuple[str | None, str | None]:
+    """Return (what differs, what to know): the first None when the two may be compared.
+
+    Both have name, nodes, gpus, unit, metrics and settings (run.json's fields, None when unknown).
+    """
+    if run is base:
+        return None, None
+    if not is_same_unit(run.unit, base.unit):
+        return f"counted in {run.unit}, the baseline in {base.unit}", None
+    unknown = [each for each in (run, base) if each.settings is None]
+    if len(unknown) == 1:
+        return f"the settings of job {unknown[0].name} are unknown (no run.json)", None
+    differences, note = list_work_differences(run, base), None
+    if unknown:
+        note = "settings unknown (no run.json)"
+        return "; ".join(differences) or None, note
+    names = COMPARED_SETTINGS
+    here, there = (each.settings.get("implementation") for each in (run, base))
+    if here != there and 1 in (run.gpus, base.gpus):
+        note = f"implementation {here}, baseline {there}: one GPU shares nothing, so not compared"
+    else:
+        names += ("implementation",)
+    differences += list_differences(run.settings, base.settings, names)
+    return "; ".join(differences) or None, note
