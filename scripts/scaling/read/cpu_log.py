@@ -154,7 +154,8 @@ class _Reader:
         for name, values in columns.items():
             if values:
                 column = self.columns.setdefault(name, Column(name, _UNITS.get(name, "")))
-                column.add_all(values)
+                for value in values:
+                    column.add(value)
 
     def finish(self) -> CpuLog:
         if not self.names and self.first_text:

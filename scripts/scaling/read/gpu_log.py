@@ -1,7 +1,7 @@
 """Read a GPU monitor's CSV log: peak, average and mode of the used memory, per GPU.
 
 Written by `nvidia-smi --query-gpu=timestamp,index,…,memory.used,… --format=csv[,nounits]
---loop=5`, or by amd-smi or rocm-smi with --csv (see gpu_columns). Streamed with the standard
+--loop=5`, or by amd-smi or rocm-smi with --csv (see columns). Streamed with the standard
 library alone: a long job's log never sits in memory, and the commands that a job runs at its
 end start at once. Every line is kept, dropped with a reason or ignored by a named rule.
 """
@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from itertools import accumulate, compress, pairwise
-from operator import gt
 from pathlib import Path
 from statistics import multimode
 
@@ -27,18 +26,21 @@ from common.console import shorten
 from common.counts import LineCounts, list_reasons
 from common.errors import UserError
 from common.rounding import round_half_even
-from scaling.read.columns import Column, finite_float, plain_number
-from scaling.read.gpu_columns import (
+from scaling.read.columns import (
     ASSUMED_MIB,
     ERROR_TEXT,
     FIGURES,
     LEAST_TOTAL_MIB,
     LOG_COMMAND,
     MOST_MIB,
-    Columns,
+    PARTING,
+    Column,
     DroppedError,
-    parse_header,
+    GpuColumns,
+    parse_gpu_header,
+    parse_index,
     parse_mib,
+    plain_number,
     says_no_data,
     split_fields,
 )
@@ -48,15 +50,16 @@ from scaling.read.times import parse_timestamp, seconds_between
 NOT_OWN = "a GPU that is not the job's"
 NOT_ASKED_FOR = "a GPU that was not asked for"
 SAMPLES = ("elapsed_s", "used_mib", "total_mib", *FIGURES)
-MOST_REMEMBERED = 100_000  # cells of one measure
+MOST_REMEMBERED = 100_000  # figures, times of day
 MOST_GPUS = 64  # of a log that is read many rows at a time
 STEPS_COUNTED = 20  # the usual step between samples is that of the first ones
 FEW_CHARS = 1000  # are read line by line
 NAN = math.nan
-_TIME_FORM = "0000/00/00 00:00:00.000"  # nvidia-smi's own
+_TIME_FORM = b"0000/00/00 00:00:00.000"  # nvidia-smi's own
 _TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _CLOCK = re.compile(r"(\d\d):(\d\d):(\d\d(?:\.\d+)?)")
 _SHORTEST_S = 0.05  # between two rows of one GPU
+_NO_ID = "it has no column index or uuid, and"
 
 
 @dataclass
@@ -93,7 +96,7 @@ class GpuUse:
         """Return what JSON shows of its memory; `host` only where the log names hosts."""
         record = {"index": self.index, "uuid": self.uuid or None, "n": self.n}
         record["peak_mib"] = plain_number(self.peak_mib)
-        record["avg_mib"] = None if self.average_mib is None else finite_float(self.average_mib)
+        record["avg_mib"] = None if self.average_mib is None else float(self.average_mib)
         record["mode_mib"] = plain_number(self.mode_mib)
         return record | ({"host": self.host} if self.host else {})
 
@@ -178,61 +181,39 @@ def read_gpu_log(
     return reader.finish(tuple(gpus))
 
 
-class _Gpu(GpuUse):
+class _Gpu:
     """What is collected of one GPU: how often each amount was seen, never the rows."""
 
-    def __init__(self, position: int, *identity: str | int):
-        super().__init__(*identity)
-        self.position = position  # by first appearance
-        self.total_mib: int | Decimal | float = math.inf
+    def __init__(self, position: int, use: GpuUse):
+        self.position, self.use = position, use  # the position by first appearance
         self.used_mib: Counter[int | Decimal] = Counter()  # MiB -> samples
-        self.plain_mib: list[int] = []  # the same of plain rows: at each place so many MiB
-        self.measures: dict[int, tuple[str, str]] = {}  # position -> (name, unit)
-        self.cells: dict[int, Counter[str]] = {}  # position -> the measure, as printed -> rows
-        self.newest = ""  # as printed; later than `last` by rows whose times only rose
+        self.whole_mib: list[int] = []  # the same of many rows: at each place so many MiB
         self.covered = timedelta()
         self.steps: list[int] = []  # tenths of a second between the first samples
 
     def add_time(self, when: datetime) -> None:
-        if self.first is None:
-            self.first = when
-        elif (step_s := seconds_between(self.last, when)) > 0:
-            self.covered += when - self.last
+        use = self.use
+        if use.first is None:
+            use.first = when
+        elif (step_s := seconds_between(use.last, when)) > 0:
+            self.covered += when - use.last
             if len(self.steps) < STEPS_COUNTED:
                 self.steps.append(int(step_s * 10 + 0.5))
-        self.last = when
+        use.last = when
 
-    def catch_up(self) -> None:
-        """Take in the newest of the times that only rose since the last."""
-        if self.newest:
-            self.add_time(parse_timestamp(self.newest.strip()))
-            self.newest = ""
-
-    def see_cells(self, columns: Sequence[Sequence[str]]) -> None:
-        """Count the measures of some rows as they are printed."""
-        for at, seen in self.cells.items():
-            seen.update(columns[at])
-            if len(seen) > MOST_REMEMBERED:
-                self.count_cells()
-
-    def count_cells(self) -> None:
-        """Add up the measures that were seen."""
-        for at, seen in self.cells.items():
-            name, unit = self.measures[at]
-            column = self.columns.setdefault(name, Column(name, unit))
-            for cell, times in seen.items():
-                column.add_text(cell, times)
-            seen.clear()
+    def add_cells(self, measures: dict[int, tuple[str, str]], by_column: Sequence) -> None:
+        """Take the measures of some rows in; by_column: their cells."""
+        for at, (name, unit) in measures.items():
+            column = self.use.columns.setdefault(name, Column(name, unit))
+            for cell, times in Counter(by_column[at]).items():
+                column.add(cell, times)
 
     def finish(self) -> GpuUse:
         """Return what was seen, without what it was seen from."""
-        self.catch_up()
-        self.count_cells()
-        use, used = GpuUse(self.host, self.index, self.uuid, self.name), self.used_mib
-        seen = compress(range(len(self.plain_mib)), self.plain_mib)
-        used.update({mib: self.plain_mib[mib] for mib in seen})
-        use.first, use.last, use.columns = self.first, self.last, self.columns
-        use.n, use.rows = used.total(), self.rows + used.total()
+        use, used = self.use, self.used_mib
+        seen = compress(range(len(self.whole_mib)), self.whole_mib)
+        used.update({mib: self.whole_mib[mib] for mib in seen})
+        use.n, use.rows = used.total(), use.rows + used.total()
         if used:
             use.peak_mib = max(used)
             use.average_mib = Decimal(sum(mib * n for mib, n in used.items())) / use.n
@@ -249,19 +230,21 @@ class _Reader:
 
     def __init__(self, path: Path, samples: bool, columns: bool):
         self.path, self.counts = path, LineCounts()
-        self.columns: Columns | None = None
+        self.columns: GpuColumns | None = None
         self.counts_columns, self.wants_columns = columns, columns or samples
-        self.samples: dict[str, array] | None = None
+        self.samples = {name: array("d") for name in SAMPLES} if samples else None
         if samples:
-            self.samples = {"gpu": array("l"), **{name: array("d") for name in SAMPLES}}
+            self.samples["gpu"] = array("l")
         self.gpus: dict[tuple[str, int, str, str], _Gpu] = {}
-        self.known: dict[tuple[str, ...], _Gpu] = {}  # cells that name it -> a GPU seen often
-        self.parting: dict[int, str] = {}  # position -> the only cell that it may hold
-        self.rows_below_header = 0
-        self.clocks_s: dict[str, list[float]] = {}  # host -> the first rows' times of day
+        # Cells that name a GPU and its memory.total -> the two, of rows as our jobs write them.
+        self.known: dict[tuple[str, ...], tuple[_Gpu, float]] = {}
         self.has_units = self.has_times = False
         self.start: datetime | None = None
         self.first_text = ""
+        # Of a log without index and uuid: column -> its only cell, host -> its rows' times of day.
+        self.only_cells: dict[str, str] = {}
+        self.clocks_s: dict[str, list[float]] = {}
+        self.rows_without_time = 0
 
     def add(self, text: str, has_end: bool) -> None:
         """Take some whole lines in, or the last one, which has no end."""
@@ -272,22 +255,23 @@ class _Reader:
             self.counts.dropped[CUT] += 1
 
     def _take(self, text: str) -> None:
-        """Take lines in together when all are plain rows, else in halves; a few one by one."""
+        """Take rows in together where they are as our jobs write them, else in halves, or alone."""
         middle = text.find("\n", len(text) // 2) + 1
         if len(text) < FEW_CHARS or middle == len(text):
             for line in text[:-1].split("\n"):
                 self._add_line(line)
-        elif not (self.known and self._take_plain(text)):
+        elif not (self.known and self._take_rows(text)):
             self._take(text[:middle])
             self._take(text[middle:])
 
-    def _take_plain(self, text: str) -> bool:
-        """Take rows in column by column; return False, with nothing taken, if one is not plain.
+    # ---- Many rows at a time --------------------------------------------------------------
 
-        Plain rows are of known GPUs in turns, with times and amounts as nvidia-smi prints them.
-        int() also takes 1_000 and digits of other scripts; quotes and NUL need a look by line.
+    def _take_rows(self, text: str) -> bool:
+        """Take rows in column by column; return False, with nothing taken, if one may be dropped.
+
+        Such rows are of known GPUs in turns, on one day, with rising times and whole MiB.
         """
-        if not text.isascii() or any(mark in text for mark in '"\0_+'):
+        if self.has_units or not text.isascii() or '"' in text or "\0" in text:
             return False
         columns, width = self.columns, len(self.columns.names)
         cells = f"\n{text[:-1]}".replace("\n", ",\n").split(",")[1:]
@@ -298,32 +282,45 @@ class _Reader:
         names = list(zip(*(each[:MOST_GPUS] for each in by_name), strict=True))
         turn = names.index(names[0], 1) if names[0] in names[1:] else len(names)
         gpus = [self.known.get(name) for name in names[:turn]]
-        stamps, used = cells[columns.timestamp :: width], cells[columns.used :: width]
         if None in gpus or any((each[:turn] * (n // turn + 1))[:n] != each for each in by_name):
             return False
-        if not _are_plain_times(max(gpu.newest for gpu in self.known.values()), stamps):
+        stamps = cells[columns.places["timestamp"] :: width]
+        used_mib = _parse_whole(cells[columns.places["used"] :: width])
+        if not used_mib or not _are_plain_times(stamps):
             return False
-        used_mib = _parse_plain_amounts(used, " MiB" if self.has_units else "")
-        own = [used_mib[at::turn] for at in range(len(gpus))]
-        most_mib = [gpu.total_mib for gpu in gpus]
-        if not used_mib or any(map(gt, map(max, own), most_mib)):
-            return False
-        for at, gpu in enumerate(gpus):
-            seen = gpu.plain_mib
-            for mib in own[at]:  # a Counter takes twice as long
-                seen[mib] += 1
-            gpu.newest = stamps[at::turn][-1]
-            if gpu.cells:
-                gpu.see_cells([cells[place::width][at::turn] for place in range(width)])
+        by_gpu = [used_mib[at::turn] for at in range(turn)]
+        oldest = _parse_plain_time(stamps[0])
+        for (gpu, total_mib), own in zip(gpus, by_gpu, strict=True):
+            if max(own) > total_mib or seconds_between(gpu.use.last, oldest) < 0:
+                return False
+        by_column = [cells[at::width] for at in range(width)] if self.wants_columns else []
+        for at, (gpu, _) in enumerate(gpus):
+            counts = gpu.whole_mib
+            for mib in by_gpu[at]:  # a Counter takes twice as long
+                counts[mib] += 1
+            gpu.add_time(_parse_plain_time(stamps[at::turn][-1]))
+            if self.counts_columns:
+                gpu.add_cells(columns.measures, [column[at::turn] for column in by_column])
         if self.samples is not None:
-            places = [gpu.position for gpu in gpus] * (n // turn + 1)
-            elapsed_s = {stamp: self._elapse(_parse_plain_time(stamp)) for stamp in set(stamps)}
-            columns = [cells[place::width] for place in range(width)]
-            self._keep(places[:n], [elapsed_s[stamp] for stamp in stamps], used_mib, columns)
+            places = [gpu.position for gpu, _ in gpus] * (n // turn + 1)
+            elapsed_s = [self._elapse(_parse_plain_time(stamp)) for stamp in stamps]
+            self._keep(places[:n], elapsed_s, used_mib, by_column)
         return True
 
+    def _know(self, gpu: _Gpu, line: str, total_mib: float) -> None:
+        """Let rows like this one be taken in together, where our jobs write such."""
+        columns, cells = self.columns, f"\n{line}".split(",")
+        if '"' in line or columns.separator != "," or len(gpu.steps) < STEPS_COUNTED:
+            return
+        if columns.units[columns.places["used"]] != "MiB" or total_mib > MOST_MIB:
+            return
+        if _are_plain_times([cells[columns.places["timestamp"]]]):
+            gpu.whole_mib += [0] * (int(total_mib) + 1 - len(gpu.whole_mib))
+            self.known[tuple(cells[at] for at in columns.identities)] = gpu, total_mib
+
+    # ---- One line at a time ---------------------------------------------------------------
+
     def _add_line(self, line: str) -> None:
-        """Take one whole line in, whatever it is."""
         try:
             if not line.strip():
                 self.counts.ignored["blank"] += 1
@@ -331,33 +328,24 @@ class _Reader:
                 raise DroppedError("NUL bytes")
             elif line.count('"') % 2:
                 raise DroppedError("a quote is not closed")
-            elif not line[0].isdigit() and (columns := parse_header(line)):
+            elif not line[0].isdigit() and (columns := parse_gpu_header(line)):
                 self._begin(columns)
             else:
                 self._add_row(line)
         except DroppedError as reason:
             self.counts.dropped[str(reason)] += 1
 
-    def _begin(self, columns: Columns) -> None:
+    def _begin(self, columns: GpuColumns) -> None:
         """Go on below a header: the first one, a repeated one, or one of other columns."""
         self.counts.ignored["repeated header" if self.columns else "header"] += 1
-        if columns.used is None and not self.wants_columns:
+        if "used" not in columns.places and not self.wants_columns:
             percent = ", ".join(name for name in columns.names if "vram" in name)
             only = f"{percent} alone gives no MiB" if percent else "it has no column memory.used"
             raise UserError(
                 f"{self.path}: not a log of GPU memory: {only}; log it with `{LOG_COMMAND}`"
             )
-        self.columns, self.has_units, self.rows_below_header = columns, False, 0
+        self.columns, self.has_units = columns, False
         self.known.clear()
-        for gpu in self.gpus.values():
-            gpu.catch_up()
-            gpu.count_cells()
-            self._count_measures(gpu)
-
-    def _count_measures(self, gpu: _Gpu) -> None:
-        if self.counts_columns:
-            gpu.measures = self.columns.measures
-            gpu.cells = {at: Counter() for at in gpu.measures}
 
     def _refuse(self, why: str) -> UserError:
         return UserError(
@@ -367,55 +355,35 @@ class _Reader:
     def _add_row(self, line: str) -> None:
         self.first_text = self.first_text or shorten(line)
         columns = self.columns
-        cells = split_fields(line, columns.separator if columns else ",")
+        cells = [cell.strip() for cell in split_fields(line, columns.separator if columns else ",")]
         if columns is None or len(cells) != len(columns.names):
             if ERROR_TEXT.search(line) or (columns and len(cells) == 1):
                 raise DroppedError("error text")
             raise DroppedError("another number of fields" if columns else "no header above it")
-        if not self.gpus and columns.uuid is columns.name is None and columns.index is not None:
-            columns = self._settle_index(cells)
         when = self._read_time(cells)
         used_mib, total_mib = self._read_memory(cells)
         gpu = self._find_gpu(cells)
         if used_mib is None:
-            gpu.rows += 1
+            gpu.use.rows += 1
         else:
             gpu.used_mib[used_mib] += 1
         if when is not None:
-            gpu.catch_up()
             gpu.add_time(when)
-        rows = [(cell,) for cell in cells]
-        gpu.see_cells(rows)
+        by_column = [(cell,) for cell in cells]
+        if self.counts_columns:
+            gpu.add_cells(self.columns.measures, by_column)
         if self.samples is not None:
             self.start = self.start or when
-            self._keep([gpu.position], [self._elapse(when)],
-                       [NAN if used_mib is None else used_mib], rows)  # fmt: skip
-        if columns.has_gpus and len(gpu.steps) >= STEPS_COUNTED and None not in (when, used_mib):
+            used = NAN if used_mib is None else used_mib
+            self._keep([gpu.position], [self._elapse(when)], [used], by_column)
+        if self.columns.has_gpus and None not in (when, used_mib):
             self._know(gpu, line, total_mib)
-
-    def _know(self, gpu: _Gpu, line: str, total_mib: int | Decimal | float) -> None:
-        """Let rows like this one be taken in together, where it is plain."""
-        columns = self.columns
-        if total_mib != gpu.total_mib:
-            self.known.clear()  # with another total in its cells it would be taken for this
-        gpu.total_mib = total_mib
-        cells = f"\n{line}".split(",")
-        if '"' in line or columns.separator != "," or columns.units[columns.used] != "MiB":
-            return
-        if total_mib <= MOST_MIB and _are_plain_times("", [cells[columns.timestamp]]):
-            gpu.newest = cells[columns.timestamp]
-            gpu.plain_mib += [0] * (int(total_mib) + 1 - len(gpu.plain_mib))
-            self.known[tuple(cells[at] for at in columns.identities)] = gpu
 
     def _read_time(self, cells: list[str]) -> datetime | None:
         """Return a row's time, None in a log whose times cannot be read at all."""
-        if self.columns.timestamp is None:
-            return None
-        text = cells[self.columns.timestamp].strip()
-        if self.columns.date is not None:
-            text = f"{cells[self.columns.date].strip()} {text}"
+        text = " ".join(filter(None, (self.columns.cell(cells, w) for w in ("date", "timestamp"))))
         when = parse_timestamp(text)
-        if when is None and self.has_times:
+        if when is None and self.has_times and "timestamp" in self.columns.places:
             raise DroppedError("timestamp not readable")
         self.has_times = self.has_times or when is not None
         return when
@@ -425,21 +393,21 @@ class _Reader:
 
         None and infinity when it has none, and other figures that are wanted.
         """
-        columns, total_mib = self.columns, math.inf
-        if columns.total is not None:
+        columns, places, total_mib = self.columns, self.columns.places, math.inf
+        if total := columns.cell(cells, "total"):
             with suppress(DroppedError):
-                total_mib = parse_mib(cells[columns.total].strip(), columns.units[columns.total])
-        text = "N/A" if columns.used is None else cells[columns.used].strip()
+                total_mib = parse_mib(total, columns.units[places["total"]])
+        text = cells[places["used"]] if "used" in places else "N/A"
         if self.wants_columns and says_no_data(text):
-            others = (at for at in columns.measures if at != columns.total)
-            if not any(re.match(r"\s*-?\d", cells[at]) for at in others):
+            others = (at for at in columns.measures if at != places.get("total"))
+            if not any(re.match(r"-?\d", cells[at]) for at in others):
                 raise DroppedError("no data")
             return None, total_mib
-        used_mib = parse_mib(text, columns.units[columns.used])
+        used_mib = parse_mib(text, columns.units[places["used"]])
         # `26532 MiB` cut behind a digit reads as a smaller, bare number.
         if self.has_units and not text.endswith("B"):
             raise DroppedError("unit missing where other rows have one")
-        if total_mib < LEAST_TOTAL_MIB and columns.units[columns.total] == ASSUMED_MIB:
+        if total_mib < LEAST_TOTAL_MIB and columns.units[places["total"]] == ASSUMED_MIB:
             raise UserError(
                 f"{self.path}: its memory has no unit, and {total_mib} is no GPU's in MiB; "
                 f"name the unit in the header, or log with `{LOG_COMMAND}`"
@@ -451,83 +419,61 @@ class _Reader:
 
     def _find_gpu(self, cells: list[str]) -> _Gpu:
         """Return the GPU that a row is of, by its host, index and uuid."""
-        columns = self.columns
-        host, uuid, name = (
-            "" if at is None or says_no_data(cells[at].strip()) else cells[at].strip()
-            for at in (columns.host, columns.uuid, columns.name)
-        )
-        index = 0
-        if columns.index is not None:
-            index = _parse_index(cells[columns.index])
+        if not self.gpus:
+            self.columns = self.columns.settle_index(cells)
+        columns, places = self.columns, self.columns.places
+        host, uuid, name = (columns.cell(cells, role) for role in ("host", "uuid", "name"))
+        index = None if "uuid" in places else 0
+        if "index" in places:
+            index = parse_index(cells[places["index"]])
             for at in columns.other_indices:
-                if index is not None and _parse_index(cells[at]) not in (None, index):
-                    names = f"{columns.names[columns.index]} and {columns.names[at]}"
+                if index is not None and parse_index(cells[at]) not in (None, index):
+                    names = f"{columns.names[places['index']]} and {columns.names[at]}"
                     raise self._refuse(f"its columns {names} disagree")
         elif uuid:
-            same_host = [key for key in self.gpus if key[0] == host]
-            index = next((key[1] for key in same_host if key[2] == uuid), len(same_host))
-        elif columns.uuid is not None:
-            index = None
+            of_host = [key for key in self.gpus if key[0] == host]
+            index = next((key[1] for key in of_host if key[2] == uuid), len(of_host))
         if index is None:
             raise DroppedError("no GPU index")
         key = host, index, uuid, "" if uuid else name
-        if columns.name is not None and not uuid and not name:  # `[Unknown Error]`
+        if "name" in places and not uuid and not name:  # `[Unknown Error]`
             key = next((known for known in self.gpus if known[:2] == (host, index)), key)
-        gpu = self.gpus.get(key)
-        if gpu is None:
-            gpu = self.gpus[key] = _Gpu(len(self.gpus), host, index, uuid, name)
-            self._count_measures(gpu)
+        if key not in self.gpus:
+            self.gpus[key] = _Gpu(len(self.gpus), GpuUse(host, index, uuid, name))
         if not columns.has_gpus:
-            self._check_single(host, cells)
-        return gpu
+            self._look_at_single(host, cells)
+        return self.gpus[key]
 
-    def _settle_index(self, cells: list[str]) -> Columns:
-        """Return the columns; a `gpu` that holds a name is no index."""
-        columns, cell = self.columns, cells[self.columns.index].strip()
-        is_name = _parse_index(cell) is None and re.search(r"[A-Za-z]{2}", cell)
-        if is_name and not says_no_data(cell):
-            index, *others = *columns.other_indices, None
-            others = tuple(at for at in others if at is not None)
-            self.columns = replace(columns, name=columns.index, index=index, other_indices=others)
-        return self.columns
-
-    def _check_single(self, host: str, cells: list[str]) -> None:
-        """Refuse rows of which no column says that they are of one GPU."""
-        columns, lacks = self.columns, "it has no column index or uuid, and"
+    def _look_at_single(self, host: str, cells: list[str]) -> None:
+        """Refuse a row of which a column says that it is not of the log's only GPU."""
+        columns = self.columns
         for at in columns.parting:
-            if self.parting.setdefault(at, cells[at]) != cells[at]:
-                raise self._refuse(f"{lacks} {columns.names[at]} differs")
-        if any(cells[at].strip() not in ("0", "1") for at in columns.numbers_of_gpus):
-            raise self._refuse(f"{lacks} says that there are more")
-        self.rows_below_header += 1
-        text = "" if columns.timestamp is None else cells[columns.timestamp].strip()
-        clock_s = NAN
-        if match := _CLOCK.search(text):
-            clock_s = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
-        else:
-            with suppress(ValueError):
-                clock_s = float(text)
-        if math.isfinite(clock_s):
-            clocks_s = self.clocks_s.setdefault(host, [])
-            if len(clocks_s) < MOST_REMEMBERED:
-                clocks_s.append(clock_s)
-        elif self.rows_below_header > 1:
-            raise self._refuse(f"{lacks} no times")
+            name, cell = columns.names[at], cells[at]
+            if self.only_cells.setdefault(name, cell) != cell:
+                raise self._refuse(f"{_NO_ID} {name} differs")
+            says_how_many = PARTING.fullmatch(name)
+            if says_how_many and says_how_many[1] and cell not in ("0", "1"):
+                raise self._refuse(f"{_NO_ID} {name} is {cell}")
+        clock_s = _parse_clock(columns.cell(cells, "timestamp"))
+        clocks_s = self.clocks_s.setdefault(host, [])
+        if clock_s is None:
+            self.rows_without_time += 1
+        elif len(clocks_s) < MOST_REMEMBERED:
+            clocks_s.append(clock_s)
 
-    def _check_rounds(self) -> None:
+    def _check_single(self) -> None:
         """Refuse a log without an index whose rows come in rounds, as several GPUs' do."""
-        # A date before two GPUs' rows leaves the second one's with other cells.
-        dropped = self.counts.dropped
-        others = dropped["another number of fields"] + dropped["error text"]
-        kept = self.counts.lines - (dropped + self.counts.ignored).total()
-        are_several = others * 4 > kept
+        headers = sum(self.counts.ignored[f"{word}header"] for word in ("", "repeated "))
+        if self.rows_without_time > headers:
+            raise self._refuse(f"{_NO_ID} no times")
         for clocks_s in self.clocks_s.values():
             gaps_s = sorted((after - before) % 86400 for before, after in pairwise(clocks_s))
-            if gaps_s:  # some far below the usual one
-                short_s = max(gaps_s[int(0.95 * (len(gaps_s) - 1))] / 4, _SHORTEST_S)
-                are_several |= sum(gap_s < short_s for gap_s in gaps_s) > 0.05 * len(gaps_s)
-        if are_several:
-            raise self._refuse("it has no column index or uuid, and several rows of one time")
+            usual_s = gaps_s[int(0.95 * (len(gaps_s) - 1))] if gaps_s else 0
+            short = sum(gap_s < max(usual_s / 4, _SHORTEST_S) for gap_s in gaps_s)
+            if short > 0.05 * len(gaps_s):
+                raise self._refuse(f"{_NO_ID} several rows of one time")
+
+    # ---- Samples, and the end -------------------------------------------------------------
 
     def _elapse(self, when: datetime | None) -> float:
         """Return the seconds since the log's first timestamp; nan where only one has a zone."""
@@ -538,16 +484,15 @@ class _Reader:
     def _keep(self, gpus: list[int], elapsed_s: list[float], used_mib: list,
               cells: Sequence[Sequence[str]]) -> None:  # fmt: skip
         """Keep the samples of some rows, `cells` being their columns."""
-        samples, columns, nothing = self.samples, self.columns, [""] * len(gpus)
-        samples["gpu"].extend(gpus)
-        samples["elapsed_s"].extend(elapsed_s)
-        samples["used_mib"].extend(used_mib)
-        totals = nothing if columns.total is None else cells[columns.total]
-        unit = "" if columns.total is None else columns.units[columns.total]
-        samples["total_mib"].extend(_parse_total(cell, unit) for cell in totals)
-        for name in FIGURES:
-            figures = cells[columns.figures[name]] if name in columns.figures else nothing
-            samples[name].extend(map(_parse_figure, figures))
+        columns = self.columns
+        found = {"gpu": gpus, "elapsed_s": elapsed_s, "used_mib": used_mib}
+        for name in SAMPLES[2:]:
+            at = columns.places.get("total" if name == "total_mib" else name)
+            found[name] = [NAN] * len(gpus)
+            if at is not None:
+                found[name] = _parse_figures(cells[at], columns.units[at])
+        for name, values in found.items():
+            self.samples[name].extend(values)
 
     def finish(self, wanted: tuple[str, ...]) -> GpuLog:
         """Return the log, of the GPUs wanted (all when none is named)."""
@@ -560,7 +505,7 @@ class _Reader:
         if not self.gpus and counts.dropped["no GPU index"]:
             raise self._refuse("no row names one by index or uuid")
         if self.columns and not self.columns.has_gpus:
-            self._check_rounds()
+            self._check_single()
         counts.dropped = +counts.dropped
         found = [self.gpus[key] for key in sorted(self.gpus)]
         if self.samples is not None:
@@ -582,42 +527,26 @@ class _Reader:
         return log.select(asked_for, NOT_ASKED_FOR)
 
 
-def _parse_index(cell: str) -> int | None:
-    """Return the index in `0`, `card0`, `gpu0`, `GPU 0` or `cuda:0`."""
-    match = re.fullmatch(r"(?:card)?(?:gpu)?(?:cuda:)?[ #:]*(\d{1,4})[ #:]*", cell.strip().lower(),
-                         re.ASCII)  # fmt: skip
-    return int(match[1]) if match else None
-
-
-def _are_plain_times(newest: str, stamps: list[str]) -> bool:
-    """Whether times are nvidia-smi's, of one day, and go on from `newest` ("": none): as text, too.
-
-    They are looked at all together: most of a long log's time goes into its times.
-    """
+def _are_plain_times(stamps: list[str]) -> bool:
+    """Whether times are nvidia-smi's, of one day, and rise. They are looked at all together."""
     first, last, length = stamps[0], stamps[-1], len(stamps[0])
-    before, clock = length - len(_TIME_FORM), length - len("00:00:00.000")
-    if len(newest or first) != length or newest > first or sorted(stamps) != stamps:
-        return False
+    start, clock = length - len(_TIME_FORM), length - len("00:00:00.000")
     text = "".join(stamps).encode()
-    form = f"{first[:before]}{_TIME_FORM}".encode()
-    if first[:before].strip() or text.translate(_TO_ZERO) != form * len(stamps):
+    if first[:start].strip() or sorted(stamps) != stamps or first[:clock] != last[:clock]:
+        return False
+    if text.translate(_TO_ZERO) != (first[:start].encode() + _TIME_FORM) * len(stamps):
         return False
     tens = text[clock + 3 :: length] + text[clock + 6 :: length]  # of minutes and seconds
-    is_one_day = first[:clock] == last[:clock] and parse_timestamp(last.strip()) is not None
-    return is_one_day and not tens.strip(b"012345")
+    return parse_timestamp(last.strip()) is not None and not tens.strip(b"012345")
 
 
 def _parse_plain_time(stamp: str) -> datetime:
     return datetime.fromisoformat(stamp.strip().replace("/", "-"))
 
 
-def _parse_plain_amounts(cells: list[str], unit: str) -> list[int]:
-    """Return the whole MiB of cells as nvidia-smi prints them, [] when any is not."""
-    if unit:
-        if not all(cell.endswith(unit) for cell in cells):
-            return []
-        cells = [cell[: -len(unit)] for cell in cells]
-    if not "".join(cells).replace(" ", "").isdigit():  # no -0, no tab
+def _parse_whole(cells: list[str]) -> list[int]:
+    """Return the whole numbers of cells, [] when any is something else."""
+    if not "".join(cells).replace(" ", "").isdigit():  # int() takes -0, 1_000 and a tab, too
         return []
     try:
         return list(map(int, cells))
@@ -625,21 +554,32 @@ def _parse_plain_amounts(cells: list[str], unit: str) -> list[int]:
         return []
 
 
-@lru_cache(MOST_REMEMBERED)
-def _parse_total(cell: str, unit: str) -> float:
+def _parse_clock(text: str) -> float | None:
+    """Return the seconds of a time of day, or of a plain number; None without one."""
+    if match := _CLOCK.search(text):
+        return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
     try:
-        return float(parse_mib(cell.strip(), unit))
-    except DroppedError:
-        return NAN
+        return float(text) if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
+
+
+def _parse_figures(cells: Sequence[str], unit: str) -> list[float]:
+    """Return the numbers of a column, memory in MiB; nan where there is none."""
+    if unit not in ("B", "KiB", "KB", "GiB", "GB"):
+        with suppress(ValueError):
+            return list(map(float, cells))
+    return [_parse_figure(cell, unit) for cell in cells]
 
 
 @lru_cache(MOST_REMEMBERED)
-def _parse_figure(cell: str) -> float:
-    """Return a figure's number, without its unit, or a mask's."""
+def _parse_figure(cell: str, unit: str) -> float:
     text = cell.strip().lower()
     try:
-        return float(int(text, 16)) if text.startswith("0x") else float(text.split(" ")[0])
-    except (ValueError, OverflowError):
+        if text.startswith("0x"):
+            return float(int(text, 16))  # a mask's
+        return float(parse_mib(cell.strip(), unit) if "B" in unit else text.split(" ")[0])
+    except (ValueError, OverflowError):  # and DroppedError, which is a ValueError
         return NAN
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from common.console import shorten
 from common.errors import UserError
-from scaling.read import cpu_log, gpu_columns, sacct
+from scaling.read import columns, cpu_log, sacct
 from scaling.read.contract import LARGEST_JSON_BYTES
 from scaling.read.text import clean_line, read_lines
 
@@ -60,7 +60,7 @@ _MAGIC = {
     b"%PDF": "a PDF document",
 }
 # What other tools print, by its first lines -> its name, and what to give instead.
-_QUERY = f"log with `{gpu_columns.LOG_COMMAND}`"
+_QUERY = f"log with `{columns.LOG_COMMAND}`"
 _LOOKS = tuple(
     (re.compile(pattern, re.IGNORECASE), f"{name}: {instead}") for pattern, name, instead in (
         (r"# *gpu[ ,]+(?:pid|#)", "nvidia-smi pmon's table of processes", _QUERY),
@@ -121,8 +121,9 @@ def _detect_table(lines: list[str]) -> Kind | None:
     for line in lines:
         if _TRAINERS_WORDS.search(line):
             return None  # a table below is part of a job's log
-        for reader, kind in ((cpu_log, PSRECORD), (sacct, SACCT), (gpu_columns, GPU_CSV)):
-            if reader.parse_header(line):
+        for parse, kind in ((cpu_log.parse_header, PSRECORD), (sacct.parse_header, SACCT),
+                            (columns.parse_gpu_header, GPU_CSV)):  # fmt: skip
+            if parse(line):
                 return Kind(kind)
     return None
 
@@ -223,7 +224,7 @@ def _explain(path: Path, lines: list[str]) -> str:
         return words
     if lines[0].startswith("#!"):
         return f'a script: "{shorten(lines[0], 80)}"'
-    if said := next(filter(gpu_columns.ERROR_TEXT.search, lines[:3]), ""):
+    if said := next(filter(columns.ERROR_TEXT.search, lines[:3]), ""):
         return f'only what a GPU tool said: "{shorten(said, 100)}"'
     text = "".join(lines)[:65536]
     return "binary data" if text.count("\ufffd") * 20 > len(text) else ""

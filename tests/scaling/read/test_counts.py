@@ -23,9 +23,9 @@ def test_the_account_in_words():
 
 def test_a_mean_is_of_the_printed_digits():
     column = Column("power.draw", "W")
-    column.add_text(" 251.3", 3)
-    column.add_text("[N/A]")
-    column.add_text("x")
+    column.add(" 251.3", 3)
+    column.add("[N/A]")
+    column.add("x")
     assert column.describe() == {
         "n": 3, "mean": 251.3, "max": 251.3, "min": 251.3, "unit": "W", "no_data": 1,
         "unreadable": 1,
@@ -38,7 +38,7 @@ def test_a_mean_is_of_the_printed_digits():
 )
 def test_units_are_converted_to_the_columns(cell, unit, value):
     column = Column("any", unit)
-    column.add_text(cell)
+    column.add(cell)
     assert (column.max, column.unreadable) == (value, 0)
 
 

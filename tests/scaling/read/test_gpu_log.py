@@ -183,12 +183,8 @@ REFUSED = {
     "no index and no times": (
         "memory.used [MiB]\n5 MiB\n7 MiB\n", "it has no column index or uuid, and no times"
     ),
-    "no index, a date before the rows of two": (
-        "time,memory.used [MiB]\n10:00:00,10 MiB\n20 MiB\n10:00:05,10 MiB\n20 MiB\n",
-        "several rows of one time",
-    ),
     "no index, and four GPUs": (
-        "timestamp,num_gpus,gpu_mem_used_mb\n1,4,10\n", "and says that there are more"
+        "timestamp,num_gpus,gpu_mem_used_mb\n1,4,10\n", "and num_gpus is 4"
     ),
     "an average": ("timestamp,avg_gpu_mem_used_mb\n1,10\n", "not an nvidia-smi CSV"),
     "no index, two names": (
