@@ -145,7 +145,10 @@ def measure_communication(events, steps: int) -> dict[str, float]:
 
 
 def is_kernel(event) -> bool:
-    return event.device_type != torch.autograd.DeviceType.CPU
+    """Whether it ran on the GPU. A range that a program names (ProfilerStep, nccl:all_reduce) is
+    drawn there, too, over all kernels within it and the gaps between them: that is no kernel."""
+    on_gpu = event.device_type != torch.autograd.DeviceType.CPU
+    return on_gpu and not event.is_user_annotation
 
 
 def measure_union(intervals: list[tuple[float, float]]) -> float:

@@ -49,12 +49,16 @@ CPU, CUDA = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
         # on a GPU only kernels count: NCCL's wait on the CPU and operators there are neither
         ([("ncclDevKernel_AllReduce_Sum_f32_RING_LL", CUDA, 0, 50), ("sgemm", CUDA, 10, 30),
           ("aten::mm", CPU, 0, 50), ("nccl:all_reduce", CPU, 0, 90)], 50, 30),
+        # named ranges are drawn over the GPU's kernels, too: they hide nothing and send nothing
+        ([("ncclDevKernel_AllReduce_Sum_f32_RING_LL", CUDA, 0, 50), ("sgemm", CUDA, 10, 30),
+          ("ProfilerStep#7", CUDA, 0, 60), ("nccl:all_reduce", CUDA, 0, 55)], 50, 30),
         ([("aten::mm", CPU, 0, 10)], 0, 0),
     ],
 )  # fmt: skip
 def test_communication_by_hand(events, sent_us, exposed_us):
     made = [
         SimpleNamespace(name=name, device_type=device,
+                        is_user_annotation=name.startswith(("ProfilerStep", "nccl:")),
                         time_range=SimpleNamespace(start=start, end=end))
         for name, device, start, end in events
     ]  # fmt: skip
