@@ -1,11 +1,8 @@
 """What several test files share: the repository, the real data of each workload, a cluster."""
 
-import fcntl
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,33 +10,30 @@ from pathlib import Path
 import pytest
 
 from data_server import Server
+from prepared_data import PAIRS_LANGUAGES, REPO, prepare_once
 from slurm_cluster import VirtualSlurm
 
-REPO = Path(__file__).resolve().parent.parent
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Near enough to each other that 5,000 sentences teach a small model something.
-PAIRS_LANGUAGES = ("de", "nl", "sv", "fr", "it", "es", "pt")
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give one worker all tests of a file or cluster, longest first; leave out the benchmarks.
+    """Give one worker all tests of a file or cluster, longest first.
 
     The trainings that the tests of a file share would be done twice, if two workers had them. A
-    group is a file, and all files of the session's cluster are one.
+    group is a file, and all files of the session's cluster are one. Benchmarks and the tests that
+    need a GPU are left out unless -m names them.
     """
     for item in items:
         group = "slurm" if "slurm" in item.fixturenames else item.module.__name__
         item.add_marker(pytest.mark.xdist_group(group))
     folders = [REPO / "tests" / name for name in ("slurm", "training")]  # the others take seconds
     items.sort(key=lambda item: [folder not in item.path.parents for folder in folders])
-    if "benchmark" not in config.option.markexpr:
-        benchmarks = [item for item in items if item.get_closest_marker("benchmark")]
-        config.hook.pytest_deselected(items=benchmarks)
-        items[:] = [item for item in items if item not in benchmarks]
+    for marker in ("benchmark", "gpu"):
+        if marker not in config.option.markexpr:
+            config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker(marker)])
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
 
 
 @pytest.fixture(scope="session")
@@ -61,23 +55,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     django = Path(importlib.util.find_spec("django").origin).parent
     options = ("--max-pairs", 5000, "--vocab-size", 4000, "--language", *PAIRS_LANGUAGES)
     return prepare_once(tmp_path_factory, "pairs", "translation", *options, "--gettext", django)
-
-
-def prepare_once(
-    factory: pytest.TempPathFactory, name: str, workload: str, *options: object
-) -> Path:
-    """Make the folder with `prepare_data.py WORKLOAD FOLDER OPTIONS`, once for all workers."""
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder of its own in this one
-        shared = shared.parent
-    folder = shared / "data" / name
-    folder.parent.mkdir(exist_ok=True)
-    with (shared / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():  # it is made whole or not at all
-            command = [sys.executable, REPO / "scripts/prepare_data.py", workload, folder, *options]
-            subprocess.run([str(each) for each in command], check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from test_prepare_data import SCRIPT, assert_refused, list_names, read_tree, run
 from test_prepare_data import prepare as prepare_workload
 from tokenizers import Tokenizer
 
-from conftest import PAIRS_LANGUAGES
 from preparation import catalogues, translation
+from prepared_data import PAIRS_LANGUAGES
 
 prepare = partial(prepare_workload, workload="translation")
 NAMES = ("train.src", "train.tgt", "val.src", "val.tgt")
