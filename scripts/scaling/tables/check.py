@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from itertools import groupby
 from pathlib import Path
 
 from common.console import printable, shorten
@@ -15,7 +16,7 @@ from scaling.read.text import read_lines
 from scaling.runs.find import order_in_time
 from scaling.runs.run import Run
 from scaling.tables.numbers import count_places, is_rounding_of, parse_number
-from scaling.tables.readme import BASELINE, RATIOS, ReadmeTable, Shown
+from scaling.tables.readme import BASELINE, RATIOS, ReadmeTable, Row, find_last
 from scaling.tables.table import Cell
 
 _EMPTY = ("", "—", "–", "-", "--", "---", "n/a", "na", "none", "?", "…", "...", "tbd", "x")
@@ -59,142 +60,113 @@ def check_tables(
     runs: all there are, so that a value of another run at the same scale is called that.
     Raises UserError when the file has none of these tables, or a row or column that they lack.
     """
-    baseline, checked = tables[0].shown[0], []
-    for filled in read_filled_tables(path):
-        table = _find_table(path, filled, tables)
-        places = {_simplify(shown.config): at for at, shown in enumerate(table.shown)}
-        columns = {_simplify(header): name for name, header in list(table.headers.items())[1:]}
-        first, *headers = filled.headers
-        for header in headers:
-            if _simplify(header) not in columns:
-                raise UserError(
-                    f"{path}: no column {shorten(header, 60)!r} in {table.title!r}; its columns "
-                    f"are {', '.join(list(table.headers.values())[1:])}"
-                )
-        for line, cells in filled.rows:
-            at = places.get(_simplify(cells[first]))
-            if at is None:
-                rows = ", ".join(repr(shown.config) for shown in table.shown)
-                raise UserError(
-                    f"{path}, line {line}: no row {shorten(cells[first], 60)!r} in "
-                    f"{table.title!r}; its rows are {rows}"
-                )
-            for header in headers:
-                column, shown, written = columns[_simplify(header)], table.shown[at], cells[header]
-                cell = table.rows[at][column]
-                verdict, why = _Judge(written, cell, column, shown).judge()
-                if verdict is Verdict.WRONG and not why:
-                    why = _find_other_run(written, column, shown, runs)
-                if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
-                    source = f"see {describe_source(column, shown, baseline)}"
-                    why = f"{why}; {source}" if why else source
-                answer = f"{cell.text} ({cell.note})" if cell.value is None else cell.text
-                checked.append(
-                    Checked(table.title, shown.config, header, line, written, verdict, why, answer)
-                )
-    return checked
+    return [
+        cell for filled in read_filled_tables(path) for cell in _check(path, filled, tables, runs)
+    ]
 
 
-def _find_table(path: Path, filled: "FilledTable", tables: Sequence[ReadmeTable]) -> ReadmeTable:
-    """Return the table that a heading names; else the one whose rows are the same."""
+def _check(path: Path, filled: "FilledTable", tables, runs) -> Iterator[Checked]:
+    by_title = {table.title: table for table in tables}
     names = {_simplify(cells[filled.headers[0]]) for _, cells in filled.rows}
-    by_title = [each for each in tables if _simplify(each.title) == _simplify(filled.heading)]
-    by_rows = [
-        table for table in tables
-        if names and names <= {_simplify(shown.config) for shown in table.shown}
-    ]  # fmt: skip
-    if not by_title + by_rows:
-        raise UserError(
-            f"{path}: the table {shorten(filled.heading, 60)!r} is none of: "
-            + ", ".join(repr(table.title) for table in tables)
-        )
-    return (by_title + by_rows)[0]
+    for each in tables:  # of a table without its heading the rows say which it is
+        if names and names <= {_simplify(row.config) for row in each.shown}:
+            by_title.setdefault(filled.heading, each)
+    table = _find(f"{path}: no table", filled.heading, by_title)
+    columns = {header: name for name, header in list(table.headers.items())[1:]}
+    rows = {row.config: (row, cells) for row, cells in zip(table.shown, table.rows, strict=True)}
+    first, *headers = filled.headers
+    names = {h: _find(f"{path}: {table.title!r} has no column", h, columns) for h in headers}
+    for line, written in filled.rows:
+        where = f"{path}, line {line}: {table.title!r} has no row"
+        row, cells = _find(where, written[first], rows)
+        for header, column in names.items():
+            cell = cells[column]
+            verdict, why = judge(written[header], cell, column, row)
+            if verdict is Verdict.WRONG and not why:
+                why = _find_slip(parse_cell(written[header]), column, row, runs)
+            if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
+                source = f"see {describe_source(column, row, tables[0].shown[0])}"
+                why = f"{why}; {source}" if why else source
+            answer = f"{cell.text} ({cell.note})" if cell.value is None else cell.text
+            yield Checked(table.title, row.config, header, line, written[header], verdict, why,
+                          answer)  # fmt: skip
+
+
+def _find(missing: str, name: str, known: dict):
+    """Return what a heading, header or row's name stands for, however it is typed."""
+    for each, found in known.items():
+        if _simplify(each) == _simplify(name):
+            return found
+    listed = ", ".join(map(repr, known))
+    raise UserError(f"{missing} {shorten(name, 60)!r}; there are: {listed}")
 
 
 # ---- One cell --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """Sets what was written beside a cell; its hints do not name the answer."""
-
-    written: str
-    cell: Cell
-    column: str
-    shown: Shown
-
-    def judge(self) -> tuple[Verdict, str]:
-        """Return the verdict on what was written, and a hint."""
-        is_empty, cell = self.written.lower() in _EMPTY, self.cell
-        if cell.value is None:
-            if is_empty:
-                return Verdict.NOTHING, cell.note or ""
-            if self.shown.scale == BASELINE and self.column in RATIOS:
-                return Verdict.NOTHING, f"the blank table has it; {cell.note}"
-            return Verdict.WRONG, f"the logs give no value: {cell.note}"
+def judge(written: str, cell: Cell, column: str, row: Row) -> tuple[Verdict, str]:
+    """Return the verdict on what was written, and a hint that does not name the answer."""
+    is_empty = written.lower() in _EMPTY
+    if cell.value is None:
         if is_empty:
-            return Verdict.NOT_FILLED, ""
-        exact = to_decimal(cell.value)
-        if not exact.is_finite():  # nan in the log
-            is_same = self.written.lower() == cell.text.lower()
-            return (Verdict.RIGHT if is_same else Verdict.WRONG), ""
-        verdicts = [self._judge_number(number, exact) for number in parse_cell(self.written)]
-        good = [found for found in verdicts if found[0] is not Verdict.WRONG]
-        return (good or verdicts or [(Verdict.WRONG, "not a number")])[0]
-
-    def _judge_number(self, number: Decimal, exact: Decimal) -> tuple[Verdict, str]:
-        as_printed = Decimal(round_half_even(exact, count_places(self.cell.text)))
-        if self.written == self.cell.text or number in (exact, as_printed):
-            return Verdict.RIGHT, ""
-        is_thousands = number >= 1000 and number == number.to_integral_value()
-        places = count_places(self.written.replace(",", "") if is_thousands else self.written)
-        if why := self._explain_rounding(number, exact, places):
-            return Verdict.ROUNDED, why
-        return Verdict.WRONG, self._find_slip(number, exact, places)
-
-    def _explain_rounding(self, number: Decimal, exact: Decimal, places: int) -> str | None:
-        """Say how the two differ when they mean the same; None when they do not."""
-        if _GIB.search(self.written):
-            return "in GiB" if is_rounding_of(number / 1024, exact / 1024, places) else None
-        if is_rounding_of(number, exact, places):
-            return f"with {places} decimal{'' if places == 1 else 's'}"
-        if self.column.endswith("accuracy_pct") and "%" not in self.written and places > 2:
-            return "as a fraction of 1" if is_rounding_of(number * 100, exact, places - 2) else None
-        if self.column == "efficiency_pct" and self.shown.run and (gpus := self.shown.run.gpus):
-            for scaling_places in (2, 1, 3):  # made from the scaling as it is printed
-                scaling = Decimal(round_half_even(exact * gpus / 100, scaling_places))
-                if is_rounding_of(number, scaling * 100 / gpus, places):
-                    return "made from the rounded scaling"
-        return None
-
-    def _find_slip(self, number: Decimal, exact: Decimal, places: int) -> str:
-        """Name a usual mistake that explains a wrong number, or nothing."""
-        if 0 < abs(exact) - abs(number) < Decimal(1).scaleb(-places):
-            return "cut off, not rounded"
-        if self.column == "efficiency_pct" and is_rounding_of(number, exact / 100, places):
-            return "this column is in percent"
-        attempt = self.shown.run.attempt if self.shown.run else None
-        for epoch in reversed(attempt.epochs if attempt and attempt.last else ()):
-            if epoch is not attempt.last and epoch.get(self.column) == number:
-                return f"that is epoch {epoch.epoch}'s, not the last one's"
-            validation = self.column.replace("train_", "val_")
-            if validation != self.column and epoch.get(validation) == number:
-                return "that is the validation's, not the training's"
-        return ""
+            return Verdict.NOTHING, cell.note or ""
+        if row.scale == BASELINE and column in RATIOS:
+            return Verdict.NOTHING, f"the blank table has it; {cell.note}"
+        return Verdict.WRONG, f"the logs give no value: {cell.note}"
+    if is_empty:
+        return Verdict.NOT_FILLED, ""
+    exact, numbers = to_decimal(cell.value), parse_cell(written)
+    if not exact.is_finite():  # nan in the log
+        return Verdict.RIGHT if written.lower() == cell.text.lower() else Verdict.WRONG, ""
+    verdicts = [_judge_number(written, number, cell, exact, column, row) for number in numbers]
+    good = [found for found in verdicts if found[0] is not Verdict.WRONG]
+    return (good or verdicts or [(Verdict.WRONG, "not a number")])[0]
 
 
-def _find_other_run(written: str, column: str, shown: Shown, runs: Sequence[Run]) -> str:
-    """Name the other complete run at this scale whose last epoch has that value."""
+def _judge_number(
+    written: str, number: Decimal, cell: Cell, exact: Decimal, column: str, row: Row
+) -> tuple[Verdict, str]:
+    """Try what the number may mean, one reading after the other."""
+    as_printed = Decimal(round_half_even(exact, count_places(cell.text)))
+    if written == cell.text or number in (exact, as_printed):
+        return Verdict.RIGHT, ""
+    is_thousands = number >= 1000 and number == number.to_integral_value()
+    places = count_places(written.replace(",", "") if is_thousands else written)
+    unit = 1024 if _GIB.search(written) else 1
+    rounded = "in GiB" if unit > 1 else f"with {places} decimal{'' if places == 1 else 's'}"
+    readings = [(Verdict.ROUNDED, rounded, exact)]
+    if column.endswith("accuracy_pct") and "%" not in written and places > 2:
+        readings.append((Verdict.ROUNDED, "as a fraction of 1", exact / 100))
+    if column == "efficiency_pct":
+        gpus = row.run.gpus
+        for scaling_places in (2, 1, 3):
+            scaling = Decimal(round_half_even(exact * gpus / 100, scaling_places))
+            why = "made from the rounded scaling"
+            readings.append((Verdict.ROUNDED, why, scaling * 100 / gpus))
+        readings.append((Verdict.WRONG, "this column is in percent", exact / 100))
+    for verdict, why, value in readings:
+        if is_rounding_of(number / unit, value / unit, places):
+            return verdict, why
+    is_cut = 0 < abs(exact) - abs(number) < Decimal(1).scaleb(-places)
+    return Verdict.WRONG, "cut off, not rounded" if is_cut else ""
+
+
+def _find_slip(numbers: list[Decimal], column: str, row: Row, runs: Sequence[Run]) -> str:
+    """Say which other value of the logs a wrong number is: of another epoch, column or run."""
+    last, validation = find_last(row.run), column.replace("train_", "val_")
+    for epoch in reversed(row.run.attempt.epochs if last else ()):
+        if epoch is not last and epoch.get(column) in numbers:
+            return f"that is epoch {epoch.epoch}'s, not the last one's"
+        if validation != column and epoch.get(validation) in numbers:
+            return "that is the validation's, not the training's"
     others = [
-        run
-        for run in runs
-        if run.is_usable
-        and (run.nodes, run.gpus_per_node) == shown.scale
-        and (shown.run is None or run.id != shown.run.id)
-    ]
+        run for run in runs
+        if run.is_usable and (run.nodes, run.gpus_per_node) == row.scale
+        and (row.run is None or run.id != row.run.id)
+    ]  # fmt: skip
     for run in reversed(order_in_time(others)):
-        last = run.attempt.last if run.attempt else None
-        if last is not None and last.get(column) in parse_cell(written):
+        other = find_last(run)
+        if other is not None and other.get(column) in numbers:
             return f"that is job {run.id}'s; take it with --job {run.id}"
     return ""
 
@@ -202,14 +174,14 @@ def _find_other_run(written: str, column: str, shown: Shown, runs: Sequence[Run]
 # ---- Where a value stands --------------------------------------------------------------------
 
 
-def describe_source(column: str, shown: Shown, baseline: Shown | None) -> str:
+def describe_source(column: str, row: Row, baseline: Row) -> str:
     """Say in which file and line the value of a cell is, or those that it is computed from."""
-    if shown.run is None:
-        return shown.reason or "there is no run"
-    here = _find_line(RATIOS.get(column, column), shown.run)
+    if row.run is None:
+        return row.reason
+    here = _find_line(RATIOS.get(column, column), row.run)
     if column not in RATIOS:
         return here
-    if baseline is None or baseline.run is None:
+    if baseline.run is None:
         return f"{here}, over the 1-GPU run's, which is missing"
     over = f"{here}, over {_find_line(RATIOS[column], baseline.run)}"
     return f"{over}, over the GPUs in all, times 100" if column == "efficiency_pct" else over
@@ -217,16 +189,16 @@ def describe_source(column: str, shown: Shown, baseline: Shown | None) -> str:
 
 def _find_line(column: str, run: Run) -> str:
     """Name the line that the job printed, else the log that the value was computed from."""
-    last = run.attempt.last if run.attempt else None
+    if not column.startswith(("gpu0_", "cpu_")):
+        last = find_last(run)
+        if run.log_path is None or last is None:
+            return f"job {run.id} has no epoch line"
+        return f"{run.log_path}, line {last.line_number}"
     name, paths, end = f"{column[:3]}_memory_log", run.cpu_log_paths, ""
     if column.startswith("gpu0_"):
         log = run.gpu_logs.get(0)
         # On a shared node the job's lowest GPU may be another than 0.
         paths, end = run.gpu_log_paths, f" - GPU {log.gpus[0].index if log and log.gpus else 0}"
-    elif not column.startswith("cpu_"):
-        if run.log_path is None or last is None:
-            return f"job {run.id} has no epoch line"
-        return f"{run.log_path}, line {last.line_number}"
     printed = run.log.memory_lines if run.log else {}
     for node in ("", "_node0"):
         if number := printed.get(f"{name}{node}{end}"):
@@ -311,19 +283,17 @@ def count_verdicts(checked: Sequence[Checked]) -> dict[Verdict, int]:
 
 def format_checked(checked: Sequence[Checked], show: bool = False) -> str:
     """Return one line per cell under its row, and the counts; answers only with `show`."""
-    lines, row = [], (None, None)
-    width = max(len(cell.header) for cell in checked)
-    for cell in checked:
-        if cell.table != row[0]:
-            lines += [*([""] if lines else []), cell.table]
-        if (cell.table, cell.config) != row:
-            row = (cell.table, cell.config)
-            lines.append(f"  {cell.config}")
-        text = f"{cell.header.ljust(width)}  {cell.verdict}"
-        if cell.verdict not in (Verdict.NOT_FILLED, Verdict.NOTHING):
-            text += f" ({shorten(cell.written, 40)})"
-        text += f": {cell.why}" if cell.why else ""
-        lines.append("    " + printable(text + (f" -> {cell.answer}" if show else ""))[:400])
+    lines, width = [], max(len(cell.header) for cell in checked)
+    for (table, config), cells in groupby(checked, lambda cell: (cell.table, cell.config)):
+        if table not in lines:
+            lines += [*([""] if lines else []), table]
+        lines.append(f"  {config}")
+        for cell in cells:
+            text = f"{cell.header.ljust(width)}  {cell.verdict}"
+            if cell.verdict not in (Verdict.NOT_FILLED, Verdict.NOTHING):
+                text += f" ({shorten(cell.written, 40)})"
+            text += f": {cell.why}" if cell.why else ""
+            lines.append("    " + printable(text + (f" -> {cell.answer}" if show else ""))[:400])
     counts = ", ".join(f"{n} {verdict}" for verdict, n in count_verdicts(checked).items())
     return "\n".join([*lines, "", counts]) + "\n"
 

@@ -1,21 +1,26 @@
-"""What each scale cost: GPU-hours, samples for them, energy, and money at a price."""
+"""GPU-hours: what each scale cost, with energy and money; and what a workshop's jobs will take."""
 
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 import pandas as pd
 
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.runs.compare import divide
+from scaling.runs.find import is_of_workload
 from scaling.runs.frames import make_samples
 from scaling.runs.run import Run
 from scaling.runs.study import Study, count
 from scaling.tables.hardware import add_hardware
 from scaling.tables.readme import check_covers
-from scaling.tables.table import ROUNDING, Cell, Table, is_missing, missing, say, show
+from scaling.tables.scaling import NO_WALL_TIME
+from scaling.tables.table import ROUNDING, Cell, Table, is_missing, make_table, missing, say, show
 
 LONGEST_GAP_S = 60  # a logger that was silent for longer has not seen the power in between
 J_PER_KWH = 3_600_000
+MOST_NAMED = 6  # jobs that a row names; more are counted
 
 
 def make_cost(
@@ -29,16 +34,23 @@ def make_cost(
     price: of one GPU-hour; without it there is no column of money. energy_runs: take energy
     from so many of the latest runs of a scale, since a long GPU log takes a moment to read.
     """
-    noun = study.noun
-    headers = {
-        "config": "Configuration",
-        "gpus": "GPUs",
-        "wall_s": "Wall time (s)",
-        "gpu_hours": "GPU-hours",
-        "samples_per_gpu_hour": f"{noun.capitalize()} per GPU-hour",
-        "energy_j_per_sample": f"Energy (J per {noun[:-1]})",
-        "energy_kwh": "Energy (kWh)",
-    }
+    noun, scales = study.noun, list(study.scales.itertuples())
+    cells = {row.config: _make_cells(study, row, price or 0.0, energy_runs) for row in scales}
+
+    def make_column(name: str, header: str) -> tuple:
+        return header, lambda row: cells[row.config][name]
+
+    columns = {
+        "config": ("Configuration", lambda row: say(
+            row.label, f"mean of {row.n_runs} runs" if row.n_runs > 1 else None)),
+        "gpus": ("GPUs", lambda row: say(row.gpus)),
+        "wall_s": ("Wall time (s)", lambda row: show(row.wall_s, why=NO_WALL_TIME)),
+        "gpu_hours": make_column("gpu_hours", "GPU-hours"),
+        "samples_per_gpu_hour": make_column(
+            "samples_per_gpu_hour", f"{noun.capitalize()} per GPU-hour"),
+        "energy_j_per_sample": make_column("energy_j_per_sample", f"Energy (J per {noun[:-1]})"),
+        "energy_kwh": make_column("energy_kwh", "Energy (kWh)"),
+    }  # fmt: skip
     definitions = [
         "GPU-hours: GPUs x wall time of the training (all epochs with validation), not the queue "
         f"and not the start of the job. {noun.capitalize()}: trained on, all epochs.",
@@ -47,54 +59,43 @@ def make_cost(
         ROUNDING,
     ]
     if price is not None:
-        headers["money"] = f"Cost ({currency})" if currency else "Cost"
-        headers["money_per_million"] = f"Cost per million {noun}"
+        columns["money"] = make_column("money", f"Cost ({currency})" if currency else "Cost")
+        columns["money_per_million"] = make_column("money_per_million", f"Cost per million {noun}")
         definitions.insert(1, f"Cost: GPU-hours x {currency}{price:.10g} per GPU-hour.")
     if energy_runs and (study.scales["n_runs"] > energy_runs).any():
         definitions.insert(2, f"Energy is of the latest {count(energy_runs, 'run')} of a scale.")
-    scales = list(study.scales.itertuples())
-    rows = [_make_row(study, row, price, energy_runs) for row in scales]
-    table = Table("cost", "Cost", headers, rows, definitions, study.left_out)
+    table = make_table("cost", "Cost", columns, scales, definitions=definitions,
+                       remarks=study.left_out)  # fmt: skip
     return add_hardware(study, table, scales)
 
 
-def _make_row(study: Study, row, price: float | None, energy_runs: int | None) -> dict[str, Cell]:
+def _make_cells(study: Study, row, price: float, energy_runs: int | None) -> dict[str, Cell]:
     runs = study.list_runs(row)
     powered = runs.tail(energy_runs or len(runs))
-    gpu_hours = row.wall_s * row.gpus / 3600
-    samples = runs["samples"].mean(skipna=False)
+    gpu_hours, samples = row.wall_s * row.gpus / 3600, runs["samples"].mean(skipna=False)
     energy_j, no_energy = _measure_energy(study, powered["run"])
+    no_samples = "how many were trained on is not recorded"
+    no_rate = NO_WALL_TIME if is_missing(gpu_hours) else no_samples
     j_per_sample = divide(energy_j, powered["samples"].mean(skipna=False))
-    no_time = "no wall time is recorded"
-    no_rate = no_time if is_missing(gpu_hours) else "how many were trained on is not recorded"
-    money = gpu_hours * (price or 0.0)
-    known = {
-        "gpu_hours": (gpu_hours, no_time),
-        "energy_j_per_sample": (j_per_sample, no_energy or no_rate),
-        "energy_kwh": (divide(energy_j, J_PER_KWH), no_energy),
-        "money_per_million": (divide(money * 1e6, samples), no_rate),
-    }
     return {
-        "config": say(row.label, f"mean of {len(runs)} runs" if len(runs) > 1 else None),
-        "gpus": say(row.gpus),
-        "wall_s": show(row.wall_s, why=no_time),
+        "gpu_hours": _show_small(gpu_hours, NO_WALL_TIME),
         "samples_per_gpu_hour": show(divide(samples, gpu_hours), 0, why=no_rate),
-        "money": show(money, why=no_time),
-        **{name: _show_small(value, why) for name, (value, why) in known.items()},
+        "energy_j_per_sample": _show_small(j_per_sample, no_energy or no_rate),
+        "energy_kwh": _show_small(divide(energy_j, J_PER_KWH), no_energy),
+        "money": show(gpu_hours * price, why=NO_WALL_TIME),
+        "money_per_million": _show_small(divide(gpu_hours * price * 1e6, samples), no_rate),
     }
 
 
 def _measure_energy(study: Study, runs: pd.Series) -> tuple[float | None, str | None]:
     """Return the mean energy in J of runs by their positions, or None and why."""
-    found = []
-    for run in (study.sources[at] for at in runs):
-        if not isinstance(run, Run):
-            return None, "no GPU log"
-        try:
-            found.append(measure_energy_j(run))
-        except UserError as error:
-            return None, str(error)
-    return sum(found) / len(found), None
+    sources = [study.sources[at] for at in runs]
+    if not all(isinstance(source, Run) for source in sources):
+        return None, "no GPU log"
+    try:
+        return fmean(map(measure_energy_j, sources)), None
+    except UserError as error:
+        return None, str(error)
 
 
 def measure_energy_j(run: Run) -> float:
@@ -110,26 +111,122 @@ def measure_energy_j(run: Run) -> float:
         raise UserError(f"job {run.id}: its GPU logs show {groups.ngroups} of {run.gpus} GPUs")
     if samples[["power_w", "elapsed_s"]].isna().to_numpy().any():
         raise UserError(f"job {run.id}: a sample of its GPU log has no power or no time")
-    return float(sum(map(partial(_integrate, run), (group for _, group in groups))))
+    energy_j = 0.0
+    for _, group in groups:
+        if len(group) < 2:
+            raise UserError(f"job {run.id}: a GPU has one power sample only")
+        step_s = group["elapsed_s"].diff().iloc[1:]
+        for gap_s in step_s[~step_s.between(0, LONGEST_GAP_S)]:
+            raise UserError(f"job {run.id}: its GPU log has a gap of {gap_s:.0f} s: no energy")
+        check_covers(run, "GPU", step_s.sum(), step_s.iloc[0])
+        energy_j += (step_s * group["power_w"].rolling(2).mean().iloc[1:]).sum()
+    return float(energy_j)
 
 
-def _integrate(run: Run, samples: pd.DataFrame) -> float:
-    """Return the energy in J of one GPU's samples."""
-    if len(samples) < 2:
-        raise UserError(f"job {run.id}: a GPU has one power sample only")
-    step_s = samples["elapsed_s"].diff().iloc[1:]
-    for gap_s in step_s[~step_s.between(0, LONGEST_GAP_S)]:
-        raise UserError(f"job {run.id}: its GPU log has a gap of {gap_s:.0f} s: no energy")
-    check_covers(run, "GPU", step_s.sum(), step_s.iloc[0])
-    return (step_s * samples["power_w"].rolling(2).mean().iloc[1:]).sum()
-
-
-def _show_small(value: float | None, why: str | None, places: int = 2) -> Cell:
+def _show_small(value: float | None, why: str | None) -> Cell:
     """Return a cell with enough decimals for three digits that count: 0.00417, not 0.00."""
     if is_missing(value):
         return missing(why or "not recorded")
-    if value and abs(value) < 1:
-        shown, places = abs(value), 2
-        while shown < 1 and places < 12:
-            shown, places = shown * 10, places + 1
+    places = 2
+    while value and abs(value) * 10 ** (places - 2) < 1 and places < 12:
+        places += 1
     return Cell(value, round_half_even(value, places))
+
+
+# ---- What a workshop takes: time and GPU-hours of each job for all its participants ------------
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that participants will submit; `epochs`: None where its options do not say."""
+
+    name: str
+    workload: str
+    nodes: int
+    gpus_per_node: int
+    limit_s: float
+    epochs: int | None = None
+    times: int = 1  # that each participant submits it
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+def make_estimate(jobs: Sequence[PlannedJob], runs: Sequence[Run], participants: int) -> Table:
+    """Return the table: a row per job, then all of them.
+
+    A job's time is what complete jobs of its scale and epochs took from start to end; where there
+    is none its time limit is the upper bound, and says so.
+    """
+    headers = {
+        "job": "Job", "gpus": "GPUs", "time_s": "Time (s)", "longest_s": "Longest (s)",
+        "gpu_hours": "GPU-hours each", "all_gpu_hours": "GPU-hours of all",
+        "most_gpu_hours": "At most",
+    }  # fmt: skip
+    rows, hours, measured = [], [], 0
+    for job in jobs:
+        times_s, note = _find_times(job, runs)
+        measured += bool(times_s)
+        limit = "" if times_s else "≤ "
+        mean_s, longest_s = (f(times_s or [job.limit_s]) for f in (fmean, max))
+        each_h, most_h = (job.gpus * job.times * s / 3600 for s in (mean_s, longest_s))
+        hours.append((each_h, each_h * participants, most_h * participants))
+        rows.append({
+            "job": say(job.name, note), "gpus": say(job.gpus),
+            "time_s": Cell(mean_s, f"{limit}{mean_s:.0f}"),
+            "longest_s": Cell(longest_s, f"{limit}{longest_s:.0f}"), "gpu_hours": show(each_h),
+            "all_gpu_hours": show(hours[-1][1], 1), "most_gpu_hours": show(hours[-1][2], 1),
+        })  # fmt: skip
+    sums = zip(list(headers)[4:], map(sum, zip(*hours, strict=True)), strict=True)
+    rows.append(dict.fromkeys(headers, Cell(None, "")) | {
+        "job": say(f"all {len(jobs)} jobs"), **{name: show(hour, 1) for name, hour in sums},
+    })  # fmt: skip
+    definitions = (
+        "Time: of a job from its start to its end, without the queue: the mean of the measured "
+        "jobs, and the longest. GPU-hours: GPUs x time; at most: with the longest times.",
+    )
+    remarks = []
+    if measured == 0:
+        remarks.append("Nothing is measured: all times are time limits, the upper bound. Rehearse "
+                       "each scale once for an estimate.")  # fmt: skip
+    elif measured < len(jobs):
+        remarks.append(f"{len(jobs) - measured} of {len(jobs)} jobs are not measured: with their "
+                       "time limits the sums are an upper bound.")  # fmt: skip
+    largest, everything = max(jobs, key=lambda job: job.gpus), sum(j.gpus * j.times for j in jobs)
+    remarks += [
+        f"GPUs at once: {participants * largest.gpus:,} when everybody runs {largest.name} at the "
+        f"same time, the most with one job each (submit.py --after); "
+        f"{participants * everything:,} when everybody submits all jobs at once.",
+        "With fewer GPUs jobs queue; no time can be below the GPU-hours of all / the GPUs there "
+        "are.",
+    ]
+    title = f"{count(participants, 'participant')}: times and GPU-hours"
+    facts = {"participants": participants, "measured_jobs": measured}
+    return Table("estimate", title, headers, rows, definitions, remarks, facts=facts)
+
+
+def _find_times(job: PlannedJob, runs: Sequence[Run]) -> tuple[list[int], str]:
+    """Return the seconds of the complete jobs like this one, and what they are in words."""
+    at_scale = [
+        run for run in runs
+        if run.id and is_of_workload(run, job.workload) and run.is_usable and run.restarts == 0
+        and (run.nodes, run.gpus_per_node) == (job.nodes, job.gpus_per_node)
+    ]  # fmt: skip
+    timed = [(run, (run.settings or {}).get("epochs")) for run in at_scale if run.elapsed_s]
+    alike = [run for run, epochs in timed if None in (job.epochs, epochs) or epochs == job.epochs]
+    if alike:
+        gpus = {str((run.settings or {}).get("gpu_name") or "no known GPU") for run in alike}
+        more = f" and {len(alike) - MOST_NAMED} more" if len(alike) > MOST_NAMED else ""
+        ids = ", ".join(run.id for run in alike[-MOST_NAMED:])
+        on = ", ".join(sorted(gpus))
+        told = f"measured: {count(len(alike), 'job')} on {on} ({ids}{more})"
+        return [run.elapsed_s for run in alike], told
+    if timed:
+        trained = ", ".join(sorted({str(epochs) for _, epochs in timed}))
+        why = f"those measured trained {trained} epochs, this one {job.epochs}"
+    elif at_scale:
+        why = "the complete jobs of this scale have no job_end.json"
+    else:
+        why = "no complete job of this scale"
+    return [], f"time limit, not measured: {why}"

@@ -7,8 +7,6 @@ standard deviation over epochs, the first epoch left out.
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read import contract
@@ -20,10 +18,10 @@ from scaling.runs.compare import (
     list_differences,
     over_epochs,
 )
-from scaling.runs.records import describe_settings, read_rank_epochs, read_training_metrics
-from scaling.tables.table import MISSING
-
-_COLUMNS = ("epoch", "rank", "training_s", "throughput_per_s", "samples", "unit")
+from scaling.runs.frames import make_rank_epochs_frame
+from scaling.runs.records import describe_settings
+from scaling.runs.run import Run
+from scaling.tables.table import MISSING, is_missing
 
 
 @dataclass(frozen=True)
@@ -86,39 +84,35 @@ def compare_devices(single_dir: Path, multi_dir: Path) -> Comparison:
 def read_devices(folder: Path) -> DeviceSet:
     """Return the figures of one run's rank files; see compare_devices."""
     home = _find_results(folder)
-    records, problems = read_rank_epochs(home)
-    if problems:
-        raise UserError(problems[0])
-    settings, notes = {}, []
-    if (home / "run.json").is_file():
-        settings = contract.read_json(home / "run.json")
-    elif (home / "training_metrics.json").is_file():
-        metrics = read_training_metrics(home / "training_metrics.json")
-        settings = {**describe_settings(metrics), "world_size": metrics.world_size}
-    else:
+    run, notes = Run(folder, home.name, results_dir=home), []
+    ranks = make_rank_epochs_frame([run])
+    settings = contract.read_json(home / "run.json") if (home / "run.json").is_file() else {}
+    if not settings and run.metrics:
+        settings = describe_settings(run.metrics) | {"world_size": run.metrics.world_size}
+    if run.lost_records:
+        raise UserError(run.lost_records[0])
+    if not settings:
         notes.append(f"{home}: no run.json, so its batch size is not known")
-    frame = pd.DataFrame([[getattr(r, name) for name in _COLUMNS] for r in records],
-                         columns=_COLUMNS)  # fmt: skip
-    told, ranks = settings.get("world_size"), frame["rank"].max() + 1
-    world_size = int(max(ranks, told) if isinstance(told, int) else ranks)
-    there = {(record.rank, record.epoch) for record in records}
-    for epoch in range(frame["epoch"].max() + 1):
+    told, found = settings.get("world_size"), int(ranks["rank"].max()) + 1
+    world_size = max(found, told) if isinstance(told, int) else found
+    there = set(zip(ranks["rank"], ranks["epoch"], strict=True))
+    for epoch in range(1, ranks["epoch"].max() + 1):
         for rank in range(world_size):
             if (rank, epoch) not in there:
-                path = home / f"rank{rank}_results_epoch{epoch}.json"
+                path = home / f"rank{rank}_results_epoch{epoch - 1}.json"
                 raise UserError(f"{home}: missing: {path}")
-    for record in records:
-        if record.throughput_per_s is None or record.training_s <= 0:
-            raise UserError(f"{record.path} cannot be used: no throughput, or no time")
-    unit, *others = sorted(set(frame["unit"]))
+    is_good = ranks["throughput_per_s"].notna() & (ranks["training_s"] > 0)
+    for name in ranks["source"][~is_good]:
+        raise UserError(f"{home / name} cannot be used: no throughput, or no time")
+    unit, *others = sorted(set(ranks["unit"]))
     if others:
         listed = ", ".join([unit, *others])
         raise UserError(f"{home}: its rank files count different things: {listed}")
     if (settings.get("unit"), unit) == ("img/s", "samples/s"):
         unit = "img/s"  # images are samples
-    steady = frame[frame["epoch"] > 0]
+    steady = ranks[ranks["epoch"] > 1]
     if steady.empty:
-        steady = frame
+        steady = ranks
         notes.append(f"{home}: no steady state: its one epoch stands here, and is warm-up")
     batch, micro = settings.get("global_batch_size"), settings.get("batch_size_per_gpu")
     if not isinstance(batch, int):
@@ -134,7 +128,7 @@ def read_devices(folder: Path) -> DeviceSet:
         tuple(over_epochs(times.tolist()) for _, times in steady.groupby("rank")["training_s"]),
         tuple(notes),
         settings,
-        None if pd.isna(samples) else float(samples),
+        None if is_missing(samples) else float(samples),
     )
 
 
@@ -145,13 +139,12 @@ def _find_results(folder: Path) -> Path:
             f"{folder}: no such folder; name it with --single DIR --multi DIR, or make it with "
             f"--workdir {folder.name}"
         )
-    if any(folder.glob("rank*_results_epoch*.json")):
-        return folder
     runs = [path for path in (folder / "results").glob("*") if contract.RUN_ID.fullmatch(path.name)]
-    found = [path for path in runs if any(path.glob("rank*_results_epoch*.json"))]
-    if not found:
-        raise UserError(f"{folder}: missing: {folder / 'rank0_results_epoch0.json'}")
-    return max(found, key=lambda path: contract.split_id(path.name))
+    runs.sort(key=lambda path: contract.split_id(path.name))
+    for home in (folder, *reversed(runs)):
+        if any(home.glob("rank*_results_epoch*.json")):
+            return home
+    raise UserError(f"{folder}: missing: {folder / 'rank0_results_epoch0.json'}")
 
 
 # ---- As text ---------------------------------------------------------------------------------
@@ -194,18 +187,17 @@ def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str
 
 
 def _format_devices(name: str, devices: DeviceSet) -> list[str]:
-    def show(spread: Spread) -> str:
-        mean = round_half_even(spread.mean, 2)
-        if spread.half_width is None:
-            return f"{mean} (one epoch: no deviation)"
-        return f"{mean} ± {round_half_even(spread.half_width, 2)}"
-
+    shown = []
+    for spread in (devices.training_s, devices.throughput):
+        half = spread.half_width
+        end = "(one epoch: no deviation)" if half is None else f"± {round_half_even(half, 2)}"
+        shown.append(f"{round_half_even(spread.mean, 2)} {end}")
     batch = "unknown" if devices.batch_size is None else devices.batch_size
     counted = "Images" if devices.unit == "img/s" else NOUNS.get(devices.unit, "samples")
     return [
         f"{name} (world_size={devices.world_size}, batch_size={batch}):",
-        f"  Training Time: {show(devices.training_s)} seconds",
-        f"  {counted.capitalize()}/Second: {show(devices.throughput)}",
+        f"  Training Time: {shown[0]} seconds",
+        f"  {counted.capitalize()}/Second: {shown[1]}",
     ]
 
 

@@ -18,7 +18,6 @@ from common.rounding import round_half_even, to_decimal
 from scaling.read.typed_table import TypedTable, read_typed_table
 from scaling.runs.study import Study, TableRow, build_study, rises_not
 from scaling.tables import headers as words
-from scaling.tables.fixed_work import BASES, make_fixed_work
 from scaling.tables.headers import find_factor, find_role, find_unit, split_words
 from scaling.tables.numbers import (
     THOUSANDS,
@@ -31,6 +30,7 @@ from scaling.tables.numbers import (
     split_number,
     strip_marks,
 )
+from scaling.tables.scaling import BASES, make_fixed_work
 from scaling.tables.table import Table, add_note, is_missing
 
 _SUMMARY_ROW = re.compile(r"(?:grand )?(?:total|sum|average|avg|mean|median|std|geo\w*)\b.*", re.I)

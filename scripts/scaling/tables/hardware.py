@@ -1,14 +1,16 @@
 """How well each GPU is used: its throughput, TFLOP/s, MFU, HFU, and the log's utilisation."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
 from common.gpus import GPUS, find_gpu
 from scaling.runs.run import Run
 from scaling.runs.study import Study
-from scaling.tables.table import Cell, Table, is_missing, missing, show
+from scaling.tables.table import Cell, Table, is_missing, make_table, missing, say, show
 
 MAX_WIDTH = 100  # characters of a line
+RECOMPUTED = "recomputed_flops_per_sample"
 UNEVEN_POINTS = 10  # GPUs whose utilisation differs by more have no common mean
 
 
@@ -16,10 +18,13 @@ def add_hardware(study: Study, table: Table, rows: Iterable) -> Table:
     """Return a table with the columns of its GPUs' use; rows: of study.scales or configs, as its.
 
     A column without a value in any row is left out, and one line says why. A table of somebody's
-    numbers, or of metrics files that count no operations, stays as it is, unless it names one of
-    these columns: then they stand where it has them.
+    numbers, or of metrics files that count no operations, stays as it is.
     """
     rows = list(rows)
+    settings = [study.settings(row.latest) for row in rows]
+    is_run = any(isinstance(source, Run) for source in study.sources)
+    if not rows or not (is_run or any("flops_per_sample" in each for each in settings)):
+        return table
     headers = {
         "throughput_per_gpu": f"{study.noun.capitalize()}/sec per GPU",
         "tflops_per_gpu": "TFLOP/s per GPU",
@@ -27,77 +32,61 @@ def add_hardware(study: Study, table: Table, rows: Iterable) -> Table:
         "hfu_pct": "HFU (%)",
         "utilization_pct": "GPU utilisation (%)",
     }
-    is_known = any(isinstance(source, Run) for source in study.sources) or any(
-        "flops_per_sample" in study.settings(row.latest) for row in rows
-    )
-    if not rows or (not is_known and not headers.keys() & table.headers.keys()):
-        return table
-    found = [make_hardware_cells(study, row) for row in rows]
-    if not any(study.settings(row.latest).get("activation_checkpointing") for row in rows):
+    if not any(each.get("activation_checkpointing") for each in settings):
         del headers["hfu_pct"]
-    empty, by_reason = set(), {}
-    for name, header in headers.items():
+    found, by_reason = [make_hardware_cells(study, row) for row in rows], {}
+    for name in [*headers]:
         if all(cells[name].value is None for cells in found):
-            empty.add(name)
-            by_reason.setdefault(found[0][name].note, []).append(header)
+            by_reason.setdefault(found[0][name].note, []).append(headers.pop(name))
     told = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
-    kept = {name: header for name, header in headers.items() if name not in empty}
     return replace(
         table,
-        headers={n: h for n, h in (table.headers | kept).items() if n not in empty},
+        headers=table.headers | headers,
         rows=[{**row, **cells} for row, cells in zip(table.rows, found, strict=True)],
-        definitions=[*table.definitions, *_define(study, rows, kept)],
+        definitions=[*table.definitions, *_define(settings, headers)],
         remarks=[*table.remarks, *([f"not shown: {told}"] if told else [])],
         max_width=MAX_WIDTH,
-        second=next((name for name in kept if name not in table.headers), ""),
     )
 
 
 def make_hardware_table(study: Study) -> Table:
     """Return the use of the GPUs at each scale as a table of its own."""
-    headers = {"config": "Configuration", "gpus": "GPUs"}
+    columns = {
+        "config": ("Configuration", lambda row: say(row.label)),
+        "gpus": ("GPUs", lambda row: say(row.gpus)),
+    }
     scales = list(study.scales.itertuples())
-    rows = [{"config": Cell(None, row.label), "gpus": show(row.gpus, 0)} for row in scales]
-    return add_hardware(study, Table("gpu_use", "Use of the GPUs", headers, rows), scales)
+    return add_hardware(study, make_table("gpu_use", "Use of the GPUs", columns, scales), scales)
 
 
 def make_hardware_cells(study: Study, row) -> dict[str, Cell]:
     """Return the cells of a row of study.scales or configs."""
     settings = study.settings(row.latest)
     per_gpu = row.throughput_per_s / row.gpus
-    flops, again = (
-        _read_count(settings, f"{name}flops_per_sample") for name in ("", "recomputed_")
-    )
-    if not settings.get("activation_checkpointing"):
-        again = 0
-    tflops, hardware_tflops = (
-        None if None in (flops, more) or is_missing(per_gpu) else per_gpu * (flops + more) / 1e12
-        for more in (0, again)
-    )
+    flops, again = (_read_count(settings, name) for name in ("flops_per_sample", RECOMPUTED))
+    again = again if settings.get("activation_checkpointing") else 0.0
     peak, no_peak = find_peak(settings)
-    lost = "no throughput is recorded"
-    lost = lost if is_missing(per_gpu) else "its run did not record flops_per_sample"
-    not_counted = lost if flops is None else "its run did not record recomputed_flops_per_sample"
+    no_rate = "no throughput is recorded"
+    why = no_rate if is_missing(per_gpu) else "its run did not record flops_per_sample"
+    why_again = why if flops != flops else f"its run did not record {RECOMPUTED}"
 
-    def share(tflops: float | None, why: str) -> Cell:
-        if peak is None:
-            return missing(no_peak)
-        return show(None if tflops is None else tflops / peak * 100, 2, why=why)
+    def share(flops: float, why: str) -> Cell:
+        return show(per_gpu * flops / 1e12 / peak * 100, why=why) if peak else missing(no_peak)
 
     return {
-        "throughput_per_gpu": show(per_gpu, why="no throughput is recorded"),
-        "tflops_per_gpu": show(tflops, why=lost),
-        "mfu_pct": share(tflops, lost),
-        "hfu_pct": share(hardware_tflops, not_counted),
+        "throughput_per_gpu": show(per_gpu, why=no_rate),
+        "tflops_per_gpu": show(per_gpu * flops / 1e12, why=why),
+        "mfu_pct": share(flops, why),
+        "hfu_pct": share(flops + again, why_again),
         "utilization_pct": _show_utilization(study, row),
     }
 
 
-def _read_count(settings: dict, name: str) -> float | None:
-    """Return a count that a run recorded, None for whatever is no number above 0."""
+def _read_count(settings: dict, name: str) -> float:
+    """Return a count that a run recorded, nan for whatever is no number above 0."""
     value = settings.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < 1e30 else None
+    return float(value) if is_number and 0 < value < 1e30 else math.nan
 
 
 def _show_utilization(study: Study, row) -> Cell:
@@ -118,27 +107,23 @@ def _show_utilization(study: Study, row) -> Cell:
     return cell
 
 
-def _define(study: Study, rows: list, columns: dict[str, str]) -> list[str]:
+def _define(settings: Iterable[dict], columns: Iterable[str]) -> list[str]:
     """Say what the columns are, and each peak that MFU is a share of."""
-    peaks = [find_peak(study.settings(row.latest)) for row in rows]
-    shares = dict.fromkeys(told for peak, told in peaks if peak is not None)
-    definitions = []
-    if "tflops_per_gpu" in columns:
-        definitions.append(
+    peaks = dict.fromkeys(told for peak, told in map(find_peak, settings) if peak is not None)
+    low = "Small images keep it low: ResNet at 64 x 64 is bound by memory."
+    definitions = {
+        "tflops_per_gpu": [
             "TFLOP/s: operations of the model's forward and backward passes per sample, without "
             "what is computed again, x throughput."
-        )
-    if "mfu_pct" in columns:
-        low = "Small images keep it low: ResNet at 64 x 64 is bound by memory."
-        definitions += [f"MFU: that / {told}. {low}" for told in shares]
-    if "hfu_pct" in columns:
-        definitions.append("HFU: as MFU, with what activation checkpointing computes again.")
-    if "utilization_pct" in columns:
-        definitions.append(
+        ],
+        "mfu_pct": [f"MFU: that / {told}. {low}" for told in peaks],
+        "hfu_pct": ["HFU: as MFU, with what activation checkpointing computes again."],
+        "utilization_pct": [
             "GPU utilisation: nvidia-smi's, mean of the latest run's whole log over its GPUs; from "
             f"the least to the most of a GPU where they are more than {UNEVEN_POINTS} points apart."
-        )
-    return definitions
+        ],
+    }
+    return [text for name in columns for text in definitions.get(name, ())]
 
 
 def find_peak(settings: dict) -> tuple[float | None, str]:

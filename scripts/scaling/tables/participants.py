@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 
@@ -9,12 +10,13 @@ from common.errors import UserError
 from scaling.runs.find import Participant, is_of_workload
 from scaling.runs.run import Run, State
 from scaling.runs.study import Study, count, make_study
-from scaling.tables.table import Cell, Table, missing, say, show
+from scaling.tables.table import Cell, Table, make_table, missing, say, show
 
 LEAST_ALIKE = 3  # equal runs, to judge one of them by the others
 LEAST_PCT = 5.0  # below the median: less is no outlier, however close the others are
 MOST_NAMED = 4  # outliers in a row
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
+RATIO_COLUMNS = ("participant", "run", "gpus", "config", "label", "hosts", "pct")
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,18 @@ class Workshop:
     participants: Sequence[Participant]
     workload: str
     study: Study | None = None
-    ratios: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ratios: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=RATIO_COLUMNS))
     limit_pct: float = 100 - LEAST_PCT
     slow_hosts: dict[str, float] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
         return [problem for each in self.participants for problem in each.problems]
+
+    @property
+    def outliers(self) -> pd.DataFrame:
+        """The rows of ratios that are below the limit, the lowest first."""
+        return self.ratios[self.ratios["pct"] < self.limit_pct].sort_values("pct")
 
 
 def make_workshop(participants: Sequence[Participant], workload: str, source: str) -> Workshop:
@@ -47,27 +54,24 @@ def make_workshop(participants: Sequence[Participant], workload: str, source: st
     over all runs). A node is slow when the median of the runs on it is that low; runs that a slow
     node took part in say nothing of the others.
     """
-    runs = [run for each in participants for run in each.runs]
+    names = {id(run): each.name for each in participants for run in each.runs}
     try:
+        runs = [run for each in participants for run in each.runs]
         study = make_study(runs, workload, source=source)
     except UserError:
         return Workshop(participants, workload)
-    frame = study.runs.dropna(subset="throughput_per_s")
-    by_config = frame.groupby("config")["throughput_per_s"]
-    frame = frame.assign(pct=frame["throughput_per_s"] / by_config.transform("median") * 100)
-    frame = frame[by_config.transform("size") >= LEAST_ALIKE]
-    names = {id(run): each.name for each in participants for run in each.runs}
-    sources = [study.sources[at] for at in frame["run"]]
-    titles = study.configs.set_index("config")
-    ratios = pd.DataFrame({
-        "participant": [names[id(run)] for run in sources],
-        "run": frame["run"].to_list(),
-        "gpus": frame["gpus"].to_list(),
-        "config": frame["config"].to_list(),
-        "label": titles["short_label"].reindex(frame["config"]).to_list(),
-        "hosts": [_list_hosts(run) for run in sources],
-        "pct": frame["pct"].to_list(),
-    })  # fmt: skip
+    ratios = study.runs.dropna(subset="throughput_per_s").merge(
+        study.configs[["config", "short_label"]], on="config", how="left"
+    )
+    by_config = ratios.groupby("config")["throughput_per_s"]
+    sources = [study.sources[at] for at in ratios["run"]]
+    ratios = ratios.assign(
+        participant=[names[id(run)] for run in sources],
+        label=ratios["short_label"],
+        hosts=[_list_hosts(run) for run in sources],
+        pct=ratios["throughput_per_s"] / by_config.transform("median") * 100,
+    )
+    ratios = ratios[by_config.transform("size") >= LEAST_ALIKE][[*RATIO_COLUMNS]]
     deviation = (ratios["pct"] - 100).abs().median() if len(ratios) else 0.0
     limit_pct = 100 - max(LEAST_PCT, 3 * MAD_TO_SIGMA * deviation)
     slow = find_slow_hosts(ratios, limit_pct)
@@ -103,152 +107,124 @@ def make_participants_tables(workshop: Workshop) -> list[Table]:
     return tables
 
 
-# ---- Who has run what --------------------------------------------------------------------------
-
-
 def make_progress(workshop: Workshop) -> Table:
     """Return a row per participant and a column per scale: the throughput of the latest run."""
-    ours = {
-        each.name: [run for run in each.runs if is_of_workload(run, workshop.workload)]
-        for each in workshop.participants
-    }
-    scales = sorted(
-        {(run.nodes, run.gpus_per_node) for runs in ours.values() for run in runs
-         if run.nodes and run.gpus_per_node},
-        key=lambda scale: (scale[0] * scale[1], scale),
-    )  # fmt: skip
-    names = {f"g{gpus}n{nodes}": (nodes, gpus) for nodes, gpus in scales}
-    headers = {"participant": "Participant", "done": "Done"} | {
-        name: (f"{nodes} x " if nodes > 1 else "") + count(gpus, "GPU")
-        for name, (nodes, gpus) in names.items()
-    }
-    rates, behind = _list_rates(workshop)
-    rows = []
-    for each in workshop.participants:
-        cells = {
-            name: _make_cell(ours[each.name], scale, rates, behind) for name, scale in names.items()
-        }
-        done = sum(cell.value is not None for cell in cells.values())
-        note = "; ".join(each.problems) or None
-        rows.append({
-            "participant": say(each.name, note),
-            "done": Cell(done, f"{done} of {len(names)}"), **cells,
-        })  # fmt: skip
-    unit = workshop.study.unit if workshop.study else "samples/s"
-    definitions = (
-        f"Throughput ({unit}) of the latest complete run, the mean over its epochs after warm-up. "
-        "2 x 4 GPUs: 4 on each of 2 nodes.",
-        *([] if workshop.study else ["No run is complete yet."]),
-    )
-    keys = [{"folder": each.folder} for each in workshop.participants]
-    title = f"{count(len(rows), 'participant')}: who has run which scale"
-    return Table("participants", title, headers, rows, definitions, workshop.problems, keys=keys)
+    study, everyone = workshop.study, workshop.participants
+    known = [] if study is None else study.runs.dropna(subset="throughput_per_s").itertuples()
+    rates = {id(study.sources[row.run]): row.throughput_per_s for row in known}
+    behind = {id(study.sources[row.run]): row.pct for row in workshop.outliers.itertuples()}
+    ours = [(each.name, run) for each in everyone for run in each.runs
+            if is_of_workload(run, workshop.workload)]  # fmt: skip
+    scales = {(run.nodes, run.gpus_per_node) for _, run in ours if run.nodes and run.gpus_per_node}
+    scales = sorted(scales, key=lambda scale: (scale[0] * scale[1], scale))
+    # A complete run stands before what is not, a later one before an earlier.
+    ours.sort(key=lambda each: (id(each[1]) in rates, each[1].job, each[1].restart))
+    latest = {(name, run.nodes, run.gpus_per_node): run for name, run in ours if run.id}
 
-
-def _list_rates(workshop: Workshop) -> tuple[dict[int, float], dict[int, float]]:
-    """Return the throughput of each run by its id(), and the pct of those that are outliers."""
-    if workshop.study is None:
-        return {}, {}
-    study, ratios = workshop.study, workshop.ratios
-    frame = study.runs.dropna(subset="throughput_per_s")
-    rates = dict(zip((id(study.sources[at]) for at in frame["run"]), frame["throughput_per_s"],
-                     strict=True))  # fmt: skip
-    low = ratios[ratios["pct"] < workshop.limit_pct] if len(ratios) else ratios
-    return rates, {id(study.sources[row.run]): row.pct for row in low.itertuples()}
-
-
-def _make_cell(runs: Sequence[Run], scale: tuple, rates: dict, behind: dict) -> Cell:
-    """Return the throughput of the latest complete run at a scale, else how the latest stands."""
-    at_scale = [run for run in runs if (run.nodes, run.gpus_per_node) == scale and run.id]
-    complete = [run for run in at_scale if id(run) in rates]
-    if complete:
-        run = max(complete, key=lambda run: (run.job, run.restart))
-        pct = behind.get(id(run))
-        note = None if pct is None else f"outlier: {pct:.0f} % of the median of equal runs"
-        return show(rates[id(run)], 1, note)
-    if at_scale:
-        run = max(at_scale, key=lambda run: (run.job, run.restart))
+    def show_latest(participant: Participant, scale: tuple[int, int]) -> Cell:
+        """The throughput of the latest complete run, else how the latest stands."""
+        run = latest.get((participant.name, *scale))
+        if run is None:
+            return missing("not submitted yet")
+        if id(run) in rates:
+            pct = behind.get(id(run))
+            note = None if pct is None else f"outlier: {pct:.0f} % of the median of equal runs"
+            return show(rates[id(run)], 1, note)
         is_open = run.state in (State.RUNNING, State.NEVER_STARTED)
         return Cell(None, str(run.state) if is_open else "failed", run.reason)
-    return missing("not submitted yet")
 
+    def count_done(participant: Participant) -> Cell:
+        done = sum(show_latest(participant, scale).value is not None for scale in scales)
+        return Cell(done, f"{done} of {len(scales)}")
 
-# ---- How far equal runs differ -----------------------------------------------------------------
+    columns = {
+        "participant": (
+            "Participant", lambda each: say(each.name, "; ".join(each.problems) or None)),
+        "done": ("Done", count_done),
+    }  # fmt: skip
+    for nodes, gpus in scales:
+        header = (f"{nodes} x " if nodes > 1 else "") + count(gpus, "GPU")
+        columns[f"g{gpus}n{nodes}"] = header, partial(show_latest, scale=(nodes, gpus))
+    definitions = [
+        f"Throughput ({study.unit if study else 'samples/s'}) of the latest complete run, the mean "
+        "over its epochs after warm-up. 2 x 4 GPUs: 4 on each of 2 nodes.",
+        *([] if study else ["No run is complete yet."]),
+    ]
+    title = f"{count(len(everyone), 'participant')}: who has run which scale"
+    return make_table("participants", title, columns, everyone, definitions=definitions,
+                      remarks=workshop.problems,
+                      keys=[{"folder": each.folder} for each in everyone])  # fmt: skip
 
 
 def make_spread(workshop: Workshop) -> Table:
     """Return a row per group of equal runs: how many, their median, and the outliers by name."""
-    study, ratios = workshop.study, workshop.ratios
-    headers = {
-        "config": "Configuration", "runs": "Runs", "median": f"Median ({study.unit})",
-        "least": "Lowest (%)", "most": "Highest (%)", "outliers": "Outliers",
+    study, pct = workshop.study, workshop.ratios.groupby("config")["pct"].agg(["min", "max"])
+
+    def say_name(config) -> Cell:
+        series = f" ({config.series_name})" if config.series_name else ""
+        return say(config.short_label + series)
+
+    def say_outliers(config) -> Cell:
+        low = workshop.outliers[workshop.outliers["config"] == config.config]
+        names = []
+        for row in low.head(MOST_NAMED).itertuples():
+            hosts = f" on {', '.join(row.hosts)}" if row.hosts else ""
+            job = study.sources[row.run].id
+            names.append(f"{row.participant} job {job}{hosts}: {row.pct:.0f} %")
+        more = [f"{len(low) - MOST_NAMED} more"] if len(low) > MOST_NAMED else []
+        return say("; ".join([*names, *more]) or "none")
+
+    few, medians = f"fewer than {LEAST_ALIKE} equal runs", study.runs.groupby("config")
+    medians = medians["throughput_per_s"].median()
+    columns = {
+        "config": ("Configuration", say_name),
+        "runs": ("Runs", lambda config: say(config.n_runs)),
+        "median": (f"Median ({study.unit})",
+                   lambda config: show(medians[config.config], 1, why="no throughput")),
+        "least": ("Lowest (%)", lambda config: show(pct["min"].get(config.config), 1, why=few)),
+        "most": ("Highest (%)", lambda config: show(pct["max"].get(config.config), 1, why=few)),
+        "outliers": ("Outliers", say_outliers),
     }  # fmt: skip
-    rows = []
-    configs = study.configs.sort_values(["gpus", "nodes_key", "series"])
-    for config in configs.itertuples():
-        of_runs = study.runs[study.runs["config"] == config.config]
-        equal = ratios[ratios["config"] == config.config] if len(ratios) else ratios
-        low = equal[equal["pct"] < workshop.limit_pct].sort_values("pct") if len(equal) else equal
-        name = f"{config.short_label} ({config.series_name})" if config.series_name else (
-            config.short_label)  # fmt: skip
-        few = "" if len(equal) else f"fewer than {LEAST_ALIKE} equal runs"
-        rows.append({
-            "config": say(name), "runs": say(len(of_runs)),
-            "median": show(of_runs["throughput_per_s"].median(), 1, why="no throughput"),
-            "least": show(equal["pct"].min() if len(equal) else None, 1, why=few),
-            "most": show(equal["pct"].max() if len(equal) else None, 1, why=few),
-            "outliers": say(_list_outliers(workshop, low)),
-        })  # fmt: skip
     definitions = (
         "Equal runs have the same settings and scale; lowest and highest are in % of their median. "
         f"Outlier: below {workshop.limit_pct:.1f} %, which is 5 % or 3 deviations (1.4826 x the "
         "median absolute deviation over all runs) below, whichever is more.",
     )
-    return Table("spread", "How far equal runs differ", headers, rows, definitions)
-
-
-def _list_outliers(workshop: Workshop, low: pd.DataFrame) -> str:
-    """Name the runs of some rows of ratios, the lowest first."""
-    names = []
-    for row in low.head(MOST_NAMED).itertuples():
-        hosts = f" on {', '.join(row.hosts)}" if row.hosts else ""
-        job = workshop.study.sources[row.run].id
-        names.append(f"{row.participant} job {job}{hosts}: {row.pct:.0f} %")
-    more = [f"{len(low) - MOST_NAMED} more"] if len(low) > MOST_NAMED else []
-    return "; ".join([*names, *more]) or "none"
+    configs = study.configs.sort_values(["gpus", "nodes_key", "series"]).itertuples()
+    return make_table("spread", "How far equal runs differ", columns, configs,
+                      definitions=definitions)  # fmt: skip
 
 
 def make_hosts(workshop: Workshop) -> Table:
     """Return a row per node, the slowest first: what the runs on it reach of their equals."""
-    headers = {"host": "Node", "runs": "Runs", "median": "Median (%)", "lowest": "Lowest (%)",
-               "verdict": "Verdict"}  # fmt: skip
-    ratios, rows = workshop.ratios, []
-    if len(ratios):
-        exploded = ratios.explode("hosts").dropna(subset="hosts")
-        is_clean = [not (set(hosts) & set(workshop.slow_hosts)) for hosts in ratios["hosts"]]
-        clean = ratios[is_clean].explode("hosts").dropna(subset="hosts")
-        judged = clean.groupby("hosts")["pct"].agg(["size", "median", "min"])
-        for host, pct in workshop.slow_hosts.items():
-            own = exploded[exploded["hosts"] == host]["pct"]
-            rows.append(_make_host(host, len(own), pct, own.min(), "slow"))
-        for row in judged.sort_values(["median", "min"]).itertuples():
-            rows.append(_make_host(row.Index, row.size, row.median, row.min, "as the others"))
-        for host in sorted(set(exploded["hosts"]) - set(judged.index) - set(workshop.slow_hosts)):
-            n = int((exploded["hosts"] == host).sum())
-            rows.append(_make_host(host, n, None, None, "only in runs with a slow node"))
-    unknown = sum(not hosts for hosts in ratios["hosts"]) if len(ratios) else 0
+    slow = workshop.slow_hosts
+    on_hosts = workshop.ratios.explode("hosts").dropna(subset="hosts")
+    is_slow = on_hosts["hosts"].isin([*slow])
+    is_clean = ~on_hosts.index.isin(on_hosts.index[is_slow])  # a run has one index for all hosts
+    runs = on_hosts.groupby("hosts").size()
+    counted = on_hosts[is_slow | is_clean].groupby("hosts")["pct"]
+    hosts = counted.agg(["size", "median", "min"]).reindex(runs.index)
+    hosts["size"] = hosts["size"].fillna(runs).astype(int)
+    hosts.loc[[*slow], "median"] = [*slow.values()]
+    hosts["verdict"] = "as the others"
+    hosts.loc[hosts["median"].isna(), "verdict"] = "only in runs with a slow node"
+    hosts.loc[[*slow], "verdict"] = "slow"
+    hosts["is_other"] = hosts["verdict"] != "slow"
+    why = "all of its runs had a slow node"
+    columns = {
+        "host": ("Node", lambda row: say(row.Index)),
+        "runs": ("Runs", lambda row: say(row.size)),
+        "median": ("Median (%)", lambda row: show(row.median, 1, why=why)),
+        "lowest": ("Lowest (%)", lambda row: show(row.min, 1, why=why)),
+        "verdict": ("Verdict", lambda row: say(row.verdict)),
+    }
+    unknown = sum(not hosts for hosts in workshop.ratios["hosts"])
     remarks = [f"{count(unknown, 'run')} without known nodes (no run.json)"] if unknown else []
     definitions = (
         "Median and lowest, over the complete runs on a node, of the throughput in % of the median "
         "of equal runs. What ran across nodes counts for each; a run that a slow node took part in "
         "counts for that node alone.",
     )
-    return Table("hosts", "The nodes", headers, rows, definitions, remarks)
-
-
-def _make_host(host: str, runs: int, median, lowest, verdict: str) -> dict[str, Cell]:
-    why = "all of its runs had a slow node"
-    return {
-        "host": say(host), "runs": say(runs), "median": show(median, 1, why=why),
-        "lowest": show(lowest, 1, why=why), "verdict": say(verdict),
-    }  # fmt: skip
+    rows = hosts.sort_values(["is_other", "median", "min"]).itertuples()
+    return make_table("hosts", "The nodes", columns, rows, definitions=definitions,
+                      remarks=remarks)  # fmt: skip

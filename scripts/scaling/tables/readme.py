@@ -1,19 +1,20 @@
 """The tables of the README, filled from a workload's runs: values, ratios, reasons and sources.
 
 Each row shows the last epoch's line of the latest complete run at its scale: what a participant
-copies by hand. What averages over runs and epochs is made from a Study.
+copies by hand. Beside them stands the memory of every GPU of these runs. What averages over runs
+and epochs is made from a Study.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
+from scaling.read.cpu_log import CpuLog
 from scaling.read.foreign_log import Windows, show_rate
-from scaling.read.gpu_log import GpuLog
+from scaling.read.gpu_log import GpuLog, list_labels
 from scaling.runs.compare import (
     DEFAULT_WORKLOAD,
     SUPERLINEAR_PCT,
@@ -53,6 +54,7 @@ RATIOS = {
     "memory_avg_scaling": "gpu0_avg_mib",
     "efficiency_pct": "throughput_per_s",
 }
+GPU_COLUMNS = ("gpu0_peak_mib", "gpu0_avg_mib", "gpu0_mode_mib")
 
 
 @dataclass(frozen=True)
@@ -68,43 +70,34 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One row: its scale, the folder of its job below experiments/, and the choice of its run."""
+class Row:
+    """One row: its scale, the folder of its job below experiments/, and the choice of its run.
+
+    cannot_run: why the cluster cannot run it; None when it can, or somebody tried.
+    """
 
     config: str
-    nodes: int
-    gpus_per_node: int
+    scale: Scale
     folder: str
-    site: Site
-    choice: Choice | None = None
-
-    @property
-    def scale(self) -> Scale:
-        return self.nodes, self.gpus_per_node
+    choice: Choice
+    cannot_run: str | None = None
 
     @property
     def run(self) -> Run | None:
         return self.choice.run
 
     @property
-    def is_impossible(self) -> bool:
-        """Whether the cluster cannot run it, and nobody tried."""
-        return not self.choice.was_started and self.folder in self.site.cannot_run
-
-    @property
-    def reason(self) -> str | None:
+    def reason(self) -> str:
         """Why no run fills the row."""
-        if self.run or self.is_impossible:
-            return None if self.run else self.site.cannot_run[self.folder]
         kind = self.folder.split("/")[-1 if self.scale == BASELINE else -2]
         script = f"{self.folder}/{kind}.slurm"
         no_script = f"no run yet, and no job file {script}: write it with python render.py"
-        return self.choice.reason or no_script
+        return self.cannot_run or self.choice.reason or no_script
 
     @property
     def source(self) -> str:
         """Which job and log the row was read from, and a later run that it does not show."""
-        if self.is_impossible:
+        if self.cannot_run:
             return "no run: this cluster cannot run it"
         if self.run is None:
             log = self.choice.latest_log
@@ -117,10 +110,10 @@ class Shown:
 
     @property
     def keys(self) -> dict[str, object]:
-        last = self.run.attempt.last if self.run and self.run.attempt else None
+        last = find_last(self.run)
         return {
-            "nodes": self.nodes,
-            "gpus_per_node": self.gpus_per_node,
+            "nodes": self.scale[0],
+            "gpus_per_node": self.scale[1],
             "job_id": self.run.id if self.run else None,
             "epoch": (last.epoch or None) if last else None,
             "log": self.run.log_path if self.run else None,
@@ -131,7 +124,12 @@ class Shown:
 class ReadmeTable(Table):
     """A table of the README; `shown` says of each of its rows which run it shows."""
 
-    shown: Sequence[Shown] = ()
+    shown: Sequence[Row] = ()
+
+
+def find_last(run: Run | None):
+    """Return the last epoch of a run's log, None when it has none."""
+    return run.attempt.last if run and run.attempt else None
 
 
 def make_readme_tables(
@@ -157,7 +155,7 @@ def make_readme_tables(
             "them, or write the job files with: python render.py"
         )
     ours = [run for run in runs if is_of_workload(run, workload)]
-    growing = [run.id for run in ours if is_growing(run) and run.id]
+    growing = [f"job {run.id}" for run in ours if is_growing(run) and run.id]
     ours = [run for run in ours if not is_growing(run)]
     if not ours and not site.cannot_run and workload != DEFAULT_WORKLOAD:
         known = sorted({run.workload or DEFAULT_WORKLOAD for run in runs})
@@ -166,14 +164,92 @@ def make_readme_tables(
             f"{', '.join(known)}"
         )
     layouts = _list_layouts(workload, ours, site)
-    scales = {row.scale for *_, rows in layouts for row in rows}
-    at_scale = {scale: [run for run in ours if has_scale(run, scale)] for scale in scales}
-    left_out = [
+    scales = {scale for *_, rows in layouts for _, scale, _ in rows}
+    choices, others = _choose_runs(ours, scales, jobs)
+    remarks = [
         _name_left_out(run)
         for run in ours
-        if run.id and not any(run in candidates for candidates in at_scale.values())
+        if run.id and not any(has_scale(run, scale) for scale in choices)
     ]
-    named = resolve_jobs(ours, list(jobs), scales)
+    for what, names, option in (
+        ("of another strategy", others, "--strategies"),
+        ("the model grew with the GPUs", growing, "--growing"),
+    ):
+        if names:
+            how = f"see python scripts/scaling_tables.py {option}"
+            remarks.append(f"{what}, not in these tables: {', '.join(names)}; {how}")
+    described, epochs = describe_workload(workload, ours), _find_epochs(choices)
+    measured = {c.run: measure(c.run, described) for c in choices.values() if c.run}
+    of_epoch = (
+        f"Throughput: {described.noun} of all ranks / seconds of the slowest rank, training "
+        "part of the epoch only, last epoch."
+    )
+    of_log = "Throughput: of the whole job, the mean of its log's windows after the warm-up."
+    tables = []
+    for name, title, base, places in layouts:
+        rows = []
+        for config, scale, folder in places:
+            cannot = None if choices[scale].was_started else site.cannot_run.get(folder)
+            rows.append(Row(config, scale, folder, choices[scale], cannot))
+        headers = _name_columns(described, base, epochs)
+        cells = []
+        for row in rows:
+            if row.run is None:
+                none = dict.fromkeys(headers, missing(row.reason))
+                cells.append(none | {"config": say(row.config, row.cannot_run)})
+                continue
+            ratios = _compare(row.run, rows[0], measured, allow_unlike)
+            found = measured[row.run] | ratios
+            if expected := site.expected.get(row.folder):
+                rate = check_expected(found["throughput_per_s"], expected, described.unit)
+                found["throughput_per_s"] = rate
+            config = row.config if row.run.nodes else f"{row.run.gpus} GPUs"  # no nodes in its log
+            notes = join_notes(*_list_notes(row.run, epochs))
+            cells.append(found | {"config": say(config, notes)})
+        tables.append(ReadmeTable(
+            name, title, headers, cells, (of_epoch if epochs else of_log, MEMORY_DEFINITION),
+            remarks=remarks if name == layouts[-1][0] else (),
+            sources=[f"{row.config}: {row.source}" for row in rows],
+            keys=[row.keys for row in rows],
+            facts={"epochs": epochs or None, "workload": described.name,
+                   "throughput_unit": described.unit},
+            shown=rows,
+        ))  # fmt: skip
+    return tables
+
+
+def _list_layouts(workload: str, runs: Sequence[Run], site: Site) -> list[tuple]:
+    """List (name, title, what ratios are over, (config, scale, folder) of each row) per table.
+
+    TinyImageNet has all rows of the README. Another workload, in its own folders, has the
+    baseline's, those at which it has a job or a run, and those that the cluster cannot run.
+    """
+    is_default = workload == DEFAULT_WORKLOAD
+    top, per_node = "" if is_default else f"{workload}/", usual_gpus_per_node(list(runs))
+    one_node = [(f"{n} GPUs, 1 Node", (1, n), f"{top}multi_gpu/{n}_gpus") for n in (2, 4, 8)]
+    nodes = [(f"{n} Nodes", (n, per_node), f"{top}multi_node/{n}_nodes") for n in (2, 4, 8)]
+    layouts = []
+    for told, baseline, others in (
+        (("multi_gpu", "Multi-GPU Scaling (1 Node)", "1G"), "1 GPU, 1 Node", one_node),
+        (("multi_node", "Multi-Node Scaling (Fixed GPUs per Node)", "1N"), "1 Node", nodes),
+    ):
+        rows = [
+            (config, scale, folder) for config, scale, folder in others
+            if is_default or folder in site.cannot_run
+            or any(has_scale(run, scale) for run in runs)
+        ]  # fmt: skip
+        if rows or not layouts:
+            base = (f"{baseline} (baseline)", BASELINE, f"{top}baseline")
+            layouts.append((*told, [base, *rows]))
+    return layouts
+
+
+def _choose_runs(
+    runs: list[Run], scales: set[Scale], jobs: Sequence[str]
+) -> tuple[dict[Scale, Choice], list[str]]:
+    """Return the choice at each scale, of the baseline's strategy, and the jobs of others."""
+    at_scale = {scale: [run for run in runs if has_scale(run, scale)] for scale in scales}
+    named = resolve_jobs(runs, list(jobs), scales)
     base = choose(at_scale[BASELINE], named).run
     choices, others = {}, []
     for scale, candidates in at_scale.items():
@@ -181,46 +257,7 @@ def make_readme_tables(
             candidates, rest = part_by_strategy(candidates, find_strategy(base) if base else "ddp")
             others += [f"job {run.id} ({find_strategy(run)})" for run in rest]
         choices[scale] = choose(candidates, named)
-    if others:
-        how = "python scripts/scaling_tables.py --strategies"
-        names = ", ".join(others)
-        left_out.append(f"of another strategy, not in these tables: {names}; see {how}")
-    if growing:
-        names = ", ".join(f"job {name}" for name in growing)
-        how = "python scripts/scaling_tables.py --growing"
-        left_out.append(f"the model grew with the GPUs, not in these tables: {names}; see {how}")
-    layouts = [
-        (*told, [replace(row, choice=choices[row.scale]) for row in rows])
-        for *told, rows in layouts
-    ]
-    filler = _Filler(describe_workload(workload, ours), choices, layouts[0][-1][0], allow_unlike)
-    tables = [filler.fill(*layout) for layout in layouts]
-    return [*tables[:-1], replace(tables[-1], remarks=left_out)]
-
-
-def _list_layouts(workload: str, runs: Sequence[Run], site: Site) -> list[tuple]:
-    """List (name, title, what ratios are over, rows) of a workload's tables, in its own folders.
-
-    TinyImageNet has all rows of the README. Another workload has the baseline's, those at which
-    it has a job or a run, and those of its jobs that the cluster cannot run.
-    """
-    is_default = workload == DEFAULT_WORKLOAD
-    top, per_node = "" if is_default else f"{workload}/", usual_gpus_per_node(list(runs))
-    one_node = [(f"{n} GPUs, 1 Node", 1, n, f"{top}multi_gpu/{n}_gpus") for n in (2, 4, 8)]
-    nodes = [(f"{n} Nodes", n, per_node, f"{top}multi_node/{n}_nodes") for n in (2, 4, 8)]
-    layouts = []
-    for told, baseline, others in (
-        (("multi_gpu", "Multi-GPU Scaling (1 Node)", "1G"), "1 GPU, 1 Node", one_node),
-        (("multi_node", "Multi-Node Scaling (Fixed GPUs per Node)", "1N"), "1 Node", nodes),
-    ):
-        rows = [Shown(f"{baseline} (baseline)", *BASELINE, f"{top}baseline", site)]
-        for row in (Shown(*other, site) for other in others):
-            has_run = any(has_scale(run, row.scale) for run in runs)
-            if is_default or has_run or row.folder in site.cannot_run:
-                rows.append(row)
-        if len(rows) > 1 or not layouts:
-            layouts.append((*told, rows))
-    return layouts
+    return choices, others
 
 
 def _name_left_out(run: Run) -> str:
@@ -231,234 +268,73 @@ def _name_left_out(run: Run) -> str:
     return f"not in these tables: job {run.id} ({scale} has no row): {run.reason}{how}"
 
 
-class _Filler:
-    """Fills the rows of one workload, each from the choice at its scale."""
-
-    def __init__(self, workload: Workload, choices: dict, baseline: Shown, allow_unlike: bool):
-        self.workload, self.baseline, self.allow_unlike = workload, baseline, allow_unlike
-        self.epochs = _find_epochs(choices)
-        runs = (choice.run for choice in choices.values() if choice.run)
-        self.measured = {run: measure(run, workload) for run in runs}
-
-    def fill(self, name: str, title: str, base: str, shown: list[Shown]) -> ReadmeTable:
-        score = self.workload.score
-        of = f"Epoch {self.epochs}" if self.epochs else "last"  # windows are not counted
-        headers = {
-            "config": "Config",
-            "train_loss": f"Train Loss ({of})",
-            score.log_key: score.header.format(of=of),
-            "throughput_per_s": f"Throughput ({self.workload.unit})",
-            "gpu0_peak_mib": "GPU 0 Peak (MiB)",
-            "gpu0_avg_mib": "GPU 0 Avg (MiB)",
-            "gpu0_mode_mib": "GPU 0 Mode (MiB)",
-            "throughput_scaling": f"Throughput Scaling vs {base}",
-            "memory_avg_scaling": f"Memory Avg Scaling vs {base}",
-            "efficiency_pct": "Parallel Efficiency (%)",
-            "cpu_peak_mib": "CPU Peak (MiB)",
-        }
-        of_epoch = (
-            f"Throughput: {self.workload.noun} of all ranks / seconds of the slowest rank, "
-            "training part of the epoch only, last epoch."
-        )
-        of_log = "Throughput: of the whole job, the mean of its log's windows after the warm-up."
-        rows = [self._fill_row(row) for row in shown]
-        return ReadmeTable(
-            name,
-            title,
-            headers,
-            [{name: row[name] for name in headers} for row in rows],
-            (of_epoch if self.epochs else of_log, MEMORY_DEFINITION),
-            sources=[f"{row.config}: {row.source}" for row in shown],
-            keys=[row.keys for row in shown],
-            facts={
-                "epochs": self.epochs or None,
-                "workload": self.workload.name,
-                "throughput_unit": self.workload.unit,
-            },
-            shown=shown,
-        )
-
-    def _fill_row(self, row: Shown) -> dict[str, Cell]:
-        run = row.run
-        if run is None:
-            note = row.reason if row.is_impossible else None
-            none = missing(row.reason)
-            return defaultdict(lambda: none, config=say(row.config, note))
-        cells = {**self.measured[run], **self._compare(run)}
-        if expected := row.site.expected.get(row.folder):
-            cells["throughput_per_s"] = check_expected(
-                cells["throughput_per_s"], expected, self.workload.unit
-            )
-        config = row.config if run.nodes else f"{run.gpus} GPUs"  # by a log that names no nodes
-        return cells | {"config": say(config, join_notes(*self._list_notes(run)))}
-
-    def _list_notes(self, run: Run) -> list[str]:
-        """List what is to know of a run: rank files that cannot be used, other epochs."""
-        run.rank_epochs  # noqa: B018 - reading them names those that cannot be used
-        notes = [*run.lost_records, *run.end_note, *run.fault_notes]
-        if is_profiled(run):
-            notes.append("this run was profiled, which slows it down")
-        last = run.attempt.last if run.attempt else None
-        if run.nodes is None:
-            log = run.log_path.name if run.log_path else run.id
-            notes.append(f"its number of nodes is unknown: --gpus {log}=NODESxGPUS says it")
-        if isinstance(run.attempt, Windows):
-            notes += [run.attempt.describe(), *run.attempt.notes]
-        elif last is not None and last.epochs != self.epochs:
-            notes.append(f"this run has {last.epochs} epochs: its values are of epoch {last.epoch}")
-        return notes
-
-    def _compare(self, run: Run) -> dict[str, Cell]:
-        """Return the three cells that set a run against the 1-GPU run."""
-        base = self.baseline.run
-        if base is None:
-            why = f"no complete 1-GPU run to compare with: {self.baseline.reason}"
-            return dict.fromkeys(RATIOS, missing(why))
-        difference, note = compare(run, base)
-        if difference is not None and not self.allow_unlike:
-            return dict.fromkeys(RATIOS, missing(f"not compared with job {base.id}: {difference}"))
-        if difference is not None:
-            note = f"unlike, and compared (--allow-unlike) with job {base.id}: {difference}"
-        cells = {
-            name: _divide_cells(self.measured[run][of], self.measured[base][of], 2 - (run is base))
-            for name, of in RATIOS.items()
-        }
-        speedup = cells["efficiency_pct"].value
-        if run.gpus is None:
-            cells["efficiency_pct"] = missing("the number of GPUs is unknown: no run.json")
-        elif speedup is not None:
-            pct = compute_efficiency_pct(speedup, run.gpus)
-            text = round_half_even(pct, 1)
-            cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text))
-        return {
-            name: cell if cell.value is None else add_note(cell, note)
-            for name, cell in cells.items()
-        }
-
-
 def _find_epochs(choices: dict[Scale, Choice]) -> int:
     """Return the epochs of the baseline, else of most runs, else those of the job files."""
-    lasts = {
-        scale: choice.run.attempt.last
-        for scale, choice in choices.items()
-        if choice.run and choice.run.attempt and choice.run.attempt.last
-    }
-    counts = Counter(last.epochs for last in lasts.values())
-    if BASELINE in lasts:
-        return lasts[BASELINE].epochs
+    found = {scale: find_last(choice.run) for scale, choice in choices.items()}
+    counts = Counter(last.epochs for last in found.values() if last)
+    if found[BASELINE]:
+        return found[BASELINE].epochs
     return max(counts, key=lambda n: (counts[n], n), default=DEFAULT_EPOCHS)
 
 
-# ---- One run's cells -------------------------------------------------------------------------
-
-
-def measure(run: Run, workload: Workload) -> dict[str, Cell]:
-    """Return the seven measured cells of a complete run, by column name."""
-    return _measure_epoch(run, workload) | _measure_gpu(run) | {"cpu_peak_mib": _measure_cpu(run)}
-
-
-def _measure_epoch(run: Run, workload: Workload) -> dict[str, Cell]:
-    score, reason = workload.score, None
-    last = run.attempt.last if run.attempt else None
-    if last is None:
-        reason = "the log has no readable epoch line" if run.log else _explain_no_log(run)
-        reason = run.log_problem or reason
-    elif last.epoch != last.epochs:
-        reason = f"the log has no readable line for epoch {last.epochs} of {last.epochs}"
-    if reason:
-        return dict.fromkeys(("train_loss", score.log_key, "throughput_per_s"), missing(reason))
-    value, rate, is_mean = last.get(score.log_key), last.throughput_per_s, isinstance(
-        run.attempt, Windows)  # fmt: skip
-    if value is None:
-        shown = missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}")
-    else:
-        shown = _show_logged(value, "%" if score.log_key.endswith("_pct") else "")
-    throughput = Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
-    if last.unit != workload.unit:
-        throughput = missing(f"logged as {rate} {last.unit}, not in {workload.unit}")
+def _name_columns(workload: Workload, base: str, epochs: int) -> dict[str, str]:
+    of = f"Epoch {epochs}" if epochs else "last"  # windows are not counted
     return {
-        "train_loss": _show_logged(last.train_loss),
-        score.log_key: shown,
-        "throughput_per_s": throughput,
+        "config": "Config",
+        "train_loss": f"Train Loss ({of})",
+        workload.score.log_key: workload.score.header.format(of=of),
+        "throughput_per_s": f"Throughput ({workload.unit})",
+        "gpu0_peak_mib": "GPU 0 Peak (MiB)",
+        "gpu0_avg_mib": "GPU 0 Avg (MiB)",
+        "gpu0_mode_mib": "GPU 0 Mode (MiB)",
+        "throughput_scaling": f"Throughput Scaling vs {base}",
+        "memory_avg_scaling": f"Memory Avg Scaling vs {base}",
+        "efficiency_pct": "Parallel Efficiency (%)",
+        "cpu_peak_mib": "CPU Peak (MiB)",
     }
 
 
-def _explain_no_log(run: Run) -> str:
-    if run.log_path:
-        return next((p for p in run.problems if str(run.log_path) in p), "its log cannot be read")
-    return f"no Slurm log: {run.folder / 'log'} has no *_{run.job}.out"
+def _list_notes(run: Run, epochs: int) -> list[str]:
+    """List what is to know of a run: rank files that cannot be used, other epochs."""
+    run.rank_epochs  # noqa: B018 - reading them names those that cannot be used
+    notes, last = [*run.lost_records, *run.end_note, *run.fault_notes], find_last(run)
+    if is_profiled(run):
+        notes.append("this run was profiled, which slows it down")
+    if run.nodes is None:
+        log = run.log_path.name if run.log_path else run.id
+        notes.append(f"its number of nodes is unknown: --gpus {log}=NODESxGPUS says it")
+    if isinstance(run.attempt, Windows):
+        notes += [run.attempt.describe(), *run.attempt.notes]
+    elif last is not None and last.epochs != epochs:
+        notes.append(f"this run has {last.epochs} epochs: its values are of epoch {last.epoch}")
+    return notes
 
 
-def _show_logged(number: Decimal | None, unit: str = "") -> Cell:
-    if number is None:
-        return missing("the epoch line does not hold it")
-    text = f"{number}".lower() + unit
-    return Cell(number, text, None if number.is_finite() else f"{text} in the log")
-
-
-def _measure_gpu(run: Run) -> dict[str, Cell]:
-    try:
-        if 0 not in run.gpu_logs:
-            is_on_cpu = (run.settings or {}).get("device") == "cpu"
-            where = "node0 (the run used the CPU)" if is_on_cpu else "node0"
-            raise UserError(f"no nvidia-smi on {where}: there is no GPU log of job {run.id}")
-        log = take_gpu_log(run, 0)
-        gpu = log.gpus[0]
-        check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
-    except UserError as error:
-        names = ("gpu0_peak_mib", "gpu0_avg_mib", "gpu0_mode_mib")
-        return dict.fromkeys(names, missing(str(error)))
-    # The last line, in which the logger is stopped, is most often cut.
-    is_whole = all(reason.startswith("cut") for reason in log.counts.dropped)
-    note = None if is_whole else f"GPU log {run.gpu_log_paths[0]}: {log.counts.describe_dropped()}"
-    return {
-        "gpu0_peak_mib": Cell(gpu.peak_mib, str(gpu.peak_mib), note),
-        "gpu0_avg_mib": show(to_decimal(gpu.average_mib), note=note),
-        "gpu0_mode_mib": Cell(gpu.mode_mib, str(gpu.mode_mib), note),
+def _compare(run: Run, baseline: Row, measured: dict, allow_unlike: bool) -> dict[str, Cell]:
+    """Return the three cells that set a run against the 1-GPU run."""
+    base = baseline.run
+    if base is None:
+        why = f"no complete 1-GPU run to compare with: {baseline.reason}"
+        return dict.fromkeys(RATIOS, missing(why))
+    difference, note = compare(run, base)
+    if difference is not None and not allow_unlike:
+        return dict.fromkeys(RATIOS, missing(f"not compared with job {base.id}: {difference}"))
+    if difference is not None:
+        note = f"unlike, and compared (--allow-unlike) with job {base.id}: {difference}"
+    cells = {
+        name: _divide_cells(measured[run][of], measured[base][of], 2 - (run is base))
+        for name, of in RATIOS.items()
     }
-
-
-def take_gpu_log(run: Run, node: int) -> GpuLog:
-    """Return a node's log of the job's own GPUs; UserError when it has no such samples."""
-    log, path = run.gpu_logs.get(node), run.gpu_log_paths.get(node)
-    if log is None:
-        raise UserError(f"no GPU log of node {node} of job {run.id}")
-    if log.problem:
-        raise UserError(_name_problem("GPU", path, log.problem))
-    if run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
-        raise UserError(
-            f"GPU log {path} shows {len(log.gpus)} GPUs and the job had {run.gpus_per_node} "
-            "a node: which are its own is unknown"
-        )
-    return log
-
-
-def check_covers(run: Run, what: str, covered_s: float | None, interval_s: float | None) -> None:
-    """Refuse a log that ends long before the training did, where both lengths are known."""
-    training_s = run.attempt.totals.get("total_training_s") if run.attempt else None
-    if training_s is None or not training_s.is_finite() or covered_s is None:
-        return
-    allowed_s = float(covered_s) + 2 * float(interval_s or SAMPLING_INTERVAL_S) + SLACK_S
-    if allowed_s < training_s:
-        stops = f"{what} log stops after {covered_s:.0f} s"
-        raise UserError(f"{stops} of {training_s:.0f} s of training")
-
-
-def _name_problem(what: str, path: Path, problem: str) -> str:
-    return problem if str(path) in problem else f"{what} log {path}: {problem}"
-
-
-def _measure_cpu(run: Run) -> Cell:
-    log, path = run.cpu_logs.get(0), run.cpu_log_paths.get(0)
-    if log is None:
-        return missing(f"no psrecord log of node0 of job {run.id}")
-    try:
-        if log.problem:
-            raise UserError(_name_problem("CPU", path, log.problem))
-        check_covers(run, "CPU", log.covered_s, log.interval_s)
-    except UserError as error:
-        return missing(str(error))
-    return show(log.peak_mib, 1)
+    speedup = cells["efficiency_pct"].value
+    if run.gpus is None:
+        cells["efficiency_pct"] = missing("the number of GPUs is unknown: no run.json")
+    elif speedup is not None:
+        pct = compute_efficiency_pct(speedup, run.gpus)
+        text = round_half_even(pct, 1)
+        cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text))
+    return {
+        name: cell if cell.value is None else add_note(cell, note) for name, cell in cells.items()
+    }
 
 
 def _divide_cells(cell: Cell, base: Cell, places: int) -> Cell:
@@ -470,6 +346,124 @@ def _divide_cells(cell: Cell, base: Cell, places: int) -> Cell:
     is_finite = Decimal(cell.value).is_finite() and Decimal(base.value).is_finite()
     ratio = divide(cell.value, base.value) if is_finite else None
     return show(ratio, places, sign="×", why=f"{cell.text} / {base.text} is no number")
+
+
+# ---- One run's cells -------------------------------------------------------------------------
+
+
+def measure(run: Run, workload: Workload) -> dict[str, Cell]:
+    """Return the seven measured cells of a complete run, by column name."""
+    of_epoch = ("train_loss", workload.score.log_key, "throughput_per_s")
+    found = {}
+    for names, measure_them in (
+        (of_epoch, lambda: _measure_epoch(run, workload)),
+        (GPU_COLUMNS, lambda: _measure_gpu(run)),
+        (("cpu_peak_mib",), lambda: (show(_take_cpu_log(run).peak_mib, 1),)),
+    ):
+        try:
+            found |= zip(names, measure_them(), strict=True)
+        except UserError as error:
+            found |= dict.fromkeys(names, missing(str(error)))
+    return found
+
+
+def _measure_epoch(run: Run, workload: Workload) -> Iterator[Cell]:
+    """Yield loss, score and throughput of the last epoch's line; UserError says why not."""
+    score, last = workload.score, find_last(run)
+    if last is None:
+        reason = f"no Slurm log: {run.folder / 'log'} has no *_{run.job}.out"
+        if run.log:
+            reason = "the log has no readable epoch line"
+        elif run.log_path:
+            told = (problem for problem in run.problems if str(run.log_path) in problem)
+            reason = next(told, "its log cannot be read")
+        raise UserError(run.log_problem or reason)
+    if last.epoch != last.epochs:
+        raise UserError(f"the log has no readable line for epoch {last.epochs} of {last.epochs}")
+    yield _show_logged(last.train_loss)
+    value, rate, is_mean = (
+        last.get(score.log_key), last.throughput_per_s, isinstance(run.attempt, Windows),
+    )  # fmt: skip
+    where = "log" if is_mean else "epoch line"
+    yield (
+        missing(f"the {where} holds no {score.name}")
+        if value is None
+        else (_show_logged(value, "%" if score.log_key.endswith("_pct") else ""))
+    )
+    if last.unit != workload.unit:
+        yield missing(f"logged as {rate} {last.unit}, not in {workload.unit}")
+    else:
+        yield Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
+
+
+def _show_logged(number: Decimal | None, unit: str = "") -> Cell:
+    if number is None:
+        return missing("the epoch line does not hold it")
+    text = f"{number}".lower() + unit
+    return Cell(number, text, None if number.is_finite() else f"{text} in the log")
+
+
+def _measure_gpu(run: Run) -> tuple[Cell, ...]:
+    """Return peak, average and mode of the job's lowest GPU on node0."""
+    if 0 not in run.gpu_logs:
+        is_on_cpu = (run.settings or {}).get("device") == "cpu"
+        where = "node0 (the run used the CPU)" if is_on_cpu else "node0"
+        raise UserError(f"no nvidia-smi on {where}: there is no GPU log of job {run.id}")
+    log = take_gpu_log(run, 0)
+    gpu = log.gpus[0]
+    check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
+    # The last line, in which the logger is stopped, is most often cut.
+    is_whole = all(reason.startswith("cut") for reason in log.counts.dropped)
+    note = None if is_whole else f"GPU log {run.gpu_log_paths[0]}: {log.counts.describe_dropped()}"
+    return _show_memory(gpu, note)
+
+
+def _show_memory(gpu, note: str | None = None) -> tuple[Cell, Cell, Cell]:
+    return (
+        Cell(gpu.peak_mib, str(gpu.peak_mib), note),
+        show(to_decimal(gpu.average_mib), note=note),
+        Cell(gpu.mode_mib, str(gpu.mode_mib), note),
+    )
+
+
+def take_gpu_log(run: Run, node: int) -> GpuLog:
+    """Return a node's log of the job's own GPUs; UserError when it has no such samples."""
+    log = run.gpu_logs.get(node)
+    if log is None:
+        raise UserError(f"no GPU log of node {node} of job {run.id}")
+    _check_log("GPU", log)
+    if run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
+        raise UserError(
+            f"GPU log {log.path} shows {len(log.gpus)} GPUs and the job had {run.gpus_per_node} "
+            "a node: which are its own is unknown"
+        )
+    return log
+
+
+def _take_cpu_log(run: Run) -> CpuLog:
+    log = run.cpu_logs.get(0)
+    if log is None:
+        raise UserError(f"no psrecord log of node0 of job {run.id}")
+    _check_log("CPU", log)
+    check_covers(run, "CPU", log.covered_s, log.interval_s)
+    return log
+
+
+def _check_log(what: str, log: GpuLog | CpuLog) -> None:
+    if log.problem:
+        is_named = str(log.path) in log.problem
+        raise UserError(log.problem if is_named else f"{what} log {log.path}: {log.problem}")
+
+
+def check_covers(run: Run, what: str, covered_s: float | None, interval_s: float | None) -> None:
+    """Refuse a log that ends long before the training did, where both lengths are known."""
+    training_s = run.attempt.totals.get("total_training_s") if run.attempt else None
+    if training_s is None or not training_s.is_finite() or covered_s is None:
+        return
+    allowed_s = float(covered_s) + 2 * float(interval_s or SAMPLING_INTERVAL_S) + SLACK_S
+    if allowed_s < training_s:
+        stops = f"{what} log stops after {covered_s:.0f} s"
+        raise UserError(f"{stops} of {training_s:.0f} s of training")
 
 
 # ---- What asks for a second look -------------------------------------------------------------
@@ -505,3 +499,55 @@ def check_expected(cell: Cell, expected: dict, unit: str) -> Cell:
         f"{expected['throughput']:.10g} {unit} that the cluster's profile expects "
         f"(± {expected['tolerance_pct']:.10g} %{source})",
     )
+
+
+# ---- The memory of every GPU -----------------------------------------------------------------
+
+MEMORY_HEADERS = {
+    "config": "Config", "node": "Node", "gpu": "GPU", "peak_mib": "Peak (MiB)",
+    "avg_mib": "Avg (MiB)", "mode_mib": "Mode (MiB)", "avg_of_gpu0": "Avg vs GPU 0",
+}  # fmt: skip
+EVERY_GPU_DEFINITION = (
+    "Memory in use on the whole GPU, sampled by nvidia-smi over the whole job. Node 0 is the "
+    "head node. Avg vs GPU 0: over that of node 0's lowest GPU."
+)
+
+
+def make_memory_table(tables: Sequence[ReadmeTable]) -> Table:
+    """Return one row per GPU of each run in the README's tables, the baseline once.
+
+    A log that cannot be used, or is missing, has one row with the reason.
+    """
+    by_run: dict[Run, Row] = {}
+    for row in (row for table in tables for row in table.shown if row.run):
+        by_run.setdefault(row.run, row)
+    rows, remarks = [], []
+    for run, row in by_run.items():
+        if run.gpu_log_paths:
+            rows += _list_gpus(row)
+        else:
+            remarks.append(f"{row.config}: no GPU log of job {run.id}")
+    definitions = (EVERY_GPU_DEFINITION,)
+    return Table("gpu_memory", "Memory of every GPU", MEMORY_HEADERS, rows, definitions, remarks)
+
+
+def _list_gpus(row: Row) -> Iterator[dict[str, Cell]]:
+    first: Decimal | None = None
+    why = "the memory of node 0's lowest GPU is unknown"
+    for node in range(row.run.nodes or 1):
+        place = {"config": say(row.config), "node": say(node)}
+        try:
+            log = take_gpu_log(row.run, node)
+            for gpu in log.gpus:
+                check_covers(row.run, "GPU", gpu.covered_s, gpu.interval_s)
+        except UserError as error:
+            yield dict.fromkeys(MEMORY_HEADERS, missing(str(error))) | place
+            continue
+        for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True):
+            peak, average, mode = _show_memory(gpu)
+            first = average.value if node == 0 and first is None else first
+            yield place | {
+                "gpu": say(gpu.index if label == f"GPU {gpu.index}" else label),
+                "peak_mib": peak, "avg_mib": average, "mode_mib": mode,
+                "avg_of_gpu0": show(divide(average.value, first), sign="×", why=why),
+            }  # fmt: skip

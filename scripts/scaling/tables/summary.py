@@ -1,9 +1,11 @@
 """The summary of a study as text: one line per run, the speedups, and what is good of them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
-from common.console import shorten
+from common.console import printable, shorten
 from common.rounding import round_half_even
 from scaling.runs.compare import (
     GOOD_NODES_PCT,
@@ -14,8 +16,8 @@ from scaling.runs.compare import (
     name_band,
 )
 from scaling.runs.study import Study, compare_quality, count
-from scaling.tables.fixed_work import make_ratio_cells
 from scaling.tables.hardware import make_hardware_table
+from scaling.tables.scaling import NO_WALL_TIME, make_ratio_cells
 from scaling.tables.table import (
     MISSING,
     ROUNDING,
@@ -23,26 +25,13 @@ from scaling.tables.table import (
     Table,
     draw_text,
     is_missing,
+    make_table,
     say,
     show,
     to_text,
 )
 
-# Column -> header and the least width in the text.
-_RUNS = {
-    "job": ("Job ID", 10), "config": ("Configuration", 30), "gpus": ("GPUs", 6),
-    "nodes": ("Nodes", 6), "wall_s": ("Time (s)", 10), "epoch_s": ("Time/Epoch (s)", 14),
-    "val_loss": ("Val Loss", 9), "val_accuracy": ("Val Acc", 0),
-}  # fmt: skip
-_RESULTS = {
-    "config": ("Configuration", 30), "minutes": ("Time (min)", 10), "speedup": ("Speedup", 8),
-    "efficiency": ("Efficiency", 10), "band": ("Band", 0),
-}  # fmt: skip
-_IDEAL = {
-    "gpus": ("GPUs", 5), "ideal": ("Ideal speedup", 13), "measured": ("Measured", 9),
-    "lost": ("Lost", 6), "ideal_s": ("Ideal time (s)", 14), "wall_s": ("Time (s)", 10),
-    "spread": ("Spread", 0),
-}  # fmt: skip
+RUN_WIDTHS = (10, 30, 6, 6, 10, 14, 9, 0)  # the least, of the columns of the runs
 
 
 def make_summary_tables(study: Study) -> list[Table]:
@@ -51,42 +40,43 @@ def make_summary_tables(study: Study) -> list[Table]:
     Of a run: its wall time, and the losses of its last epoch. Ideal beside measured is by wall
     time, with how far repeats or epochs spread.
     """
-    runs, ideal, base = [], [], study.baseline
-    for scale in study.scales.itertuples():
-        for run in study.list_runs(scale).itertuples():
-            runs.append({
-                "job": say(shorten(run.name, 60)),
-                "config": say(scale.label),
-                "gpus": say(run.gpus),
-                "nodes": show(run.nodes, 0),
-                "wall_s": show(run.wall_s),
-                "epoch_s": show(None if is_missing(run.wall_s) else divide(run.wall_s, run.epochs)),
-                "val_loss": show(run.val_loss, 4),
-                "val_accuracy": show(run.val_accuracy, 4),
-            })  # fmt: skip
-        times = scale.gpus / base.gpus
-        speedup, efficiency = make_ratio_cells(study, scale, "walltime")
+    base, scales = study.baseline, list(study.scales.itertuples())
+    ratios = {scale.config: make_ratio_cells(study, scale, "walltime") for scale in scales}
+    runs = [(scale, run) for scale in scales for run in study.list_runs(scale).itertuples()]
+    of_run = {
+        "job": ("Job ID", lambda row: say(shorten(row[1].name, 60))),
+        "config": ("Configuration", lambda row: say(row[0].label)),
+        "gpus": ("GPUs", lambda row: say(row[1].gpus)),
+        "nodes": ("Nodes", lambda row: show(row[1].nodes, 0)),
+        "wall_s": ("Time (s)", lambda row: show(row[1].wall_s)),
+        "epoch_s": ("Time/Epoch (s)", lambda row: show(
+            None if is_missing(row[1].wall_s) else divide(row[1].wall_s, row[1].epochs))),
+        "val_loss": ("Val Loss", lambda row: show(row[1].val_loss, 4)),
+        "val_accuracy": ("Val Acc", lambda row: show(row[1].val_accuracy, 4)),
+    }  # fmt: skip
+
+    def show_lost(scale) -> Cell:
+        speedup, efficiency = ratios[scale.config]
         lost = None if efficiency.value is None else (1 - efficiency.value) * 100
-        ideal.append({
-            "gpus": say(scale.gpus),
-            "ideal": show(times, sign="x"),
-            "measured": _add_sign(speedup),
-            "lost": show(lost, 1, sign="%", why=speedup.note or ""),
-            "ideal_s": show(base.wall_s / times, why="no baseline time"),
-            "wall_s": show(scale.wall_s, why="no wall time is recorded"),
-            "spread": say(_describe_spread(study, scale)),
-        })  # fmt: skip
+        return show(lost, 1, sign="%", why=speedup.note or "")
+
+    of_scale = {
+        "gpus": ("GPUs", lambda scale: say(scale.gpus)),
+        "ideal": ("Ideal speedup", lambda scale: show(scale.gpus / base.gpus, sign="x")),
+        "measured": ("Measured", lambda scale: _add_sign(ratios[scale.config][0])),
+        "lost": ("Lost", show_lost),
+        "ideal_s": ("Ideal time (s)", lambda scale: show(
+            base.wall_s / (scale.gpus / base.gpus), why="no baseline time")),
+        "wall_s": ("Time (s)", lambda scale: show(scale.wall_s, why=NO_WALL_TIME)),
+        "spread": ("Spread", lambda scale: say(_describe_spread(study, scale))),
+    }  # fmt: skip
     definitions = ("Lost: 100 % less the efficiency, by wall time.", ROUNDING)
     use = make_hardware_table(study)
     return [
-        Table("runs", "Runs", _name(_RUNS), runs, (), _list_remarks(study)),
-        Table("ideal", "Ideal versus measured", _name(_IDEAL), ideal, definitions),
+        make_table("runs", "Runs", of_run, runs, remarks=_list_remarks(study)),
+        make_table("ideal", "Ideal versus measured", of_scale, scales, definitions=definitions),
         *([use] if use.max_width else []),  # of metrics files there is none
     ]
-
-
-def _name(columns: dict[str, tuple[str, int]]) -> dict[str, str]:
-    return {name: header for name, (header, _) in columns.items()}
 
 
 def _add_sign(speedup: Cell) -> Cell:
@@ -112,26 +102,38 @@ def _list_remarks(study: Study) -> list[str]:
 def format_summary(study: Study, cluster: str | None = None) -> str:
     """Return the whole summary; times are wall times, so speedups are those of the work done."""
     runs, ideal, *use = make_summary_tables(study)
-    parts = [
-        _draw("BENCHMARK RESULTS SUMMARY", _RUNS, runs.rows) + _format_speedups(study),
-        _format_results(study, cluster),
-        _draw("IDEAL VERSUS MEASURED", _IDEAL, ideal.rows),
-        *(to_text([replace(table, title="USE OF THE GPUS")]) for table in use),
-        _format_notes(study),
+    notes = [
+        "Time: training and validation of all epochs, warm-up included; Time/Epoch: that / epochs.",
+        "Val Loss and Val Acc: of the last epoch. Speedup and efficiency are by this time.",
+        f"Bands: good is above {GOOD_ONE_NODE_PCT} % on one node and above {GOOD_NODES_PCT} % "
+        f"across nodes, poor is under {POOR_PCT} %.",
+        ROUNDING,
+        *(f"- {remark}" for remark in runs.remarks),
     ]
-    return "\n".join(parts)
+    blocks = [
+        ["BENCHMARK RESULTS SUMMARY", *_draw(runs, RUN_WIDTHS), "SPEEDUP ANALYSIS",
+         *_list_speedups(study)],
+        [f"Training Results on {cluster or _find_cluster(study) or 'this machine'}",
+         *(f"  {name}: {value}" for name, value in _describe_training(study).items()),
+         *_draw(_make_results(study, ideal))],
+        ["IDEAL VERSUS MEASURED", *_draw(ideal)],
+        *([to_text([replace(table, title="USE OF THE GPUS")]).rstrip()] for table in use),
+        ["NOTES", *(shorten(line, 400) for line in notes)],
+    ]  # fmt: skip
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
-def _draw(title: str, columns: dict[str, tuple[str, int]], rows: list[dict[str, Cell]]) -> str:
-    headers, widths = zip(*columns.values(), strict=True)
-    drawn = draw_text(headers, [[row[name].text for name in columns] for row in rows], widths)
-    return f"{title}\n{drawn}\n"
+def _draw(table: Table, widths: Sequence[int] = ()) -> list[str]:
+    """Return the lines of a table without its notes."""
+    headers = zip_longest(table.headers.values(), widths, fillvalue=0)
+    rows = [[printable(row[name].text) for name in table.headers] for row in table.rows]
+    return draw_text([[text.ljust(width) for text, width in headers], *rows]).splitlines()
 
 
-def _format_speedups(study: Study) -> str:
-    """Return the speedup of each scale over the baseline, from the mean wall times."""
+def _list_speedups(study: Study) -> list[str]:
+    """Return the lines on each scale's speedup over the baseline, from the mean wall times."""
     base, *scales = study.scales.itertuples()
-    lines = ["SPEEDUP ANALYSIS", f"Baseline ({base.label}): {_format_wall(study, base)}"]
+    lines = [f"Baseline ({base.label}): {_format_wall(study, base)}"]
     for scale in scales:
         name = f"Multi-GPU ({scale.label})"
         if not is_missing(scale.nodes):
@@ -141,16 +143,16 @@ def _format_speedups(study: Study) -> str:
         if is_missing(scale.wall_speedup):
             why = study.explain_no_ratio(scale, "walltime")
             lines.append(f"  Speedup: {MISSING} ({why})")
-            continue
-        lines.append(f"  Speedup: {round_half_even(scale.wall_speedup, 2)}x")
-        lines.append(f"  Parallel efficiency: {round_half_even(scale.wall_efficiency_pct, 1)}%")
-    return "\n".join(lines) + "\n"
+        else:
+            lines.append(f"  Speedup: {round_half_even(scale.wall_speedup, 2)}x")
+            lines.append(f"  Parallel efficiency: {round_half_even(scale.wall_efficiency_pct, 1)}%")
+    return lines
 
 
 def _format_wall(study: Study, scale) -> str:
     wall_s = study.spread(scale, "wall")
     if wall_s is None:
-        return f"{MISSING} (no wall time is recorded)"
+        return f"{MISSING} ({NO_WALL_TIME})"
     mean = round_half_even(wall_s.mean, 2)
     if wall_s.kind != "repeats":
         return f"{mean} seconds"
@@ -158,21 +160,24 @@ def _format_wall(study: Study, scale) -> str:
     return f"{mean} ± {half} seconds (95 % interval, n = {wall_s.n})"
 
 
-def _format_results(study: Study, cluster: str | None) -> str:
-    """Return the block `Training Results on <cluster>`: what was trained, and how it scaled."""
-    title = f"Training Results on {cluster or _find_cluster(study) or 'this machine'}"
-    facts = [f"  {name}: {value}" for name, value in _describe_training(study).items()]
-    rows = []
-    for place, scale in enumerate(study.scales.itertuples()):
-        band = name_band(scale.wall_efficiency_pct, scale.nodes) or MISSING
-        rows.append({
-            "config": say(scale.label),
-            "minutes": show(scale.wall_s / 60),
-            "speedup": _add_sign(make_ratio_cells(study, scale, "walltime")[0]),
-            "efficiency": show(scale.wall_efficiency_pct, 1, sign="%"),
-            "band": say(band if place else "baseline"),
-        })  # fmt: skip
-    return _draw("\n".join([title, *facts]), _RESULTS, rows)
+def _make_results(study: Study, ideal: Table) -> Table:
+    """Return a row per scale: minutes, speedup, efficiency and what that is called."""
+    rows = list(zip(study.scales.itertuples(), ideal.rows, strict=True))
+
+    def say_band(row) -> Cell:
+        if row is rows[0]:
+            return say("baseline")
+        return say(name_band(row[0].wall_efficiency_pct, row[0].nodes) or MISSING)
+
+    columns = {
+        "config": ("Configuration", lambda row: say(row[0].label)),
+        "minutes": ("Time (min)", lambda row: show(row[0].wall_s / 60)),
+        "speedup": ("Speedup", lambda row: row[1]["measured"]),
+        "efficiency": ("Efficiency",
+                       lambda row: show(row[0].wall_efficiency_pct, 1, sign="%")),
+        "band": ("Band", say_band),
+    }  # fmt: skip
+    return make_table("results", "", columns, rows)
 
 
 def _describe_training(study: Study) -> dict[str, str]:
@@ -196,23 +201,8 @@ def _describe_training(study: Study) -> dict[str, str]:
 
 def _find_cluster(study: Study) -> str | None:
     """Return the cluster that most runs name in their Slurm record."""
-    names: Counter[str] = Counter()
-    for scale in study.scales.itertuples():
-        for run in study.list_runs(scale)["run"]:
-            name = look_up(study.settings(run), "slurm.cluster_name")
-            if isinstance(name, str) and name and name != "not recorded":
-                names[shorten(name, 40)] += 1
-    return names.most_common(1)[0][0] if names else None
-
-
-def _format_notes(study: Study) -> str:
-    """Return what the figures are, and what to know of them."""
-    lines = [
-        "Time: training and validation of all epochs, warm-up included; Time/Epoch: that / epochs.",
-        "Val Loss and Val Acc: of the last epoch. Speedup and efficiency are by this time.",
-        f"Bands: good is above {GOOD_ONE_NODE_PCT} % on one node and above {GOOD_NODES_PCT} % "
-        f"across nodes, poor is under {POOR_PCT} %.",
-        ROUNDING,
-        *(f"- {remark}" for remark in _list_remarks(study)),
-    ]
-    return "\n".join(["NOTES", *(shorten(line, 400) for line in lines)]) + "\n"
+    configs = study.scales["config"]
+    runs = study.runs["run"][study.runs["config"].isin(configs)]
+    names = [look_up(study.settings(run), "slurm.cluster_name") for run in runs]
+    names = Counter(name for name in names if isinstance(name, str) and name != "not recorded")
+    return shorten(names.most_common(1)[0][0], 40) if names else None

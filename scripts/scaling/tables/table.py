@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
@@ -43,8 +43,7 @@ class Table:
     definitions: what the figures are, one sentence each. remarks: what else to know. sources:
     where each row comes from. keys: what CSV and JSON say of each row besides, by name (a job
     id, a path). facts: what JSON says of the whole table besides. max_width: Markdown and text
-    draw more columns than fit into so many characters below, the first column again before them;
-    second: the column with which they begin if those before it fit.
+    draw more columns than fit into so many characters below, the first column again before them.
     """
 
     name: str
@@ -57,13 +56,24 @@ class Table:
     keys: Sequence[dict[str, object]] = ()
     facts: dict[str, object] = field(default_factory=dict)
     max_width: int | None = None
-    second: str = ""
 
     def number_notes(self, numbers: dict[str, int] | None = None) -> dict[str, int]:
         """Return the table's notes, each once, with its number; `numbers` are taken already."""
         numbers = {} if numbers is None else numbers
         notes = (row[name].note for row in self.rows for name in self.headers)
         return {note: numbers.setdefault(note, len(numbers) + 1) for note in notes if note}
+
+
+def make_table(
+    name: str, title: str, columns: dict[str, tuple[str, Callable]], rows: Iterable, **about: object
+) -> Table:
+    """Return the table of a row per each of `rows`, which may be anything.
+
+    columns: by name the header, and what makes a row's cell. about: Table's other fields.
+    """
+    headers = {name: header for name, (header, _) in columns.items()}
+    cells = [{name: make(row) for name, (_, make) in columns.items()} for row in rows]
+    return Table(name, title, headers, cells, **about)
 
 
 def missing(reason: str) -> Cell:
@@ -128,46 +138,6 @@ def escape_csv(text: object) -> str:
 # ---- To read: Markdown, text, HTML -----------------------------------------------------------
 
 
-def _mark(table: Table, numbers: dict[str, int], escape: Callable) -> tuple[list, list]:
-    """Return the rows' texts, with the numbers of their notes, and the lines of these notes."""
-    notes = table.number_notes(numbers)
-    rows = [
-        [
-            escape(row[name].text) + (f" [{notes[row[name].note]}]" if row[name].note else "")
-            for name in table.headers
-        ]
-        for row in table.rows
-    ]
-    return rows, [f"[{notes[note]}] {escape(note)}" for note in sorted(notes, key=notes.get)]
-
-
-def _part(table: Table, rows: list[list[str]], gap: int, escape: Callable) -> list[list[list[str]]]:
-    """Return header and rows in as few parts as the width needs, the first column in each."""
-    lines = [list(map(escape, table.headers.values())), *rows]
-    widths = [max(map(len, column)) + gap for column in zip(*lines, strict=True)]
-
-    def cut(columns: list[int], most: int) -> list[list[int]]:
-        parts = [[0]]
-        for at in columns:
-            if len(parts[-1]) > 1 and sum(map(widths.__getitem__, [*parts[-1], at])) >= most:
-                parts.append([0])
-            parts[-1].append(at)
-        return parts
-
-    def fit(columns: list[int]) -> list[list[int]]:
-        """Return parts of about one width: the narrowest that are as few."""
-        tried = (cut(columns, most) for most in range(1, table.max_width + 1))
-        return next(parts for parts in tried if len(parts) == len(cut(columns, table.max_width)))
-
-    every = list(range(1, len(widths)))
-    parts = fit(every) if table.max_width else [[0, *every]]
-    if len(parts) > 1 and table.second in table.headers:
-        at = list(table.headers).index(table.second)
-        if len(fit(every[: at - 1])) == 1:
-            parts = [[0, *every[: at - 1]], *fit(every[at - 1 :])]
-    return [[[cells[at] for at in part] for cells in lines] for part in parts]
-
-
 def to_markdown(tables: Sequence[Table]) -> str:
     """Return the tables with their notes, which are numbered through."""
     numbers: dict[str, int] = {}
@@ -175,16 +145,8 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _to_markdown(table: Table, numbers: dict[str, int]) -> str:
-    rows, notes = _mark(table, numbers, escape_markdown)
-    blocks = [f"## {escape_markdown(table.title)}"]
-    for headers, *part in _part(table, rows, 3, escape_markdown):
-        left, *right = (max(map(len, column)) for column in zip(headers, *part, strict=True))
-        rule = [":".ljust(left, "-"), *(":".rjust(width, "-") for width in right)]
-        drawn = (
-            " | ".join([first.ljust(left), *map(str.rjust, others, right)])
-            for first, *others in (headers, rule, *part)
-        )
-        blocks.append("\n".join(f"| {line} |" for line in drawn))
+    parts, notes = _draw(table, numbers, escape_markdown, _draw_markdown, gap=3)
+    blocks = [f"## {escape_markdown(table.title)}", *parts]
     if table.definitions:
         blocks.append("\n".join(map(escape_markdown, table.definitions)))
     sources, remarks = (map(escape_markdown, texts) for texts in (table.sources, table.remarks))
@@ -201,28 +163,52 @@ def to_text(tables: Sequence[Table]) -> str:
 
 
 def _to_text(table: Table, numbers: dict[str, int]) -> str:
-    rows, notes = _mark(table, numbers, printable)
-    parts = _part(table, rows, 1, printable)
-    drawn = "\n\n".join(draw_text(headers, part) for headers, *part in parts)
+    parts, notes = _draw(table, numbers, printable, draw_text, gap=1)
     listed = [f"- {printable(text)}" for text in (*table.sources, *table.remarks)]
-    lines = [printable(table.title), drawn, *map(printable, table.definitions), *notes, *listed]
-    return "\n".join(lines) + "\n"
+    about = [*map(printable, table.definitions), *notes, *listed]
+    return "\n".join([printable(table.title), "\n\n".join(parts), *about]) + "\n"
 
 
-def draw_text(headers: Sequence[str], rows: Sequence[Sequence[str]], widths=()) -> str:
-    """Return rows in columns that are as wide as their cells, and at least as `widths` says."""
+def _draw(
+    table: Table, numbers: dict[str, int], escape: Callable, draw: Callable, gap: int
+) -> tuple[list[str], list[str]]:
+    """Return the table in as many parts as its width needs, and the lines of its notes.
+
+    draw(lines): a part as text; gap: the characters between two of its columns.
+    """
+    notes = table.number_notes(numbers)
+    lines = [list(map(escape, table.headers.values()))]
+    for row in table.rows:
+        cells = [row[name] for name in table.headers]
+        marks = [f" [{notes[cell.note]}]" if cell.note else "" for cell in cells]
+        lines.append([escape(cell.text) + mark for cell, mark in zip(cells, marks, strict=True)])
+    widths = [max(map(len, column)) + gap for column in zip(*lines, strict=True)]
+    parts = [[0]]
+    for at, width in enumerate(widths[1:], start=1):
+        used = width + sum(widths[each] for each in parts[-1])
+        if table.max_width and len(parts[-1]) > 1 and used >= table.max_width:
+            parts.append([0])
+        parts[-1].append(at)
+    drawn = [draw([[cells[at] for at in part] for cells in lines]) for part in parts]
+    return drawn, [f"[{notes[note]}] {escape(note)}" for note in sorted(notes, key=notes.get)]
+
+
+def _draw_markdown(lines: list[list[str]]) -> str:
+    left, *right = (max(map(len, column)) for column in zip(*lines, strict=True))
+    rule = [":".ljust(left, "-"), *(":".rjust(width, "-") for width in right)]
+    padded = (
+        [first.ljust(left), *map(str.rjust, others, right)]
+        for first, *others in (lines[0], rule, *lines[1:])
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+
+
+def draw_text(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of printable texts in columns that are as wide as their cells."""
     from tabulate import DataRow, TableFormat, tabulate  # not for --help
 
-    widths = widths or [0] * len(headers)
-    padded = [printable(each).ljust(width) for each, width in zip(headers, widths, strict=True)]
     bare = TableFormat(None, None, None, None, None, DataRow("", " ", ""), 0, None)
-    text = tabulate(
-        [padded, *([printable(cell) for cell in row] for row in rows)],
-        tablefmt=bare,
-        disable_numparse=True,
-        stralign="left",
-        preserve_whitespace=True,
-    )
+    text = tabulate(lines, tablefmt=bare, disable_numparse=True, preserve_whitespace=True)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
@@ -306,23 +292,19 @@ def to_json(tables: Sequence[Table]) -> str:
 
 def to_csv(tables: Sequence[Table]) -> str:
     """Return all tables as one; the column `table` says which one a row belongs to."""
-    records, columns = [], {}
-    for table in tables:
-        first, *others = table.headers
-        columns |= dict.fromkeys((first, *(table.keys[0] if table.keys else ()), *others))
-        records += to_records(table)
+    records = [record for table in tables for record in to_records(table)]
+    names = [name for record in records for name in record if name != "notes"]
+    names += [name for table in tables for name in table.headers]  # of one without rows
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["table", *columns, "notes"], lineterminator="\n")
+    columns = dict.fromkeys(["table", *names, "notes"])
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for record in records:
         by_note: dict[str, list[str]] = {}
         for name, note in record["notes"].items():
             by_note.setdefault(note, []).append(name)
-        told = (f"{', '.join(names)}: {note}" for note, names in by_note.items())
-        record["notes"] = "; ".join(told) or None
-        writer.writerow(
-            {key: escape_csv(v) if isinstance(v, str) else v for key, v in record.items()}
-        )
+        record["notes"] = "; ".join(f"{', '.join(names)}: {n}" for n, names in by_note.items())
+        writer.writerow({k: escape_csv(v) if isinstance(v, str) else v for k, v in record.items()})
     return text.getvalue()
 
 

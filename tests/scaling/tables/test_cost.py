@@ -182,8 +182,9 @@ def test_the_line_of_a_shared_nodes_memory_is_that_of_the_jobs_lowest_gpu(shared
         print(*printed, sep="\n", file=file)
     table, *_ = fill(shared_node[0])
     shown = next(shown for shown in table.shown if shown.run)
-    line = int(describe_source("gpu0_peak_mib", shown, None).removeprefix(f"{run.log_path}, line "))
-    assert run.log_path.read_text().splitlines()[line - 1] == printed[0]
+    where, line = describe_source("gpu0_peak_mib", shown, shown).split(", line ")
+    assert where == str(run.log_path)
+    assert run.log_path.read_text().splitlines()[int(line) - 1] == printed[0]
 
 
 @pytest.mark.parametrize("uuids", [None, [], [None, None], ["GPU-8", "GPU-9"], "GPU-2", 7, [[]]])

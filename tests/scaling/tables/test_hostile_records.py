@@ -11,7 +11,7 @@ from run_folders import put, settings
 from scaling.runs import find_runs, make_metrics_study, make_study
 from scaling.runs.study import read_metrics_file
 from scaling.tables import FORMATS, format_summary, make_cost, make_fixed_work, make_summary_tables
-from scaling.tables.fixed_work import BASES
+from scaling.tables.scaling import BASES
 
 VALUES = (
     None, True, -1, 0, 1.5, 1e308, 10**30, 10**400, float("nan"), float("inf"),

@@ -157,8 +157,9 @@ def test_a_third_scale_across_nodes(study_folder):
         "Multi-Node (8 GPUs, 2 nodes):\n  Average time: 57.14 seconds\n  Speedup: 6.34x\n"
         "  Parallel efficiency: 79.3%\n"
     ) in text
-    assert "8 GPUs (2 nodes)               0.95       6.34x    79.3%      good" in text
-    assert "8     8.00x         6.34x     20.7%  45.31          57.14      1 run" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "8 GPUs (2 nodes) 0.95 6.34x 79.3% good" in lines
+    assert any(line.startswith("8 8.00x 6.34x 20.7% 45.31 57.14 1 run") for line in lines)
 
 
 def test_repeats_stand_in_the_summary(tmp_path):

@@ -52,7 +52,7 @@ def test_notes_are_numbered_through_all_tables_of_a_document():
 
 
 def test_text_has_columns_as_wide_as_their_cells():
-    assert draw_text(["A", "B"], [["1", "long"], ["22", ""]], [4, 0]) == "A    B\n1    long\n22"
+    assert draw_text([["A   ", "B"], ["1", "long"], ["22", ""]]) == "A    B\n1    long\n22"
     assert FORMATS["text"]([make_table()]).splitlines()[1:3] == ["Config Rate", "a [1]  2.68"]
 
 

@@ -1,0 +1,455 @@
+"""Tables with a row per scale, setting or strategy of a study: how it scales, and what differs."""
+
+import math
+import re
+
+import pandas as pd
+
+from common.errors import UserError
+from common.rounding import round_half_even
+from scaling.runs.compare import (
+    COMPARED_SETTINGS,
+    WORK_TOLERANCE,
+    divide,
+    list_differences,
+    look_up,
+    over_repeats,
+)
+from scaling.runs.study import Study, count
+from scaling.tables.hardware import add_hardware, make_hardware_cells
+from scaling.tables.readme import explain_superlinear
+from scaling.tables.table import ROUNDING, Cell, Table, join_notes, make_table, missing, say, show
+
+# ---- Fixed work: throughput and wall time at each number of GPUs -------------------------------
+
+BASES = ("throughput", "walltime")
+_COLUMNS = {
+    "throughput": ("throughput", "speedup", "efficiency_pct"),
+    "walltime": ("wall", "wall_speedup", "wall_efficiency_pct"),
+}
+_FORMULAS = {
+    "throughput": "throughput / the baseline's throughput",
+    "walltime": "the baseline's wall time / wall time",
+}
+NO_THROUGHPUT, NO_WALL_TIME = "no throughput is recorded", "no wall time is recorded"
+NO_LOSS = "no validation loss is recorded"
+
+
+def _list_unlike(study: Study, run: int, base: int, but: str) -> list[str]:
+    """List what two runs (by position) differ in besides the setting `but`."""
+    names = tuple(name for name in COMPARED_SETTINGS if name != but)
+    return list_differences(study.settings(run), study.settings(base), names)
+
+
+def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
+    """Return the table; `basis` is what speedup and efficiency are made from."""
+    base, scales = study.find_baseline(basis), list(study.scales.itertuples())
+    base_name = count(int(base.gpus), "GPU")
+    ratios = {row.config: make_ratio_cells(study, row, basis) for row in scales}
+
+    def show_rate(row) -> Cell:
+        spread = study.spread(row, "throughput")
+        note = join_notes(spread and spread.describe(), *row.run_notes)
+        return show(row.throughput_per_s, note=note, why=note or NO_THROUGHPUT)
+
+    def show_wall(row) -> Cell:
+        spread = study.spread(row, "wall")
+        return show(row.wall_s, note=spread and spread.describe(), why=NO_WALL_TIME)
+
+    columns = {
+        "config": ("Configuration", lambda row: say(row.label)),
+        "gpus": ("GPUs", lambda row: say(row.gpus)),
+        "throughput_per_s": (f"{study.noun.capitalize()}/sec (global)", show_rate),
+        "wall_s": ("Wall time (s)", show_wall),
+        "speedup": (f"Speedup vs {base_name}", lambda row: ratios[row.config][0]),
+        "efficiency": ("Scaling efficiency", lambda row: ratios[row.config][1]),
+    }
+    if not study.scales["gpus"].duplicated().any():
+        del columns["config"]
+    wall = "all epochs, warm-up and validation included." if study.definition is None else (
+        "as it stands there.")  # fmt: skip
+    definitions = (
+        f"Basis: {basis}. Speedup = {_FORMULAS[basis]}; efficiency = speedup / (GPUs / "
+        f"{base.gpus}). Baseline: {base_name} ({study.sources[base.latest].name}).",
+        study.define_throughput(),
+        f"Wall time: {wall}",
+        ROUNDING,
+    )
+    title = f"Fixed work: speedup by {'wall time' if basis == 'walltime' else 'throughput'}"
+    table = make_table("fixed_work", title, columns, scales, definitions=definitions,
+                       remarks=study.list_remarks())  # fmt: skip
+    return add_hardware(study, table, scales)
+
+
+def make_ratio_cells(study: Study, row, basis: str) -> tuple[Cell, Cell]:
+    """Return the cells of speedup and efficiency (a fraction of 1), or why there are none.
+
+    row: of study.scales. A speedup has an interval where both scales have repeats.
+    """
+    measure, *names = _COLUMNS[basis]
+    speedup, efficiency_pct = (getattr(row, name) for name in names)
+    if math.isnan(speedup):
+        none = missing(study.explain_no_ratio(row, basis))
+        return none, none
+    note = f"unlike runs compared (--allow-unlike): {row.difference}" if row.difference else None
+    if basis == "walltime" and abs(row.work) > WORK_TOLERANCE:
+        note = join_notes(note, f"off by as much: {study.describe_work(row)}")
+    base, interval = study.find_baseline(basis), None
+    spreads = [study.spread(each, measure) for each in (row, base)]
+    if row.config != base.config and all(spread.kind == "repeats" for spread in spreads):
+        half = speedup * math.hypot(*(spread.half_width / spread.mean for spread in spreads))
+        half = round_half_even(half, 2)
+        interval = f"± {half}: from both 95 % intervals, widths added in squares"
+    superlinear = explain_superlinear(efficiency_pct, round_half_even(efficiency_pct, 1))
+    return (
+        show(speedup, note=join_notes(note, interval)),
+        show(efficiency_pct / 100, note=join_notes(note, superlinear)),
+    )
+
+
+# ---- A model that grows with the GPUs ----------------------------------------------------------
+
+
+def make_growing(study: Study) -> Table:
+    """Return one row per scale; raises UserError unless two models were run.
+
+    study: of runs whose model grows with the GPUs.
+    """
+    base, *_ = scales = list(study.scales.itertuples())
+    parameters = {row.config: study.settings(row.latest).get("parameters") for row in scales}
+    tflops = {row.config: make_hardware_cells(study, row)["tflops_per_gpu"] for row in scales}
+    if len(set(parameters.values())) < 2:
+        raise UserError(
+            "no two models ran on different numbers of GPUs; submit them with: "
+            "python scripts/submit.py 'gpt2/growing/*'"
+        )
+
+    def show_layers(row) -> Cell:
+        size = study.settings(row.latest).get("model_size")
+        layers = re.search(r"n_layer=(\d+)", str(size))
+        return say(int(layers[1])) if layers else missing("not recorded")
+
+    def compare(row) -> Cell:
+        """What differs in more than the model's size is not compared."""
+        unlike = "; ".join(_list_unlike(study, row.latest, base.latest, "model_size"))
+        if unlike and not study.allow_unlike:
+            return missing(f"not compared with {base.label}: {unlike}; --allow-unlike compares it")
+        ratio = divide(tflops[row.config].value, tflops[base.config].value)
+        note = f"unlike {base.label}: {unlike}" if unlike else None
+        why = "flops_per_sample or throughput is not recorded"
+        return show(ratio and ratio * 100, 1, note=note, why=why)
+
+    columns = {
+        "gpus": ("GPUs", lambda row: say(row.gpus)),
+        "layers": ("Layers", show_layers),
+        "parameters_m": ("Parameters (million)",
+                         lambda row: show(divide(parameters[row.config], 1e6), 1)),
+        "throughput_per_s": (f"{study.noun.capitalize()}/sec (global)",
+                             lambda row: show(row.throughput_per_s, why=NO_THROUGHPUT)),
+        "efficiency_pct": ("Efficiency (%)", compare),
+    }  # fmt: skip
+    definitions = (
+        "The model grows with the GPUs, and each GPU keeps its batch. "
+        "Efficiency: TFLOP/s per GPU over those of the smallest scale "
+        f"({base.label}, job {study.sources[base.latest].name}). Tokens/sec per GPU fall as each "
+        "token takes more work, and say nothing of scaling.",
+        study.define_throughput(),
+        ROUNDING,
+    )
+    table = make_table("growing", "A model that grows with the GPUs", columns, scales,
+                       definitions=definitions, remarks=study.left_out)  # fmt: skip
+    return add_hardware(study, table, scales)
+
+
+# ---- Time to a target: when the validation loss or accuracy first reached it -------------------
+
+_NAMES = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
+
+
+def make_target_table(study: Study, column: str, target: float) -> Table:
+    """Return seconds and epochs until `val_loss` fell, or `val_accuracy` rose, to the target.
+
+    target: a loss, or an accuracy from 0 to 1. Means are over the runs of a scale that reached it.
+    """
+    name, best = _NAMES[column], "min" if column == "val_loss" else "max"
+    runs = dict(list(_find_reached(study, column, target, best).groupby("config")))
+    base_s = runs[study.baseline.config]["elapsed_s"].mean()
+    rows = [(row, runs[row.config]) for row in study.scales.itertuples()]
+
+    def say_reached(row) -> Cell:
+        """Of how many runs; those that did not reach it where others did have a note."""
+        others = row[1][row[1]["epoch"].isna()]
+        bests = (f"job {run.name} ({show(run.best, 4).text})" for run in others.itertuples())
+        is_some = 0 < len(others) < len(row[1])
+        note = f"not reached by {', '.join(bests)}" if is_some else None
+        return say(f"{row[1]['epoch'].count()} of {count(len(row[1]), 'run')}", note)
+
+    def show_best(row) -> Cell:
+        return show(row[1]["best"].agg(best), 4, why=f"no {name} is recorded")
+
+    def average(row, figure: str, places: int) -> Cell:
+        """The mean of the runs that reached it, with its interval."""
+        values = row[1][figure][row[1]["epoch"].notna()]
+        if values.empty:
+            cell = show_best(row)
+            return missing(cell.note or f"not reached: the best is {cell.text}")
+        if values.isna().any():
+            return missing("the time of an epoch up to it is not recorded")
+        spread = over_repeats(values.tolist())
+        return show(spread.mean, places, spread.describe(places))
+
+    def show_speedup(row) -> Cell:
+        if not row[0].is_compared:
+            return missing(study.explain_no_ratio(row[0]))
+        elapsed_s = average(row, "elapsed_s", 2)
+        why = elapsed_s.note or f"{study.base_name} has no such time"
+        return show(divide(base_s, elapsed_s.value), why=why)
+
+    columns = {
+        "config": ("Configuration", lambda row: say(row[0].label)),
+        "reached": ("Reached by", say_reached),
+        "epochs": ("Epochs", lambda row: average(row, "epoch", 1)),
+        "elapsed_s": ("Time (s)", lambda row: average(row, "elapsed_s", 2)),
+        "speedup": (f"Speedup vs {study.base_name}", show_speedup),
+        "best": (f"Best {name}", show_best),
+    }
+    sign = "fell to" if column == "val_loss" else "rose to"
+    definitions = (
+        f"Epochs and time until the {name} of an epoch first {sign} {target:.10g}: training and "
+        "validation, the first epoch included; a mean over the runs that reached it.",
+        ROUNDING,
+    )
+    return make_table("target", f"Time to a {name} of {target:.10g}", columns, rows,
+                      definitions=definitions, remarks=study.list_remarks())  # fmt: skip
+
+
+def _find_reached(study: Study, column: str, target: float, best: str) -> pd.DataFrame:
+    """Return per run the epoch that first reached the target, the seconds to its end, the best.
+
+    The seconds are missing where an epoch up to it has no record, or none of its time.
+    """
+    epochs = study.epochs[["run", "epoch", "epoch_s", column]].sort_values(["run", "epoch"])
+    by_run = epochs.groupby("run")
+    elapsed_s = by_run["epoch_s"].transform(lambda times: times.cumsum(skipna=False))
+    epochs["elapsed_s"] = elapsed_s.where(by_run.cumcount() + 1 == epochs["epoch"])
+    is_there = epochs[column] <= target if best == "min" else epochs[column] >= target
+    first = epochs[is_there].drop_duplicates("run").set_index("run")[["epoch", "elapsed_s"]]
+    bests = by_run[column].agg(best).rename("best")
+    return study.runs.set_index("run")[["config", "name"]].join([first.astype("float64"), bests])
+
+
+# ---- One setting as an experiment: runs that differ in it alone --------------------------------
+
+
+def make_option_tables(study: Study, name: str, values: list[str]) -> list[Table]:
+    """Return one table per scale that has runs with two of these values or more.
+
+    name: of a setting in run.json, with dots where it is nested (`versions.torch`); values: as
+    they are typed, `none` for null. Raises UserError when no scale has two of them, and when two
+    of the runs differ in something else as well.
+    """
+
+    def read(run: int) -> str:
+        value = look_up(study.settings(run), name)
+        return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    found, tables = study.runs.assign(value=study.runs["run"].map(read)), []
+    for (gpus, nodes), runs in found.groupby(["gpus", "nodes_key"]):
+        groups = {value: runs[runs["value"] == value] for value in values}
+        groups = {value: group for value, group in groups.items() if len(group)}
+        if len(groups) > 1:
+            scale = count(gpus, "GPU") + (f", {nodes} nodes" if nodes > 1 else "")
+            tables.append(_compare_values(study, name, groups, scale))
+    if not tables:
+        raise UserError(
+            f"no scale has runs with two of {name} = {', '.join(values)}; the runs recorded: "
+            f"{', '.join(sorted(set(found['value'])))}"
+        )
+    return tables
+
+
+def _compare_values(study: Study, name: str, groups: dict, scale: str) -> Table:
+    base = next(iter(groups))
+    rates = {value: group["throughput_per_s"].dropna().tolist() for value, group in groups.items()}
+    reference = groups[base]["run"].iloc[-1]
+    for value, run in ((value, run) for value, group in groups.items() for run in group["run"]):
+        unlike = _list_unlike(study, run, reference, name)
+        if unlike := [each for each in unlike if not each.startswith(f"{name} ")]:  # the batch
+            raise UserError(
+                f"job {study.sources[run].name} ({name} {value}) differs in more than {name}: "
+                f"{'; '.join(unlike)}"
+            )
+
+    def show_mean(value: str) -> Cell:
+        mean = over_repeats(rates[value]) if rates[value] else None
+        return show(mean and mean.mean, note=mean and mean.describe(), why=NO_THROUGHPUT)
+
+    def show_difference(value: str) -> Cell:
+        if value == base:
+            return missing("the others are set against it")
+        return _compare_rates(rates[value], rates[base])
+
+    columns = {
+        "value": (name, say),
+        "runs": ("Runs", lambda value: say(len(groups[value]))),
+        "throughput_per_s": (f"{study.noun.capitalize()}/sec (global)", show_mean),
+        "difference_pct": (f"Difference from {base} (%)", show_difference),
+        "val_loss": ("Val Loss",
+                     lambda value: show(groups[value]["val_loss"].mean(), 4, why=NO_LOSS)),
+    }  # fmt: skip
+    definitions = (
+        study.define_throughput(),
+        "Difference: of the means; with two runs or more of both, its 95 % interval (Welch). An "
+        "interval that holds 0 shows no difference.",
+        ROUNDING,
+    )
+    return make_table("option", f"{name} on {scale}", columns, groups, definitions=definitions)
+
+
+def _compare_rates(rates: list[float], base: list[float]) -> Cell:
+    """Return the difference of two means in % of the second, with its interval as the note."""
+    if not rates or not base:
+        return missing("no throughput to compare")
+    means = [sum(each) / len(each) for each in (rates, base)]
+    difference_pct = (means[0] / means[1] - 1) * 100
+    if min(len(rates), len(base)) < 2:
+        return show(difference_pct, 1, note="one run: whether it is more than chance is unknown")
+    from scipy.stats import ttest_ind  # not for --help
+
+    interval = ttest_ind(rates, base, equal_var=False).confidence_interval(0.95)
+    low, high = (each / means[1] * 100 for each in (interval.low, interval.high))
+    if math.isnan(low):
+        return show(difference_pct, 1, note="the repeats are equal: no interval")
+    shown = f"{round_half_even(low, 1)} to {round_half_even(high, 1)} %"
+    holds_0 = ", which holds 0: no difference shown" if low <= 0 <= high else ""
+    return show(difference_pct, 1, note=f"95 % interval {shown}{holds_0}")
+
+
+# ---- Strategies: what a rank holds and sends, at one number of GPUs and nodes ------------------
+
+_HELD = {"parameter": "Parameters", "gradient": "Gradients", "optimizer": "Optimizer"}
+_KERNELS = {"nccl_ms": "NCCL kernels (ms/step)", "kernels_ms": "Other kernels (ms/step)"}
+_PROFILED = {"comm_ms": "Communication (ms/step)", "comm_exposed_ms": "Of it exposed (ms/step)",
+             "overlap_pct": "Overlap (%)"}  # fmt: skip
+# What must be equal for a comparison to mean anything: the numbers that are kept and computed with.
+_DTYPES = ("precision", "state_dtypes")
+
+
+def make_strategies(study: Study) -> list[Table]:
+    """Return one table per scale that ran with two strategies or more.
+
+    Raises UserError when there is none, and when two strategies compute with other numbers.
+    """
+    tables = []
+    for (gpus, _), rows in study.configs.groupby(["gpus", "nodes_key"]):
+        rows = list(rows.sort_values("latest").itertuples())
+        names = {row.config: name_strategy(study.settings(row.latest)) for row in rows}
+        if gpus > 1 and len(set(names.values())) > 1:
+            tables.append(_compare_strategies(study, rows, names))
+    if not tables:
+        raise UserError(
+            "no two strategies ran at one scale; submit them with: "
+            "python scripts/submit.py 'gpt2/strategies/*'"
+        )
+    return tables
+
+
+def name_strategy(settings: dict) -> str:
+    """Return `fsdp`, `tp of 4`, `fsdp, recomputed` (activation checkpointing), `ddp, nsys`."""
+    name = str(settings.get("strategy") or "not recorded")
+    name += f" of {ranks}" if (ranks := settings.get("tensor_parallel")) else ""
+    name += ", recomputed" if settings.get("activation_checkpointing") else ""
+    return f"{name}, nsys" if settings.get("nsys_steps") else name
+
+
+def _compare_strategies(study: Study, rows: list, names: dict) -> Table:
+    base = next((row for row in rows if names[row.config] == "ddp"), rows[0])
+    settings = {row.config: study.settings(row.latest) for row in rows}
+    jobs = {row.config: study.sources[row.latest].name for row in rows}
+    for row in rows:
+        for name in _DTYPES:
+            here, there = (settings[each.config].get(name) for each in (row, base))
+            if here != there:
+                raise UserError(
+                    f"job {jobs[row.config]} has {name} {here}, job {jobs[base.config]} {there}: "
+                    "strategies compare at equal numbers alone; run one of them again"
+                )
+    figures = _measure_ranks(study, rows)
+
+    def say_name(row) -> Cell:
+        unlike = "; ".join(_list_unlike(study, row.latest, base.latest, "strategy"))
+        return say(names[row.config], f"unlike {base.label}: {unlike}" if unlike else None)
+
+    def show_activations(row) -> Cell:
+        if settings[row.config].get("device") != "cuda":
+            return missing("on a CPU the peak is that of the process, its libraries among it")
+        return show(figures["activation_mib"][row.latest], 1)
+
+    def make_column(name: str, header: str, why: str) -> tuple:
+        return header, lambda row: show(figures[name][row.latest], 1, why=why)
+
+    has_kernels = figures["nccl_ms"].notna().any()
+    no_kernels = 'no kernels recorded: profiler = "nsys", 20 steps or more'
+    columns = {
+        "strategy": ("Strategy", say_name),
+        "wall_s": ("Wall time (s)", lambda row: show(row.wall_s, why=NO_WALL_TIME)),
+        "val_loss": ("Val Loss",
+                     lambda row: show(study.runs["val_loss"][row.latest], 4, why=NO_LOSS)),
+        "peak_mib": make_column("peak_mib", "Peak (MiB)", "not recorded"),
+        **{f"{name}_mib": make_column(f"{name}_mib", f"{title} (MiB)", "not recorded")
+           for name, title in _HELD.items()},
+        "activation_mib": ("Activations (MiB)", show_activations),
+        **{name: make_column(name, title, "not profiled: train with --profile 4")
+           for name, title in _PROFILED.items()},
+        **{name: make_column(name, title, no_kernels)
+           for name, title in _KERNELS.items() if has_kernels},
+    }  # fmt: skip
+    definitions = [
+        "Each is the most of any rank. Parameters, gradients and optimizer: kept after the first "
+        "step. Peak: of a rank's allocations on its GPU. Activations: its peak less what it keeps.",
+        "Communication: time in which any collective ran, in the steps of --profile, mean of the "
+        "profiled ranks. Exposed: nothing was computed meanwhile. Overlap: the rest of it.",
+        *(["Kernels: nsys's sums over the steps it recorded, mean of the recorded ranks; those "
+           "that run at once count each."] if has_kernels else []),
+        study.define_throughput(),
+        ROUNDING,
+    ]  # fmt: skip
+    sources = [f"{names[config]}: job {job}" for config, job in jobs.items()]
+    table = make_table("strategies", f"Strategies on {base.label}", columns, rows,
+                       definitions=definitions, sources=sources)  # fmt: skip
+    return add_hardware(study, table, rows)
+
+
+def _measure_ranks(study: Study, rows: list) -> pd.DataFrame:
+    """Return per run what the columns of memory, communication and kernels show, NaN for none."""
+    ranks = study.rank_epochs
+    held = [f"{name}_mib" for name in _HELD]
+    for name in _HELD:
+        ranks = ranks.assign(**{f"{name}_mib": ranks[f"{name}_bytes"] / 2**20})
+    ranks["activation_mib"] = ranks["peak_mib"] - ranks[held].sum(axis=1, skipna=False)
+    steady = ranks[~ranks["is_warmup"]].groupby("run")
+    most = steady[["peak_mib", *held, "activation_mib"]].max()
+    by_run = ranks.groupby("run")
+    sent = pd.DataFrame(
+        {
+            "comm_ms": by_run["profiled_comm_per_step_s"].mean() * 1000,
+            "comm_exposed_ms": by_run["profiled_exposed_per_step_s"].mean() * 1000,
+        }
+    )
+    sent["overlap_pct"] = (1 - divide(sent["comm_exposed_ms"], sent["comm_ms"])) * 100
+    found = {row.latest: _measure_kernels(study, row) for row in rows}
+    kernels = pd.DataFrame(found, index=[*_KERNELS]).T
+    return kernels.join([most, sent])
+
+
+def _measure_kernels(study: Study, row) -> tuple[float, float]:
+    """Milliseconds per step in NCCL's kernels and in all others, as nsys recorded them."""
+    run, steps = study.find_run(row), study.settings(row.latest).get("nsys_steps")
+    nodes = run.kernels if run else []
+    if not (nodes and steps):
+        return math.nan, math.nan
+    nccl, others = (
+        sum(kernel.total_s for node in nodes for kernel in node if kernel.is_communication == sent)
+        for sent in (True, False)
+    )
+    return nccl * 1000 / steps / len(nodes), others * 1000 / steps / len(nodes)
