@@ -130,7 +130,7 @@ def estimate(args: argparse.Namespace) -> str:
 
 def follow(entries: list, args: argparse.Namespace) -> int:
     """Show the jobs' states and progress until all have ended; returns 1 when any has failed."""
-    from scaling.read.progress import read_progress
+    from scaling.read.job_log import read_progress
     from submission import read_our_states, read_states, watch
 
     read = partial(read_our_states, args.experiments, read_states)

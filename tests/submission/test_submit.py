@@ -14,7 +14,7 @@ import pytest
 
 from common.errors import UserError
 from profiles import Repository
-from scaling.read.progress import Progress, read_progress
+from scaling.read.job_log import Progress, read_progress
 from submission.ledger import Entry, append_entry, read_ledger, read_our_states, watch
 from submission.options import (
     keep_environment,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train_spiral
-from scaling.read.epoch_line import parse_epoch_line
+from scaling.read.job_log import parse_epoch_line
 from spiral_runs import SPIRAL, load, run_spiral
 from torch_server import run_python, run_torchrun
 from training import TrainingError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.read.epoch_line import parse_epoch_line
+from scaling.read.job_log import parse_epoch_line
 from torch_server import SCRIPTS, TESTS, run_python
 from training.ranks import find_free_port
 

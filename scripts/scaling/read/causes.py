@@ -1,15 +1,15 @@
 """Find the first cause of a failed job in its log, and say what to do about it.
 
-The table of `scaling.read.symptoms` judges a line; CauseSearch keeps the first line of each worth.
-Three kinds of line are no row of it but have a grammar of their own: a traceback, torchrun's block
-on the rank that failed first, and what bash and srun print of a process that ended.
+The rules of symptoms.ini judge a line; CauseSearch keeps the first line of each worth. Three kinds
+of line are no rule but have a grammar of their own: a traceback, torchrun's block on the rank that
+failed first, and what bash and srun print of a process that ended.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 from common.console import shorten
 from scaling.read.symptoms import (
@@ -19,114 +19,34 @@ from scaling.read.symptoms import (
     FIX,
     QUIET_DEATH,
     ROOT,
-    RULES,
-    SIGNALS,
     WEAK,
     Rule,
     State,
     Strength,
+    load_symptoms,
 )
-from scaling.read.text import clean_line
-
-# ---- How a process ended, as torchrun, srun and bash print it ----
 
 DIED = "rank-died"  # in place of a rule's id
-_BY_WORD = {word: number for number, (_, word, _, _) in SIGNALS.items()}
-_WORD = "|".join(_BY_WORD)
-_SRUN_TASK = re.compile(
-    rf"srun: error: (?P<host>[^\s:]+): tasks? (?P<task>[\d,-]+): "
-    rf"(?:Exited with exit code (?P<code>\d+)$|(?P<word>{_WORD})\b)"
+MOST_DEATHS = 1000
+# How a process ended, as torchrun, srun and bash print it; WORD is a signal's.
+_DEATHS = (
+    r"srun: error: (?P<host>[^\s:]+): tasks? (?P<task>[\d,-]+): "
+    r"(?:Exited with exit code (?P<code>\d+)$|(?P<word>WORD)\b)",
+    r"(?:: line \d+: +\d+ |^)(?P<word>WORD)(?: \(core dumped\))?(?: {3,}(?P<command>.*)|$)",
+    r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local>\d+) \(pid",
 )
-_BASH_JOB = re.compile(
-    rf"(?:: line \d+: +\d+ |^)(?P<word>{_WORD})(?: \(core dumped\))?(?: {{3,}}(?P<command>.*)|$)"
-)
-_LAUNCHER_SAW = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<local>\d+) \(pid")
 _ROOT_BLOCK = "Root Cause (first observed failure)"
 _BLOCK_FIELD = re.compile(r"  (time|host|rank|exitcode|error_file|traceback)\s*: ?(.*)")
 _STEP_ENDED = re.compile(
     r"\*\*\* (?:STEP|JOB) \S+(?: ON \S+)? (?:CANCELLED|FAILED)|Job step aborted|Terminating StepId|"
     r"Force Terminated"
 )
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a process ended: its status (negative: a signal), and what torchrun or srun say of it."""
-
-    status: int
-    line_number: int
-    rank: int | None = None
-    host: str = ""
-    task: str = ""  # of srun's
-    command: str = ""  # of bash's
-    order: tuple[str, bool] = ("", True)  # of torchrun's: when, and whether it names it the root
-    error: str = ""  # the last line of the traceback that torchrun shows
-
-    @property
-    def strength(self) -> Strength:
-        if self.status < 0:
-            return SIGNALS[-self.status][3] if -self.status in SIGNALS else DEATH
-        return QUIET_DEATH if self.status in (0, 1, 2) else DEATH
-
-    @property
-    def who(self) -> str:
-        name = f"task {self.task}" if self.task else shorten(self.command, 60) or "a process"
-        if self.rank is not None:
-            name = f"rank {self.rank}"
-        return f"{name} on {self.host}" if self.host else name
-
-    def make_cause(self) -> Cause:
-        """Return as a cause how it ended, or its error where torchrun's block alone shows it."""
-        state, strength = State.FAILED, self.strength
-        if self.error:
-            known = _weigh(self.line_number, self.error, CERTAIN)
-            text, hint = f"{self.who}: {shorten(self.error)}", known.hint
-            state, strength = known.state, known.strength
-        elif self.status < 0:
-            name, _, hint, _ = SIGNALS.get(-self.status, (f"signal {-self.status}", "", FIX, WEAK))
-            text = f"{self.who} was killed by {name}"
-        else:
-            text = f"{self.who} ended with exit code {self.status} and printed no error"
-            hint = "look at what the trainer calls exit with, and at this rank's last lines above"
-        return Cause(
-            text, hint, state, strength, self.line_number, rule=DIED, rank=self.rank, host=self.host
-        )
-
-    @property
-    def is_echo(self) -> bool:
-        """Whether its error is what another's end made of it."""
-        rule = _find_rule(self.error)[0] if self.error else None
-        return CONSEQUENCE in (self.strength, rule and rule.strength)
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a job ended: in words, what to do, and the log line it was read from (from 1).
-
-    rule: the id of the rule, "" for an error that no rule knows. rank and host: where it was, when
-    the log says so. outlived: the training went on after it, and nothing in the log says that it
-    ended. excerpt: (line number, text) of the lines around it, where the log was read whole.
-    """
-
-    text: str
-    hint: str
-    state: State
-    strength: Strength
-    line_number: int
-    excerpt: tuple[tuple[int, str], ...] = ()
-    line: str = ""
-    rule: str = ""
-    rank: int | None = None
-    host: str = ""
-    outlived: bool = False
-
-
 # Our trainers' and job files' own line; `srun: error:` and the like are not.
 _OWN_ERROR = re.compile(
     r"(?:\[rank (?P<rank>\d{1,9}) on (?P<host>[\w.-]+)\] |\S+\.py: )?error: (?P<message>\S.*)"
 )
 _OWN_SUMMARY = re.compile(r"(?:Job \S+|First cause|What to do|Why): ")
-_TRACEBACK = re.compile(r"(?:Original )?Traceback \(most recent call last\):")
+_TRACEBACK = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
 _EXCEPTION = re.compile(
     r"(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Iteration|Warning|Group)"
     r"|(?:[A-Za-z_]\w*\.)+[A-Z]\w*)(?::.*|$)"
@@ -139,49 +59,81 @@ _STEP = re.compile(
     r"(\d+)%\||(\d+)/\d+ \[|\b(?:iter(?:ation)?|step|batch|epoch)\b\W{0,4}(\d+)\b.*\b(?:loss|time)",
     re.IGNORECASE,
 )
-# A line without any of them, in small letters, means nothing here outside a traceback.
-_KNOWN = {part for rule in RULES for part in rule.parts} | {word.lower() for word in _BY_WORD}
-_KNOWN |= {"error: ", "traceback (most", "exitcode", "root cause (", "terminating stepid"}
-WORDS = tuple(word for word in _KNOWN if not any(w in word for w in _KNOWN - {word}))
-
 _READ_TRACEBACK = "its traceback, in the log, shows where"
 
 
-def find_cause(lines: Iterable[str], job_id: str | None = None) -> Cause | None:
-    """Return the first cause that the log shows, None when it shows none.
+@dataclass(frozen=True)
+class Cause:
+    """Why a job ended: in words, what to do, and the log line it was read from (from 1).
 
-    A root cause goes before a rank's silent end, that before a doubtful one, and all before a
-    consequence; among equals the first one stands. What the training outlived did not end it, and
-    what came before a requeue belongs to another attempt.
+    rule: the id of the rule, "" for an error that no rule knows. rank and host: where it was, when
+    the log says so. status: with which a process ended (negative: a signal), where the line says
+    that; order: when, by torchrun, and whether torchrun names another one the first. outlived: the
+    training went on after it, and nothing in the log says that it ended. excerpt: (line number,
+    text) of the lines around it, which whoever reads the log adds.
     """
-    return search_lines(lines, job_id).choose()
+
+    text: str
+    hint: str
+    state: State
+    strength: Strength
+    line_number: int
+    line: str = ""
+    rule: str = ""
+    rank: int | None = None
+    host: str = ""
+    status: int | None = None
+    order: tuple[str, bool] = ("", True)
+    outlived: bool = False
+    excerpt: list[tuple[int, str]] = field(default_factory=list, compare=False)
 
 
-def search_lines(lines: Iterable[str], job_id: str | None = None) -> CauseSearch:
-    """Return a search that has taken the lines of a log in."""
-    search = CauseSearch(job_id)
-    for number, line in enumerate(lines, start=1):
-        if "Epoch [" in line and " LR: " in line:
-            search.pass_epoch()
-        elif "NCCL INFO " not in line:
-            search.add(number, clean_line(line))
-    return search
+@dataclass(frozen=True)
+class Findings:
+    """What part of a log shows of the end: the first cause, and what of it is Slurm's word.
+
+    own: the first cause that the job's own processes show; ending: Slurm's word of how the job
+    ended; cause: what counts of the two if Slurm's word is believed. echoing: the ranks whose last
+    word blames a peer.
+    """
+
+    cause: Cause | None = None
+    own: Cause | None = None
+    ending: Cause | None = None
+    echoing: frozenset[int] = frozenset()
+
+
+@cache
+def load_words() -> tuple[str, ...]:
+    """Return texts in small letters: a line without any of them means nothing here by itself."""
+    rules, signals = load_symptoms()
+    known = {word for rule in rules for word in rule.words}
+    known |= {signal.word.lower() for signal in signals.values()}
+    known |= {"error: ", "traceback (most", "exitcode", "root cause (", "terminating stepid"}
+    return tuple(word for word in known if not any(w in word for w in known - {word}))
+
+
+@cache
+def _compile_deaths() -> tuple[dict[str, int], list[re.Pattern]]:
+    numbers = {signal.word: number for number, signal in load_symptoms()[1].items()}
+    return numbers, [re.compile(text.replace("WORD", "|".join(numbers))) for text in _DEATHS]
 
 
 class CauseSearch:
     """Takes the lines of a log in and chooses the cause that they show.
 
-    job_id: what Slurm says of another job is not believed; None: it may be any.
-    `ending` is Slurm's own word of how the job ended, None without one.
+    A root cause goes before a rank's silent end, that before a doubtful one, and all before a
+    consequence; among equals the first one stands. What the training outlived did not end it, and
+    what came before a requeue belongs to another attempt. job_id: what Slurm says of another job is
+    not believed; None: it may be any.
     """
 
     def __init__(self, job_id: str | None = None):
         self.job_id = job_id
         self.fresh: dict[Strength, Cause] = {}  # the first of each strength
         self.stale: dict[Strength, Cause] = {}  # those that the training outlived
-        self.deaths: list[Death] = []
-        self.added: list[int] = []  # by the newest line: the lines of its causes
-        self.ending: Cause | None = None
+        self.deaths: list[Cause] = []
+        self.ending: Cause | None = None  # Slurm's own word of how the job ended
         self.is_over = False  # whether Slurm ended just this job, and for good
         self.in_traceback = self.of_summary = False  # of_summary: it is the job's summary's own
         self.block: dict[str, str] | None = None  # torchrun's, while it is read
@@ -190,6 +142,7 @@ class CauseSearch:
         self.last_step: str | None = None  # since the last cause
         self.slurm_job: str | None = None  # the last one that Slurm spoke of, and where
         self.slurm_line = 0
+        self.added: list[Cause] = []  # by the newest line
 
     # ---- Taking lines in ----
 
@@ -202,43 +155,23 @@ class CauseSearch:
     def _awaits_progress(self) -> bool:
         return bool(self.fresh or self.deaths or (self.ending and not self.is_over))
 
-    def add(self, number: int, line: str) -> list[int]:
-        """Take a clean line in; return the lines of the causes that it adds."""
-        self.added = []
-        self._add(number, line)
-        return self.added
+    def add(self, number: int, line: str, words: tuple[str, ...] | None = None) -> list[Cause]:
+        """Take a clean line in; return what it adds.
 
-    def _add(self, number: int, line: str) -> None:
-        if self._add_to_block(number, line):
-            return
-        if self.in_traceback:
-            if not line or line[0].isspace():  # the frames are source text, not messages
-                self.of_summary = self.of_summary or 'job_summary.py"' in line
-                return
-            if _EXCEPTION.match(line):
-                self.in_traceback = False
-                if not self.of_summary:  # a loader worker's wrapper leaves room for the original
-                    self._take(_weigh(number, line, WEAK if _WRAPPED.search(line) else ROOT))
-                return
+        words: those of load_words() that it may have.
+        """
+        self.added = []
+        if self._add_to_block(number, line) or (self.in_traceback and self._close(number, line)):
+            return self.added
         small = line.lower()
-        if not any(map(small.__contains__, WORDS)):
+        if not any(map(small.__contains__, load_words() if words is None else words)):
             if self._awaits_progress:
                 self._look_for_progress(line)
-        elif _TRACEBACK.match(line.lstrip()):
+        elif _TRACEBACK.match(line):
             self.in_traceback, self.of_summary = True, False
         elif not _OWN_SUMMARY.match(line) and self._is_of_this_job(number, line):
             self._judge(number, line)
-
-    def _judge(self, number: int, line: str) -> None:
-        if own := _OWN_ERROR.match(line):
-            self._take_own(number, line, own)
-            return
-        self.step_ended = self.step_ended or bool(_STEP_ENDED.search(line))
-        for kind in (_SRUN_TASK, _BASH_JOB, _LAUNCHER_SAW):
-            if found := kind.search(line):
-                self._take_death(_read_death(number, found.groupdict()))
-                return
-        self._take_rule(number, line)
+        return self.added
 
     def pass_epoch(self) -> None:
         """Take in that the training went on; an epoch line may be buffered past a later error.
@@ -251,11 +184,17 @@ class CauseSearch:
         if not self.is_over:
             self.ending = None
 
-    def end_attempt(self) -> None:
-        """Forget what was seen: what follows is the next attempt's, or the next job's."""
-        self.fresh, self.stale, self.ending, self.is_over = {}, {}, None, False
-        self.deaths.clear()
-        self.in_traceback, self.block = False, None
+    def _close(self, number: int, line: str) -> bool:
+        """Take a line of a traceback in, whose last names the error; whether it was one."""
+        if not line or line[0].isspace():  # the frames are source text, not messages
+            self.of_summary = self.of_summary or 'job_summary.py"' in line
+            return True
+        if not _EXCEPTION.match(line):
+            return False
+        self.in_traceback = False
+        if not self.of_summary:  # a loader worker's wrapper leaves room for the original
+            self._take(_weigh(number, line, WEAK if _WRAPPED.search(line) else ROOT))
+        return True
 
     def _look_for_progress(self, line: str) -> None:
         """Take in that steps went on: two of them, for a rank that lives still ends its step."""
@@ -281,7 +220,15 @@ class CauseSearch:
         self.slurm_job, self.slurm_line = job, number
         return True
 
-    def _take_rule(self, number: int, line: str) -> None:
+    def _judge(self, number: int, line: str) -> None:
+        if own := _OWN_ERROR.match(line):
+            self._take_own(number, line, own)
+            return
+        self.step_ended = self.step_ended or bool(_STEP_ENDED.search(line))
+        numbers, patterns = _compile_deaths()
+        if found := next(filter(None, (kind.search(line) for kind in patterns)), None):
+            self._take_death(_read_death(number, found.groupdict(""), numbers))
+            return
         rule, groups = _find_rule(line)
         if rule is None:
             return
@@ -289,19 +236,21 @@ class CauseSearch:
             text = f"{self.ending.text} ({shorten(groups['reason'])})"
             self.ending = replace(self.ending, text=text)
             return
-        if rule.ends_attempt:
-            self.end_attempt()
+        if rule.ends == "attempt":  # what follows is the next attempt's, or the next job's
+            self.fresh, self.stale, self.ending, self.is_over = {}, {}, None, False
+            self.deaths.clear()
+            self.in_traceback, self.block = False, None
         cause = _make_cause(number, line, rule, groups)
-        if rule.ends_job:
+        if rule.ends:
             self.ending = self.ending or cause
-            self.is_over = self.job_id is not None and not rule.ends_attempt
+            self.is_over = self.job_id is not None and rule.ends == "job"
         else:
             self._take(cause)
 
     def _take(self, cause: Cause) -> None:
         self.last_step = None
         if self.fresh.setdefault(cause.strength, cause) is cause:
-            self.added.append(cause.line_number)
+            self.added.append(cause)
 
     def _take_own(self, number: int, line: str, own: re.Match) -> None:
         """Take our own line; it replaces the traceback that it closes, for it names the rank.
@@ -311,7 +260,7 @@ class CauseSearch:
         rule, groups = _find_rule(line)
         cause = Cause(shorten(line), FIX, State.FAILED, ROOT, number, line=line)
         is_message = not _EXCEPTION.match(own["message"])
-        if rule is not None and (rule.is_ours or not is_message or rule.strength is not WEAK):
+        if rule is not None and (rule.ours or not is_message or rule.strength is not WEAK):
             known = _make_cause(number, line, rule, groups)
             text = known.text if groups else cause.text
             cause = replace(known, text=text, strength=min(rule.strength, ROOT))
@@ -324,7 +273,8 @@ class CauseSearch:
                 self.echoing.add(cause.rank)
         before = self.fresh.get(cause.strength)
         if before is not None and before.rank is None and _is_same_error(before.line, line):
-            self.fresh[cause.strength] = replace(cause, line_number=before.line_number)
+            place = {"line_number": before.line_number, "excerpt": before.excerpt}
+            self.fresh[cause.strength] = replace(cause, **place)
         self._take(cause)
 
     # ---- How processes ended ----
@@ -342,8 +292,7 @@ class CauseSearch:
             if self.block is None or found[1] in self.block:
                 self._close_block()
                 self.block = {}
-            self.block[found[1]] = found[2].strip()
-            self.block["line"] = str(number)
+            self.block |= {found[1]: found[2].strip(), "line": str(number)}
             return True
         is_inside = not line or line[0].isspace() or line[0] == "["
         if is_inside and _EXCEPTION.match(line.strip()):
@@ -357,66 +306,55 @@ class CauseSearch:
         status = re.match(r"(-?\d{1,9}) ", block.get("exitcode", ""))
         rank = re.match(r"(\d{1,9}) ", block.get("rank", ""))
         if status:
-            self._take_death(
-                Death(
-                    int(status[1]),
-                    int(block["line"]),
-                    rank=int(rank[1]) if rank else None,
-                    host=shorten(block.get("host", ""), 80),
-                    error=block.get("error", ""),
-                    order=(block.get("time", ""), "is_root" not in block),
-                )
-            )
+            order = block.get("time", ""), "is_root" not in block
+            place = int(rank[1]) if rank else None, shorten(block.get("host", ""), 80), order
+            status, number = int(status[1]), int(block["line"])
+            self._take_death(_make_death(number, status, "", *place, error=block.get("error", "")))
 
-    def _take_death(self, death: Death) -> None:
+    def _take_death(self, death: Cause) -> None:
         """Keep it, unless Slurm had ended the step before: then it killed what was left."""
-        if not (self.step_ended and death.status in (-9, -15)) and len(self.deaths) < 1000:
+        if not (self.step_ended and death.status in (-9, -15)) and len(self.deaths) < MOST_DEATHS:
             self.deaths.append(death)
-            self.added.append(death.line_number)
+            self.added.append(death)
             self.last_step = None
 
-    def find_first_death(self) -> Death | None:
+    def _find_first_death(self) -> Cause | None:
         """Return the end of the rank that failed first, None when the log does not show it."""
         told = [
             death for death in self.deaths
-            if not (death.is_echo or (death.status == 1 and death.rank in self.echoing))
+            if CONSEQUENCE not in (death.strength, _weigh_status(death.status))
+            and not (death.status == 1 and death.rank in self.echoing)
         ]  # fmt: skip
         ranks = [death for death in told if death.rank is not None]
         ranks.sort(key=lambda death: death.order)
         # srun and bash see torchrun end, which ends with 1 whatever its rank ended with.
-        loud = [death for death in ranks + told if death.strength is DEATH]
+        loud = [death for death in ranks + told if _weigh_status(death.status) is DEATH]
         return next(iter(loud or ranks or told), None)
 
     # ---- Choosing ----
 
-    def list_causes(self) -> list[Cause]:
-        """Return the causes that may still be chosen."""
-        return [*self.fresh.values(), *self.stale.values(), *filter(None, [self.ending])]
-
-    def choose(self) -> Cause | None:
-        """Return the first cause, None without one; it names the rank where that is known.
+    def finish(self) -> Findings:
+        """Return what the lines show.
 
         Where Slurm ended the job that is the cause, unless an error came before it that the
         training did not outlive.
         """
-        cause, ending = self.choose_without_ending(), self.ending
-        if cause is None or ending is None:
-            return cause or ending
-        outlived = {stale.line_number for stale in self.stale.values()}
-        is_first = cause.line_number < ending.line_number and cause.strength >= DEATH
-        return cause if is_first and cause.line_number not in outlived else ending
+        own, ending = self._choose_own(), self.ending
+        cause = own or ending
+        if own and ending:
+            is_outlived = own.line_number in {stale.line_number for stale in self.stale.values()}
+            is_first = own.line_number < ending.line_number and own.strength >= DEATH
+            cause = own if is_first and not is_outlived else ending
+        return Findings(cause, own, ending, frozenset(self.echoing))
 
-    def choose_without_ending(self) -> Cause | None:
-        """Return the first cause that the job's own processes show."""
+    def _choose_own(self) -> Cause | None:
+        """Return the first cause that the job's own processes show; it names the rank if known."""
         if self.block:
             self._close_block()
-        if not (self.fresh or self.stale or self.deaths):
-            return None
-        death = self.find_first_death()
+        death = self._find_first_death()
         fresh = dict(self.fresh)
         if death is not None:
-            cause = death.make_cause()
-            fresh.setdefault(cause.strength, cause)
+            fresh.setdefault(death.strength, death)
         loud = (CERTAIN, ROOT, DEATH, WEAK)
         order = (
             *((fresh, strength) for strength in loud),
@@ -426,29 +364,29 @@ class CauseSearch:
         cause = next((causes[s] for causes, s in order if s in causes), None)
         if cause is not None and not self.fresh and not self.deaths:
             cause = replace(cause, outlived=True)
-        return cause and self._name_rank(cause, death)
+        return cause and _name_rank(cause, death)
 
-    def _name_rank(self, cause: Cause, death: Death | None) -> Cause:
-        """Add the rank and its node to a line that leaves them open, as far as they are known.
 
-        The rank that ended first, as after an error that it printed, is the one that printed it.
-        """
-        is_killed = death is not None and death.status == -9 and death.rank is not None
-        if is_killed and cause.state is State.OUT_OF_MEMORY:  # Slurm does not say which rank
-            text = f"{death.who}: {cause.text}"
-            return replace(cause, text=text, rank=death.rank, host=death.host)
-        if cause.rank is not None or cause.rule == DIED or not cause.line:
-            return cause
-        said = _RANK.search(cause.line)
-        rank, host = int(said[1]) if said else None, ""
-        if death is not None and death.strength is QUIET_DEATH:
-            rank = death.rank if rank is None else rank
-            host = death.host if death.rank in (None, rank) else ""
-        where = " on ".join(filter(None, ["" if rank is None else f"rank {rank}", host]))
-        if not where:
-            return cause
-        hint = cause.hint.replace("NODE", host) if host else cause.hint
-        return replace(cause, text=f"{where}: {cause.text}", hint=hint, rank=rank, host=host)
+def _name_rank(cause: Cause, death: Cause | None) -> Cause:
+    """Add the rank and its node to a line that leaves them open, as far as they are known.
+
+    The rank that ended first, as after an error that it printed, is the one that printed it.
+    """
+    is_killed = death is not None and death.status == -9 and death.rank is not None
+    if is_killed and cause.state is State.OUT_OF_MEMORY:  # Slurm does not say which rank
+        text = f"{_name_place(death.rank, death.host)}: {cause.text}"
+        return replace(cause, text=text, rank=death.rank, host=death.host)
+    if cause.rank is not None or cause.rule == DIED or not cause.line:
+        return cause
+    said = _RANK.search(cause.line)
+    rank, host = int(said[1]) if said else None, ""
+    if death is not None and _weigh_status(death.status) is QUIET_DEATH:
+        rank = death.rank if rank is None else rank
+        host = death.host if death.rank in (None, rank) else ""
+    if not (where := _name_place(rank, host)):
+        return cause
+    hint = cause.hint.replace("NODE", host) if host else cause.hint
+    return replace(cause, text=f"{where}: {cause.text}", hint=hint, rank=rank, host=host)
 
 
 def _is_same_error(line: str, own: str) -> bool:
@@ -468,7 +406,7 @@ def _weigh(number: int, line: str, most: Strength) -> Cause:
 
 def _find_rule(line: str) -> tuple[Rule | None, dict[str, str]]:
     small = line.lower()
-    for rule in RULES:
+    for rule in load_symptoms()[0]:
         groups = rule.match(line, small)
         if groups is not None:
             return rule, groups
@@ -482,14 +420,41 @@ def _make_cause(number: int, line: str, rule: Rule, groups: dict[str, str]) -> C
     return Cause(text, fix, rule.state, rule.strength, number, line=said, rule=rule.id)
 
 
-def _read_death(number: int, found: dict[str, str | None]) -> Death:
+def _read_death(number: int, found: dict[str, str], numbers: dict[str, int]) -> Cause:
     """Return what srun or bash say of a process; 128 and more is a shell's word for a signal."""
-    status = int(found.get("code") or 0)
-    if found.get("word"):
-        status = -_BY_WORD[found["word"]]
+    status = -numbers[found["word"]] if found.get("word") else int(found["code"])
     if 128 < status <= 128 + 64:
         status = 128 - status
-    local = found.get("local")
-    command = f"local rank {local}" if local else found.get("command") or ""
-    task, host = found.get("task") or "", found.get("host") or ""
-    return Death(status, number, host=host, task=task, command=command)
+    names = {"task": "task ", "local": "local rank ", "command": ""}
+    who = next((f"{names[key]}{found[key]}" for key in names if found.get(key)), "a process")
+    return _make_death(number, status, shorten(who, 60), host=found.get("host", ""))
+
+
+def _make_death(
+    number: int, status: int, who: str, rank: int | None = None, host: str = "",
+    order: tuple[str, bool] = ("", True), error: str = "",
+) -> Cause:  # fmt: skip
+    """Return how a process ended, or its error where torchrun's block alone shows it."""
+    who = _name_place(rank, host, who)
+    if error:
+        cause = replace(_weigh(number, error, CERTAIN), text=f"{who}: {shorten(error)}", line="")
+    else:
+        text = f"{who} ended with exit code {status} and printed no error"
+        hint = "look at what the trainer calls exit with, and at this rank's last lines above"
+        if status < 0:
+            known = load_symptoms()[1].get(-status)
+            name, hint = (known.name, known.fix) if known else (f"signal {-status}", FIX)
+            text = f"{who} was killed by {name}"
+        cause = Cause(text, hint, State.FAILED, _weigh_status(status), number)
+    return replace(cause, rule=DIED, rank=rank, host=host, status=status, order=order)
+
+
+def _weigh_status(status: int) -> Strength:
+    """Return how much it says of the cause that a process ended so."""
+    known = load_symptoms()[1].get(-status)
+    return known.strength if known else QUIET_DEATH if status in (0, 1, 2) else DEATH
+
+
+def _name_place(rank: int | None, host: str, who: str = "") -> str:
+    """Return `rank 2 on n1`, as far as it is known."""
+    return " on ".join(filter(None, [who if rank is None else f"rank {rank}", host]))

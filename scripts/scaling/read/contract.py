@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.console import printable, shorten
 from common.errors import UserError
-from scaling.read.times import UTC, parse_timestamp
+from scaling.read.text import UTC, parse_timestamp
 
 RUN_FOLDERS = ("log", "results", "gpu_memory", "cpu_memory")
 RUN_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?")  # <job id>, or <job id>.<restart>

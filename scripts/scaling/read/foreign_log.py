@@ -21,8 +21,7 @@ from common.console import printable, shorten
 from common.counts import LineCounts
 from common.errors import UserError
 from common.rounding import round_half_even
-from scaling.read.epoch_line import Epoch, parse_epoch_lines, parse_label
-from scaling.read.job_log import OTHER_RANK, Attempt
+from scaling.read.job_log import OTHER_RANK, Attempt, Epoch, parse_epoch_lines, parse_label
 from scaling.read.log_format import LogFormat, find_format, find_word, load_formats
 from scaling.read.text import clean_line, drop_colours, read_lines
 

@@ -44,8 +44,7 @@ from scaling.read.columns import (
     says_no_data,
     split_fields,
 )
-from scaling.read.text import CUT, read_texts
-from scaling.read.times import parse_timestamp, seconds_between
+from scaling.read.text import CUT, parse_timestamp, read_texts, seconds_between
 
 NOT_OWN = "a GPU that is not the job's"
 NOT_ASKED_FOR = "a GPU that was not asked for"

@@ -9,67 +9,130 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
+from common.console import printable
 from common.counts import LineCounts
-from scaling.read.causes import WORDS, Cause, CauseSearch
-from scaling.read.contract import parse_log_name, split_id
-from scaling.read.epoch_line import (
-    MAY_BEGIN_LABEL,
-    NUMBER,
-    Epoch,
-    is_of_others,
-    parse_epoch_lines,
-    parse_label,
-)
+from common.errors import UserError
+from scaling.read.causes import Cause, CauseSearch, Findings, load_words
+from scaling.read.contract import parse_log_name, read_json, split_id, whole_number
 from scaling.read.symptoms import ROOT
-from scaling.read.text import clean_line, drop_colours, read_blocks
+from scaling.read.text import MAY_BEGIN_LABEL, clean_line, parse_label, read_blocks
 
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|nan|inf)"
+# All but the epoch and the throughput may be missing, as in the log of a trainer of the reader's
+# own. What stands between must be names with numbers, so that no torn line is taken for one; and
+# the unit closes the line: without it the last number may be cut.
+_EPOCH = re.compile(
+    rf"Epoch \[(\d{{1,9}})/(\d{{1,9}})\](?: LR: (?P<lr>{_NUMBER})(?: \|)?)?(?: \|)?"
+    r"(?P<between>(?: [A-Za-z][\w (),/-]{0,60}: [-+\d.eE%, naif]{1,90}\|){0,9})"
+    rf" Throughput: (?P<throughput_per_s>{_NUMBER}) ((?:img|tokens|samples)/s)"
+)
+# `Accuracy (train, val): 2.16%, 0.98%` holds train_accuracy_pct and val_accuracy_pct, `BLEU (val):
+# 23.4` val_bleu, `Loss: 2.5` train_loss; any score is read so.
+_SCORE = re.compile(
+    rf"([A-Za-z][\w -]{{0,40}})(?: \((train, val|train|val)\))?: "
+    rf"({_NUMBER})(%?)(?:, ({_NUMBER})\4)?"
+)
+_OTHERS_EPOCH = re.compile(r"Epoch \[\d+/\d+\](?! LR|(?: \|)? Throughput: )")
 _TOTALS = {
-    "total_training_s": re.compile(rf"Total training time: ({NUMBER}) s\b"),
-    "best_val_loss": re.compile(rf"Best validation loss: ({NUMBER})\s*$"),
-    "best_val_accuracy_pct": re.compile(rf"Best validation accuracy: ({NUMBER})%"),
-    "best_val_perplexity": re.compile(rf"Best validation perplexity: ({NUMBER})\s*$"),
-    "best_val_bleu": re.compile(rf"Best BLEU: ({NUMBER})\s*$"),
+    "total_training_s": re.compile(rf"Total training time: ({_NUMBER}) s\b"),
+    "best_val_loss": re.compile(rf"Best validation loss: ({_NUMBER})\s*$"),
+    "best_val_accuracy_pct": re.compile(rf"Best validation accuracy: ({_NUMBER})%"),
+    "best_val_perplexity": re.compile(rf"Best validation perplexity: ({_NUMBER})\s*$"),
+    "best_val_bleu": re.compile(rf"Best BLEU: ({_NUMBER})\s*$"),
 }
 _REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGNORECASE)
 _RESULTS = re.compile(r"Results: (/.+)$")  # as the job script prints it near its beginning
 _NO_TOOL = re.compile(r"\b(psrecord): command not found|^No (nvidia-smi|amd-smi)\b")
 _MEMORY = re.compile(r"\[((?:gpu|cpu)_memory_log[^\]]*)\] ")  # as job_summary.py prints it
+# What these, and a torn epoch line, have in small letters.
+_WORDS = ("due to ", "results: /", ": command not found", "no nvidia-smi", "no amd-smi",
+          "_memory_log", "| loss (train", "| throughput: ")  # fmt: skip
 # NCCL's own words, with NCCL_DEBUG=INFO (NCCL 2.4 to 2.27): what they name.
+_NCCL = "NCCL INFO "
 _TRANSPORT = {
     "channels": re.compile(r"NCCL INFO Channel .* via NET/([A-Za-z0-9_-]+)"),
     "networks": re.compile(r"NCCL INFO Using network (\S+)"),
     "interfaces": re.compile(r"NET/Socket : Using \[0\]([^:\s]+):"),
     "ib_devices": re.compile(r"NET/IB : Using \[0\](\S+)"),
+    "no_ib": re.compile(r"NET/IB : (No device found)"),
+    "ib_disabled": re.compile(r"NCCL_IB_DISABLE set .* (1)\b"),
 }
-_IB_DISABLED = re.compile(r"NCCL_IB_DISABLE set .* 1\b")
-# What a line is that holds no figure of ours; the first that fits.
-_OTHER_LINES = {
-    "NCCL": re.compile(r"\bNCCL (?:INFO|WARN|version|TRACE)\b"),
-    "progress bar": re.compile(r"\d+%\||\d+it \[|\[[#=> .-]{5,40}\]"),
-    "Slurm or launcher": re.compile(r"\b(?:slurmstepd|srun|sbatch|torchrun|slurm_script):|\*{3} "),
-    "traceback": re.compile(r"Traceback \(most|^\s+File \"|^\s+\^+|^\w*(?:Error|Exception):"),
-}
-# Lines that differ in numbers alone are many: 0 stands for any digit in their shape. In small
-# letters: with those of the causes, a line whose shape has none of these words is only counted.
-_TO_ZERO = str.maketrans("123456789", "000000000")
-_WORDS = tuple(
-    word.translate(_TO_ZERO) for word in (
-        *WORDS, "due to ", "results: /", "_memory_log", "no nvidia-smi",
-        "| loss (train", "| throughput: ",  # of a torn epoch line
-    )
-)  # fmt: skip
-LONGEST_SHAPE, MOST_SHAPES = 500, 10_000
 TORN = "an epoch line that is cut or has other output in it"
 OTHER_RANK = "line of another rank"
 OTHER_RUN = "epoch line that is not this run's"
-# Kept of a log, so that its size does not matter; of more the oldest are let go of.
-MOST_ATTEMPTS, MOST_EPOCHS, MOST_REMEMBERED, MOST_RANKS = 1000, 20_000, 1000, 100_000
-MOST_EXCERPTS = 100
+OTHER = "other output"
+# Kept of a log, so that its size does not matter; of more attempts and epochs the oldest go.
+MOST_ATTEMPTS, MOST = 1000, 20_000
 TAIL_LINES, LINES_BEFORE, LINES_AFTER = 30, 8, 6
+
+
+class Epoch(NamedTuple):
+    """One epoch line. Losses are means over samples, accuracies in %, throughput is global.
+
+    What the line does not hold is None; of a log of others a window stands in for an epoch.
+    Numbers have the digits of the log: str() gives them back. They are made when they are asked
+    for, since most lines of most logs are only counted. `text` is the line without what stood
+    around it; `line_number` counts from 1.
+    """
+
+    epoch: int
+    epochs: int
+    unit: str  # img/s, tokens/s or samples/s
+    text: str
+    line_number: int
+    printed: dict[str, str]  # figures by name, and what stands `between` some
+
+    @property
+    def train_loss(self) -> Decimal | None:
+        return self.get("train_loss")
+
+    @property
+    def val_loss(self) -> Decimal | None:
+        return self.get("val_loss")
+
+    @property
+    def throughput_per_s(self) -> Decimal:
+        return Decimal(self.printed["throughput_per_s"])
+
+    def get(self, name: str) -> Decimal | None:
+        """Return a figure by its name (lr, train_loss, val_bleu …), None when it is not there."""
+        if (text := self.printed.get(name)) is None:
+            text = _read_scores(self.printed.get("between", "")).get(name)
+        return None if text is None else Decimal(text)
+
+
+@lru_cache(maxsize=1000)
+def _read_scores(between: str) -> dict[str, str]:
+    """Return the losses and scores that stand between the learning rate and the throughput."""
+    found = {}
+    for part in between.split("|"):
+        if match := _SCORE.fullmatch(part.strip()):
+            name, of, *values, sign, last = match.groups()
+            values += [] if last is None else [last]
+            sets = of.split(", ") if of else ["train"] if name == "Loss" else []
+            name = name.lower().replace(" ", "_") + ("_pct" if sign else "")
+            if len(sets) == len(values):
+                found |= {f"{s}_{name}": text for s, text in zip(sets, values, strict=True)}
+    return found
+
+
+def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
+    """Return each whole epoch line in a line of the log: ranks may print into one line."""
+    return [
+        Epoch(int(m[1]), int(m[2]), m[6], m[0], line_number, m.groupdict())
+        for m in _EPOCH.finditer(line if line.isprintable() else clean_line(line))
+    ]
+
+
+def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:
+    """Return the first whole epoch line that stands in a line of the log, None without one."""
+    return next(iter(parse_epoch_lines(line, line_number)), None)
 
 
 @dataclass
@@ -78,9 +141,7 @@ class Attempt:
 
     totals: those of _TOTALS that it printed. newest: the last epoch line that was read; repeated:
     the epochs that came twice in a row with other figures. number counts the job's restarts, where
-    its script marks them. cause: the first one that this part of the log shows; ending: Slurm's
-    word of how the job ended, and the cause without believing it. echoing: the ranks whose last
-    word blames a peer.
+    its script marks them. found: why this part of the log ended.
     """
 
     is_of_others = False  # windows of another trainer's log: see foreign_log.Windows
@@ -89,10 +150,11 @@ class Attempt:
     totals: dict[str, Decimal] = field(default_factory=dict)
     newest: Epoch | None = None
     repeated: set[int] = field(default_factory=set)
-    cause: Cause | None = None
-    cause_without_ending: Cause | None = None
-    ending: Cause | None = None
-    echoing: set[int] = field(default_factory=set)
+    found: Findings = field(default_factory=Findings)
+
+    @property
+    def cause(self) -> Cause | None:
+        return self.found.cause
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -121,11 +183,6 @@ class Attempt:
                 return f"the loss is no number since epoch {epoch.epoch} ({shown})"
         return ""
 
-    def take_causes(self, other: Attempt) -> None:
-        """Take over why the job ended, as the same part of the log shows it."""
-        self.cause, self.cause_without_ending = other.cause, other.cause_without_ending
-        self.ending, self.echoing = other.ending, other.echoing
-
     def describe_progress(self) -> str:
         last = self.last
         return f"epoch {last.epoch} of {last.epochs} done" if last else "no epoch line yet"
@@ -137,11 +194,11 @@ class Transport:
 
     says_anything: bool = False
     channels: Counter[str] = field(default_factory=Counter)
-    networks: Counter[str] = field(default_factory=Counter)
-    interfaces: Counter[str] = field(default_factory=Counter)
-    ib_devices: Counter[str] = field(default_factory=Counter)
-    no_ib: bool = False
-    ib_disabled: bool = False
+    networks: set[str] = field(default_factory=set)
+    interfaces: set[str] = field(default_factory=set)
+    ib_devices: set[str] = field(default_factory=set)
+    no_ib: set[str] = field(default_factory=set)  # its words, where it said so
+    ib_disabled: set[str] = field(default_factory=set)
 
     @property
     def is_socket(self) -> bool:
@@ -151,27 +208,22 @@ class Transport:
         """Take a line of NCCL's in."""
         for name, pattern in _TRANSPORT.items():
             if match := pattern.search(line):
-                getattr(self, name)[match[1]] += 1
+                getattr(self, name).update([match[1]])
                 break
-        self.no_ib = self.no_ib or "NET/IB : No device found" in line
-        self.ib_disabled = self.ib_disabled or bool(_IB_DISABLED.search(line))
 
 
 @dataclass
 class JobLog:
     """A Slurm log: its attempts in order (at least one), and where its lines went.
 
-    unreadable: the numbers of lines that speak of an epoch but hold no whole line: cut, or with
-    another process' words in the middle (of many the first thousand). ranks: those that label
-    lines. missing_tools: what a node said that it has not. run_dir: the folder of
-    `Results: DIR`. memory_lines: `gpu_memory_log - GPU 0` -> the number of the last line that
-    begins with it in brackets. last_lines: as they stand; see `tail`.
+    ranks: those that label lines. missing_tools: what a node said that it has not. run_dir: the
+    folder of `Results: DIR`. memory_lines: `gpu_memory_log - GPU 0` -> the number of the last line
+    that begins with it in brackets. last_lines: as they stand; see `tail`.
     """
 
     path: Path
     attempts: list[Attempt] = field(default_factory=lambda: [Attempt()])
     counts: LineCounts = field(default_factory=LineCounts)
-    unreadable: list[int] = field(default_factory=list)
     forgotten_attempts: int = 0
     ranks: set[int] = field(default_factory=set)
     missing_tools: set[str] = field(default_factory=set)
@@ -255,6 +307,12 @@ def find_run_dir(path: Path) -> Path | None:
     return None
 
 
+def find_final_cause(log: JobLog) -> Cause | None:
+    """Return the log's cause, None when it is only what processes say of each other at the end."""
+    last = log.last_attempt
+    return None if last.cause and last.is_whole and last.cause.strength < ROOT else last.cause
+
+
 def _job_of(path: Path) -> str | None:
     """Return the job id of a log's name; of an array's task (`%A_%a`) it is another number."""
     name, run_id = parse_log_name(path.name) or ("", "")
@@ -272,129 +330,101 @@ class _Reader:
         self.label: tuple[int, ...] | None = None  # the lowest one that had an epoch line
         self.kinds: Counter[str] = Counter()  # of lines: epoch, total, requeue, or a rule's name
         self.search = CauseSearch(job_id)
-        self.shapes: dict[str, str] = {}  # lines that say nothing, but for their numbers -> a rule
-        self.excerpts: dict[int, list[tuple[int, str]]] = {}  # by the line of the cause
+        self.open: list[Cause] = []  # those of which lines after them are still to come
 
     def add_lines(self, lines: list[str], have_ends: bool) -> None:
-        """Take lines in."""
-        log = self.log
+        """Take a block of lines in; most of them hold no known word and are only counted."""
+        log, kinds = self.log, self.kinds
         numbered = enumerate(lines, start=log.counts.lines + 1)
-        others = [each for each in numbered if "NCCL INFO " not in each[1] or "Epoch [" in each[1]]
-        if nccl := len(lines) - len(others):  # by far the most lines
-            self.kinds["NCCL"] += nccl
+        others = [(at, line) for at, line in numbered if _NCCL not in line or "Epoch [" in line]
+        if len(others) < len(lines):  # by far the most lines
+            kinds["NCCL"] += len(lines) - len(others)
             log.transport.says_anything = True
             for line in lines:
-                if ("NET/" in line or "Using network" in line or "_IB_DISABLE" in line) and (
-                    "NCCL INFO " in line
-                ):
+                if "NET/" in line or "Using network" in line or "_IB_DISABLE" in line:
                     log.transport.add(line)
-        for number, line in others:
-            self.kinds[self._add(number, line, have_ends)] += 1
-        if len(log.ranks) < MOST_RANKS:
-            labelled = (parse_label(line) for line in lines if line[:1] in MAY_BEGIN_LABEL)
-            log.ranks.update(label[0] for label in labelled if label)  # `3: [default0]:` is srun's
+        epochs = {at: parse_epoch_lines(line, at) for at, line in others if "Epoch [" in line}
+        rest = [line for at, line in others if not epochs.get(at)]
+        small = "\n".join(rest).lower()
+        words = tuple([word for word in load_words() if word in small])
+        places = tuple([word for word in _WORDS if word in small])
+        kinds["blank"] += sum([not line or line.isspace() for line in rest])
+        may_tell = words or places or self.search.is_reading or "epoch [" in small
+        for at, line in others:
+            if found := epochs.get(at):
+                what = self._take_epochs(found, line)
+            else:
+                is_total = "Total training" in line or "Best " in line
+                what = self._take_total(line, have_ends) if is_total else ""
+                what = what or (may_tell and self._judge(at, line, words, places))
+            if what:
+                kinds[what] += 1
+        if not MAY_BEGIN_LABEL.isdisjoint([line[:1] for line in lines]) and len(log.ranks) < MOST:
+            labelled = [parse_label(line) for line in lines]
+            log.ranks.update([label[0] for label in labelled if label])  # the first is srun's
         log.counts.lines += len(lines)
         self._cut_excerpts(lines)
 
     def _cut_excerpts(self, lines: list[str]) -> None:
-        """Take the lines around each new cause out of these and the last ones before them."""
-        window = self.log.last_lines + lines
-        first = self.log.counts.lines - len(window) + 1
-        for at, excerpt in list(self.excerpts.items()):
-            until = at + LINES_AFTER
-            start = excerpt[-1][0] + 1 if excerpt else max(at - LINES_BEFORE, 1)
-            for number in range(start, min(until, self.log.counts.lines) + 1):
-                excerpt.append((number, window[number - first]))
-        if len(self.excerpts) > MOST_EXCERPTS:
-            chosen = [cause for each in self.log.attempts for cause in (each.cause, each.ending)]
-            kept = {cause.line_number for cause in [*chosen, *self.search.list_causes()] if cause}
-            self.excerpts = {at: cut for at, cut in self.excerpts.items() if at in kept}
+        """Give new causes the lines around them, out of these and the last ones before them."""
+        window, end = self.log.last_lines + lines, self.log.counts.lines
+        first = end - len(window) + 1
+        for cause in self.open:
+            at = cause.line_number
+            start = cause.excerpt[-1][0] + 1 if cause.excerpt else at - LINES_BEFORE
+            around = range(max(start, first), min(at + LINES_AFTER, end) + 1)
+            cause.excerpt.extend((number, clean_line(window[number - first])) for number in around)
+        self.open = [cause for cause in self.open if cause.line_number + LINES_AFTER > end]
         self.log.last_lines = window[-TAIL_LINES:]
 
-    def _add(self, number: int, line: str, has_end: bool) -> str:
-        """Take one line in; return what it is: epoch, total, requeue, a reason or a rule."""
-        if "\x1b" in line:
-            line = drop_colours(line)
-        if "Epoch [" in line:
-            if found := parse_epoch_lines(line, number):
-                return self._take_epochs(found, line)
-            if not is_of_others(line):
-                if len(self.log.unreadable) < MOST_REMEMBERED:
-                    self.log.unreadable.append(number)
-                return TORN
-        if "Total training" in line or "Best " in line:
-            what = self._take_total(clean_line(line), has_end, parse_label(line))
-            if what:
-                return what
-        if not self.search.is_reading:
-            shape = line.translate(_TO_ZERO)
-            if (rule := self.shapes.get(shape)) is not None:
-                return rule
-            small = shape.lower()
-            if not any(map(small.__contains__, _WORDS)):
-                rule = _name_rule(line)
-                if len(line) < LONGEST_SHAPE and len(self.shapes) < MOST_SHAPES:
-                    self.shapes[shape] = rule
-                return rule
-        clean = clean_line(line)
-        for at in self.search.add(number, clean):
-            self.excerpts.setdefault(at, [])
+    def _judge(
+        self, number: int, line: str, words: tuple[str, ...], places: tuple[str, ...]
+    ) -> str:
+        """Take a line without a figure in; return what it is when it is more than other output."""
+        if "Epoch [" in line and not _OTHERS_EPOCH.search(line):
+            return TORN
+        small, log = line.lower(), self.log
+        is_place = any(map(small.__contains__, places))
+        if not (is_place or self.search.is_reading or any(map(small.__contains__, words))):
+            return ""
+        line = clean_line(line)
+        self.open += self.search.add(number, line, words)
+        if not is_place:
+            return ""
         if _REQUEUED.search(line):
             self.requeued = True
             return "requeue"
-        self._take_place(number, clean)
-        return TORN if "| Loss (train" in line or "| Throughput: " in line else _name_rule(line)
-
-    def _take_place(self, number: int, line: str) -> None:
-        """Take in where the results are, or that the job printed a memory line here."""
         if match := _RESULTS.match(line):
-            if self.log.run_dir is None:
-                self.log.run_dir = Path(match[1])
-            elif self.log.run_dir == Path(match[1]):  # the job's script began again
-                self._begin_attempt(Attempt(self.log.last_attempt.number + 1))
+            if log.run_dir is None:
+                log.run_dir = Path(match[1])
+            elif log.run_dir == Path(match[1]):  # the job's script began again
+                self._begin_attempt(Attempt(log.last_attempt.number + 1))
         elif match := _NO_TOOL.search(line):
-            self.log.missing_tools.add(match[match.lastindex])
-        elif (match := _MEMORY.match(line)) and len(self.log.memory_lines) < MOST_REMEMBERED:
-            self.log.memory_lines[match[1]] = number
+            log.missing_tools.add(match[match.lastindex])
+        elif (match := _MEMORY.match(line)) and len(log.memory_lines) < MOST:
+            log.memory_lines[match[1]] = number
+        return TORN if "| Loss (train" in line or "| Throughput: " in line else ""
 
     def _take_epochs(self, found: Sequence[Epoch], line: str) -> str:
         """Take in the epoch lines of one line that a run of so many epochs can have printed."""
-        epochs = [
+        own = [
             epoch for epoch in found
             if 1 <= epoch.epoch <= epoch.epochs and self.epochs in (None, epoch.epochs)
         ]  # fmt: skip
-        if not epochs:
+        if not own:
             return OTHER_RUN
         self.search.pass_epoch()
         label = parse_label(line)
-        if self.label is None or label < self.label:
+        if label != self.label:
+            if self.label is not None and label > self.label:
+                return OTHER_RANK
             if self.label is not None:
                 self.kinds[OTHER_RANK] += self.kinds.pop("epoch", 0) + self.kinds.pop("total", 0)
                 self.log.attempts = [Attempt(self.log.last_attempt.number)]
             self.label = label
-        if label > self.label:
-            return OTHER_RANK
-        for epoch in epochs:
+        for epoch in own:
             self._take_epoch(epoch)
         return "epoch"
-
-    def _begin_attempt(self, attempt: Attempt) -> None:
-        """Start a new part of the log; the search for a cause starts anew where a job does."""
-        log = self.log
-        if attempt.number != log.last_attempt.number:
-            self._end_search()
-            self.search = CauseSearch(self.job_id)
-        log.attempts.append(attempt)
-        self.requeued = False
-        if len(log.attempts) > MOST_ATTEMPTS:
-            del log.attempts[0]
-            log.forgotten_attempts += 1
-
-    def _end_search(self) -> None:
-        attempt, search = self.log.last_attempt, self.search
-        attempt.cause_without_ending = search.choose_without_ending()
-        attempt.cause = search.choose() if search.ending else attempt.cause_without_ending
-        attempt.ending, attempt.echoing = search.ending, search.echoing
 
     def _take_epoch(self, epoch: Epoch) -> None:
         log = self.log
@@ -408,45 +438,42 @@ class _Reader:
         if before and before.epoch == epoch.epoch and before.text != epoch.text:
             attempt.repeated.add(epoch.epoch)
         attempt.by_number[epoch.epoch] = attempt.newest = epoch
-        if len(attempt.by_number) > MOST_EPOCHS:
+        if len(attempt.by_number) > MOST:
             del attempt.by_number[next(iter(attempt.by_number))]
 
-    def _take_total(self, line: str, has_end: bool, label: tuple[int, ...]) -> str:
-        if self.label is not None and label > self.label:
+    def _take_total(self, line: str, has_end: bool) -> str:
+        if self.label is not None and parse_label(line) > self.label:
             return OTHER_RANK
         for name, pattern in _TOTALS.items():
-            match = pattern.search(line)
+            match = pattern.search(clean_line(line))
             # A figure that no unit closes may be cut where the file ends.
             if match and (has_end or not pattern.pattern.endswith("$")):
                 self.log.last_attempt.totals[name] = Decimal(match[1])
                 return "total"
         return ""
 
+    def _begin_attempt(self, attempt: Attempt) -> None:
+        """Start a new part of the log; the search for a cause starts anew where a job does."""
+        log = self.log
+        if attempt.number != log.last_attempt.number:
+            log.last_attempt.found = self.search.finish()
+            self.search = CauseSearch(self.job_id)
+        log.attempts.append(attempt)
+        self.requeued = False
+        if len(log.attempts) > MOST_ATTEMPTS:
+            del log.attempts[0]
+            log.forgotten_attempts += 1
+
     def finish(self) -> JobLog:
         log, counts = self.log, self.log.counts
-        counts.kept = sum(self.kinds.pop(kind, 0) for kind in ("epoch", "total", "requeue"))
-        counts.dropped = Counter({TORN: self.kinds.pop(TORN)} if TORN in self.kinds else {})
-        counts.ignored = self.kinds
-        self._end_search()
-        for attempt in log.attempts:
-            attempt.cause = self._attach_excerpt(attempt.cause)
-            attempt.ending = self._attach_excerpt(attempt.ending)
+        kept = ("epoch", "total", "requeue")
+        counts.kept = sum(self.kinds[kind] for kind in kept)
+        self.kinds[OTHER] = counts.lines - sum(self.kinds.values())
+        for kind, count in self.kinds.items():
+            if count and kind not in kept:
+                (counts.dropped if kind == TORN else counts.ignored)[kind] = count
+        log.last_attempt.found = self.search.finish()
         return log
-
-    def _attach_excerpt(self, cause: Cause | None) -> Cause | None:
-        if cause is None:
-            return None
-        lines = self.excerpts.get(cause.line_number, [])
-        return replace(cause, excerpt=tuple((at, clean_line(line)) for at, line in lines))
-
-
-def _name_rule(line: str) -> str:
-    """Return what a line is that holds no figure of ours."""
-    if not line or line.isspace():
-        return "blank"
-    line = line[:2000]
-    found = (name for name, pattern in _OTHER_LINES.items() if pattern.search(line))
-    return next(found, "other output")
 
 
 def _starts_again(attempt: Attempt, epoch: Epoch) -> bool:
@@ -466,7 +493,54 @@ def _follow(attempt: Attempt, epoch: Epoch) -> dict[int, Epoch]:
     return {n: done for n, done in attempt.by_number.items() if n < epoch.epoch}
 
 
-def find_final_cause(log: JobLog) -> Cause | None:
-    """Return the log's cause, None when it is only what processes say of each other at the end."""
-    last = log.last_attempt
-    return None if last.cause and last.is_whole and last.cause.strength < ROOT else last.cause
+# ---- How far a job is, from the log that it is still writing ----
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The epoch lines so far, their count of all, the last throughput, the log's last lines."""
+
+    log: Path | None = None
+    epoch_lines: list[str] = field(default_factory=list)
+    epochs: str = ""  # "2/3"
+    throughput: str = ""  # "704.9 img/s"
+    tail: list[str] = field(default_factory=list)
+    exit_status: int | None = None  # job_end.json's; None while there is none
+
+
+def read_progress(folder: Path, job_id: str) -> Progress:
+    """Read the log of job `job_id` in a job's folder; empty while there is none.
+
+    The log is in log/, that of the tables' job beside its script.
+    """
+    logs = sorted([*folder.glob(f"log/*_{job_id}.out"), *folder.glob(f"*_{job_id}.out")])
+    exit_status = _read_exit_status(folder, job_id)
+    if not logs:
+        return Progress(exit_status=exit_status)
+    try:
+        log = read_job_log(logs[-1])
+    except UserError:
+        return Progress(logs[-1], exit_status=exit_status)
+    attempt, last = log.last_attempt, log.last_attempt.last
+    return Progress(
+        logs[-1],
+        [printable(epoch.text) for epoch in attempt.epochs],
+        f"{last.epoch}/{last.epochs}" if last else "",
+        f"{last.throughput_per_s} {last.unit}" if last else "",
+        [printable(line) for _, line in log.tail[-6:]],
+        exit_status,
+    )
+
+
+def _read_exit_status(folder: Path, job_id: str) -> int | None:
+    """Read how the job's last attempt ended from its job_end.json; None when that is not there."""
+    found = {
+        split_id(path.parent.name): path
+        for path in (folder / "results").glob(f"{job_id}*/job_end.json")
+    }
+    attempts = [attempt for attempt in found if attempt[0] == int(job_id)]
+    last = found[max(attempts)] if attempts else folder / f"job_end_{job_id}.json"
+    try:
+        return whole_number(read_json(last), "exit_status", last)
+    except UserError:
+        return None

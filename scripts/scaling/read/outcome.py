@@ -15,7 +15,15 @@ from scaling.read.causes import DIED, Cause
 from scaling.read.contract import epochs_of
 from scaling.read.job_log import Attempt, JobLog
 from scaling.read.sacct import SacctJob
-from scaling.read.symptoms import CONSEQUENCE, DEATH, FIX, QUIET_DEATH, RESTART_LOOP, SIGNALS, State
+from scaling.read.symptoms import (
+    CONSEQUENCE,
+    DEATH,
+    FIX,
+    QUIET_DEATH,
+    RESTART_LOOP,
+    State,
+    load_symptoms,
+)
 
 SILENT_S = 3600  # loggers write every 5 s; an hour without a word is not a running job
 FRESH_S = 120
@@ -127,12 +135,12 @@ def _read_log(run: Evidence) -> tuple[Cause | None, Cause | None]:
     attempt = run.attempt
     if attempt is None:
         return None, None
-    ending = attempt.ending
+    found, ending = attempt.found, attempt.found.ending
     is_denied = run.exit_status is not None and run.exit_status < 128 and not run.end_signal
     state = _told_by_slurm(run)
     if ending is not None and (is_denied or state not in (None, ending.state)):
-        return _place(run, attempt.cause_without_ending), None
-    return _place(run, attempt.cause), ending
+        return _place(run, found.own), None
+    return _place(run, found.cause), ending
 
 
 def _told_by_slurm(run: Evidence) -> State | None:
@@ -173,9 +181,9 @@ def _find_silent_rank(run: Evidence) -> Cause | None:
     """Return the end of the only rank that blames no other: all others lost their peer to it."""
     settings, attempt = run.settings or {}, run.attempt
     size, per_node = settings.get("world_size"), settings.get("gpus_per_node")
-    if not isinstance(size, int) or not attempt or not 0 < size <= len(attempt.echoing) + 1:
+    if not isinstance(size, int) or not attempt or not 0 < size <= len(attempt.found.echoing) + 1:
         return None
-    silent = sorted(set(range(size)) - attempt.echoing)
+    silent = sorted(set(range(size)) - attempt.found.echoing)
     if len(silent) != 1 or size == 1:
         return None
     rank, hosts = silent[0], settings.get("hosts")
@@ -189,7 +197,7 @@ def _find_silent_rank(run: Evidence) -> Cause | None:
 
 def _judge_failure(run: Evidence, cause: Cause | None, ending: Cause | None) -> Verdict:
     """Judge a run that ended without RUN_COMPLETE.txt, or whose log says why it did."""
-    told, status = _told_by_slurm(run), run.exit_status
+    told, status, signals = _told_by_slurm(run), run.exit_status, load_symptoms()[1]
     done = f", {progress(run)}"
     if cause is not None and cause.rule == RESTART_LOOP:
         return Verdict(State.FAILED, f"failed: {cause.text}", cause, cause.hint)
@@ -209,14 +217,14 @@ def _judge_failure(run: Evidence, cause: Cause | None, ending: Cause | None) -> 
         first = "" if is_weak else f"; first: {cause.text}"
         words = f"told to end (SIG{run.end_signal}): cancelled, preempted or out of time"
         return Verdict(State.CANCELLED, f"cancelled: {words}{first or done}", cause, _AGAIN)
-    if cause is not None and not (is_weak and (status or 0) - 128 in SIGNALS):
+    if cause is not None and not (is_weak and (status or 0) - 128 in signals):
         return Verdict(cause.state, f"{cause.state}: {cause.text}", cause, cause.hint)
     if status == 0 or (status is None and told is State.COMPLETE):
         words, hint = "ended with exit status 0 but without RUN_COMPLETE.txt", _LOOK
     elif status is None:
         words, hint = f"sacct says {run.accounting.slurm_state}", _LOOK
-    elif status - 128 in SIGNALS:
-        name, _, hint, _ = SIGNALS[status - 128]
+    elif status - 128 in signals:
+        name, hint = signals[status - 128].name, signals[status - 128].fix
         words = f"exit status {status}: a process was ended by {name}"
         words += ", often because memory ran out" if name == "SIGKILL" else ""
     else:

@@ -1,6 +1,6 @@
-"""Clean lines out of any log: encodings, carriage returns, labels and colours, once for all.
+"""Clean lines out of any log, and the times in them: what every reader of this package shares.
 
-Every reader of this package goes through `read_blocks` or `read_lines`, so a log written by
+Encodings, carriage returns, labels and colours are dealt with here once, so a log written by
 `srun --label`, `torchrun --tee`, a progress bar or a program that dies in mid-line looks the
 same to each.
 """
@@ -11,6 +11,7 @@ import codecs
 import io
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from common.errors import UserError
@@ -19,9 +20,13 @@ CUT = "cut: the last line has no end"
 CHUNK_BYTES = 1 << 16
 LONGEST_LINE_CHARS = 1 << 16  # no line that is parsed comes near; bounds memory on junk
 
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]")
-# `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own.
-_LABELS = re.compile(r"(?:\s*\d+: |\[[A-Za-z_]+\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>: ?)+")
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[@-_]")
+# `0: ` is srun --label's, `[default0]:` torchrun --tee's, `[rank0]: ` torch's own,
+# `[1,0]<stdout>:` Open MPI's --tag-output, `[0] ` mpiexec's -prepend-rank.
+_LABEL = r"\s*(?:(\d+): |\[[A-Za-z_]+(\d+)\]: ?|\[\d+,(\d+)\]<std(?:out|err)>: ?"
+_LABELS = re.compile(f"(?:{_LABEL}))+")
+_ONE_LABEL = re.compile(rf"{_LABEL}|\[(\d+)\] )")
+MAY_BEGIN_LABEL = frozenset(" [0123456789")
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -44,12 +49,13 @@ def read_lines(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def read_blocks(path: Path) -> Iterator[tuple[list[str], bool]]:
-    """Yield the lines of a file (see read_lines) in lists, and whether they had their ends.
+    """Yield the lines of a file (see read_lines) in lists, without colours, and if they had ends.
 
     Only the last list can be without: it then holds one line. Raises UserError when the file
     cannot be read.
     """
     for text, has_end in read_texts(path):
+        text = drop_colours(text)
         yield (text[:-1].split("\n"), True) if has_end else ([text], False)
 
 
@@ -66,25 +72,39 @@ def read_texts(path: Path) -> Iterator[tuple[str, bool]]:
             encoding = next(name for mark, name in _ENCODINGS if chunk.startswith(mark))
             make_decoder = codecs.getincrementaldecoder(encoding)
             decoder = io.IncrementalNewlineDecoder(make_decoder("replace"), translate=True)
-            while True:
-                text = rest + decoder.decode(chunk, final=not chunk)
+            is_last = False
+            while not is_last:
+                is_last = len(chunk) < CHUNK_BYTES
+                text = rest + decoder.decode(chunk, is_last)
                 end = text.rfind("\n") + 1
-                if end:
-                    first = text.find("\n")  # only the first line can be longer than a chunk
+                if end > LONGEST_LINE_CHARS:  # only the first line can be longer than a chunk
+                    first = text.find("\n")
                     yield text[:first][:LONGEST_LINE_CHARS] + text[first:end], True
+                elif end:
+                    yield text[:end], True
                 rest = text[end:][:LONGEST_LINE_CHARS]
-                if not chunk:
-                    break
-                chunk = file.read(CHUNK_BYTES)
+                chunk = b"" if is_last else file.read(CHUNK_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     if rest:
         yield rest, False
 
 
-def drop_colours(line: str) -> str:
-    """Return the line without terminal escapes; a launcher's label stays."""
-    return _ANSI.sub("", line) if "\x1b" in line else line
+def drop_colours(text: str) -> str:
+    """Return lines without terminal escapes; a launcher's labels stay."""
+    return _ANSI.sub("", text) if "\x1b" in text else text
+
+
+def parse_label(line: str) -> tuple[int, ...]:
+    """Return the ranks that a line's launcher labels name, () when it has no label."""
+    found: list[int] = []
+    end = 0
+    if line[:1] not in MAY_BEGIN_LABEL:
+        return ()
+    while match := _ONE_LABEL.match(line, end):
+        found.append(int(match[match.lastindex]))
+        end = match.end()
+    return tuple(found)
 
 
 def clean_line(line: str) -> str:
@@ -120,3 +140,61 @@ def find_words(expression: str) -> list[str]:
         else:
             words[-1] += literal
     return [max(words, key=len) for words in alternatives]
+
+
+# ---- Times as logs print them ----
+
+UTC = timezone.utc
+_SINCE_1970 = re.compile(r"(\d{9,10}(?:\.\d{1,9})?)|(\d{13})")  # seconds, or milliseconds
+_ISO = re.compile(
+    r"(\d{4})[-/](\d\d?)[-/](\d\d?)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
+    r"(?: ?(?:(UTC|GMT|Z)|([+-])(\d\d):?(\d\d)))?"
+)
+_CTIME = re.compile(
+    r"(?:[A-Z][a-z]{2},? )?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d:\d\d:\d\d)"
+    r"(?: (UTC|GMT|[A-Z]{3,5}))? (\d{4})"
+)
+_LONGEST = 40  # characters
+
+
+def parse_timestamp(text: str) -> datetime | None:
+    """Return the time that a log's cell holds, None when it holds none.
+
+    Read: nvidia-smi's `2026/11/21 10:00:05.123` (local time, without a zone), ISO 8601 with
+    or without a zone, seconds or milliseconds since 1970 (UTC), and date's and ctime's
+    `Sat Nov 21 10:00:05 UTC 2026`. A day and month in figures without the year first are not
+    read: which is which is not known.
+    """
+    if len(text) > _LONGEST or not text.isascii():
+        return None
+    try:
+        if match := _ISO.fullmatch(text):
+            return _make_time(match)
+        if match := _SINCE_1970.fullmatch(text):
+            seconds = float(match[1]) if match[1] else int(match[2]) / 1000
+            return datetime.fromtimestamp(seconds, UTC)
+        if match := _CTIME.fullmatch(text):
+            month, day, clock, zone, year = match.groups()
+            when = datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S")
+            return when.replace(tzinfo=UTC) if zone in ("UTC", "GMT") else when
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+def _make_time(match: re.Match) -> datetime:
+    *day_and_clock, fraction, utc, sign, hours, minutes = match.groups()
+    zone = UTC if utc else None
+    if sign:
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        zone = timezone(-offset if sign == "-" else offset)
+    microsecond = int((fraction or "")[:6].ljust(6, "0"))
+    return datetime(*map(int, day_and_clock), microsecond, zone)
+
+
+def seconds_between(earlier: datetime, later: datetime) -> float:
+    """Return the seconds between two times, 0.0 when only one of them has a zone."""
+    try:
+        return (later - earlier).total_seconds()
+    except TypeError:
+        return 0.0

@@ -99,7 +99,8 @@ def describe_workload(name: str, runs: list) -> Workload:
     lasts = [run.attempt.last for run in runs if run.id and run.attempt and run.attempt.last]
     if not lasts:
         return Workload(name, "samples/s")
-    score = next((each for each in SCORES if each.log_key in lasts[-1].scores), ACCURACY)
+    known = (each for each in SCORES if lasts[-1].get(each.log_key) is not None)
+    score = next(known, ACCURACY)
     return Workload(name, lasts[-1].unit, score)
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 
 from common.console import printable
 from scaling.read.cpu_log import CpuLog
-from scaling.read.epoch_line import Epoch
 from scaling.read.gpu_log import GpuLog
-from scaling.read.times import UTC
+from scaling.read.job_log import Epoch
+from scaling.read.text import UTC
 from scaling.runs.compare import SCORES
 from scaling.runs.records import MetricsEpoch, RankEpoch, TrainingMetrics, section
 from scaling.runs.run import Run

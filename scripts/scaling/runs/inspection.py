@@ -20,7 +20,6 @@ from common.files import replace_nan
 from scaling.read import kinds as log_kinds
 from scaling.read.columns import Column, describe_columns, plain_number
 from scaling.read.cpu_log import read_cpu_log
-from scaling.read.epoch_line import Epoch
 from scaling.read.foreign_log import (
     ForeignLog,
     LogChoice,
@@ -30,11 +29,10 @@ from scaling.read.foreign_log import (
     read_foreign_log,
 )
 from scaling.read.gpu_log import list_labels, read_gpu_log
-from scaling.read.job_log import Attempt, find_final_cause, read_job_log
+from scaling.read.job_log import Attempt, Epoch, find_final_cause, read_job_log
 from scaling.read.kinds import Kind
 from scaling.read.sacct import read_sacct
-from scaling.read.text import read_lines
-from scaling.read.times import parse_timestamp
+from scaling.read.text import parse_timestamp, read_lines
 from scaling.runs.compare import SCORES
 from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
 

@@ -240,7 +240,7 @@ class Run:
                 self._take_scale(found)
                 samples = self.choice.find_samples(self.log_path, self.id)
                 windows = measure_windows(found, self.gpus, samples)
-                windows.take_causes(log.last_attempt)
+                windows.found = log.last_attempt.found
                 log.attempts = [windows]
                 log.counts, self.log_problem = found.counts, ""
                 self.workload = self.workload or found.format.name

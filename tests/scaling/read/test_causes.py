@@ -1,13 +1,17 @@
 """scaling.read.causes: why a job failed, from the lines of its log."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from run_folders import epoch_line, out_text
-from scaling.read.causes import DIED, find_cause, search_lines
-from scaling.read.symptoms import ROOT, RULES, State, write_symptoms
+from scaling.read.causes import DIED, Cause, CauseSearch, Findings
+from scaling.read.symptoms import ROOT, State, load_symptoms, write_symptoms
+from scaling.read.text import clean_line
+
+RULES, _ = load_symptoms()
 
 PREEMPTED = "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-21T10:00:00 DUE TO {} ***"
 STEP = "slurmstepd: error: *** STEP 12.0 ON node2 CANCELLED AT 2026-11-21T10:00:00{} ***"
@@ -21,6 +25,20 @@ Traceback (most recent call last):
 PEER = "RuntimeError: [../gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:4242"
 OWN = "[rank 1 on node2] error: cannot decode n01443537_0.JPEG"
 OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=12.0. Some tasks were OOM Killed."
+
+
+def search_lines(lines: Iterable[str], job_id: str | None = None) -> Findings:
+    search = CauseSearch(job_id)
+    for number, line in enumerate(lines, start=1):
+        if "Epoch [" in line and " LR: " in line:
+            search.pass_epoch()
+        elif "NCCL INFO " not in line:
+            search.add(number, clean_line(line))
+    return search.finish()
+
+
+def find_cause(lines: Iterable[str], job_id: str | None = None) -> Cause | None:
+    return search_lines(lines, job_id).cause
 
 
 def block(rank=2, host="n1", status=-9, time="2026-11-21_10:00:00", error="", root=True) -> str:
@@ -40,7 +58,7 @@ def block(rank=2, host="n1", status=-9, time="2026-11-21_10:00:00", error="", ro
 def test_each_row_knows_its_symptom_and_says_what_helps(rule):
     noise = "node1:12:12 [0] NCCL INFO Connection closed by peer, error: not one"
     for prefix in ("", "0: ", "[rank1]: "):
-        cause = find_cause([noise, prefix + rule.symptom, noise])
+        cause = find_cause([noise, prefix + rule.prints, noise])
         assert (cause.rule, cause.state) == (rule.id, rule.state)
         assert cause.hint and "{" not in cause.hint + cause.text and "\n" not in cause.text
     assert re.fullmatch(r"[a-z0-9-]+", rule.id)
@@ -190,7 +208,7 @@ def test_the_same_as_other_versions_print_it(rule, line):
         assert find_cause(TRACEBACK.format(line).splitlines()).rule in (rule, "")
 
 
-CAUSES = [(rule.symptom, rule.id) for rule in RULES] + [(line, rule) for rule, line in VARIANTS]
+CAUSES = [(rule.prints, rule.id) for rule in RULES] + [(line, rule) for rule, line in VARIANTS]
 
 NO_CAUSE = [
     "wandb: WARNING error rate is fine", "Job 12: complete (exit status 0)",
@@ -204,8 +222,7 @@ NO_CAUSE = [
 
 @pytest.mark.parametrize("line", NO_CAUSE)
 def test_what_is_no_cause(line):
-    search = search_lines([*out_text().splitlines(), line])
-    assert (search.choose(), search.ending) == (None, None)
+    assert search_lines([*out_text().splitlines(), line]) == Findings()
 
 
 # ---- Which of several lines is the cause ----------------------------------------------------
@@ -289,7 +306,7 @@ def test_an_error_that_the_training_outlived_gives_way(after, words):
 
 def test_an_older_attempts_error_is_not_this_ones():
     text = f"{OWN}\n{PREEMPTED.format('JOB REQUEUE')}\nerror: port taken\n"
-    assert search_lines(text.splitlines()).choose_without_ending().text == "error: port taken"
+    assert search_lines(text.splitlines()).own.text == "error: port taken"
 
 
 def test_of_several_jobs_in_one_log_the_last_counts():
@@ -313,15 +330,15 @@ def test_our_own_summary_in_the_log_is_not_read_as_a_cause():
 
 def test_time_limit_after_an_error_tells_both():
     search = search_lines([OWN, PREEMPTED.format("TIME LIMIT")])
-    assert (search.choose().text, search.ending.state) == (OWN, State.TIMED_OUT)
+    assert (search.cause.text, search.ending.state) == (OWN, State.TIMED_OUT)
     search = search_lines([PREEMPTED.format("TIME LIMIT"), OWN])  # what the end made of it
-    assert search.choose() is search.ending
+    assert search.cause is search.ending
 
 
 def test_slurms_reason_goes_with_its_word():
     reason = "slurmstepd: error: *** REASON: node n2 was drained ***"
     search = search_lines([PREEMPTED.format("TIME LIMIT"), reason])
-    assert search.choose().text == "reached its time limit (node n2 was drained)"
+    assert search.cause.text == "reached its time limit (node n2 was drained)"
 
 
 # ---- A process that ended without a word ----------------------------------------------------

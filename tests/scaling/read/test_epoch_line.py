@@ -1,4 +1,4 @@
-"""scaling.read.epoch_line: the line that a trainer prints for each epoch."""
+"""scaling.read.job_log: the line that a trainer prints for each epoch."""
 
 from decimal import Decimal
 
@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from run_folders import EPOCH_LINE, epoch_line
-from scaling.read.epoch_line import parse_epoch_line, parse_epoch_lines, parse_label
+from scaling.read.job_log import parse_epoch_line, parse_epoch_lines, parse_label
 
+SCORES = [
+    f"{of}_{name}" for name in ("accuracy_pct", "perplexity", "bleu") for of in ("train", "val")
+]
 quick = settings(max_examples=150, deadline=None)
 
 # ---- The epoch line ------------------------------------------------------------------------
@@ -16,8 +19,8 @@ quick = settings(max_examples=150, deadline=None)
 
 def numbers_of(epoch) -> list[str]:
     """An epoch's figures and scores, in the digits of the log."""
-    figures = (epoch.lr, epoch.train_loss, epoch.val_loss, epoch.throughput_per_s)
-    return [*map(str, figures), *map(str, epoch.scores.values())]
+    names = ("lr", "train_loss", "val_loss", "throughput_per_s", *SCORES)
+    return [str(epoch.get(name)) for name in names if epoch.get(name) is not None]
 
 
 def test_the_known_line():
@@ -95,7 +98,7 @@ def test_the_epoch_line_round_trips(epoch, more, loss, accuracy, throughput):
     found = parse_epoch_line(line)
     assert (found.epoch, found.epochs, found.text) == (epoch, epoch + more, line)
     assert str(found.train_loss) == f"{loss:.3f}"
-    assert str(found.scores["train_accuracy_pct"]) == f"{accuracy:.2f}"
+    assert str(found.get("train_accuracy_pct")) == f"{accuracy:.2f}"
     assert str(found.throughput_per_s) == f"{throughput:.1f}"
 
 
@@ -133,11 +136,11 @@ SHORT = [  # of a trainer of the reader's own: all but the epoch and the through
 def test_all_but_epoch_and_throughput_may_be_missing(line, figures):
     epoch = parse_epoch_line(f"0: {line}")
     assert (epoch.epoch, epoch.epochs, str(epoch.throughput_per_s)) == (1, 3, "704.9")
-    told = (epoch.lr, epoch.train_loss, epoch.val_loss)
+    told = (epoch.get("lr"), epoch.train_loss, epoch.val_loss)
     assert tuple(None if each is None else str(each) for each in told) == figures
     assert [parse_epoch_line(line[:size]) for size in range(len(line))] == [None] * len(line)
 
 
 def test_any_score_is_read_by_the_name_that_is_printed():
     line = EPOCH_LINE.replace("Accuracy (train, val): 2.16%, 0.98%", "Top-5 F1 (val): 61.5%")
-    assert parse_epoch_line(line).scores == {"val_top-5_f1_pct": Decimal("61.5")}
+    assert parse_epoch_line(line).get("val_top-5_f1_pct") == Decimal("61.5")

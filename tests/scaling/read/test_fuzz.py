@@ -22,8 +22,9 @@ from scaling.read.gpu_log import read_gpu_log
 from scaling.read.job_log import read_job_log
 from scaling.read.kinds import detect_kind
 from scaling.read.sacct import read_sacct
-from scaling.read.symptoms import RULES
+from scaling.read.symptoms import load_symptoms
 
+RULES, _ = load_symptoms()
 CASES = int(os.environ.get("FUZZ_CASES", "5000"))
 LONGEST_S = 5.0  # for a file of a few kB, on a busy machine
 BLOCK = """\
@@ -37,8 +38,8 @@ Root Cause (first observed failure):
 JOB_LOG = "".join(
     [
         "Results: /scratch/me\n", out_text(1), "Traceback (most recent call last):\n  x\n",
-        "ValueError: bad\nResults: /scratch/me\n", *(f"{rule.symptom}\n" for rule in RULES[::8]),
-        "0: \x1b[32m", epoch_line(2), "\n", BLOCK, *(f"{rule.symptom}\n" for rule in RULES[4::8]),
+        "ValueError: bad\nResults: /scratch/me\n", *(f"{rule.prints}\n" for rule in RULES[::8]),
+        "0: \x1b[32m", epoch_line(2), "\n", BLOCK, *(f"{rule.prints}\n" for rule in RULES[4::8]),
         "n1:7:9 [0] NCCL INFO Channel 00/0 : 1[0] -> 0[0] via NET/Socket/0\n", out_text(),
     ]
 )  # fmt: skip

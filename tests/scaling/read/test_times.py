@@ -1,4 +1,4 @@
-"""scaling.read.times: times as logs print them."""
+"""scaling.read.text: times as logs print them."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.read.times import UTC, parse_timestamp
+from scaling.read.text import UTC, parse_timestamp
 
 quick = settings(max_examples=100, deadline=None)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from run_folders import epoch_line, gpu_csv, out_text, put, write_run
-from scaling.read.times import UTC
+from scaling.read.text import UTC
 from scaling.runs import Run, find_runs, frames
 from scaling.runs.frames import (
     EPOCH_COLUMNS,
