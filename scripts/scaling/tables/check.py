@@ -13,9 +13,9 @@ from common.console import printable, shorten
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
 from scaling.read.text import read_lines
+from scaling.read.typed_table import count_places, is_rounding_of, parse_number
 from scaling.runs.find import order_in_time
 from scaling.runs.run import Run
-from scaling.tables.numbers import count_places, is_rounding_of, parse_number
 from scaling.tables.readme import BASELINE, RATIOS, ReadmeTable, Row, find_last
 from scaling.tables.table import Cell
 

@@ -15,29 +15,37 @@ from common.console import shorten
 from common.counts import LineCounts
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
-from scaling.read.typed_table import TypedTable, read_typed_table
+from scaling.read import typed_table as typed
 from scaling.runs.study import Study, TableRow, build_study, rises_not
-from scaling.tables import headers as words
-from scaling.tables.headers import find_factor, find_role, find_unit, split_words
-from scaling.tables.numbers import (
-    THOUSANDS,
-    TIME_UNITS_S,
-    count_places,
-    has_decimal_comma,
-    is_rounding_of,
-    parse_number,
-    parse_seconds,
-    split_number,
-    strip_marks,
-)
-from scaling.tables.scaling import BASES, make_fixed_work
+from scaling.tables.scaling import make_fixed_work
 from scaling.tables.table import Table, add_note, is_missing
 
-_SUMMARY_ROW = re.compile(r"(?:grand )?(?:total|sum|average|avg|mean|median|std|geo\w*)\b.*", re.I)
+_SLACK = Decimal("0.002")  # a ratio was made from numbers that were not yet rounded
 _SAYS_GPUS = re.compile(r"\d\s*[x×]?\s*(?:gpu|gcd)s?\b", re.I)
-_SHAPE = re.compile(r"(\d{1,5})\s*(?:nodes?)?\s*[x×*]\s*(\d{1,5})\s*(?:gpus?)?", re.I)
-_GPUS = re.compile(r"(\d[\d.,' _]*?)\s*(?:[x×]\s*)?((?!(?:nodes?|k|m|x)\b)[A-Za-z][\w ,-]*)?", re.I)
+_COUNT = re.compile(
+    r"(?P<nodes>\d{1,5})\s*(?:nodes?)?\s*[x×*]\s*(?P<each>\d{1,5})\s*(?:gpus?)?"
+    r"|(?P<number>\d[\d.,' _]*?)\s*(?:[x×]\s*)?(?P<what>(?!(?:nodes?|k|m|x)\b)[A-Za-z][\w ,-]*)?"
+    r"|(?P<hardware>[A-Za-z][\w -]*?)\s*[x×]\s*(?P<times>\d{1,6})",  # H100 x 8
+    re.I,
+)
 _NODES = re.compile(r"(\d{1,6})\s*nodes?\b|(\d{1,6})\s*[x×]\s*\d+$", re.I)
+# A column that varies and has one of the first words parts series; one of the second is a name of
+# the run; one of the third, a result.
+_SETTINGS = typed.words(
+    "model seq sequence length len context layer layers hidden params parameters precision dtype "
+    "stage zero tp pp image resolution input dataset optimizer strategy framework"
+)
+_RUN_NAMES = typed.words(
+    "job jobid run id date day timestamp note notes comment comments remark remarks file log path "
+    "seed trial repeat repetition commit hash row user nodelist hostlist hostname hostnames "
+    "source link"
+)
+_RESULTS = typed.words(
+    "loss acc accuracy perplexity ppl bleu score f1 memory mem mib gib gb vram util utilization "
+    "utilisation power energy watt watts kwh temperature mfu hfu flops tflops tflop cost price usd "
+    "std stdev stddev deviation err error ci var variance min max percentile peak overhead "
+    "ideal expected hours gain improvement reduction latency comm communication wait idle"
+)
 
 
 class _Open(UserError):
@@ -55,8 +63,7 @@ class Columns:
     """Header of each role, None where there is none.
 
     gpus_per_node: a header, or the number itself. per: job, gpu or node, what the throughput is
-    of. ratios: (speedup or efficiency, header) of each column that prints one. remarks: columns
-    that were left out.
+    of. ratios: (speedup or efficiency, header) of each column that prints one.
     """
 
     gpus: str | None
@@ -66,7 +73,6 @@ class Columns:
     time: str | None
     per: str
     ratios: tuple[tuple[str, str], ...]
-    remarks: tuple[str, ...]
 
     @property
     def used(self) -> set:
@@ -74,10 +80,10 @@ class Columns:
         return {*roles, *(header for _, header in self.ratios)}
 
     @property
-    def time_unit_s(self) -> Decimal | int | None:
+    def time_unit_s(self) -> Decimal | None:
         """Seconds in one of the time's unit, None where its header names none."""
-        units = [word for word in split_words(self.time or "") if word in TIME_UNITS_S]
-        return TIME_UNITS_S[units[-1]] if units else None
+        units = [word for word in typed.split_words(self.time or "") if word in typed.TIME_UNITS_S]
+        return typed.TIME_UNITS_S[units[-1]] if units else None
 
 
 def find_columns(
@@ -91,37 +97,30 @@ def find_columns(
     listed = shorten("its columns are " + ", ".join(headers), 300)
     for role, name in given.items():
         if role != "per" and isinstance(name, str) and name not in headers:
-            option = role.replace("_", "-")
-            raise _Open(f"no column {name!r} for --{option}; {listed}")
-    found: dict[str, list[str]] = {}
+            raise _Open(f"no column {name!r} for --{role.replace('_', '-')}; {listed}")
+    found: dict[tuple[str, str], list[str]] = {}
     for header in headers:
         if header not in given.values():  # it plays the role that it is given, and no other
-            found.setdefault("_of_".join(filter(None, find_role(header))), []).append(header)
+            found.setdefault(typed.find_role(header), []).append(header)
 
-    def pick(role: str, *kinds: str, is_needed: bool = True) -> str | None:
+    def pick(role: str, *pers: str, is_needed: bool = True) -> str | None:
         """Return the column that is given, else the only one of the first kind that has any."""
         if given.get(role) is not None:
             return given[role]
-        columns = next((found[kind] for kind in kinds if kind in found), [])
+        columns = next((found[role, per] for per in ("", *pers) if (role, per) in found), [])
         if role == "gpus" and rows and (len(columns) > 1 or is_told):  # `GPU` is often a name
             columns = [c for c in columns if any(parse_count(row[c]) for row in rows)]
-        differing = {tuple(row[column] for row in rows) for column in columns} if rows else columns
-        if len(differing) < 2:
-            return columns[0] if columns else None
-        if is_needed:
+        if len(columns) > 1 and is_needed:
             names = " and ".join(map(repr, columns[:3]))
             option = f"--{role} {_quote(columns[0])}"
             raise _Open(f"{names} are both columns of {role}; choose, as in {option}")
-        return None
+        return columns[0] if len(columns) == 1 else None
 
-    nodes, per_node = pick("nodes", "nodes"), pick("gpus_per_node", "gpus_per_node")
+    nodes, per_node = pick("nodes"), pick("gpus_per_node")
     is_told = bool(nodes and per_node)
-    gpus = pick("gpus", "gpus", "gpus_of_turned")
+    gpus = pick("gpus", "turned")
     if gpus is None and not is_told:
-        in_words = [
-            header for header in headers
-            if rows and all(_SAYS_GPUS.search(r[header]) and parse_count(r[header]) for r in rows)
-        ]  # fmt: skip
+        in_words = [h for h in headers if rows and all(_SAYS_GPUS.search(row[h]) for row in rows)]
         if len(in_words) != 1:
             nodes_alone = f"; with {nodes!r} name --gpus-per-node N" if nodes else ""
             raise _Open(
@@ -131,27 +130,22 @@ def find_columns(
         gpus = in_words[0]
     only_time = given.get("time") and not given.get("throughput")
     only_rate = given.get("throughput") and not given.get("time")
-    kinds = ("throughput", *(f"throughput_of_{each}" for each in ("gpu", "node", "?")))
-    throughput = None if only_time else pick("throughput", *kinds)
-    time = None if only_rate else pick("time", "time", is_needed=not throughput)
-    times = found.get("time", ())
-    remarks = ()
-    if time is None and len(times) > 1 and not only_rate:
-        remarks = (f"columns of time that are not used: {', '.join(times)}; choose with --time",)
+    throughput = None if only_time else pick("throughput", "gpu", "node", "?")
+    time = None if only_rate else pick("time", is_needed=not throughput)
     if throughput is None and time is None:
         name = "name one with --throughput COL or --time COL"
         for role, option in (("step_time", "time"), ("step_rate", "throughput")):
-            for step in found.get(role, ())[:1]:
+            for step in found.get((role, ""), ())[:1]:
                 name = f"if a step is the same work in all rows, say --{option} {_quote(step)}"
         raise _Open(f"no column of throughput or time is found; {listed}; {name}")
-    if time and find_role(time)[0] != "time" and words.NAMES & set(split_words(time)):
+    if time and typed.find_role(time)[0] != "time" and typed.NAMES & set(typed.split_words(time)):
         raise _Open(f"{time!r} is a time of all GPUs, not of the run: no speedup of it")
-    role, per = find_role(throughput or "")
+    role, per = typed.find_role(throughput or "")
     per = given.get("per") or (per if role == "throughput" else "") or "job"
     if per == "?":
         raise _Open(f"is {throughput!r} of one GPU or of the job? Say --per gpu or --per job")
-    ratios = tuple((role, h) for role in ("speedup", "efficiency") for h in found.get(role, ()))
-    return Columns(gpus, nodes, per_node, throughput, time, per, ratios, remarks)
+    ratios = tuple((r, h) for r in ("speedup", "efficiency") for h in found.get((r, ""), ()))
+    return Columns(gpus, nodes, per_node, throughput, time, per, ratios)
 
 
 def _quote(text: str) -> str:
@@ -169,28 +163,25 @@ def parse_count(cell: str, decimal_comma: bool = False) -> tuple[int, int | None
         text, more = text[: bracket.start()], bracket[1].strip()
     if told := _NODES.match(more):
         nodes, more = int(told[1] or told[2]), ""
-    if shape := _SHAPE.fullmatch(text):
-        return int(shape[1]) * int(shape[2]), int(shape[1]), more
-    if turned := re.fullmatch(r"([A-Za-z][\w -]*?)\s*[x×]\s*(\d{1,6})", text):  # H100 x 8
-        text, more = turned[2], f"{turned[1]} {more}"
-    match = _GPUS.fullmatch(text)
-    value = parse_number(match[1], decimal_comma) if match else None
-    if value is None or value < 1 or value != value.to_integral_value():
+    match = _COUNT.fullmatch(text)
+    if match and match["nodes"]:
+        return int(match["nodes"]) * int(match["each"]), int(match["nodes"]), more
+    value = match and typed.parse_number(match["number"] or match["times"], decimal_comma)
+    if not value or value < 1 or value != value.to_integral_value():
         return None
-    left = [w for w in re.findall(r"[\w-]+", f"{match[2] or ''} {more}".lower())
-            if w not in words.DEVICES | {"baseline", "single", "node", "nodes"}]  # fmt: skip
-    return int(value), nodes, " ".join(left)
+    said = f"{match['what'] or match['hardware'] or ''} {more}".lower()
+    left = set(typed.DEVICES | {"baseline", "single", "node", "nodes"})
+    return int(value), nodes, " ".join(w for w in re.findall(r"[\w-]+", said) if w not in left)
 
 
 @dataclass(eq=False)
 class CsvRow(TableRow):
-    """A row as it was read. rounding: the half of its last digit's unit over its value."""
+    """A row as it was read."""
 
     line: int = 0
     cells: dict[str, str] = field(default_factory=dict)
     hardware: str = ""
     cell_unit: str = ""
-    rounding: Decimal = Decimal(0)
 
 
 @dataclass
@@ -206,13 +197,11 @@ class _Reader:
     empty: list[UserError] = field(default_factory=list)
 
     def refuse(self, line: int, cells: dict[str, str], header: str, why: str) -> UserError:
-        cell = shorten(cells[header], 40)
-        return _Open(f"{shorten(header, 40)} is {cell!r}, {why}", line)
+        return _Open(f"{shorten(header, 40)} is {shorten(cells[header], 40)!r}, {why}", line)
 
     def read(self, line: int, cells: dict[str, str]) -> CsvRow:
         gpus, nodes, hardware = self._read_shape(line, cells)
-        known = {"line": line, "cells": cells, "hardware": hardware}
-        row = CsvRow("", nodes, gpus, None, None, None, **known)
+        row = CsvRow("", nodes, gpus, None, line=line, cells=cells, hardware=hardware)
         if self.columns.throughput is not None:
             times = {"job": 1, "gpu": gpus, "node": nodes}[self.columns.per]
             value = self._read_measure(row, "throughput", self.columns.throughput)
@@ -226,23 +215,23 @@ class _Reader:
         return row
 
     def _read_shape(self, line: int, cells: dict[str, str]) -> tuple[int, int | None, str]:
-        def count(header: str, option: str) -> tuple[int, int | None, str]:
-            cell = cells[header]
-            if option == "nodes":
-                cell = re.sub(r"(?i)(?<=\d)\s*nodes?$", "", cell.strip())
-            if not (found := parse_count(cell, self.decimal_comma)):
+        def count(header: str | int | None, option: str) -> tuple[int | None, int | None, str]:
+            if not isinstance(header, str):
+                return header, None, ""
+            cell = re.sub(r"(?i)(?<=\d)\s*nodes?$", "", cells[header].strip())
+            found = parse_count(cells[header] if option == "gpus" else cell, self.decimal_comma)
+            if not found:
                 why = "not a whole number of 1 or more; another column is named with"
                 raise self.refuse(line, cells, header, f"{why} --{option} COL")
             return found
 
-        columns, per_node = self.columns, self.columns.gpus_per_node
-        nodes = count(columns.nodes, "nodes")[0] if columns.nodes else None
-        if isinstance(per_node, str):
-            per_node = count(per_node, "gpus-per-node")[0]
+        columns = self.columns
+        nodes, per_node = count(columns.nodes, "nodes")[0], count(columns.gpus_per_node,
+                                                                  "gpus-per-node")[0]  # fmt: skip
         if columns.gpus is None:
             return nodes * per_node, nodes, ""
         gpus, told, hardware = count(columns.gpus, "gpus")
-        if told and find_role(columns.gpus)[1] == "turned":  # `GPUs x nodes`
+        if told and typed.find_role(columns.gpus)[1] == "turned":  # `GPUs x nodes`
             told = gpus // told
         if nodes and told and nodes != told:
             raise self.refuse(line, cells, columns.gpus, f"and {columns.nodes} is {nodes}")
@@ -255,41 +244,43 @@ class _Reader:
     def _read_measure(self, row: CsvRow, role: str, header: str) -> Decimal | None:
         """Return a throughput or a time in s; None, noted at the row, for a cell without one."""
         cell = row.cells[header]
-        number, size, unit = split_number(cell, self.decimal_comma) or (None, "", "")
+        number, size, unit = typed.split_number(cell, self.decimal_comma) or (None, "", "")
         value = number
         if role == "time":
-            value, unit = parse_seconds(cell, self.columns.time_unit_s or 1, self.decimal_comma), ""
+            unit_s = self.columns.time_unit_s or 1
+            value, unit = typed.parse_seconds(cell, unit_s, self.decimal_comma), ""
         elif number and not size:
-            value = number * find_factor(header)
-        is_unit = not unit or find_role(unit)[0] == "throughput" or unit == find_unit(header)
+            value = number * typed.find_factor(header)
+        is_unit = (
+            not unit or typed.find_role(unit)[0] == "throughput" or unit == typed.find_unit(header)
+        )
         if value is None or not is_unit or value <= 0 or is_missing(float(value)):
             what = "not a number above 0" if is_unit else f"and {unit!r} is no unit of a throughput"
             why = f"{what}; another column is named with --{role} COL"
             error = self.refuse(row.line, row.cells, header, why)
-            if not is_unit or (value is None and re.match(r"[^\w(]?\d", strip_marks(cell))):
+            if not is_unit or (value is None and re.match(r"[^\w(]?\d", typed.strip_marks(cell))):
                 raise error
             self.empty.append(error)
             told = f"the file says {shorten(cell, 40)!r}" if cell else "the file says nothing"
             row.notes.append(f"{told} under {shorten(header, 40)}")
             return None
         row.cell_unit = row.cell_unit or unit
-        if number:
-            half = Decimal(5).scaleb(-count_places(cell) - 1) * THOUSANDS[size.lower()]
-            row.rounding = max(row.rounding, abs(half / number))
         return value
 
     # ---- What the columns leave open, of all rows together ------------------------------------
 
     def settle_unit(self, rows: list[CsvRow]) -> str:
         """Return the throughput's unit: the header's, else the cells' own, if that is one."""
-        units = sorted({find_unit(row.cell_unit) or row.cell_unit for row in rows} - {""})
-        header = find_unit(self.columns.throughput or "")
-        if len(units) > 1 or (units and header and units != [header]):
-            told = ", ".join(dict.fromkeys([*([header] if header else []), *units]))
+        units = {typed.find_unit(row.cell_unit) or row.cell_unit for row in rows} - {""}
+        header = typed.find_unit(self.columns.throughput or "")
+        if header:
+            units.add(header)
+        if len(units) > 1:
+            told = ", ".join(sorted(units))
             raise _Open(f"throughputs in different units ({told}): no ratio of them")
-        if units and find_role(rows[0].cell_unit)[1] and self.columns.per == "job":
+        if typed.find_role(rows[0].cell_unit)[1] and self.columns.per == "job":
             raise _Open(f"{rows[0].cell_unit!r} is per GPU: say --per gpu, or --per job")
-        return header or (units[0] if units else "")
+        return next(iter(units), "")
 
     def settle_time_unit(self, rows: list[CsvRow]) -> bool:
         """Return whether times have a unit: the header's, else their own in all cells or none."""
@@ -313,17 +304,16 @@ class _Reader:
                     f"is {name!r} in all or per node? Say --gpus {told} or --gpus-per-node {told}"
                 )
         rated = [(r.gpus, r.throughput_per_s) for r in rows if r.throughput_per_s is not None]
+        said = set(typed.split_words(columns.throughput or ""))
         is_open = columns.per == "job" and not self.given.get("per")
-        says_all = {"global", "total", "aggregate", "all"} & set(
-            split_words(columns.throughput or "")
-        )
-        if rated and is_open and not says_all and rises_not(*zip(*rated, strict=True)):
+        is_open = is_open and not said & {"global", "total", "aggregate", "all"}
+        if rated and is_open and rises_not(*zip(*rated, strict=True)):
             raise _Open(
                 f"{columns.throughput!r} does not rise with the GPUs: is it of one GPU or of the "
                 "job? Say --per gpu or --per job"
             )
 
-    def check_series(self, rows: list[CsvRow], vary: Iterable[str], basis: str) -> None:
+    def check_series(self, rows: list[CsvRow], vary: Iterable[str]) -> None:
         """Refuse rows that another column, or the hardware, parts into several series."""
         hardware = sorted({row.hardware for row in rows} - {""})
         if len(hardware) > 1:
@@ -335,7 +325,7 @@ class _Reader:
             values = list(dict.fromkeys(row.cells[name] for row in rows))
             if name in self.columns.used or name in vary or len(values) < 2:
                 continue
-            if not _is_no_setting(name, rows, basis):
+            if not _is_no_setting(name, rows):
                 short, *two = (shorten(text, 40) for text in (name, *values[:2]))
                 raise _Open(
                     f"column {short!r} has {two[0]!r} and {two[1]!r}: different series; choose one "
@@ -343,26 +333,15 @@ class _Reader:
                 )
 
 
-def _is_no_setting(name: str, rows: list[CsvRow], basis: str) -> bool:
+def _is_no_setting(name: str, rows: list[CsvRow]) -> bool:
     """Whether a column that varies names the run, the scale or a result."""
-    said = set(split_words(name))
+    said = set(typed.split_words(name))
     bracket = re.search(r"[(\[](.*?)[)\]]", name)
-    in_bracket = find_role(bracket[1])[0] if bracket else ""  # `FP32 (img/s)`
-    if find_role(name)[0] in words.MEASURES or in_bracket in ("throughput", "time"):
+    in_bracket = typed.find_role(bracket[1])[0] if bracket else ""  # `FP32 (img/s)`
+    if typed.find_role(name)[0] in typed.MEASURES or in_bracket in ("throughput", "time"):
         return True
-    if said & words.SETTINGS:
-        return False
-    if said & (words.RUN_NAMES | words.RESULTS):
-        return True
-    if len({_strip_scale(row, row.cells[name]) for row in rows}) == 1:
-        return True
-    numbers = [parse_number(row.cells[name]) for row in rows]
-    scaled = words.SCALED - (words.WORK if basis == "walltime" else set())
-    if not said & scaled or not all(numbers):
-        return False
-    pairs = [(number, row.gpus) for number, row in zip(numbers, rows, strict=True)]
-    shares = ([n / gpus for n, gpus in pairs], [n * gpus for n, gpus in pairs])
-    return any(max(each) <= min(each) * Decimal("1.02") for each in shares)
+    is_named = said & (_RUN_NAMES | _RESULTS) and not said & _SETTINGS
+    return bool(is_named) or len({_strip_scale(row, row.cells[name]) for row in rows}) == 1
 
 
 def _strip_scale(row: CsvRow, cell: str) -> tuple[str, ...]:
@@ -370,9 +349,9 @@ def _strip_scale(row: CsvRow, cell: str) -> tuple[str, ...]:
     sizes = {row.gpus, row.nodes, row.gpus // row.nodes if row.nodes else None, 1}
     found = re.findall(r"[a-z]+|[\d.]+", cell.lower())
     says_scale = {"single", "baseline"} & set(found) or any(map(str.isdigit, found))
-    if not any(map(str.isalpha, found)) or not says_scale:
+    if not says_scale or not any(map(str.isalpha, found)):
         return tuple(found)
-    known = words.NAMES | {"g", "n", "x", "baseline", "single"}
+    known = typed.NAMES | {"g", "n", "x", "baseline", "single"}
     return tuple(w for w in found if w not in known and not (w.isdigit() and int(w) in sizes))
 
 
@@ -407,14 +386,14 @@ def read_csv_table(
     decimal: comma or point. Rows of the same GPUs are repeats. Raises UserError, with the option
     that settles it, for whatever the file leaves open.
     """
-    file, given = read_typed_table(Path(path)), given or {}
+    file, given = typed.read_typed_table(Path(path)), given or {}
     try:
         return _read_table(str(path), file, given, basis, where, vary, decimal)
     except _Open as error:
         raise UserError(f"{path}{error}") from None
 
 
-def _read_table(path: str, file: TypedTable, given, basis, where, vary, decimal) -> CsvTable:
+def _read_table(path: str, file: typed.TypedTable, given, basis, where, vary, decimal) -> CsvTable:
     found, counts = file.rows, file.counts
     for option, names in (("where", [name for name, _ in where]), ("vary", vary)):
         for name in names:
@@ -425,23 +404,18 @@ def _read_table(path: str, file: TypedTable, given, basis, where, vary, decimal)
         if not found:
             raise _Open(f"no row has {value!r} in column {name!r}")
     columns = find_columns(file.headers, given, [cells for _, cells in found])
-    scale = columns.gpus or columns.nodes
-    sums = [line for line, cells in found if _SUMMARY_ROW.fullmatch(cells[scale])]
-    sums = sums if len(sums) < len(found) else []
     counts.ignored["not chosen by --where"] = len(file.rows) - len(found)
-    counts.ignored["a total or an average"] = len(sums)
     counts.ignored = +counts.ignored
-    counts.kept = counts.lines - counts.ignored.total() - counts.dropped.total()
-    found = [(line, cells) for line, cells in found if line not in sums]
+    counts.kept = len(found)
     for name, column in (("throughput", columns.throughput), ("walltime", columns.time)):
         if basis == name and not column:
             raise _Open(f"no column of {name.removeprefix('wall')}; leave --basis out")
     basis = basis or ("throughput" if columns.throughput else "walltime")
     is_comma = decimal == "comma"
     if not decimal:
-        typed = [cells[name] for _, cells in found for name in columns.used if name in cells]
+        said = [cells[name] for _, cells in found for name in columns.used if name in cells]
         try:
-            is_comma = has_decimal_comma(typed, file.delimiter == ";")
+            is_comma = typed.has_decimal_comma(said, file.delimiter == ";")
         except ValueError as error:
             raise _Open(f"{error}; say --decimal comma or point") from None
     reader = _Reader(given, columns, is_comma)
@@ -449,7 +423,7 @@ def _read_table(path: str, file: TypedTable, given, basis, where, vary, decimal)
     if not any(row.throughput_per_s if basis == "throughput" else row.wall_s for row in rows):
         raise reader.empty[0]
     unit, has_time_unit = reader.settle_unit(rows), reader.settle_time_unit(rows)
-    reader.check_series(rows, vary, basis)
+    reader.check_series(rows, vary)
     reader.check_per(rows)
     for row in rows:
         row.name, row.unit = f"{path}, line {row.line}", unit or None
@@ -458,8 +432,6 @@ def _read_table(path: str, file: TypedTable, given, basis, where, vary, decimal)
         f"Throughput and time: as they stand in {path}; rows of the same GPUs are averaged{by}."
     )
     study = build_study(rows, unit=unit or None, source=path, definition=definition)
-    study.left_out += [f"line {line} is left out: a total or an average" for line in sums]
-    study.left_out += columns.remarks
     return CsvTable(study, columns, basis, is_comma, unit, has_time_unit, counts)
 
 
@@ -474,7 +446,7 @@ def make_csv_table(table: CsvTable) -> Table:
         for run in study.list_runs(scale)["run"]:
             for role, header in table.columns.ratios:
                 text = study.sources[run].cells[header]
-                if parse_number(text, table.decimal_comma):
+                if typed.parse_number(text, table.decimal_comma):
                     problems.append(check_printed(role, header, text, scale, table))
                     row[role] = add_note(row[role], problems[-1])
     remarks = list(made.remarks)
@@ -506,39 +478,25 @@ def check_printed(role: str, header: str, text: str, scale, table: CsvTable) -> 
     fraction or in percent, and `scaling` may mean either ratio; of a file without one GPU the
     speedup may be over as many times that GPU.
     """
-    study, base = table.study, table.study.find_baseline(table.basis)
+    base = table.study.find_baseline(table.basis)
     own, shown = _compute(role, scale, table.basis), shorten(text, 40)
     if own is None:
         return f"printed {shown}: its own numbers give none"
-    printed, places = parse_number(text, table.decimal_comma), count_places(text)
-    said = set(split_words(header))
+    printed, places = typed.parse_number(text, table.decimal_comma), typed.count_places(text)
+    said = set(typed.split_words(header))
     is_pct = "%" in text + header or bool({"pct", "percent"} & said)
     factors = (1, 100) if not is_pct else (100,) if "%" in text else (100, 1)
-    slack = sum(
-        max(study.sources[run].rounding for run in study.list_runs(each)["run"])
-        for each in (scale, base)
-    )
-
-    def agrees(value: Decimal | None) -> bool:
-        return value is not None and any(
-            is_rounding_of(printed, value * factor, places, slack) for factor in factors
-        )
-
-    (other_role,) = {"speedup", "efficiency"} - {role}
-    others = [own * int(base.gpus)] if role == "speedup" else []
+    meant = [own, own * int(base.gpus)] if role == "speedup" else [own]
     if "scaling" in said and not said & {"speedup", "efficiency"}:
-        others.append(_compute(other_role, scale, table.basis))
-    if any(map(agrees, (own, *others))):
+        (other,) = {"speedup", "efficiency"} - {role}
+        meant.append(_compute(other, scale, table.basis))
+    exact = [value * factor for value in meant for factor in factors]
+    if any(typed.is_rounding_of(printed, value, places, _SLACK) for value in exact):
         return None
     in_pct = is_pct or (role == "efficiency" and printed > 3)
     right = round_half_even(own * (100 if in_pct else 1), max(places, 1 if in_pct else 2))
-    found = f"printed {shown}; its own numbers give {right}{' %' if in_pct else ''}"
-    if base.gpus > 1:
-        found += f" over {base.gpus} GPUs, the smallest in the file"
-    (other,) = set(BASES) - {table.basis}
-    if agrees(_compute(role, scale, other)):
-        found += f" (what is printed is by {other})"
-    return found
+    over = f" over {base.gpus} GPUs, the smallest in the file" if base.gpus > 1 else ""
+    return f"printed {shown}; its own numbers give {right}{' %' if in_pct else ''}{over}"
 
 
 def _compute(role: str, scale, basis: str) -> Decimal | None:
