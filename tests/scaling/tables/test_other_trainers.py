@@ -215,7 +215,7 @@ def test_python_logging_goes_to_the_log_of_errors(tmp_path):
     (tmp_path / "ddp_4g1n_12.err").write_text(torchtitan(4))
     (run,) = find_runs(tmp_path)
     assert (run.id, run.gpus, str(run.state)) == ("12", 4, "complete")
-    assert float(run.attempt.mean_per_s) == pytest.approx(3600)
+    assert float(run.attempt.last.throughput_per_s) == pytest.approx(3600)
 
 
 def test_a_log_that_gives_nothing_is_named_beside_those_that_do(tmp_path):
