@@ -297,19 +297,24 @@ class _Reader:
             counts = gpu.whole_mib
             for mib in by_gpu[at]:  # a Counter takes twice as long
                 counts[mib] += 1
-            gpu.add_time(_parse_plain_time(stamps[at::turn][-1]))
+            own_stamps = stamps[at::turn]
+            for stamp in own_stamps:
+                if len(gpu.steps) == STEPS_COUNTED:
+                    break
+                gpu.add_time(_parse_plain_time(stamp))
+            gpu.add_time(_parse_plain_time(own_stamps[-1]))
             if self.counts_columns:
                 gpu.add_cells(columns.measures, [column[at::turn] for column in by_column])
         if self.samples is not None:
             places = [gpu.position for gpu, _ in gpus] * (n // turn + 1)
-            elapsed_s = [self._elapse(_parse_plain_time(stamp)) for stamp in stamps]
-            self._keep(places[:n], elapsed_s, used_mib, by_column)
+            elapsed_s = {stamp: self._elapse(_parse_plain_time(stamp)) for stamp in set(stamps)}
+            self._keep(places[:n], [elapsed_s[stamp] for stamp in stamps], used_mib, by_column)
         return True
 
     def _know(self, gpu: _Gpu, line: str, total_mib: float) -> None:
         """Let rows like this one be taken in together, where our jobs write such."""
         columns, cells = self.columns, f"\n{line}".split(",")
-        if '"' in line or columns.separator != "," or len(gpu.steps) < STEPS_COUNTED:
+        if '"' in line or columns.separator != ",":
             return
         if columns.units[columns.places["used"]] != "MiB" or total_mib > MOST_MIB:
             return
