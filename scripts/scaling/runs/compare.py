@@ -53,25 +53,23 @@ class Score:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-SCORES = (
-    Score(
-        "accuracy", "train_accuracy_pct", "Train Acc ({of})",
-        "val_accuracy", "Validation accuracy", "%", 100.0, 2,
-    ),
-    Score(
-        "perplexity", "train_perplexity", "Train Perplexity ({of})",
-        "perplexity", "Validation perplexity",
-    ),
-    Score("BLEU", "val_bleu", "Val BLEU ({of})", "bleu", "BLEU (validation)"),
+ACCURACY = Score(
+    "accuracy", "train_accuracy_pct", "Train Acc ({of})", "val_accuracy", "Validation accuracy",
+    "%", 100.0, 2,
 )  # fmt: skip
-ACCURACY, PERPLEXITY, BLEU = SCORES
+PERPLEXITY = Score(
+    "perplexity", "train_perplexity", "Train Perplexity ({of})", "perplexity",
+    "Validation perplexity",
+)  # fmt: skip
+BLEU = Score("BLEU", "val_bleu", "Val BLEU ({of})", "bleu", "BLEU (validation)")
+SCORES = (ACCURACY, PERPLEXITY, BLEU)
 
 
 @dataclass(frozen=True)
 class Workload:
     """What a workload's tables show: the unit of throughput, and the score beside the loss."""
 
-    name: str = DEFAULT_WORKLOAD
+    name: str
     unit: str = "img/s"
     score: Score = ACCURACY
 
@@ -80,16 +78,14 @@ class Workload:
         return name_noun(self.unit)
 
 
-WORKLOADS = {
-    each.name: each
-    for each in (
-        Workload(),
-        Workload("minimal"),
-        Workload("gpt2", "tokens/s", PERPLEXITY),
-        Workload("translation", "tokens/s", BLEU),
-        Workload("spiral", "samples/s"),
-    )
-}
+_KNOWN = (
+    Workload(DEFAULT_WORKLOAD),
+    Workload("minimal"),
+    Workload("gpt2", "tokens/s", PERPLEXITY),
+    Workload("translation", "tokens/s", BLEU),
+    Workload("spiral", "samples/s"),
+)
+WORKLOADS = {each.name: each for each in _KNOWN}
 
 
 def describe_workload(name: str, runs: list) -> Workload:
@@ -105,6 +101,7 @@ def describe_workload(name: str, runs: list) -> Workload:
 
 
 # ---- Ratios: the one place where two throughputs, or two times, are divided ------------------
+# Values may be Decimal (printed digits, exact to 28), float, or pandas Series of floats.
 
 SUPERLINEAR_PCT = 105  # up to here it is noise
 GOOD_ONE_NODE_PCT, GOOD_NODES_PCT, POOR_PCT = 85, 75, 70
@@ -163,7 +160,26 @@ class Spread:
         )
 
 
-def _deviation(values: Sequence[float]) -> float:
+def over_repeats(values: Sequence[float]) -> Spread:
+    """Return mean and 95 % interval of independent runs (Student t with n - 1 degrees)."""
+    found, n = over_epochs(values), len(values)
+    if n < 2:
+        return found
+    half_width = quantile_t(n - 1) * found.half_width / math.sqrt(n)
+    return Spread(found.mean, n, half_width, "repeats")
+
+
+def over_epochs(values: Sequence[float]) -> Spread:
+    """Return mean and sample standard deviation of one run's epochs.
+
+    Epochs of one run share its node and its luck: their spread is no interval of the mean.
+    """
+    mean, n = math.fsum(values) / len(values), len(values)
+    return Spread(mean, n, deviate(values), "epochs") if n > 1 else Spread(mean, n, None, "single")
+
+
+def deviate(values: Sequence[float]) -> float:
+    """Return the sample standard deviation of two values or more."""
     from statistics import stdev  # not for --help, as scipy below
 
     try:
@@ -173,32 +189,12 @@ def _deviation(values: Sequence[float]) -> float:
         return stdev([value / most for value in values]) * most
 
 
-def over_repeats(values: Sequence[float]) -> Spread:
-    """Return mean and 95 % interval of independent runs (Student t with n - 1 degrees)."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return Spread(mean, n, None, "single")
-    return Spread(mean, n, quantile_t(n - 1) * _deviation(values) / math.sqrt(n), "repeats")
-
-
-def over_epochs(values: Sequence[float]) -> Spread:
-    """Return mean and sample standard deviation of one run's epochs.
-
-    Epochs of one run share its node and its luck: their spread is no interval of the mean.
-    """
-    mean, n = math.fsum(values) / len(values), len(values)
-    return (
-        Spread(mean, n, _deviation(values), "epochs") if n > 1 else Spread(mean, n, None, "single")
-    )
-
-
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
     """Return the pooled sample standard deviation of groups, None when none has two values."""
     repeated = [values for values in groups if len(values) > 1]
     if not repeated:
         return None
-    squares = sum((len(values) - 1) * _deviation(values) ** 2 for values in repeated)
+    squares = sum((len(values) - 1) * deviate(values) ** 2 for values in repeated)
     return math.sqrt(squares / sum(len(values) - 1 for values in repeated))
 
 
@@ -211,8 +207,8 @@ def quantile_t(degrees: int) -> float:
 
 # ---- Settings that must agree ----------------------------------------------------------------
 
-# run.json's settings that must agree before two runs are compared; the batch, too (see there).
-# dataset.train: the rehearsal's digits are not TinyImageNet.
+# Of run.json, before two runs are compared; the batch, too (see there). dataset.train: the
+# rehearsal's digits are not TinyImageNet.
 COMPARED_SETTINGS = (
     "workload", "scaling", "strategy", "model", "model_size", "seq_len", "image_size", "input",
     "cuda_graph", "trainer_sha256", "precision", "device", "optimizer", "num_workers", "epochs",
@@ -251,30 +247,25 @@ def list_work_differences(run, base, name: str = "baseline") -> list[str]:
     name: what the other is called.
     What an epoch has is compared at one scale alone: strong scaling has fewer steps on more GPUs.
     """
-    found = []
-    for what, judge in (("profiler", is_profiled), ("validation", _has_validation)):
-        here, there = judge(run), judge(base)
+    found, pair = [], [(each, each.metrics.epochs if each.metrics else []) for each in (run, base)]
+    validated = (_has_validation(epochs) for _, epochs in pair)
+    for what, (here, there) in (
+        ("profiler", map(is_profiled, (run, base))), ("validation", validated),
+    ):  # fmt: skip
         if None not in (here, there) and here != there:
             found.append(f"{what} {'on' if here else 'off'}, {name} {'on' if there else 'off'}")
     for field in ("samples", "steps") if (run.gpus, run.nodes) == (base.gpus, base.nodes) else ():
-        here, there = (
-            max((getattr(epoch, field) or 0 for epoch in _list_epochs(each)), default=0)
-            for each in (run, base)
-        )
+        here, there = (max((getattr(epoch, field) or 0 for epoch in epochs), default=0)
+                       for _, epochs in pair)  # fmt: skip
         if here and there and abs(here / there - 1) > WORK_TOLERANCE:
             what = NOUNS.get(run.unit, field) if field == "samples" else field
             return [*found, f"{here:.0f} {what} per epoch, {name} {there:.0f}"]
     return found
 
 
-def _list_epochs(source) -> list:
-    return source.metrics.epochs if source.metrics else []
-
-
-def _has_validation(source) -> bool | None:
+def _has_validation(epochs: list) -> bool | None:
     """Whether any epoch was validated, None where no metrics file says."""
     names = ("val_loss", *(score.column for score in SCORES))
-    epochs = _list_epochs(source)
     return any(getattr(e, name) is not None for e in epochs for name in names) if epochs else None
 
 
@@ -289,12 +280,11 @@ def list_differences(
         both = ("batch_size_per_gpu", "global_batch_size")
         agree = any(look_up(settings, name) == look_up(base, name) for name in both)
         batches = () if agree else both
-    differences = []
-    for name in (*names, *batches):
-        here, there = look_up(settings, name), look_up(base, name)
-        if here != there and not (here in _NOTHING and there in _NOTHING):
-            differences.append(f"{name} {_show(here)}, baseline {_show(there)}")
-    return differences
+    pairs = ((name, look_up(settings, name), look_up(base, name)) for name in (*names, *batches))
+    return [
+        f"{name} {_show(here)}, baseline {_show(there)}" for name, here, there in pairs
+        if here != there and not (here in _NOTHING and there in _NOTHING)
+    ]  # fmt: skip
 
 
 def _show(value: object) -> str:
@@ -316,8 +306,7 @@ def compare(run, base) -> tuple[str | None, str | None]:
         return f"the settings of job {unknown[0].name} are unknown (no run.json)", None
     differences, note = list_work_differences(run, base), None
     if unknown:
-        note = "settings unknown (no run.json)"
-        return "; ".join(differences) or None, note
+        return "; ".join(differences) or None, "settings unknown (no run.json)"
     names = COMPARED_SETTINGS
     here, there = (each.settings.get("implementation") for each in (run, base))
     if here != there and 1 in (run.gpus, base.gpus):

@@ -4,7 +4,7 @@ import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,10 @@ _LOG_SUFFIXES = (".out", ".log", ".txt", ".err")
 
 
 def find_runs(
-    folder: Path, now_s: float | None = None, choice: LogChoice | None = None
+    folder: Path,
+    now_s: float | None = None,
+    choice: LogChoice | None = None,
+    warn: Callable[[str], None] = _LOG.warning,
 ) -> list[Run]:
     """Return every run below a folder, and a never-started one for each unused job script.
 
@@ -33,8 +36,8 @@ def find_runs(
     gpu_memory, cpu_memory), or one that holds a job's log and its GPU log side by side, or logs
     of a trainer, by what is in them. choice: what the user says of logs of others. A
     record that cannot be read costs its own run a line in `problems`, nothing more. The runs of
-    `exercises/` are found only from there, since they are in no other table. Raises UserError when
-    the folder does not exist.
+    `exercises/` are found only from there, since they are in no other table. warn: is told of each
+    folder that cannot be read. Raises UserError when the folder does not exist.
     """
     folder, choice = Path(folder), choice or LogChoice()
     if folder.is_file():
@@ -48,9 +51,9 @@ def find_runs(
             "folder that holds the job files and their logs"
         )
     found: dict[object, Run] = {}  # a run's files may lie in a folder of their own, found as well
-    for job_folder in _find_job_folders(folder, choice):
-        for run in _read_job_folder(job_folder, now_s, choice):
-            key = run.results_dir.resolve() if run.id else (job_folder, run.script)
+    for place in _find_job_folders(folder, choice, warn):
+        for run in _read_job_folder(place, now_s, choice, warn):
+            key = run.results_dir.resolve() if run.id else (place, run.script)
             if key not in found or found[key].log_path is None:
                 found[key] = run
     return list(found.values())
@@ -98,14 +101,9 @@ def describe_others(folder: Path) -> str:
     return ""
 
 
-def describe_no_run(folder: Path, script_name: str) -> str:
-    """Return `no run yet: cd … && sbatch …`, ready to be pasted into a shell."""
-    return f"no run yet: cd {shlex.quote(str(folder))} && sbatch {shlex.quote(script_name)}"
-
-
-def _find_job_folders(folder: Path, choice: LogChoice) -> Iterator[Path]:
+def _find_job_folders(folder: Path, choice: LogChoice, warn: Callable) -> Iterator[Path]:
     def report(error: OSError) -> None:
-        _LOG.warning("%s cannot be read: %s", error.filename, error.strerror)
+        warn(f"{error.filename} cannot be read: {error.strerror}")
 
     for path, names, files in os.walk(folder, onerror=report):
         is_one = set(names) & set(contract.RUN_FOLDERS) or any(n.endswith(".slurm") for n in files)
@@ -115,22 +113,24 @@ def _find_job_folders(folder: Path, choice: LogChoice) -> Iterator[Path]:
         names[:] = sorted(n for n in names if n not in skipped and not n.startswith("."))
 
 
-def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> list[Run]:
+def _read_job_folder(
+    folder: Path, now_s: float | None, choice: LogChoice, warn: Callable
+) -> list[Run]:
     scripts = sorted(folder.glob("*.slurm"))
-    logs = _find_logs(folder, choice)
-    homes = dict.fromkeys(_list_run_ids(folder), folder)  # run id -> where its files are
+    places = {name: _list(folder / name, warn) for name in contract.RUN_FOLDERS}
+    logs = _find_logs(folder, places["log"], choice)
+    homes = dict.fromkeys(_list_run_ids(places), folder)  # run id -> where its files are
     own_jobs = {contract.split_id(run_id)[0] for run_id in homes}
     for run_id, (_, path) in logs.items():
-        job = contract.split_id(run_id)[0]
-        if job not in own_jobs:  # RUN_DIR=… sbatch … puts all but the log elsewhere
-            homes |= _follow_log(folder, path, job)
-    accounts = _read_accounts(folder)
+        if contract.split_id(run_id)[0] not in own_jobs:
+            homes |= _follow_log(folder, path, run_id, warn)
+    accounts = _read_accounts(places["log"], warn)
     ids = set(homes) | set(logs)
     last_restart: dict[int, int] = {}
     for job, restart in map(contract.split_id, ids):
         last_restart[job] = max(restart, last_restart.get(job, 0))
     runs = []
-    for run_id in sorted(ids, key=contract.split_id):
+    for run_id in sorted(ids, key=lambda run_id: (contract.split_id(run_id), run_id)):
         job, restart = contract.split_id(run_id)
         # All restarts share the log `<job id>.out`: alone it is no run beside a restart's.
         if restart != last_restart[job] and run_id not in homes:
@@ -149,52 +149,54 @@ def _read_job_folder(folder: Path, now_s: float | None, choice: LogChoice) -> li
     return runs or [_not_started(folder, script) for script in scripts]
 
 
-def _follow_log(folder: Path, path: Path, job: int) -> dict[str, Path]:
-    """Return run id -> home of a job whose log names another folder."""
+def _follow_log(folder: Path, path: Path, run_id: str, warn: Callable) -> dict[str, Path]:
+    """Return run id -> home of a job whose log names another folder, as RUN_DIR=… sbatch does."""
     try:
         home = find_run_dir(path)
     except UserError:
         return {}  # the run names it among its problems
-    found = _list_run_ids(folder / home) if home else ()
-    return {run_id: folder / home for run_id in found if contract.split_id(run_id)[0] == job}
+    job = contract.split_id(run_id)[0]
+    places = {name: _list(folder / home / name, warn) for name in contract.RUN_FOLDERS if home}
+    found = _list_run_ids(places)
+    return {each: folder / home for each in found if contract.split_id(each)[0] == job}
 
 
-def _read_accounts(folder: Path) -> dict[str, SacctJob]:
+def _read_accounts(logs: list[Path], warn: Callable) -> dict[str, SacctJob]:
     """Return job id -> what sacct said of it, out of `log/sacct*`, where somebody kept that."""
     jobs: dict[str, SacctJob] = {}
-    for path in _list(folder / "log"):
+    for path in logs:
         if path.name.startswith("sacct"):
             try:
                 jobs |= {job.id: job for job in read_sacct(path).jobs}
             except UserError as error:
-                _LOG.warning("%s", error)
+                warn(str(error))
     return jobs
 
 
-def _list_run_ids(folder: Path) -> set[str]:
-    return {
-        path.name
-        for name in contract.RUN_FOLDERS[1:]
-        for path in _list(folder / name)
-        if contract.RUN_ID.fullmatch(path.name)
-    }
+def _list_run_ids(places: dict[str, list[Path]]) -> set[str]:
+    """Return the ids that a job's folders are named by; those of log are in its files' names."""
+    names = (path.name for place, paths in places.items() if place != "log" for path in paths)
+    return set(filter(contract.RUN_ID.fullmatch, names))
 
 
 def _not_started(folder: Path, script: Path) -> Run:
     run = Run(folder, "", contract.read_script_job_name(script), script)
     run.take_settings(None)
-    run.reason = describe_no_run(folder, script.name)
+    place, name = shlex.quote(str(folder)), shlex.quote(script.name)
+    run.reason = f"no run yet: cd {place} && sbatch {name}"
     return run
 
 
-def _find_logs(folder: Path, choice: LogChoice) -> dict[str, tuple[str | None, Path]]:
+def _find_logs(
+    folder: Path, logs: list[Path], choice: LogChoice
+) -> dict[str, tuple[str | None, Path]]:
     """Return run id -> (job name or None, log); of several with one id the last by name.
 
-    A log whose name has no job id is one when a trainer's lines are in it; its name is its id.
+    logs: what is in log/. A log whose name has no job id is one when a trainer's lines are in it;
+    its name is its id.
     """
-    paths = _list(folder / "log") + (_list(folder) if _is_flat(folder) else [])
     found = {}
-    for path in paths:
+    for path in logs + (_list(folder) if _is_flat(folder) else []):
         if (name := contract.parse_log_name(path.name)) and path.is_file():
             found[name[1]] = (name[0] or None, path)
     for place in (folder / "log", folder):
@@ -212,17 +214,15 @@ def _list_trainer_logs(folder: Path, choice: LogChoice) -> list[Path]:
     """
     paths = [path for path in _list(folder) if path.suffix in _LOG_SUFFIXES and path.is_file()]
     paths = [p for p in paths if p.suffix != ".err" or p.with_suffix(".out") not in paths]
-    sure = {
-        path: is_trainer_log(path, choice.format) or _has_errors_log(path, choice) for path in paths
-    }
-    if not any(sure.values()):
+    sure = set()
+    for path in paths:
+        errors = path.with_suffix(".err")  # of a job whose trainer prints with Python's logging
+        both = [path, errors] if path.suffix == ".out" and errors.is_file() else [path]
+        if any(is_trainer_log(each, choice.format) for each in both):
+            sure.add(path)
+    if not sure:
         return []
-    return [p for p in paths if sure[p] or contract.parse_log_name(p.name) or looks_timed(p)]
-
-
-def _has_errors_log(path: Path, choice: LogChoice) -> bool:
-    errors = path.with_suffix(".err")
-    return path.suffix == ".out" and errors.is_file() and is_trainer_log(errors, choice.format)
+    return [p for p in paths if p in sure or contract.parse_log_name(p.name) or looks_timed(p)]
 
 
 def _is_flat(folder: Path) -> bool:
@@ -233,13 +233,12 @@ def _is_flat(folder: Path) -> bool:
     )
 
 
-def _list(folder: Path) -> list[Path]:
+def _list(folder: Path, warn: Callable = lambda _: None) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     except OSError as error:
-        _LOG.warning("%s cannot be read: %s", folder, error.strerror)
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            warn(f"{folder} cannot be read: {error.strerror}")
         return []
 
 
@@ -419,20 +418,13 @@ def find_participants(root: Path, choice: LogChoice | None = None) -> list[Parti
 def _read_clone(folder: Path, choice: LogChoice | None) -> Participant:
     """Read one clone; what is wrong with it concerns nobody else."""
     problems: list[str] = []
-    handler = _Collector(problems)
-    logger = logging.getLogger("scaling")
-    was_propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
     try:
         experiments = _find_experiments(folder)
-        runs = find_runs(experiments, choice=choice)
+        runs = find_runs(experiments, choice=choice, warn=problems.append)
         return Participant(folder.name, experiments, runs, problems)
     except (UserError, OSError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
         return Participant(folder.name, folder, [], [f"{folder} cannot be read: {text}"])
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = was_propagated
 
 
 def _find_experiments(folder: Path) -> Path:
@@ -443,14 +435,3 @@ def _find_experiments(folder: Path) -> Path:
             return path
     next(folder.iterdir(), None)  # raises where it is closed to us
     raise UserError("no experiments/ in it")
-
-
-class _Collector(logging.Handler):
-    """Keeps warnings of folders that cannot be read."""
-
-    def __init__(self, lines: list[str]):
-        super().__init__()
-        self.lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())

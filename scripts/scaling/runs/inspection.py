@@ -5,10 +5,9 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -17,11 +16,10 @@ from common.console import printable
 from common.counts import LineCounts
 from common.errors import UserError
 from common.files import replace_nan
-from scaling.read import kinds as log_kinds
+from scaling.read import kinds
 from scaling.read.columns import Column, describe_columns, plain_number
 from scaling.read.cpu_log import read_cpu_log
 from scaling.read.foreign_log import (
-    ForeignLog,
     LogChoice,
     is_trainer_log,
     looks_timed,
@@ -29,19 +27,17 @@ from scaling.read.foreign_log import (
     read_foreign_log,
 )
 from scaling.read.gpu_log import list_labels, read_gpu_log
-from scaling.read.job_log import Attempt, Epoch, find_final_cause, read_job_log
-from scaling.read.kinds import Kind
+from scaling.read.job_log import find_final_cause, read_job_log
 from scaling.read.sacct import read_sacct
 from scaling.read.text import parse_timestamp, read_lines
 from scaling.runs.compare import SCORES
 from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
 
-_SCORE_UNITS = {key: s.unit for s in SCORES for key in (s.log_key, s.val_log_key)}
 # What the name of a JSON field holds -> its unit.
 _UNITS = (
-    (r"tokens_per_sec|^train_throughput$", "tokens/s"), (r"samples_per_sec", "samples/s"),
-    (r"images_per_sec", "img/s"), (r"(_sec|_s|^training_time|^train_time_per_epoch)$", "s"),
-    (r"_mib$", "MiB"), (r"_pct$", "%"),
+    (r"bytes", "B"), (r"tokens_per_sec", "tokens/s"), (r"samples_per_sec", "samples/s"),
+    (r"images_per_sec", "img/s"), (r"^train_throughput$", "tokens/s per GPU"),
+    (r"(_sec|_s|^training_time|^train_time_per_epoch)$", "s"), (r"_mib$", "MiB"), (r"_pct$", "%"),
 )  # fmt: skip
 _RUN_FIELDS = ("run_id", "workload", "scaling", "nodes", "world_size", "precision", "start_utc")
 _VAL_LOSSES = {"val_loss_avg_global", "val_loss", "val_loss_per_epoch"}
@@ -49,11 +45,6 @@ _IDENTITIES = {"rank", "epoch", "epoch_idx", "schema_version"}
 _MOST_RANKS = 100_000
 _SHOWN_IDS = 16  # GPUs or ranks named before the rest is only counted
 _OPEN_NUMBER = re.compile(rb"[-+.0-9eE]+\s*\Z")  # at the end of a file that breaks off
-_READERS: dict[str, Callable] = {
-    log_kinds.GPU_CSV: partial(read_gpu_log, columns=True),
-    log_kinds.PSRECORD: read_cpu_log,
-    log_kinds.SACCT: read_sacct,
-}
 _MIXED = (
     "several processes print epoch lines that differ, without a label: which is the job's is "
     "not known; run with srun --label, or print on rank 0 alone"
@@ -64,7 +55,8 @@ _MIXED = (
 class Inspection:
     """What a file is and holds, and where its lines went.
 
-    reason: why it is not recognised, or gave no value; '' when all is well.
+    reason: why it is not recognised, or gave no value; '' when all is well. details: what JSON
+    shows besides; lines: the same for a reader, where it is not in the fields above.
     """
 
     path: Path
@@ -75,10 +67,11 @@ class Inspection:
     ranks: list[int] = field(default_factory=list)
     columns: dict[str, dict] = field(default_factory=dict)
     details: dict = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
-        return self.kind != log_kinds.UNKNOWN and not self.reason
+        return self.kind != kinds.UNKNOWN and not self.reason
 
     def to_record(self) -> dict:
         """Return it for JSON, with the names that scripts/README.md documents."""
@@ -101,40 +94,45 @@ def inspect_log(path: Path, choice: LogChoice | None = None) -> Inspection:
     its name says is named and not read. Raises UserError when the file cannot be read at all.
     """
     path, choice = Path(path), choice or LogChoice()
-    kind = log_kinds.detect_kind(path)
+    kind = kinds.detect_kind(path)
     if not kind.is_whole:
         kind = _read_cut_json(path)
-    expected = log_kinds.expected_kind(path)
-    if expected in (None, log_kinds.SLURM_OUT) and _may_be_trainer_log(path, kind, choice):
-        return _describe_trainer_log(path, kind, choice)
-    if kind.name == log_kinds.UNKNOWN or expected not in (None, kind.name):
-        reason = kind.reason
-        if expected not in (None, kind.name):
-            is_what = reason if kind.name == log_kinds.UNKNOWN else f"it holds {kind.name}"
-            reason = f"its name says {expected}, but {is_what}"
-        return Inspection(path, kind.name, reason, _count_unread_lines(path))
+    found = Inspection(path, kind.name, kind.reason)
+    expected = kinds.expected_kind(path)
     try:
-        if kind.name in _READERS:
-            return _describe_table(path, kind)
-        return (_describe_marker if kind.name == log_kinds.MARKER else _describe_json)(path, kind)
-    except UserError as error:
-        reason = _without_path(str(error), path)
-        return Inspection(path, kind.name, reason, _count_unread_lines(path))
+        if expected in (None, kinds.SLURM_OUT) and _may_be_trainer_log(path, kind, choice):
+            _describe_trainer_log(found, choice)
+        elif expected not in (None, kind.name):
+            is_what = kind.reason if kind.name == kinds.UNKNOWN else f"it holds {kind.name}"
+            raise UserError(f"its name says {expected}, but {is_what}")
+        elif kind.name == kinds.UNKNOWN:
+            raise UserError(kind.reason)
+        elif kind.name in _DESCRIBE:
+            _DESCRIBE[kind.name](found)
+        else:
+            _describe_json(found, kind)
+    except UserError as error:  # nothing of it was read
+        lines = Counter(bool(line.strip()) for line, _ in read_lines(path))
+        unread, blank = +Counter({"not what was looked for": lines[True]}), +Counter(
+            {"blank": lines[False]})  # fmt: skip
+        reason, counts = _without_path(error, path), LineCounts(lines.total(), 0, unread, blank)
+        return Inspection(path, kind.name, reason, counts)
+    return found
 
 
-def _may_be_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> bool:
+def _may_be_trainer_log(path: Path, kind: kinds.Kind, choice: LogChoice) -> bool:
     """Whether a file is a job's log: what else is in it (a GPU tool's screen) may come first."""
-    if kind.name == log_kinds.SLURM_OUT:
+    if kind.name == kinds.SLURM_OUT:
         return True
     if kind.record is not None or not kind.is_whole:
         return False
-    is_text = kind.reason.startswith(log_kinds.PLAIN_TEXT)
+    is_text = kind.reason.startswith(kinds.PLAIN_TEXT)
     return is_trainer_log(path, choice.format) or (
         is_text and (choice.format is not None or looks_timed(path))
     )
 
 
-def _read_cut_json(path: Path) -> Kind:
+def _read_cut_json(path: Path) -> kinds.Kind:
     """Return the kind of JSON that breaks off, by the fields that stand whole in it.
 
     A number that ends with the file may be cut, and a cut one is never a shorter number: what
@@ -146,136 +144,159 @@ def _read_cut_json(path: Path) -> Kind:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        return Kind(log_kinds.UNKNOWN, "JSON that is damaged, or breaks off", is_whole=False)
+        return kinds.Kind(kinds.UNKNOWN, "JSON that is damaged, or breaks off", is_whole=False)
     if not record:
         reason = "JSON that breaks off before its first whole field"
-        return Kind(log_kinds.UNKNOWN, reason, is_whole=False)
-    name = log_kinds.judge_record(record)
-    fields = f"JSON that breaks off, with the fields {log_kinds.list_fields(record)}"
-    return Kind(name, "" if name != log_kinds.UNKNOWN else fields, record, is_whole=False)
+        return kinds.Kind(kinds.UNKNOWN, reason, is_whole=False)
+    name = kinds.judge_record(record)
+    reason = f"JSON that breaks off, with the fields {kinds.list_fields(record)}"
+    if name != kinds.UNKNOWN:
+        reason = "it breaks off: only its whole fields were read"
+    return kinds.Kind(name, reason, record, is_whole=False)
 
 
-def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(str(path)).lstrip(": ")
-
-
-def _count_unread_lines(path: Path) -> LineCounts:
-    found = Counter(bool(line.strip()) for line, _ in read_lines(path))
-    dropped = +Counter({"not what was looked for": found[True]})
-    return LineCounts(found.total(), 0, dropped, +Counter({"blank": found[False]}))
+def _without_path(error: UserError, path: Path) -> str:
+    return str(error).removeprefix(str(path)).lstrip(": ")
 
 
 # ---- What each kind gives ------------------------------------------------------------------
 
 
-def _describe_table(path: Path, kind: Kind) -> Inspection:
-    """Describe a GPU log, a psrecord log, or what sacct said."""
-    log = _READERS[kind.name](path)
-    columns = describe_columns(log.columns.values())
-    found = Inspection(path, kind.name, getattr(log, "problem", "") or "", log.counts, [], [],
-                       columns)  # fmt: skip
-    if kind.name == log_kinds.GPU_CSV:
-        found.reason = found.reason or ("" if columns else "no measure in it")
-        found.gpus = [gpu.index for gpu in log.gpus]
-        found.details["memory"] = [
-            {"label": label, **gpu.to_record(), "columns": describe_columns(gpu.columns.values())}
-            for label, gpu in zip(list_labels(log.gpus), log.gpus, strict=True)
-        ]
-    elif kind.name == log_kinds.PSRECORD:
-        found.details = {"covered_s": round(log.covered_s, 3), "interval_s": log.interval_s}
-    else:
-        found.reason = "" if log.jobs else "it has a header and no job"
-        names = ("id", "name", "state", "slurm_state", "exit_status", "signal", "steps")
-        found.details["jobs"] = [
-            {name: getattr(job, name) for name in names}
-            | {"measures": {name: value for name, (value, _) in job.measures.items()}}
-            for job in log.jobs
-        ]
-    return found
+def _describe_gpu_log(found: Inspection) -> None:
+    log = read_gpu_log(found.path, columns=True)
+    found.counts, found.columns = log.counts, describe_columns(log.columns.values())
+    found.reason = log.problem or ("" if found.columns else "no measure in it")
+    found.gpus = [gpu.index for gpu in log.gpus]
+    labels = list_labels(log.gpus)
+    found.details["memory"] = [
+        {"label": label, **gpu.to_record(), "columns": describe_columns(gpu.columns.values())}
+        for label, gpu in zip(labels, log.gpus, strict=True)
+    ]
+    if labels:
+        found.lines = [f"GPUs: {_list([label.removeprefix('GPU ') for label in labels])}"]
+    # A mean over several GPUs hides an idle one.
+    for gpu in found.details["memory"] if len(labels) > 1 else ():
+        means = (f"{name} {_show(column['mean'])} {column['unit']}".rstrip()
+                 for name, column in gpu["columns"].items())  # fmt: skip
+        found.lines.append(f"{gpu['label']}: mean {', '.join(means)}")
 
 
-def _describe_marker(path: Path, kind: Kind) -> Inspection:
+def _describe_cpu_log(found: Inspection) -> None:
+    log = read_cpu_log(found.path)
+    found.counts, found.columns = log.counts, describe_columns(log.columns.values())
+    found.reason = log.problem or ""
+    found.details = {"covered_s": round(log.covered_s, 3), "interval_s": log.interval_s}
+
+
+def _describe_sacct(found: Inspection) -> None:
+    log = read_sacct(found.path)
+    found.counts, found.columns = log.counts, describe_columns(log.columns.values())
+    found.reason = "" if log.jobs else "it has a header and no job"
+    names = ("id", "name", "state", "slurm_state", "exit_status", "signal", "steps")
+    for job in log.jobs:
+        measures = {name: value for name, (value, _) in job.measures.items()}
+        record = {name: getattr(job, name) for name in names} | {"measures": measures}
+        found.details.setdefault("jobs", []).append(record)
+        found.lines.append(f"job {job.id}: {job.state} ({job.slurm_state or 'no line of it'})")
+
+
+def _describe_marker(found: Inspection) -> None:
     """Say what RUN_COMPLETE.txt and REQUEUE mean by being there."""
-    means = "the run is complete" if path.name == "RUN_COMPLETE.txt" else "the run goes on later"
-    counts = LineCounts()
-    for line, _ in read_lines(path):
-        counts.lines += 1
-        when = parse_timestamp(line.strip())
-        counts.kept += when is not None
-        counts.ignored["no time"] += when is None
-        means += f", {line.strip()}" if when is not None else ""
-    counts.ignored = +counts.ignored
-    return Inspection(path, kind.name, "", counts, details={"notes": [means]})
+    is_end = found.path.name == "RUN_COMPLETE.txt"
+    means = "the run is complete" if is_end else "the run goes on later"
+    for line, _ in read_lines(found.path):
+        found.counts.lines += 1
+        if parse_timestamp(line.strip()) is None:
+            found.counts.ignored["no time"] += 1
+        else:
+            found.counts.kept += 1
+            means += f", {line.strip()}"
+    found.details["notes"] = [means]
 
 
-def _describe_out(path: Path, kind: Kind) -> Inspection:
-    log = read_job_log(path)
+def _describe_out(found: Inspection) -> None:
+    log = read_job_log(found.path)
+    found.counts, found.ranks = log.counts, sorted(log.ranks)
+    found.reason = _MIXED if log.is_mixed else ""
+    attempts = found.details["attempts"] = []
+    for at, attempt in enumerate(log.attempts, start=1):
+        last, total_s = attempt.last, plain_number(attempt.totals.get("total_training_s"))
+        attempts.append({
+            "epochs": [epoch.epoch for epoch in attempt.epochs],
+            "of_epochs": last.epochs if last else None,
+            "has_all_epochs": attempt.has_all_epochs,
+            "total_training_s": total_s,
+            "last_line": last and {"number": last.line_number, "text": last.text},
+        })  # fmt: skip
+        if last:
+            end = "" if total_s is None else f", total training time {total_s} s"
+            found.lines.append(f"attempt {at}: {len(attempt.epochs)} of {last.epochs} epochs{end}")
     cause = find_final_cause(log)
-    details = {
-        "attempts": [_describe_attempt(attempt) for attempt in log.attempts],
-        "forgotten_attempts": log.forgotten_attempts,
-        "cause": cause and {"text": cause.text, "state": cause.state, "line": cause.line_number,
-                            "hint": cause.hint},
-    }  # fmt: skip
-    return Inspection(
-        path, kind.name, _MIXED if log.is_mixed else "", log.counts, ranks=sorted(log.ranks),
-        columns=_describe_epochs(log.last_attempt.epochs), details=details,
-    )  # fmt: skip
+    if cause:
+        found.lines.append(f"cause, line {cause.line_number}: {cause.text}")
+        cause = {"text": cause.text, "state": cause.state, "line": cause.line_number,
+                 "hint": cause.hint}  # fmt: skip
+    found.details |= {"forgotten_attempts": log.forgotten_attempts, "cause": cause}
+    epochs, scores = log.last_attempt.epochs, {}
+    for score in SCORES:
+        scores |= dict.fromkeys((score.log_key, score.val_log_key), score.unit)
+    units = {"lr": "", "train_loss": "", "val_loss": "", **scores}
+    units["throughput_per_s"] = epochs[-1].unit if epochs else ""
+    found.columns = describe_columns(
+        _fill(name, unit, [epoch.get(name) for epoch in epochs]) for name, unit in units.items()
+    )
 
 
-def _describe_trainer_log(path: Path, kind: Kind, choice: LogChoice) -> Inspection:
+def _describe_trainer_log(found: Inspection, choice: LogChoice) -> None:
     """Describe a job's log with our epoch lines, else by the format that fits."""
-    found = _describe_out(path, Kind(log_kinds.SLURM_OUT))
+    path, why = found.path, found.reason
+    was = found.kind
+    _describe_out(found)
+    found.kind = kinds.SLURM_OUT
     if found.columns and choice.format is None:
-        return found
+        return
     try:
         log = read_foreign_log(path, [choice.format] if choice.format else None)
     except UserError as error:
-        why = found.reason or f"no epoch line, and {_without_path(str(error), path)}"
-        found.kind, found.reason = kind.name, "; ".join(filter(None, [kind.reason, why]))
-        return found
-    found.kind, found.reason, found.counts = log_kinds.TRAINER_LOG, "", log.counts
-    columns, last = _list_columns(log), log.windows[-1]
+        more = found.reason or f"no epoch line, and {_without_path(error, path)}"
+        found.kind, found.reason = was, "; ".join(filter(None, [why, more]))
+        return
+    found.kind, found.reason, found.counts = kinds.TRAINER_LOG, "", log.counts
     nodes, gpus = choice.find_scale(path, "")
     if gpus is None:
         nodes, gpus = log.find_scale()
-    found.details = {
-        "cause": found.details["cause"],
-        "log_format": log.format.name,
-        "title": log.format.title,
-        "windows": len(log.windows),
-        "ended": log.ended,
-        "total_s": plain_number(log.totals.get("total_training_s")),
-        "last_line": {"number": last.number, "text": last.text},
-        "nodes": nodes,
-        "world_size": gpus,
-    }
+    last, total_s, cause = (
+        log.windows[-1],
+        plain_number(log.totals.get("total_training_s")),
+        found.details["cause"],
+    )
+    format, unit = log.format, log.format.unit
+    rates = "printed_per_s", f"{unit} per GPU" if format.per == "gpu" else unit
+    printed, notes = [window.rate for window in log.windows], []
     try:
         windows = measure_windows(log, gpus, choice.find_samples(path, ""))
-        rates = [epoch.throughput_per_s for epoch in windows.epochs]
-        columns = [each for each in columns if each.name != "printed_per_s"]
-        columns.append(_fill("throughput_per_s", log.format.unit, rates))
-        found.details["notes"] = [windows.describe(), *windows.notes]
+        rates = "throughput_per_s", unit
+        printed = [epoch.throughput_per_s for epoch in windows.epochs]
+        notes = [windows.describe(), *windows.notes]
     except UserError as error:
-        found.details["notes"] = [_without_path(str(error), path)]
-    found.columns = describe_columns(columns)
-    return found
-
-
-def _list_columns(log: ForeignLog) -> list[Column]:
-    """Return the columns of a log as it prints them: a rate of one GPU stays that."""
-    windows, unit = log.windows, log.format.unit
-    batches = [window.get("batch") for window in windows]
-    if all(batch is None for batch in batches):
-        batches = [Decimal(batch) for batch in log.facts.get("batch", ())]
-    return [
-        _fill("printed_per_s", f"{unit} per GPU" if log.format.per == "gpu" else unit,
-              [window.rate for window in windows]),
-        _fill(f"{log.format.times}_s", "s", [window.seconds for window in windows]),
-        _fill("batch", "per GPU" if log.format.batch == "gpu" else "global", batches),
-        _fill("train_loss", "", [window.get("loss") for window in windows]),
-        _fill("val_loss", "", [window.get("val_loss") for window in windows]),
-    ]  # fmt: skip
+        notes = [_without_path(error, path)]
+    found.details = {
+        "cause": cause, "log_format": format.name, "title": format.title,
+        "windows": len(log.windows), "ended": log.ended, "total_s": total_s,
+        "last_line": {"number": last.number, "text": last.text}, "nodes": nodes,
+        "world_size": gpus, "notes": notes,
+    }  # fmt: skip
+    n, does = len(log.windows), "says" if log.ended else "does not say"
+    lines = f"{n} line{'s' if n != 1 else ''} with a throughput or a time"
+    end = f"it {does} that it ended" + ("" if total_s is None else f", total {_show(total_s)} s")
+    found.lines = [f"log format {format.name} ({format.title}): {lines}; {end}"]
+    found.lines += [f"cause, line {cause['line']}: {cause['text']}"] if cause else []
+    found.columns = describe_columns([
+        _fill(f"{format.times}_s", "s", [window.seconds for window in log.windows]),
+        _fill("train_loss", "", [window.get("loss") for window in log.windows]),
+        _fill("val_loss", "", [window.get("val_loss") for window in log.windows]),
+        _fill(*rates, printed),
+    ])  # fmt: skip
 
 
 def _fill(name: str, unit: str, values: Iterable[Decimal | float | None]) -> Column:
@@ -286,59 +307,37 @@ def _fill(name: str, unit: str, values: Iterable[Decimal | float | None]) -> Col
     return column
 
 
-def _describe_attempt(attempt: Attempt) -> dict:
-    last = attempt.last
-    return {
-        "epochs": [epoch.epoch for epoch in attempt.epochs],
-        "of_epochs": last.epochs if last else None,
-        "has_all_epochs": attempt.has_all_epochs,
-        "total_training_s": plain_number(attempt.totals.get("total_training_s")),
-        "last_line": last and {"number": last.line_number, "text": last.text},
-    }
-
-
-def _describe_epochs(epochs: list[Epoch]) -> dict[str, dict]:
-    """Return the columns of the last attempt's epoch lines."""
-    units = {"lr": "", "train_loss": "", "val_loss": "", **_SCORE_UNITS}
-    units["throughput_per_s"] = epochs[-1].unit if epochs else ""
-    return describe_columns(
-        _fill(name, unit, [epoch.get(name) for epoch in epochs]) for name, unit in units.items()
-    )
-
-
-def _describe_json(path: Path, kind: Kind) -> Inspection:
-    lines = [line for line, _ in read_lines(path)]
+def _describe_json(found: Inspection, kind: kinds.Kind) -> None:
+    lines = [line for line, _ in read_lines(found.path)]
     blank = sum(not line.strip() for line in lines)
     dropped = Counter() if kind.is_whole else Counter({"cut: the JSON does not end": 1})
     kept = len(lines) - blank - dropped.total()
-    counts = LineCounts(len(lines), kept, dropped, +Counter({"blank": blank}))
-    reason = "" if kind.is_whole else "it breaks off: only its whole fields were read"
-    found, record, entries = Inspection(path, kind.name, reason, counts), kind.record, []
+    found.counts = LineCounts(len(lines), kept, dropped, +Counter({"blank": blank}))
+    record, entries = kind.record, [kind.record]
     try:
-        if kind.name == log_kinds.METRICS:
-            entries = _describe_metrics(found, record)
-        elif kind.name == log_kinds.RANK_JSON:
-            epoch = parse_rank_epoch(record, path)
+        if kind.name == kinds.METRICS:
+            entries = _describe_metrics(found, record) or entries
+        elif kind.name == kinds.RANK_JSON:
+            epoch = parse_rank_epoch(record, found.path)
             found.ranks, found.details = [epoch.rank], {"epoch": epoch.epoch}
-        elif kind.name == log_kinds.RUN_JSON:
+        elif kind.name == kinds.RUN_JSON:
             found.details = {key: record.get(key) for key in _RUN_FIELDS}
         elif to_number(record.get("exit_status")) is None:
-            found.reason = reason or "exit_status is no number"
-        found.columns = _describe_entries(entries or [record])
+            found.reason = found.reason or "exit_status is no number"
+        found.columns = _describe_entries(entries)
     except UserError as error:
-        found.reason = _without_path(str(error), path)
-    return found
+        found.reason = _without_path(error, found.path)
 
 
 def _describe_metrics(found: Inspection, record: dict) -> list[dict]:
     """Describe a metrics file; return its entries as far as they can be used."""
     metrics = parse_training_metrics(record, found.path)
-    names = ("run_id", "world_size", "unit", "total_wall_s", "mean_throughput_per_s",
-             "best_val_loss", "completed", "notes")  # fmt: skip
+    names = ("run_id", "world_size", "unit", "total_wall_s", "mean_throughput_per_s", "completed")
     found.details = {
         "schema": metrics.schema_version,
         "epochs": [epoch.epoch for epoch in metrics.epochs],
         **{name: getattr(metrics, name) for name in names},
+        "notes": metrics.notes,
         "dropped_epochs": metrics.dropped,
     }
     if not metrics.epochs and metrics.mean_throughput_per_s is None:
@@ -353,24 +352,25 @@ def _describe_metrics(found: Inspection, record: dict) -> list[dict]:
 def _describe_entries(entries: list[dict]) -> dict[str, dict]:
     """Return the columns of the fields that hold numbers, by their own names."""
     columns: dict[str, Column] = {}
-    for entry in entries:
-        for key in entry:
-            value = to_number(entry[key])
-            if key in _IDENTITIES or (value is None and entry[key] is not None):
-                continue
-            column = columns.setdefault(key, Column(key, _find_unit(key)))
-            if value is None or (value < 0 and column.unit == "s"):  # no time is below 0
-                column.no_data += 1
-            else:
-                column.add(value)
+    for key, cell in (item for entry in entries for item in entry.items()):
+        value = to_number(cell)
+        if key in _IDENTITIES or (value is None and cell is not None):
+            continue
+        unit = (unit for pattern, unit in _UNITS if re.search(pattern, key.removesuffix("_global")))
+        column = columns.setdefault(key, Column(key, next(unit, "")))
+        if value is None or (value < 0 and column.unit == "s"):  # no time is below 0
+            column.no_data += 1
+        else:
+            column.add(value)
     return describe_columns(columns.values())
 
 
-def _find_unit(key: str) -> str:
-    name = key.removesuffix("_global")
-    if "bytes" in name:
-        return "B"
-    return next((unit for pattern, unit in _UNITS if re.search(pattern, name)), "")
+_DESCRIBE = {
+    kinds.GPU_CSV: _describe_gpu_log,
+    kinds.PSRECORD: _describe_cpu_log,
+    kinds.SACCT: _describe_sacct,
+    kinds.MARKER: _describe_marker,
+}
 
 
 # ---- As text for a terminal ----------------------------------------------------------------
@@ -384,44 +384,19 @@ def format_inspection(found: Inspection) -> Iterator[str]:
 
 
 def _list_lines(found: Inspection) -> Iterator[str]:
-    details = found.details
-    gpus = details.get("memory", ())
     yield found.counts.describe()
-    if found.gpus:
-        yield f"GPUs: {_list([gpu['label'].removeprefix('GPU ') for gpu in gpus])}"
     if found.ranks:
         yield f"ranks: {_list(found.ranks)}"
     for name, column in found.columns.items():
         unit = f" {column['unit']}" if column["unit"] else ""
-        # A mean over several GPUs hides an idle one: theirs are below.
         mean = "" if len(found.gpus) > 1 else f", mean {_show(column['mean'])}{unit}"
         lacking = {"no_data": "without data", "unreadable": "not readable"}
         less = "".join(f", {column[key]} {says}" for key, says in lacking.items() if key in column)
         yield f"{name}: n {column['n']}{mean}, max {_show(column['max'])}{unit}{less}"
-    for gpu in gpus if len(gpus) > 1 else ():
-        means = ", ".join(
-            f"{name} {_show(column['mean'])} {column['unit']}".rstrip()
-            for name, column in gpu["columns"].items()
-        )
-        yield f"{gpu['label']}: mean {means}"
-    if details.get("log_format"):
-        n, total = details["windows"], details["total_s"]
-        lines = f"{n} line{'s' if n != 1 else ''} with a throughput or a time"
-        end = "it says that it ended" if details["ended"] else "it does not say that it ended"
-        end += f", total {_show(total)} s" if total is not None else ""
-        yield f"log format {details['log_format']} ({details['title']}): {lines}; {end}"
-    for at, attempt in enumerate(details.get("attempts", ()), start=1):
-        total = attempt["total_training_s"]
-        end = f", total training time {total} s" if total is not None else ""
-        if attempt["epochs"]:
-            yield f"attempt {at}: {len(attempt['epochs'])} of {attempt['of_epochs']} epochs{end}"
-    if cause := details.get("cause"):
-        yield f"cause, line {cause['line']}: {cause['text']}"
-    for job in details.get("jobs", ()):
-        yield f"job {job['id']}: {job['state']} ({job['slurm_state'] or 'no line of it'})"
-    if details.get("world_size") is not None:
-        yield f"world size: {details['world_size']}"
-    for note in (*details.get("notes", ()), *details.get("dropped_epochs", ())):
+    yield from found.lines
+    if found.details.get("world_size") is not None:
+        yield f"world size: {found.details['world_size']}"
+    for note in (*found.details.get("notes", ()), *found.details.get("dropped_epochs", ())):
         yield f"note: {note}"
 
 

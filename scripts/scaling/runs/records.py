@@ -13,29 +13,31 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-)
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from common.errors import UserError
 from scaling.read.contract import read_json, whole_number
 from scaling.read.kinds import is_rank_record, is_training_metrics
-from scaling.runs.compare import SCORES
+from scaling.runs.compare import ABSENT, SCORES, look_up
 
 _RANK_NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")
 # What a rate counts -> its unit. The suffixes are those of rank files and of metrics files.
 _UNITS = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
 _RATE_SUFFIXES = ("_per_sec_global", "_per_sec", "_per_second_global", "_per_second")
 _RATES = {name + suffix: name for name in _UNITS for suffix in _RATE_SUFFIXES}
-_MEAN_RATES = tuple(f"mean_{name}_per_sec_global" for name in _UNITS) + tuple(_RATES)
-_PER_GPU = "train_throughput is tokens/s of one GPU, as schema 1 has it"
-_LISTS = ("train_time_per_epoch", "train_loss_per_epoch", "val_loss_per_epoch", "train_throughput")
+_MEAN_RATES = (*(f"mean_{name}_per_sec_global" for name in _UNITS), *_RATES)
 _TOTALS = ("total_wall_time_sec", "total_time_sec", "total_training_time", "wall_time_sec")
+_LISTS = ("train_time_per_epoch", "train_loss_per_epoch", "val_loss_per_epoch", "train_throughput")
+# run.json's name of a setting -> its place in a metrics file.
+_SETTINGS = {
+    **{name: f"training_config.{name}" for name in (
+        "scaling", "model_size", "seq_len", "strategy", "grad_accum_steps", "global_batch_size",
+        "optimizer", "epochs")},
+    "model": "training_config.model_name",
+    "batch_size_per_gpu": "training_config.micro_batch_size_per_gpu",
+    "gpu_name": "hardware.gpu_name",
+    "git_commit": "git_commit",
+}  # fmt: skip
 
 
 def to_number(value: object) -> float | None:
@@ -48,21 +50,21 @@ def to_number(value: object) -> float | None:
         return None
 
 
-def pick(record: dict, *keys: str) -> float | None:
-    """Return the first of these fields that holds a number."""
-    return next((n for key in keys if (n := to_number(record.get(key))) is not None), None)
+def pick(record: dict, *names: str) -> float | None:
+    """Return the first of these fields that holds a number; `a.b` is the field b of a."""
+    found = (to_number(look_up(record, name)) for name in names)
+    return next((number for number in found if number is not None), None)
 
 
-def section(record: dict | None, key: str) -> dict:
-    """Return the object at record[key], {} when there is none."""
-    value = (record or {}).get(key)
-    return value if isinstance(value, dict) else {}
+def pick_text(record: dict, name: str) -> str | None:
+    """Return a field, named as for pick(), when it is text that is not empty."""
+    value = look_up(record, name)
+    return value if isinstance(value, str) and value not in ("", ABSENT) else None
 
 
-def pick_text(record: dict, key: str) -> str | None:
-    """Return record[key] when it is text that is not empty."""
-    value = record.get(key)
-    return value if isinstance(value, str) and value else None
+def _pick_whole(record: dict, *names: str) -> int | None:
+    number = pick(record, *names)
+    return int(number) if number is not None and number >= 1 and number == int(number) else None
 
 
 Number = Annotated[float | None, BeforeValidator(to_number)]
@@ -91,6 +93,9 @@ _ScoredEpoch = create_model(
     __base__=_Record,
     **{score.column: (Number, _known_as(*score.record_keys)) for score in SCORES},
 )
+
+
+# ---- Rank files --------------------------------------------------------------------------------
 
 
 class RankEpoch(_ScoredEpoch):
@@ -143,29 +148,27 @@ def parse_rank_epoch(record: dict, path: Path) -> RankEpoch:
     if training_s is None or training_s < 0:
         raise UserError(f"{path} cannot be used: training_time is no number of seconds")
     match = _RANK_NAME.fullmatch(path.name)
+    named = dict(zip(("rank", "epoch"), map(int, match.groups()), strict=True)) if match else {}
+    place = {key: whole_number(record, key, path) for key in ("rank", "epoch")}
+    for key, own in place.items():
+        place[key] = named.get(key, own) if own is None else own
+        if place[key] is None:
+            raise UserError(f"{path} cannot be used: neither it nor its name says the {key}; "
+                            "name it rank<r>_results_epoch<e>.json")  # fmt: skip
+        if place[key] != named.get(key, own):
+            raise UserError(
+                f"{path} cannot be used: its name says {key} {named[key]}, it says {own}"
+            )
     counted = next(name for name in _UNITS if f"{name}_per_sec" in record)
     return RankEpoch.parse(
         record,
+        **place,
         path=path,
-        rank=_identify(record, "rank", match and int(match[1]), path),
-        epoch=_identify(record, "epoch", match and int(match[2]), path),
         throughput_per_s=record[f"{counted}_per_sec"],
         unit=_UNITS[counted],
-        no_sync_pass_s=section(record, "probe").get("no_sync_pass_s"),
+        no_sync_pass_s=look_up(record, "probe.no_sync_pass_s"),
         host=pick_text(record, "host") or pick_text(record, "hostname"),
     )
-
-
-def _identify(record: dict, key: str, by_name: int | None, path: Path) -> int:
-    own = whole_number(record, key, path)
-    if None not in (own, by_name) and own != by_name:
-        raise UserError(f"{path} cannot be used: its name says {key} {by_name}, it says {own}")
-    if own is None and by_name is None:
-        raise UserError(
-            f"{path} cannot be used: neither it nor its name says the {key}; "
-            "name it rank<r>_results_epoch<e>.json"
-        )
-    return by_name if own is None else own
 
 
 def read_rank_epochs(folder: Path) -> tuple[list[RankEpoch], list[str]]:
@@ -178,6 +181,9 @@ def read_rank_epochs(folder: Path) -> tuple[list[RankEpoch], list[str]]:
             except UserError as error:
                 problems.append(str(error))
     return sorted(records, key=lambda record: (record.epoch, record.rank)), problems
+
+
+# ---- training_metrics.json ---------------------------------------------------------------------
 
 
 class MetricsEpoch(_ScoredEpoch):
@@ -221,8 +227,8 @@ class MetricsEpoch(_ScoredEpoch):
 class TrainingMetrics:
     """A run's metrics file. `world_size` is the number of processes, never of visible GPUs.
 
-    `completed` is None when the file does not say. `dropped` has a reason for each entry of
-    `epochs` that cannot be used; `notes` what to know of the others.
+    `completed` is None when the file does not say. `notes` says what to know of the epochs that
+    are used, `dropped` why others are not. `nodes` is None when the file does not say.
     """
 
     path: Path
@@ -232,13 +238,14 @@ class TrainingMetrics:
     dropped: list[str]
     notes: list[str]
     world_size: int | None
+    nodes: int | None
     unit: str | None
     total_wall_s: float | None
     mean_throughput_per_s: float | None
-    best_val_loss: float | None
     completed: bool | None
     run_id: str | None
-    is_per_gpu: bool | None = False  # schema 1's is; None: a rate that says neither it nor global
+    warmup_epochs: int  # that its own means leave out; the run contract's 1 when it is silent
+    is_per_gpu: bool | None  # schema 1's is; None: a rate that says neither it nor global
 
     def of_job(self, gpus: int) -> "TrainingMetrics":
         """Return the metrics with throughputs of all GPUs."""
@@ -248,23 +255,8 @@ class TrainingMetrics:
             epoch.model_copy(update={"throughput_per_s": epoch.throughput_per_s * gpus})
             if epoch.throughput_per_s else epoch for epoch in self.epochs
         ]  # fmt: skip
-        notes = [note.replace(_PER_GPU, f"{_PER_GPU}: multiplied by {gpus}") for note in self.notes]
-        return replace(self, epochs=epochs, notes=notes, is_per_gpu=False)
-
-    @property
-    def warmup_epochs(self) -> int:
-        """How many first epochs its own means leave out; the run contract's 1 when it is silent."""
-        told = pick(section(self.record, "summary"), "warmup_epochs_excluded")
-        return 1 if told is None else int(told)
-
-    @property
-    def nodes(self) -> int | None:
-        """The nodes that the run had, None when the file does not say."""
-        nodes = section(self.record, "host").get("nodes")
-        if isinstance(nodes, list) and nodes:
-            return len(set(map(str, nodes)))
-        told = str(section(self.record, "scheduler").get("nnodes"))
-        return int(told) if told.isascii() and told.isdigit() and 0 < int(told) < 10**6 else None
+        note = f"its throughput is tokens/s of one GPU, as schema 1 has it: multiplied by {gpus}"
+        return replace(self, epochs=epochs, notes=[*self.notes, note], is_per_gpu=False)
 
 
 def read_training_metrics(path: Path) -> TrainingMetrics:
@@ -276,19 +268,24 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
     """Return the metrics of a file that was read already; see read_training_metrics."""
     if not is_training_metrics(record):
         raise UserError(f"{path}: not a training_metrics.json: no list of epochs in it")
-    dropped, notes = [], []
-    if isinstance(record.get("epochs"), list):
-        schema, epochs = "2.0", _read_entries(record["epochs"], dropped)
-    else:
-        schema, epochs = "1", _read_lists(record, notes)
-    units = {epoch.unit for epoch in epochs if epoch.unit}
+    schema, entries, rates, notes = "2.0", record.get("epochs"), _RATES, []
+    if not isinstance(entries, list):
+        schema, entries = "1", _turn_lists(record, notes)
+        if isinstance(record.get("train_throughput"), list):
+            rates = {"train_throughput": "tokens"}
+    epochs, dropped = _read_entries(entries, rates)
+    rated = [epoch.record for epoch in epochs if epoch.throughput_per_s]
+    is_global = all(any("_global" in key for key in set(_RATES) & set(each)) for each in rated)
+    is_per_gpu = True if "train_throughput" in rates else False if is_global else None
+    units = sorted({epoch.unit for epoch in epochs if epoch.unit})
     if len(units) > 1:
-        words = ", ".join(sorted(units))
+        words = ", ".join(units)
         raise UserError(f"{path}: its epochs count different things ({words}): no mean of them")
-    summary, completion = section(record, "summary"), section(record, "completion")
-    completed = summary.get("completed")
+    completed = look_up(record, "summary.completed")
     if not isinstance(completed, bool):
-        completed = pick_text(completion, "timestamp_utc") is not None if completion else None
+        has_end = isinstance(record.get("completion"), dict) and record["completion"]
+        completed = bool(pick_text(record, "completion.timestamp_utc")) if has_end else None
+    warmup = pick(record, "summary.warmup_epochs_excluded")
     return TrainingMetrics(
         path=path,
         schema_version=pick_text(record, "schema_version") or schema,
@@ -297,31 +294,36 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         dropped=dropped,
         notes=notes,
         world_size=_find_world_size(record, notes),
-        unit=units.pop() if units else None,
-        total_wall_s=_above_0(pick(summary, *_TOTALS) or pick(record, *_TOTALS)),
-        mean_throughput_per_s=_above_0(pick(summary, *_MEAN_RATES) or pick(record, *_MEAN_RATES)),
-        best_val_loss=pick(summary, "best_val_loss") or pick(record, "best_val_loss") or None,
+        nodes=_find_nodes(record),
+        unit=units[0] if units else None,
+        total_wall_s=_pick_above_0(record, _TOTALS),
+        mean_throughput_per_s=_pick_above_0(record, _MEAN_RATES),
         completed=completed,
         run_id=pick_text(record, "run_id"),
-        is_per_gpu=_find_out_if_per_gpu(record, epochs),
+        warmup_epochs=1 if warmup is None else int(warmup),
+        is_per_gpu=is_per_gpu,
     )
 
 
-def _find_out_if_per_gpu(record: dict, epochs: list[MetricsEpoch]) -> bool | None:
-    if isinstance(record.get("train_throughput"), list) and "epochs" not in record:
-        return True
-    rated = [epoch.record for epoch in epochs if epoch.throughput_per_s]
-    return (
-        False if all(any("_global" in key for key in _RATES if key in r) for r in rated) else None
-    )
+def _pick_above_0(record: dict, names: tuple[str, ...]) -> float | None:
+    """Return the first number among the fields of its summary, else among its own."""
+    number = pick(record, *(f"summary.{name}" for name in names), *names)
+    return number if number is not None and number > 0 else None
 
 
-def _above_0(value: float | None) -> float | None:
-    return value if value is not None and value > 0 else None
+def _turn_lists(record: dict, notes: list[str]) -> list[dict]:
+    """Return schema 1's lists as what schema 2 has: an entry per epoch."""
+    lists = {key: record[key] for key in _LISTS if isinstance(record.get(key), list)}
+    if len(set(map(len, lists.values()))) > 1:
+        words = ", ".join(f"{key} {len(values)}" for key, values in lists.items())
+        notes.append(f"its lists differ in length: {words}")
+    return [dict(zip(lists, values, strict=True)) for values in zip_longest(*lists.values())]
 
 
-def _read_entries(entries: list, dropped: list[str]) -> list[MetricsEpoch]:
+def _read_entries(entries: list, rates: dict[str, str]) -> tuple[list[MetricsEpoch], list[str]]:
+    """Return the epochs by number, and why entries are none. rates: field -> what it counts."""
     found: dict[int, dict] = {}
+    dropped = []
     for at, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict):
             dropped.append(f"entry {at} of epochs is no object")
@@ -334,49 +336,30 @@ def _read_entries(entries: list, dropped: list[str]) -> list[MetricsEpoch]:
             dropped.append(f"epoch {epoch} stands there twice: the first counts")
         else:
             found[int(epoch)] = entry
-    shift = 1 if 0 in found else 0  # some count from 0
-    return [_read_entry(number + shift, found[number]) for number in sorted(found)]
-
-
-def _read_entry(epoch: int, entry: dict) -> MetricsEpoch:
-    known = {"epoch": epoch, "record": entry}
-    for name, unit in _UNITS.items():
-        rate = pick(entry, *(name + suffix for suffix in _RATE_SUFFIXES))
-        if rate is not None:
+    shift, epochs = 1 if 0 in found else 0, []  # some count from 0
+    for number, entry in sorted(found.items()):
+        known = {"epoch": number + shift, "record": entry}
+        key = next((key for key in rates if to_number(entry.get(key)) is not None), None)
+        if key is not None:
+            name = rates[key]
             samples = pick(entry, f"{name}_processed_global", f"{name}_processed")
-            known |= {"throughput_per_s": rate, "unit": unit, "samples": samples}
-            break
-    return MetricsEpoch.parse(entry, **known)
-
-
-def _read_lists(record: dict, notes: list[str]) -> list[MetricsEpoch]:
-    lists = {key: record[key] for key in _LISTS if isinstance(record.get(key), list)}
-    if len(set(map(len, lists.values()))) > 1:
-        words = ", ".join(f"{key} {len(values)}" for key, values in lists.items())
-        notes.append(f"its lists differ in length: {words}")
-    unit = "tokens/s" if "train_throughput" in lists else None
-    notes += [_PER_GPU] if unit else []
-    epochs = []
-    for at, values in enumerate(zip_longest(*lists.values()), start=1):
-        entry = dict(zip(lists, values, strict=True))
-        known = {"throughput_per_s": entry.get("train_throughput"), "unit": unit, "record": entry}
-        epochs.append(MetricsEpoch.parse(entry, epoch=at, **known))
-    return epochs
+            known |= {"throughput_per_s": entry[key], "unit": _UNITS[name], "samples": samples}
+        epochs.append(MetricsEpoch.parse(entry, **known))
+    return epochs, dropped
 
 
 def _find_world_size(record: dict, notes: list[str]) -> int | None:
     """Return the number of processes: as it stands there, else from the batch sizes."""
-    config = section(record, "training_config")
-    places = (section(record, "hardware"), record, config)
-    found = next((n for place in places if (n := _whole(place.get("world_size")))), None)
+    places = ("hardware.world_size", "world_size", "training_config.world_size")
+    found = next((n for place in places if (n := _pick_whole(record, place))), None)
     tested = record.get("gpus_tested")
     if found is None and isinstance(tested, list) and len(tested) == 1:
-        found = _whole(tested[0])
+        found = _pick_whole({"world_size": tested[0]}, "world_size")
     names = ("micro_batch_size_per_gpu", "grad_accum_steps", "global_batch_size")
-    micro, accumulated, whole = (to_number(config.get(name)) for name in names)
+    micro, accumulated, whole = (pick(record, f"training_config.{name}") for name in names)
     if not (micro and accumulated and whole) or whole % (micro * accumulated):
         return found
-    together = _whole(config.get("tensor_parallel")) or 1  # ranks that share one batch
+    together = _pick_whole(record, "training_config.tensor_parallel") or 1  # share one batch
     by_batch = int(whole // (micro * accumulated)) * together
     if found is None:
         notes.append(f"world_size {by_batch} is derived from the batch sizes")
@@ -385,9 +368,12 @@ def _find_world_size(record: dict, notes: list[str]) -> int | None:
     return by_batch if found is None else found
 
 
-def _whole(value: object) -> int | None:
-    number = to_number(value)
-    return int(number) if number is not None and number >= 1 and number == int(number) else None
+def _find_nodes(record: dict) -> int | None:
+    names = look_up(record, "host.nodes")
+    if isinstance(names, list) and names:
+        return len(set(map(str, names)))
+    told = str(look_up(record, "scheduler.nnodes"))
+    return int(told) if told.isascii() and told.isdigit() and 0 < int(told) < 10**6 else None
 
 
 def describe_settings(metrics: TrainingMetrics) -> dict:
@@ -396,24 +382,25 @@ def describe_settings(metrics: TrainingMetrics) -> dict:
     The number format alone is the precision: `fp16_torch_amp` and `fp16_deepspeed` are both
     fp16, and differ in the implementation (`zero_stage`, the rest of the word).
     """
-    config, env = section(metrics.record, "training_config"), section(metrics.record, "env")
-    precision, _, by = (pick_text(config, "precision") or "").partition("_")
-    how = {"zero_stage": config.get("zero_stage"), "mixed precision by": by or None}
-    same = (
-        "scaling", "model_size", "seq_len", "strategy", "grad_accum_steps", "global_batch_size",
-        "optimizer", "epochs",
-    )  # fmt: skip
-    dataset = {"name": config.get("dataset_name"), **section(config, "dataset_subset_sizes")}
-    found = {
-        **{name: config.get(name) for name in same},
-        "model": config.get("model_name"),
-        "precision": precision or None,
-        "implementation": ", ".join(f"{n} {v}" for n, v in how.items() if v is not None) or None,
-        "batch_size_per_gpu": config.get("micro_batch_size_per_gpu"),
-        "gpu_name": section(metrics.record, "hardware").get("gpu_name"),
-        "git_commit": metrics.record.get("git_commit"),
-        "argv": pick_text(metrics.record, "command_line"),
-        "versions": {"torch": env["torch_version"]} if "torch_version" in env else {},
-        "dataset": {name: value for name, value in dataset.items() if value is not None},
+    record = metrics.record
+    precision, _, by = (pick_text(record, "training_config.precision") or "").partition("_")
+    how = {
+        "zero_stage": look_up(record, "training_config.zero_stage"),
+        "mixed precision by": by or None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    sizes = look_up(record, "training_config.dataset_subset_sizes")
+    dataset = {"name": look_up(record, "training_config.dataset_name")}
+    dataset |= sizes if isinstance(sizes, dict) else {}
+    torch = look_up(record, "env.torch_version")
+    known = {name: look_up(record, place) for name, place in _SETTINGS.items()} | {
+        "precision": precision or None,
+        "implementation": ", ".join(f"{n} {v}" for n, v in _drop_unknown(how).items()) or None,
+        "argv": pick_text(record, "command_line"),
+        "versions": {} if torch == ABSENT else {"torch": torch},
+        "dataset": _drop_unknown(dataset),
+    }
+    return _drop_unknown(known)
+
+
+def _drop_unknown(values: dict) -> dict:
+    return {name: value for name, value in values.items() if value not in (None, ABSENT)}

@@ -33,7 +33,6 @@ from scaling.runs.records import (
     pick_text,
     read_rank_epochs,
     read_training_metrics,
-    section,
 )
 
 DEFAULT_WARMUP_EPOCHS = 1  # the run contract's, for a run without run.json
@@ -66,7 +65,7 @@ class Run:
     state: State = State.NEVER_STARTED
     reason: str = ""
     cause: Cause | None = None
-    home: Path | None = None  # where its other files are, when not in `folder`
+    home: Path | None = None  # where its other files are (default: `folder`)
     is_alone: bool = False  # no other run has files in `folder`
     elapsed_s: int | None = None  # of the job, by job_end.json
     exit_status: int | None = None  # likewise; None while there is no job_end.json
@@ -78,8 +77,8 @@ class Run:
     said_gpus: int | None = None  # by such a log, where nothing says on how many nodes
 
     def __post_init__(self):
-        if self.results_dir is None:
-            self.results_dir = (self.home or self.folder) / "results" / self.id
+        self.home = self.home or self.folder
+        self.results_dir = self.results_dir or self.home / "results" / self.id
 
     @property
     def name(self) -> str:
@@ -151,8 +150,10 @@ class Run:
         return self.attempt is not None and self.attempt.is_of_others
 
     @property
-    def total_training_s(self) -> float | None:
-        """The total that its log prints; None without a time above 0."""
+    def wall_s(self) -> float | None:
+        """The time of all epochs as its metrics, else its log, sums it up; None without one."""
+        if self.metrics and self.metrics.total_wall_s:
+            return self.metrics.total_wall_s
         total_s = self.attempt and self.attempt.totals.get("total_training_s")
         return float(total_s) if total_s and total_s.is_finite() and total_s > 0 else None
 
@@ -198,7 +199,7 @@ class Run:
 
     @property
     def resume_command(self) -> str | None:
-        checkpoints = (self.home or self.folder) / "checkpoints" / str(self.job)
+        checkpoints = self.home / "checkpoints" / str(self.job)
         return contract.make_resume_command(self.folder, checkpoints)
 
     @property
@@ -217,12 +218,12 @@ class Run:
         epochs = contract.epochs_of(self.settings)
         read = partial(read_job_log, epochs=epochs)
         log = self.log_path and self._try(read, self.log_path)
-        if log is not None and log.is_mixed:
-            self._note(
+        if log and log.is_mixed:
+            self.problems.append(
                 f"{self.log_path}: several processes print epoch lines that differ, without a "
                 "label: which are the job's is unknown"
             )
-        if log is not None and not log.has_epochs:
+        if log and not log.has_epochs:
             self._read_foreign(log)
         return log
 
@@ -277,15 +278,12 @@ class Run:
     def metrics(self) -> TrainingMetrics | None:
         """Its training_metrics.json; None without one, or (see `lost_records`) a good one."""
         path = self.results_dir / "training_metrics.json"
-        try:
-            metrics = read_training_metrics(path) if path.is_file() else None
-            if metrics and metrics.is_per_gpu and not self.gpus:
-                raise UserError(f"{path} cannot be used: its throughput is per GPU, and the number "
-                                "of GPUs is unknown")  # fmt: skip
-            return metrics and metrics.of_job(self.gpus)
-        except UserError as error:
-            self.lost_records.append(str(error))
+        metrics = self._try(read_training_metrics, path, self.lost_records)
+        if metrics and metrics.is_per_gpu and not self.gpus:
+            self.lost_records.append(f"{path} cannot be used: its throughput is per GPU, and the "
+                                     "number of GPUs is unknown")  # fmt: skip
             return None
+        return metrics and metrics.of_job(self.gpus)
 
     @cached_property
     def rank_epochs(self) -> list[RankEpoch]:
@@ -297,13 +295,9 @@ class Run:
     @cached_property
     def kernels(self) -> list[list[Kernel]]:
         """What nsys recorded, a list per node; `lost_records` names files that cannot be used."""
-        found = []
-        for path in sorted(self.results_dir.glob(nsys.PATTERN)):
-            try:
-                found.append(nsys.read_kernels(path))
-            except UserError as error:
-                self.lost_records.append(str(error))
-        return found
+        paths = sorted(self.results_dir.glob(nsys.PATTERN))
+        found = [self._try(nsys.read_kernels, path, self.lost_records) for path in paths]
+        return [kernels for kernels in found if kernels is not None]
 
     @cached_property
     def gpu_log_paths(self) -> dict[int, Path]:
@@ -317,9 +311,8 @@ class Run:
 
     def _find_node_files(self, kind: str) -> dict[int, Path]:
         """Return the run's own logs; of the only run of a folder also those that name no run."""
-        home = self.home or self.folder
-        found = contract.find_node_files(home / kind / self.id, kind)
-        for place in (home / kind, home) if self.is_alone else ():
+        found = contract.find_node_files(self.home / kind / self.id, kind)
+        for place in (self.home / kind, self.home) if self.is_alone else ():
             found = found or contract.find_node_files(place, kind)
         return found
 
@@ -331,25 +324,24 @@ class Run:
         read stands there without GPUs, and its `problem` says why.
         """
         own = (self.settings or {}).get("gpu_uuids")
-        own = own if isinstance(own, list) else []
-        return {
-            node: _read_or(
-                lambda path: read_gpu_log(path, samples=True).keep_gpus(own), path,
-                lambda why, path=path: GpuLog(path, (), LineCounts(), why),
-            )
-            for node, path in self.gpu_log_paths.items()
-        }  # fmt: skip
+        own, found = own if isinstance(own, list) else [], {}
+        for node, path in self.gpu_log_paths.items():
+            try:
+                found[node] = read_gpu_log(path, samples=True).keep_gpus(own)
+            except UserError as error:
+                found[node] = GpuLog(path, (), LineCounts(), str(error))
+        return found
 
     @cached_property
     def cpu_logs(self) -> dict[int, CpuLog]:
         """Node number -> its psrecord log, with samples; `problem` says why one is unusable."""
-        return {
-            node: _read_or(
-                partial(read_cpu_log, samples=True), path,
-                lambda why, path=path: CpuLog(path, LineCounts(), None, None, 0.0, None, why),
-            )
-            for node, path in self.cpu_log_paths.items()
-        }  # fmt: skip
+        found = {}
+        for node, path in self.cpu_log_paths.items():
+            try:
+                found[node] = read_cpu_log(path, samples=True)
+            except UserError as error:
+                found[node] = CpuLog(path, LineCounts(), None, None, 0.0, None, str(error))
+        return found
 
     def find_host(self, rank: int) -> str | None:
         """Return the host that a rank ran on: run.json's hosts are in the order of their ranks."""
@@ -361,14 +353,15 @@ class Run:
 
     def read_records(self, now_s: float | None = None) -> None:
         """Read run.json and job_end.json, and judge how the run stands."""
-        self.take_settings(self._read_record("run.json"))
+        self.take_settings(self._try(contract.read_json, self.results_dir / "run.json"))
         if self.log_path is not None:
             nodes, gpus = self.choice.find_scale(self.log_path, self.id)
             if gpus:
                 self.nodes, self.gpus_per_node = nodes, gpus // nodes
-        end = self._read_record("job_end.json") or {}
-        self.exit_status = self._take_count(end, "exit_status", "job_end.json")
-        self.elapsed_s = self._take_count(end, "elapsed_s", "job_end.json")
+        path = self.results_dir / "job_end.json"
+        end = self._try(contract.read_json, path) or {}
+        self.exit_status = self._take_count(end, "exit_status", path)
+        self.elapsed_s = self._take_count(end, "elapsed_s", path)
         self.end_signal = pick_text(end, "signal")
         verdict = judge(self, now_s)
         self.state, self.reason, self.cause = verdict.state, verdict.reason, verdict.cause
@@ -381,39 +374,30 @@ class Run:
 
     def take_settings(self, settings: dict | None) -> None:
         """Take over what run.json says: scale, workload and start; else the names say them."""
-        known = settings or {}
+        known, path = settings or {}, self.results_dir / "run.json"
         self.settings, self.start = settings, contract.utc_time(known, "start_utc")
-        self.job_name = self.job_name or pick_text(section(known, "slurm"), "job_name")
+        self.job_name = self.job_name or pick_text(known, "slurm.job_name")
         self.workload = pick_text(known, "workload") or contract.workload_of_path(self.folder)
-        scale = [self._take_count(known, key, "run.json", 1) for key in ("nodes", "gpus_per_node")]
+        scale = [self._take_count(known, key, path, 1) for key in ("nodes", "gpus_per_node")]
         if not all(scale):
             scale = contract.scale_of_job_name(self.job_name) or contract.scale_of_path(self.folder)
             scale = contract.scale_of_script(self.folder) if scale == (None, None) else scale
         self.nodes, self.gpus_per_node = scale
 
-    def _read_record(self, name: str) -> dict | None:
-        path = self.results_dir / name
-        return self._try(contract.read_json, path) if path.exists() else None
+    def _take_count(self, record: dict, key: str, path: Path, least: int = 0) -> int | None:
+        try:
+            return contract.whole_number(record, key, path, least)
+        except UserError as error:
+            self.problems.append(str(error))
+            return None
 
-    def _take_count(self, record: dict, key: str, name: str, least: int = 0) -> int | None:
-        path = self.results_dir / name
-        return self._try(lambda path: contract.whole_number(record, key, path, least), path)
-
-    def _try(self, read: Callable, path: Path):
-        """Return read(path), None with a line in `problems` when the file cannot be used."""
-        return _read_or(read, path, self._note)
-
-    def _note(self, problem: str) -> None:
-        if problem not in self.problems:
-            self.problems.append(problem)
-
-
-def _read_or(read: Callable, path: Path, explain: Callable):
-    """Return read(path), else what `explain` makes of the reason why it cannot be used."""
-    try:
-        return read(path)
-    except UserError as error:
-        return explain(str(error))
+    def _try(self, read: Callable, path: Path, problems: list[str] | None = None):
+        """Return read(path); None without the file, or with a line in `problems` when unusable."""
+        try:
+            return read(path) if path.exists() else None
+        except UserError as error:
+            (self.problems if problems is None else problems).append(str(error))
+            return None
 
 
 @cache

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.runs import frames
 from scaling.runs.compare import (
+    ABSENT,
     COMPARED_SETTINGS,
     DEFAULT_WORKLOAD,
     WORKLOADS,
@@ -49,7 +50,10 @@ _RATIOS = ["speedup", "efficiency_pct", "wall_speedup", "wall_efficiency_pct"]
 
 @dataclass(eq=False)
 class TableRow:
-    """A run that is known by two numbers of a table, or by its training_metrics.json alone."""
+    """A run that is known by two numbers of a table, or by its training_metrics.json alone.
+
+    Its throughput and wall time are what the table, or the summary of the file, says.
+    """
 
     name: str
     nodes: int | None
@@ -60,6 +64,22 @@ class TableRow:
     notes: list[str] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
     metrics: TrainingMetrics | None = None
+
+    # What a Run has besides:
+    is_of_others = False
+    restarts = 0
+    log = attempt = None
+    rank_epochs = ()
+
+    @property
+    def id(self) -> str:
+        return self.name
+
+    folder = id
+
+    @property
+    def warmup_epochs(self) -> int:
+        return self.metrics.warmup_epochs if self.metrics else 1
 
 
 @dataclass(eq=False)
@@ -108,22 +128,19 @@ class Study:
     @cached_property
     def rank_epochs(self) -> pd.DataFrame:
         """One row per rank and epoch of the runs, read when it is first asked for."""
-        runs = {at: run for at, run in enumerate(self.sources) if isinstance(run, Run)}
-        rows = [len(run.rank_epochs) for run in runs.values()]
-        frame = frames.make_rank_epochs_frame(runs.values())
-        return frame.assign(run=np.repeat(list(runs), rows).astype("int64"))
+        rows = [len(source.rank_epochs) for source in self.sources]
+        frame = frames.make_rank_epochs_frame(self.sources)
+        return frame.assign(run=np.repeat(range(len(rows)), rows).astype("int64"))
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The GPU and CPU samples of each configuration's latest run, read when first asked for."""
-        none = frames.join_samples([]).assign(run=pd.Series(dtype="int64"))
-        return frames.join_samples([none, *map(self.find_samples, self.configs["latest"])])
-
-    def find_samples(self, run: int) -> pd.DataFrame:
-        """Return the samples of one run, by its position, with the column `run`."""
-        source = self.sources[run]
-        found = frames.make_samples(source) if isinstance(source, Run) else frames.join_samples([])
-        return found.assign(run=run)
+        latest = [(at, self.sources[at]) for at in self.configs["latest"]]
+        found = [
+            frames.make_samples(run).assign(run=at) for at, run in latest if isinstance(run, Run)
+        ]
+        none = frames.make_samples_frame([]).assign(run=pd.Series(dtype="int64"))
+        return pd.concat([none, *found], ignore_index=True)
 
     def settings(self, run: int) -> dict:
         """Return the settings of a run by its position: run.json's fields, {} when unknown."""
@@ -140,11 +157,8 @@ class Study:
 
     def spread(self, row, measure: str) -> Spread | None:
         """Return throughput, wall (s) or epoch (s) of a row of configs or scales with its ±."""
-        mean = getattr(row, MEASURES[measure])
-        if mean != mean:
-            return None
-        half, n, kind = (getattr(row, f"{measure}_{part}") for part in ("half", "n", "kind"))
-        return Spread(mean, int(n), None if half != half else half, kind)
+        found = getattr(row, f"{measure}_spread")
+        return found if found.mean == found.mean else None
 
     def explain_no_ratio(self, row, basis: str = "throughput") -> str:
         """Say why a row of scales has no speedup."""
@@ -160,13 +174,9 @@ class Study:
         pct = round_half_even(abs(row.work) * 100, 1)
         return f"trained on {pct} % {side} {self.noun} than the baseline"
 
-    @property
-    def _has_windows(self) -> bool:
-        return any(isinstance(source, Run) and source.is_of_others for source in self.sources)
-
     def define_throughput(self) -> str:
         """Say what the throughput is: the run contract's, else what its source says."""
-        if self._has_windows:
+        if any(source.is_of_others for source in self.sources):
             return (
                 f"Throughput: {self.noun} of the whole job, as its log has it: the mean over the "
                 "windows after warm-up, then over repeated runs."
@@ -186,7 +196,8 @@ class Study:
                 remarks.append(f"{row.label}: unlike the baseline: {row.difference}")
         remarks += [text for text in compare_quality(self) if text.startswith("FLAG")]
         remarks += self._list_commits()
-        if self.scales["wall_s"].isna().all() and self._has_windows:
+        is_of_others = any(source.is_of_others for source in self.sources)
+        if self.scales["wall_s"].isna().all() and is_of_others:
             remarks.append("their logs have no wall time: --fixed-work divides the throughputs")
         smallest = self.scales.iloc[0]
         if smallest["config"] != self.baseline.config:
@@ -229,23 +240,25 @@ def make_study(
     growing: of the runs whose model grew with the GPUs, instead of those with one model.
     """
     runs = [run for run in runs if run.id and is_of_workload(run, workload)]
-    others = [run.id for run in runs if is_growing(run) != growing]
+    others = [run for run in runs if is_growing(run) != growing]
     runs = [run for run in runs if is_growing(run) == growing]
     left_out = [run.account for run in runs if not run.is_usable]
     if others and not growing:
-        names = ", ".join(f"job {name}" for name in others)
+        names = ", ".join(f"job {run.id}" for run in others)
         how = "python scripts/scaling_tables.py --growing"
         left_out.append(f"the model grew with the GPUs, not in these tables: {names}; see {how}")
-    unknown, known = [], {}
-    for run in order_in_time(runs):
-        key = (run.id, run.start, str(run.settings))
-        if run.is_usable and run.gpus is None:
+    known: dict[tuple, Run] = {}
+    for run in order_in_time([run for run in runs if run.is_usable]):
+        first = known.get(key := (run.id, run.start, str(run.settings)))
+        if run.gpus is None:
             say = f"--gpus {run.id}=N says it"
-            unknown.append(f"job {run.id}: how many GPUs it had is unknown: {say}")
-        elif run.is_usable and known.setdefault(key, run) is not run:
-            places = f"{known[key].folder} and {run.folder}"
-            unknown.append(f"job {run.id} is there twice, in {places}: counted once")
-    left_out += unknown + [f"job {run.id}: {n}" for run in known.values() for n in run.fault_notes]
+            left_out.append(f"job {run.id}: how many GPUs it had is unknown: {say}")
+        elif first is not None:
+            places = f"{first.folder} and {run.folder}"
+            left_out.append(f"job {run.id} is there twice, in {places}: counted once")
+        else:
+            known[key] = run
+    left_out += [f"job {run.id}: {note}" for run in known.values() for note in run.fault_notes]
     if not known:
         why = f": {left_out[-1]}" if left_out else ""
         raise UserError(
@@ -295,9 +308,11 @@ def read_metrics_file(path: Path, gpus: int | None = None, per: str | None = Non
 
 def describe_file(metrics: TrainingMetrics, gpus: int, notes: Sequence[str] = ()) -> TableRow:
     """Return a run that is known by its metrics file alone."""
-    notes = [*metrics.notes, *metrics.dropped, *notes]
-    return TableRow(str(metrics.path), metrics.nodes, gpus, metrics.unit, notes=notes,
-                    settings=describe_settings(metrics), metrics=metrics)  # fmt: skip
+    return TableRow(
+        str(metrics.path), metrics.nodes, gpus, metrics.unit, metrics.mean_throughput_per_s,
+        metrics.total_wall_s, [*metrics.notes, *metrics.dropped, *notes],
+        describe_settings(metrics), metrics,
+    )  # fmt: skip
 
 
 def make_metrics_study(
@@ -343,7 +358,7 @@ def make_metrics_studies(paths: Sequence[Path]) -> list[Study]:
     return [build_study(files, workload=name) for name, files in sorted(by_model.items())]
 
 
-# ---- One row per run, per configuration, per scale -------------------------------------------
+# ---- One row per run -------------------------------------------------------------------------
 
 
 def build_study(
@@ -360,7 +375,11 @@ def build_study(
     counted = Counter(source.unit for source in sources if source.unit)
     if counted and (unit is None or not any(is_same_unit(unit, each) for each in counted)):
         unit = counted.most_common(1)[0][0]
-    epochs = _make_epochs(sources)
+    records = (
+        {**record, "run": at} for at, source in enumerate(sources)
+        for record in frames.list_epochs(source) if not record["is_superseded"]
+    )  # fmt: skip
+    epochs = frames.make_frame(records, [*frames.EPOCH_COLUMNS, "run"]).astype({"run": "int64"})
     runs = _measure(sources, epochs)
     runs["series"] = _part_into_series(sources)
     base = _find_base(sources, range(len(sources)))
@@ -373,45 +392,39 @@ def build_study(
     return Study(sources, runs, epochs, configs, scales, unit, allow_unlike=allow_unlike, **about)
 
 
-def _make_epochs(sources: list) -> pd.DataFrame:
-    """Return the epochs frame of all sources with the column `run`, without superseded ones."""
-    records = []
-    for at, source in enumerate(sources):
-        if isinstance(source, Run):
-            found = frames.list_epochs(source)
-        else:
-            found = frames.list_metrics_epochs(source.metrics, source.name)
-        records += [{**each, "run": at} for each in found if not each["is_superseded"]]
-    return frames.make_frame(records, [*frames.EPOCH_COLUMNS, "run"]).astype({"run": "int64"})
-
-
 def _measure(sources: list, epochs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per source: its scale, and its figures as means over the steady epochs."""
-    by_run = epochs.groupby("run")
-    has_steady = ~by_run["is_warmup"].all()
-    used = epochs[~epochs["is_warmup"] | ~epochs["run"].map(has_steady).fillna(False)]
-    figures = {
+    epochs = epochs.set_index("run")
+    by_run = epochs.groupby(level="run")
+    is_whole = by_run["is_warmup"].transform("all").astype(bool)  # nothing but warm-up
+    used = epochs[~epochs["is_warmup"] | is_whole]
+
+    def total(values: pd.Series, how: str) -> pd.Series:
+        """Return the sum, mean or std per run, missing where any value of the run is."""
+        grouped = values.groupby(level="run")
+        found = getattr(grouped, how)().astype("float64")
+        return found.where(grouped.count() == grouped.size())
+
+    frame = pd.DataFrame({
         "epochs": by_run.size(),
-        "is_steady": has_steady,
+        "is_steady": ~by_run["is_warmup"].all(),
         "val_loss": by_run["val_loss"].last(skipna=False),
         "val_accuracy": by_run["val_accuracy"].last(skipna=False),
-        "samples": _sum_whole(by_run["samples"]),
-        "wall_s": _sum_whole(by_run["epoch_s"]),
-        "step_s": used.groupby("run")["step_s"].mean(),
-        "source": by_run["source"].last(),
-    }
+        "samples": total(epochs["samples"], "sum"),
+        "wall_s": total(epochs["epoch_s"], "sum"),
+        "step_s": used["step_s"].groupby(level="run").mean(),
+    })  # fmt: skip
     for name, most in (("throughput", MOST_PER_S), ("epoch", float("inf"))):
         values = used[MEASURES[name]]
-        grouped, is_good = values.groupby(used["run"]), values.between(0, most, inclusive="neither")
-        all_good = is_good.groupby(used["run"]).all()
-        figures[MEASURES[name]] = grouped.mean().where(all_good)
-        figures[MEASURES[name].replace("_", "_std_", 1)] = grouped.std().where(all_good)
-        figures[f"{name}_n"] = grouped.size()
-    frame = pd.DataFrame(figures).reindex(range(len(sources)))
+        values = values.where(values.between(0, most, inclusive="neither"))
+        frame[MEASURES[name]] = total(values, "mean")
+        frame[f"{name}_std"] = total(values, "std")
+        frame[f"{name}_n"] = values.groupby(level="run").size()
+    frame = frame.reindex(range(len(sources)))
     frame.insert(0, "run", range(len(sources)))
     frame["gpus"], frame["nodes_key"] = zip(*map(_find_scale, sources), strict=True)
-    for name in ("name", "nodes", "unit", "folder"):
-        frame[name] = _as_objects(getattr(source, name, None) for source in sources)
+    for name in ("name", "nodes"):
+        frame[name] = _as_objects(getattr(source, name) for source in sources)
     frame["is_steady"] = frame["is_steady"].astype("boolean").fillna(True).astype(bool)
     told = [_settle(source, row) for source, row in zip(sources, frame.itertuples(), strict=True)]
     columns = ["throughput_per_s", "wall_s", "samples", "note", "epochs"]
@@ -424,47 +437,33 @@ def _as_objects(values: Iterable) -> pd.Series:
     return pd.Series(list(values), dtype=object)
 
 
-def _sum_whole(grouped) -> pd.Series:
-    """Return sums, missing where any value of the group is."""
-    return grouped.sum().astype("float64").where(grouped.count() == grouped.size())
-
-
 def _settle(source, row) -> tuple[float, float, float, str | None, float]:
     """Return throughput, wall time, samples, notes and epochs of a row of runs.
 
     Besides the epochs counts what its source says of itself.
     """
     rate, wall_s, samples, epochs = row.throughput_per_s, row.wall_s, row.samples, row.epochs
-    notes, metrics, summary = list(source.notes), source.metrics, None
-    if isinstance(source, TableRow):
-        summary = metrics and metrics.mean_throughput_per_s
-        if metrics is None:
-            rate, wall_s = _or_nan(source.throughput_per_s), _or_nan(source.wall_s)
-    elif source.is_of_others:
+    notes, told = list(source.notes), getattr(source, "throughput_per_s", None)
+    if source.is_of_others:
         # Of logs of others the work is seldom known, and unlike work has no common time; their
         # epochs are windows.
         wall_s = wall_s if samples == samples else float("nan")
         return rate, wall_s, samples, "; ".join(notes), float("nan")
-    wall_s = source.metrics.total_wall_s if metrics and metrics.total_wall_s else wall_s
-    if isinstance(source, Run) and not (metrics and metrics.total_wall_s):
-        wall_s = source.total_training_s or wall_s
     if samples != samples:
         samples = _plan_samples(source.settings or {})
     if rate == rate and not row.is_steady:
         n = int(epochs)
         only = "its only epoch is warm-up" if n == 1 else f"all of its {n} epochs are warm-up"
         notes.append(f"no steady state: {only}, and stands here since there is no other")
-    elif rate != rate and summary is not None:
-        notes.append("the mean of its summary: no epoch has a throughput")
-        rate = summary
-    elif rate == rate and summary is not None and abs(rate / summary - 1) > 1e-6:
-        shown = round_half_even(summary, 2)
+    elif rate != rate and told is not None:
+        rate = float(told)
+        if source.metrics:
+            notes.append("the mean of its summary: no epoch has a throughput")
+    elif rate == rate and told is not None and abs(rate / told - 1) > 1e-6:
+        shown = round_half_even(told, 2)
         notes.append(f"its summary says {shown}, a mean of other epochs than those after warm-up")
+    wall_s = float(source.wall_s or wall_s)
     return rate, wall_s, samples, "; ".join(dict.fromkeys(notes)) or None, epochs
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _plan_samples(settings: dict) -> float:
@@ -474,6 +473,9 @@ def _plan_samples(settings: dict) -> float:
     if settings.get("limit_batches") or settings.get("unit") not in ("img/s", "samples/s"):
         is_known = False
     return float(size * epochs) if is_known else float("nan")
+
+
+# ---- One row per configuration, one per scale ------------------------------------------------
 
 
 def _find_scale(source) -> tuple[int, int]:
@@ -518,7 +520,9 @@ def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
         missing = [f"job {name}: not every epoch has a throughput, so it is not in the mean"
                    for name in unknown]  # fmt: skip
         nodes_text = f" ({count(nodes, 'node')})" if nodes else ""
-        row = {
+        spreads = {name: _average(group, name) for name in MEASURES}
+        rate = spreads["throughput"]
+        rows.append({
             "config": len(rows),
             "series": series,
             "series_name": names[series],
@@ -533,18 +537,16 @@ def _make_configs(sources: list, runs: pd.DataFrame) -> pd.DataFrame:
             "is_steady": bool(group["is_steady"].all()),
             "samples": group["samples"].iloc[-1],
             "run_notes": [*dict.fromkeys(group["note"].dropna()), *missing],
-        }
-        for measure, column in MEASURES.items():
-            spread = _average(group, measure, column)
-            row |= {column: spread.mean, f"{measure}_half": _or_nan(spread.half_width),
-                    f"{measure}_n": spread.n, f"{measure}_kind": spread.kind}  # fmt: skip
-        rows.append(row)
+            "throughput_half": float("nan") if rate.half_width is None else rate.half_width,
+            "throughput_kind": rate.kind,
+            **{MEASURES[name]: spread.mean for name, spread in spreads.items()},
+            **{f"{name}_spread": spread for name, spread in spreads.items()},
+        })  # fmt: skip
     configs = _make_frame(rows)
     # In charts a series begins where it has figures; tables keep to the baseline, see below.
     has_rate = configs.sort_values("throughput_per_s", key=pd.Series.isna, kind="stable")
     bases = has_rate.drop_duplicates("series").set_index("series").loc[configs["series"]]
-    bases = bases.reset_index(drop=True)
-    return _add_ratios(configs, bases, bases)
+    return _add_ratios(configs, *[bases.reset_index(drop=True)] * 2)
 
 
 def _make_frame(rows: list[dict]) -> pd.DataFrame:
@@ -554,17 +556,18 @@ def _make_frame(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**objects)
 
 
-def _average(group: pd.DataFrame, measure: str, column: str) -> Spread:
+def _average(group: pd.DataFrame, measure: str) -> Spread:
     """Return the mean over the runs that have the measure; of a single run over its epochs."""
+    column = MEASURES[measure]
     group = group.dropna(subset=[column])
     if group.empty:
         return Spread(float("nan"), 0, None, "single")
     if len(group) > 1 or measure == "wall":
         return over_repeats(group[column].tolist())
-    n, deviation = group[[f"{measure}_n", column.replace("_", "_std_", 1)]].iloc[0]
-    if n != n or n < 2 or deviation != deviation:
-        return Spread(group[column].iloc[0], 1, None, "single")
-    return Spread(group[column].iloc[0], int(n), float(deviation), "epochs")
+    mean, n, deviation = group[[column, f"{measure}_n", f"{measure}_std"]].iloc[0].tolist()
+    if deviation != deviation:  # of one epoch, or of a file without epochs
+        return Spread(mean, 1, None, "single")
+    return Spread(mean, int(n), deviation, "epochs")
 
 
 def _add_ratios(frame: pd.DataFrame, base, timed) -> pd.DataFrame:
@@ -582,19 +585,17 @@ def _choose_scales(
 ) -> pd.DataFrame:
     """Return the configurations that tables show: like the baseline, else like the latest run."""
     rows = []
-    for (gpus, nodes), group in configs.groupby(_SCALE):
+    for _, group in configs.groupby(_SCALE):
         row = group.iloc[0] if group["series"].iloc[0] == 0 else group.loc[group["latest"].idxmax()]
-        at_scale = runs[(runs["gpus"] == gpus) & (runs["nodes_key"] == nodes)]
-        is_mine = at_scale["config"] == row["config"]
         difference = None if row["series"] == 0 else runs["difference"][row["latest"]]
-        latest = sources[row["latest"]]
-        left_out = []
+        at_scale = runs[runs["config"].isin(group["config"])]
+        is_mine = at_scale["config"] == row["config"]
+        latest, left_out = sources[row["latest"]], []
+        name = f"job {latest.name}"
         for other in at_scale[~is_mine].itertuples():
-            name = f"job {latest.name}"
-            why = other.difference or "; ".join(
-                list_work_differences(sources[other.run], latest, name)
-            )
-            left_out.append(f"job {other.name}: not in the means: {why or f'unlike {name}'}")
+            work = list_work_differences(sources[other.run], latest, name)
+            why = other.difference or "; ".join(work) or f"unlike {name}"
+            left_out.append(f"job {other.name}: not in the means: {why}")
         rows.append(row.to_dict() | {
             "difference": difference,
             "is_compared": difference is None or allow_unlike,
@@ -620,25 +621,25 @@ def _find_base_row(scales: pd.DataFrame, figure: str) -> int:
 
 # ---- Names of series, and how well the scales learn ------------------------------------------
 
-# How a series is named by the settings that tell it apart.
+# How a series is named by a setting that tells it apart, where not by the setting's own name.
 _SHORT = {
-    "batch_size_per_gpu": "batch per GPU", "global_batch_size": "global batch",
-    "trainer_sha256": "trainer", "versions.torch": "torch", "implementation": "",
+    "batch_size_per_gpu": "batch per GPU ", "global_batch_size": "global batch ",
+    "trainer_sha256": "trainer ", "versions.torch": "torch ",
+    **dict.fromkeys(
+        ("implementation", "scaling", "precision", "strategy", "model", "gpu_name"), ""),
 }  # fmt: skip
-_SELF_TELLING = ("scaling", "precision", "strategy", "model", "gpu_name")
 
 
 def _name_series(sources: list, runs: pd.DataFrame) -> tuple[dict[int, str], dict[int, str | None]]:
     """Return the name of each series, by what differs between them, and weak, strong or None."""
-    groups = {number: [sources[at] for at in group["run"]]
-              for number, group in runs.groupby("series")}  # fmt: skip
-    modes = {number: _find_mode(group) for number, group in groups.items()}
-    told = {}
-    for number, group in groups.items():
+    told, modes = {}, {}
+    for number, group in runs.groupby("series"):
+        own = [sources[at] for at in group["run"]]
+        modes[number] = _find_mode(own)
         batch = "global_batch_size" if modes[number] == "strong" else "batch_size_per_gpu"
-        found = {name: look_up(group[0].settings, name)
+        found = {name: look_up(own[0].settings, name)
                  for name in (*COMPARED_SETTINGS, "implementation", batch)}  # fmt: skip
-        told[number] = {k: str(v) for k, v in found.items() if v not in (None, "not recorded")}
+        told[number] = {k: str(v) for k, v in found.items() if v not in (None, ABSENT)}
     keys = dict.fromkeys(key for each in told.values() for key in each)
     differing = [key for key in keys if len({each.get(key) for each in told.values()}) > 1]
     names, seen = {}, Counter()
@@ -661,9 +662,9 @@ def _find_mode(group: list) -> str | None:
 
 
 def _name_setting(name: str, value: str) -> str:
-    if name in _SELF_TELLING:
-        return value[:24]
-    return f"{_SHORT.get(name, name)} {value[:7] if 'sha256' in name else value[:16]}".strip()
+    short = _SHORT.get(name, f"{name} ")
+    limit = 7 if "sha256" in name else 16 if short or name == "implementation" else 24
+    return (short + value[:limit]).strip()
 
 
 def sort_naturally(name: str) -> list:

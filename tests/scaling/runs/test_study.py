@@ -288,8 +288,10 @@ def test_a_repeat_without_a_throughput_is_named_and_not_averaged(tmp_path):
     folder = write_timed_run(tmp_path, 1, 1, "12", "100.0")
     (folder / "results/12/training_metrics.json").unlink()
     next(folder.glob("log/*_12.out")).write_text("Total training time: 100.0 s\n")
-    (one,) = read(tmp_path).scales.itertuples()
-    assert (one.throughput_per_s, one.throughput_n, one.throughput_kind) == (10.0, 2, "epochs")
+    study = read(tmp_path)
+    (one,) = study.scales.itertuples()
+    spread = study.spread(one, "throughput")
+    assert (spread.mean, spread.n, spread.kind) == (10.0, 2, "epochs")
     assert "job 12: not every epoch has a throughput" in one.run_notes[-1]
 
 
