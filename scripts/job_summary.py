@@ -97,8 +97,7 @@ class Job:
             return nodes
         slurm = self.settings.get("slurm")
         name = slurm.get("job_name") if isinstance(slurm, dict) else None
-        scale = contract.scale_of_job_name(name if isinstance(name, str) else None)
-        return (scale or contract.scale_of_path(self.run_dir))[0] or 0
+        return contract.find_scale(name if isinstance(name, str) else None, self.run_dir)[0] or 0
 
     def read_gpu(self, path: Path) -> list[str]:
         """Return the memory lines of the job's own GPUs; a shared node has others."""

@@ -67,21 +67,53 @@ def find_node_files(folder: Path, kind: str = "") -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def scale_of_job_name(name: str | None) -> tuple[int, int] | None:
-    """Return (nodes, GPUs per node) of `ddp_<GPUs per node>g<nodes>n`."""
-    match = _JOB_NAME.search(name or "")
-    return (int(match[2]), int(match[1])) if match else None
+def find_scale(job_name: str | None, folder: Path) -> tuple[int | None, int | None]:
+    """Return (nodes, GPUs per node) of a job, None for what nothing says.
 
-
-def scale_of_path(folder: Path) -> tuple[int | None, int | None]:
-    """Return (nodes, GPUs per node) of a folder's name; a part that it does not say is None."""
+    It is said by the job's name, `ddp_<GPUs per node>g<nodes>n`, else by its folder's, else by what
+    the only job script of the folder asks for.
+    """
+    if match := _JOB_NAME.search(job_name or ""):
+        return int(match[2]), int(match[1])
     if folder.name == "baseline":
         return 1, 1
-    match = _PATH_SCALE.fullmatch(folder.name)
-    if not match:
-        return None, None
-    count = int(match["count"])
-    return (1, count) if match["what"].lower().startswith("gpu") else (count, None)
+    if match := _PATH_SCALE.fullmatch(folder.name):
+        count = int(match["count"])
+        return (1, count) if match["what"].lower().startswith("gpu") else (count, None)
+    text = _read_script(folder)
+    asked = {
+        name: int(found[-1])
+        for name, pattern in _DIRECTIVES.items()
+        if (found := re.findall(rf"^#SBATCH\s+{pattern}", text, re.MULTILINE))
+    }
+    nodes, gpus = asked.get("nodes"), asked.get("gpus")
+    per_node = asked.get("per node") or asked.get("gres")
+    if gpus and (nodes or per_node):
+        nodes = nodes or gpus // per_node
+        per_node = per_node or gpus // nodes
+    elif gpus == 1 or (per_node and nodes is None):
+        nodes, per_node = 1, per_node or 1  # sbatch's own default
+    return (nodes, per_node) if per_node else (None, None)
+
+
+def _read_script(folder: Path) -> str:
+    """Return the text of the only job script of a folder, "" when there is not just one."""
+    scripts = [*folder.glob("*.slurm"), *folder.glob("*.sbatch")]
+    return _read_head(scripts[0]) if len(scripts) == 1 else ""
+
+
+def _read_head(script: Path) -> str:
+    try:
+        with script.open(encoding="utf-8", errors="replace") as file:
+            return file.read(100_000)
+    except OSError:
+        return ""
+
+
+def read_script_job_name(script: Path) -> str | None:
+    """Return the `#SBATCH --job-name` of a job script, None when it has none."""
+    match = _SCRIPT_JOB_NAME.search(_read_head(script))
+    return match[1] if match else None
 
 
 def workload_of_path(folder: Path) -> str | None:
@@ -105,41 +137,6 @@ def _read_places(matrix: Path) -> dict[str, str]:
         return {}
 
 
-def read_script_job_name(script: Path) -> str | None:
-    """Return the `#SBATCH --job-name` of a job script, None when it has none."""
-    try:
-        with script.open(encoding="utf-8", errors="replace") as lines:
-            head = "".join(line for line, _ in zip(lines, range(200), strict=False))
-    except OSError:
-        return None
-    match = _SCRIPT_JOB_NAME.search(head)
-    return match[1] if match else None
-
-
-def scale_of_script(folder: Path) -> tuple[int | None, int | None]:
-    """Return (nodes, GPUs per node) that the only job script of a folder asks for."""
-    scripts = [*folder.glob("*.slurm"), *folder.glob("*.sbatch")]
-    if len(scripts) != 1:
-        return None, None
-    try:
-        text = scripts[0].read_text(encoding="utf-8", errors="replace")[:100_000]
-    except OSError:
-        return None, None
-    asked = {
-        name: int(found[-1])
-        for name, pattern in _DIRECTIVES.items()
-        if (found := re.findall(rf"^#SBATCH\s+{pattern}", text, re.MULTILINE))
-    }
-    nodes, per_node = asked.get("nodes"), asked.get("per node")
-    per_node = per_node or asked.get("gres")
-    if "gpus" in asked and (nodes or per_node):
-        nodes = nodes or asked["gpus"] // per_node
-        per_node = per_node or asked["gpus"] // nodes
-    elif asked.get("gpus") == 1 or (per_node and nodes is None):
-        nodes, per_node = 1, per_node or 1  # sbatch's own default
-    return (nodes, per_node) if per_node else (None, None)
-
-
 # As templates/base.slurm.j2 writes it: the script's own name, and what the site has for sbatch.
 _SOURCES_JOB_SH = re.compile(r'^source "\$REPO_DIR/scripts/job\.sh" ([^"\n]*)$', re.MULTILINE)
 
@@ -153,9 +150,8 @@ def make_resume_command(folder: Path, checkpoints: Path) -> str | None:
     if len(scripts) != 1 or not any(checkpoints.glob("step_*.pt")):
         return None
     given: list[str] = []
-    with suppress(OSError, ValueError):  # a script that cannot be read, or that ends in a quote
-        text = scripts[0].read_text(encoding="utf-8", errors="replace")
-        if sourced := _SOURCES_JOB_SH.search(text):
+    with suppress(ValueError):  # a script that ends in a quote
+        if sourced := _SOURCES_JOB_SH.search(_read_head(scripts[0])):
             given = shlex.split(sourced[1], comments=True)
     sbatch = given[1] if len(given) > 1 else "sbatch"  # where the site has its own
     place, where = (shlex.quote(str(path.resolve())) for path in (folder, checkpoints))

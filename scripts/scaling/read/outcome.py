@@ -68,48 +68,40 @@ def judge(run: Evidence, now_s: float | None = None) -> Verdict:
     record (an older workshop's: only the log and a CSV) is complete when its log has every epoch
     and the job did not fail; the reason says so where nothing tells that it ended.
     """
-    if run.run_complete or not (run.has_record or run.exit_status or not _log_is_whole(run)):
-        return _judge_complete(run)
+    is_whole = run.run_complete or not (run.has_record or run.exit_status)
+    if is_whole and (run.run_complete or (run.attempt and run.attempt.is_whole)):
+        if not run.exit_status:
+            return Verdict(State.COMPLETE, "complete")
+        reason = f"complete: its job ended with exit status {run.exit_status} after that"
+        cause = run.attempt.cause if run.attempt else None
+        advice = "the results are whole: nothing needs to be run again"
+        return Verdict(State.COMPLETE, reason, cause, advice)
     if run.requeued_as and not run.wants_requeue:
         return Verdict(State.CANCELLED, f"cancelled: requeued as {run.requeued_as}")
     if run.wants_requeue:  # Slurm's warning, SIGUSR1, came before the time limit
         return _judge_saved(run)
     cause, ending = _read_log(run)
-    has_cause = cause is not None and not cause.outlived
+    has_cause, told = cause is not None and not cause.outlived, _told_by_slurm(run)
     is_silent = not (has_cause or ending or run.has_record or run.exit_status)
-    if is_silent and _told_by_slurm(run) in (None, State.COMPLETE) and _has_all_epochs(run):
-        if run.exit_status == 0:
-            return Verdict(State.COMPLETE, "complete")
-        what = "its log is read" if run.attempt.is_of_others else "all epochs are done"
-        return Verdict(State.COMPLETE, f"complete: {what}, and no end was recorded")
-    if run.exit_status is None and not (has_cause or ending or _told_by_slurm(run)):
+    is_others = run.attempt is not None and run.attempt.is_of_others  # seldom says where it ends
+    if (
+        is_silent
+        and told in (None, State.COMPLETE)
+        and (is_others or (run.attempt and run.attempt.has_all_epochs))
+    ):
+        what = "its log is read" if is_others else "all epochs are done"
+        end = "" if run.exit_status == 0 else f": {what}, and no end was recorded"
+        return Verdict(State.COMPLETE, f"complete{end}")
+    if run.exit_status is None and not (has_cause or ending or told):
         return _judge_open_end(run, time.time() if now_s is None else now_s)
     verdict = _judge_failure(run, cause, ending)
-    if run.resume_command and verdict.state in (State.CANCELLED, State.TIMED_OUT):
+    if not run.resume_command or verdict.state is State.NEVER_STARTED:
+        return verdict
+    if verdict.state in (State.CANCELLED, State.TIMED_OUT):
         more = "ask for more time (--time), and " if verdict.state is State.TIMED_OUT else ""
-        verdict = replace(verdict, advice=f"{more}to continue it type: {run.resume_command}")
-    elif run.resume_command and verdict.state in (State.FAILED, State.OUT_OF_MEMORY):
-        more = f"{verdict.advice}; " if verdict.advice not in ("", run.resume_command) else ""
-        verdict = replace(verdict, advice=f"{more}then continue it: {run.resume_command}")
-    return verdict
-
-
-def _log_is_whole(run: Evidence) -> bool:
-    return bool(run.attempt and run.attempt.is_whole)
-
-
-def _has_all_epochs(run: Evidence) -> bool:
-    """Whether a log has every epoch; one that a format describes seldom says where it ends."""
-    return bool(run.attempt and (run.attempt.has_all_epochs or run.attempt.is_of_others))
-
-
-def _judge_complete(run: Evidence) -> Verdict:
-    if not run.exit_status:
-        return Verdict(State.COMPLETE, "complete")
-    cause = run.attempt.cause if run.attempt else None
-    after = f": its job ended with exit status {run.exit_status} after that"
-    advice = "the results are whole: nothing needs to be run again"
-    return Verdict(State.COMPLETE, f"complete{after}", cause, advice)
+        return replace(verdict, advice=f"{more}to continue it type: {run.resume_command}")
+    more = f"{verdict.advice}; " if verdict.advice else ""
+    return replace(verdict, advice=f"{more}then continue it: {run.resume_command}")
 
 
 def _judge_saved(run: Evidence) -> Verdict:
@@ -132,15 +124,13 @@ def _read_log(run: Evidence) -> tuple[Cause | None, Cause | None]:
 
     A job that Slurm ends is told so by a signal: its shell then ends with 128 and more.
     """
-    attempt = run.attempt
-    if attempt is None:
+    if run.attempt is None:
         return None, None
-    found, ending = attempt.found, attempt.found.ending
+    found = run.attempt.found
     is_denied = run.exit_status is not None and run.exit_status < 128 and not run.end_signal
-    state = _told_by_slurm(run)
-    if ending is not None and (is_denied or state not in (None, ending.state)):
+    if found.ending and (is_denied or _told_by_slurm(run) not in (None, found.ending.state)):
         return _place(run, found.own), None
-    return _place(run, found.cause), ending
+    return _place(run, found.cause), found.ending
 
 
 def _told_by_slurm(run: Evidence) -> State | None:
@@ -198,39 +188,36 @@ def _find_silent_rank(run: Evidence) -> Cause | None:
 def _judge_failure(run: Evidence, cause: Cause | None, ending: Cause | None) -> Verdict:
     """Judge a run that ended without RUN_COMPLETE.txt, or whose log says why it did."""
     told, status, signals = _told_by_slurm(run), run.exit_status, load_symptoms()[1]
-    done = f", {progress(run)}"
+    is_weak = cause is None or cause.strength is CONSEQUENCE
+    is_own = cause is not None and not (is_weak and (status or 0) - 128 in signals)
+    is_told = told not in (None, State.FAILED, State.COMPLETE)
     if cause is not None and cause.rule == RESTART_LOOP:
         return Verdict(State.FAILED, f"failed: {cause.text}", cause, cause.hint)
     if ending is not None:
-        first = "" if cause is None or cause.text == ending.text else f"; first: {cause.text}"
-        cause = cause or ending
-        return Verdict(
-            ending.state, f"{ending.state}: {ending.text}{first or done}", cause, cause.hint
-        )
-    is_told = told not in (None, State.FAILED, State.COMPLETE)
-    is_weak = cause is None or cause.strength is CONSEQUENCE
-    if is_told and (is_weak or told is not cause.state):
+        state, words, hint = ending.state, ending.text, (cause or ending).hint
+    elif is_told and (is_weak or told is not cause.state):
         words = f"sacct says {run.accounting.slurm_state or 'so of a step'}"
-        first = "" if is_weak else f"; first: {cause.text}"
-        return Verdict(told, f"{told}: {words}{first or done}", cause, cause.hint if cause else FIX)
-    if run.end_signal:
-        first = "" if is_weak else f"; first: {cause.text}"
+        state, hint = told, cause.hint if cause else FIX
+    elif run.end_signal:
         words = f"told to end (SIG{run.end_signal}): cancelled, preempted or out of time"
-        return Verdict(State.CANCELLED, f"cancelled: {words}{first or done}", cause, _AGAIN)
-    if cause is not None and not (is_weak and (status or 0) - 128 in signals):
+        state, hint = State.CANCELLED, _AGAIN
+    elif is_own:
         return Verdict(cause.state, f"{cause.state}: {cause.text}", cause, cause.hint)
-    if status == 0 or (status is None and told is State.COMPLETE):
-        words, hint = "ended with exit status 0 but without RUN_COMPLETE.txt", _LOOK
-    elif status is None:
-        words, hint = f"sacct says {run.accounting.slurm_state}", _LOOK
-    elif status - 128 in signals:
-        name, hint = signals[status - 128].name, signals[status - 128].fix
-        words = f"exit status {status}: a process was ended by {name}"
-        words += ", often because memory ran out" if name == "SIGKILL" else ""
     else:
-        words, hint = f"exit status {status}, the log does not say why", _LOOK
-    words += "" if run.log else " (no log was found)"
-    return Verdict(State.FAILED, f"failed: {words}{done}", cause, hint)
+        state, hint = State.FAILED, _LOOK
+        if status == 0 or (status is None and told is State.COMPLETE):
+            words = "ended with exit status 0 but without RUN_COMPLETE.txt"
+        elif status is None:
+            words = f"sacct says {run.accounting.slurm_state}"
+        elif signal := signals.get(status - 128):
+            words, hint = f"exit status {status}: a process was ended by {signal.name}", signal.fix
+            words += ", often because memory ran out" if signal.name == "SIGKILL" else ""
+        else:
+            words = f"exit status {status}, the log does not say why"
+        words += "" if run.log else " (no log was found)"
+    is_first = not is_weak and (ending is None or cause.text != ending.text)
+    more = f"; first: {cause.text}" if is_first else f", {progress(run)}"
+    return Verdict(state, f"{state}: {words}{more}", cause or ending, hint)
 
 
 _AGAIN = "sbatch again, when it was not meant to end"

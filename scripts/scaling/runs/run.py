@@ -380,8 +380,7 @@ class Run:
         self.workload = pick_text(known, "workload") or contract.workload_of_path(self.folder)
         scale = [self._take_count(known, key, path, 1) for key in ("nodes", "gpus_per_node")]
         if not all(scale):
-            scale = contract.scale_of_job_name(self.job_name) or contract.scale_of_path(self.folder)
-            scale = contract.scale_of_script(self.folder) if scale == (None, None) else scale
+            scale = contract.find_scale(self.job_name, self.folder)
         self.nodes, self.gpus_per_node = scale
 
     def _take_count(self, record: dict, key: str, path: Path, least: int = 0) -> int | None:
