@@ -103,14 +103,26 @@ class Findings:
     echoing: frozenset[int] = frozenset()
 
 
+_TO_ZERO = str.maketrans("123456789", "000000000")
+
+
+def pick_words(lines: list[str]) -> tuple[str, ...]:
+    """Return those texts, in small letters, without any of which a line means nothing by itself.
+
+    Only what may stand in one of the lines. Those that differ in numbers alone are one shape.
+    """
+    shapes = "\n".join(set("\n".join(lines).lower().translate(_TO_ZERO).split("\n")))
+    return tuple([word for shape, word in _load_words() if shape in shapes])
+
+
 @cache
-def load_words() -> tuple[str, ...]:
-    """Return texts in small letters: a line without any of them means nothing here by itself."""
+def _load_words() -> list[tuple[str, str]]:
     rules, signals = load_symptoms()
     known = {word for rule in rules for word in rule.words}
     known |= {signal.word.lower() for signal in signals.values()}
     known |= {"error: ", "traceback (most", "exitcode", "root cause (", "terminating stepid"}
-    return tuple(word for word in known if not any(w in word for w in known - {word}))
+    least = [word for word in known if not any(w in word for w in known - {word})]
+    return [(word.translate(_TO_ZERO), word) for word in least]
 
 
 @cache
@@ -155,16 +167,13 @@ class CauseSearch:
     def _awaits_progress(self) -> bool:
         return bool(self.fresh or self.deaths or (self.ending and not self.is_over))
 
-    def add(self, number: int, line: str, words: tuple[str, ...] | None = None) -> list[Cause]:
-        """Take a clean line in; return what it adds.
-
-        words: those of load_words() that it may have.
-        """
+    def add(self, number: int, line: str, words: tuple[str, ...]) -> list[Cause]:
+        """Take a clean line in; return what it adds. words: see pick_words."""
         self.added = []
         if self._add_to_block(number, line) or (self.in_traceback and self._close(number, line)):
             return self.added
         small = line.lower()
-        if not any(map(small.__contains__, load_words() if words is None else words)):
+        if not any(map(small.__contains__, words)):
             if self._awaits_progress:
                 self._look_for_progress(line)
         elif _TRACEBACK.match(line):
@@ -351,6 +360,8 @@ class CauseSearch:
         """Return the first cause that the job's own processes show; it names the rank if known."""
         if self.block:
             self._close_block()
+        if not (self.fresh or self.stale or self.deaths):
+            return None
         death = self._find_first_death()
         fresh = dict(self.fresh)
         if death is not None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from common.console import printable
 from common.counts import LineCounts
 from common.errors import UserError
-from scaling.read.causes import Cause, CauseSearch, Findings, load_words
+from scaling.read.causes import Cause, CauseSearch, Findings, pick_words
 from scaling.read.contract import parse_log_name, read_json, split_id, whole_number
 from scaling.read.symptoms import ROOT
 from scaling.read.text import MAY_BEGIN_LABEL, clean_line, parse_label, read_blocks
@@ -46,13 +46,13 @@ _TOTALS = {
     "best_val_perplexity": re.compile(rf"Best validation perplexity: ({_NUMBER})\s*$"),
     "best_val_bleu": re.compile(rf"Best BLEU: ({_NUMBER})\s*$"),
 }
-_REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)", re.IGNORECASE)
+_REQUEUED = re.compile(r"DUE TO (?:PREEMPTION|JOB REQUEUE|NODE FAILURE)")
 _RESULTS = re.compile(r"Results: (/.+)$")  # as the job script prints it near its beginning
 _NO_TOOL = re.compile(r"\b(psrecord): command not found|^No (nvidia-smi|amd-smi)\b")
 _MEMORY = re.compile(r"\[((?:gpu|cpu)_memory_log[^\]]*)\] ")  # as job_summary.py prints it
-# What these, and a torn epoch line, have in small letters.
-_WORDS = ("due to ", "results: /", ": command not found", "no nvidia-smi", "no amd-smi",
-          "_memory_log", "| loss (train", "| throughput: ")  # fmt: skip
+# What these, and a torn epoch line, have.
+_WORDS = ("DUE TO ", "Results: /", ": command not found", "No nvidia-smi", "No amd-smi",
+          "_memory_log", "| Loss (train", "| Throughput: ", "Epoch [")  # fmt: skip
 # NCCL's own words, with NCCL_DEBUG=INFO (NCCL 2.4 to 2.27): what they name.
 _NCCL = "NCCL INFO "
 _TRANSPORT = {
@@ -124,10 +124,10 @@ def _read_scores(between: str) -> dict[str, str]:
 
 def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
     """Return each whole epoch line in a line of the log: ranks may print into one line."""
-    return [
-        Epoch(int(m[1]), int(m[2]), m[6], m[0], line_number, m.groupdict())
-        for m in _EPOCH.finditer(line if line.isprintable() else clean_line(line))
-    ]
+    found = list(_EPOCH.finditer(line))
+    if not found and not line.isprintable():
+        found = _EPOCH.finditer(clean_line(line))
+    return [Epoch(int(m[1]), int(m[2]), m[6], m[0], line_number, m.groupdict()) for m in found]
 
 
 def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:
@@ -345,11 +345,10 @@ class _Reader:
                     log.transport.add(line)
         epochs = {at: parse_epoch_lines(line, at) for at, line in others if "Epoch [" in line}
         rest = [line for at, line in others if not epochs.get(at)]
-        small = "\n".join(rest).lower()
-        words = tuple([word for word in load_words() if word in small])
-        places = tuple([word for word in _WORDS if word in small])
+        words, text = pick_words(rest), "\n".join(rest)
+        places = tuple([word for word in _WORDS if word in text])
         kinds["blank"] += sum([not line or line.isspace() for line in rest])
-        may_tell = words or places or self.search.is_reading or "epoch [" in small
+        may_tell = words or places or self.search.is_reading
         for at, line in others:
             if found := epochs.get(at):
                 what = self._take_epochs(found, line)
@@ -384,7 +383,7 @@ class _Reader:
         if "Epoch [" in line and not _OTHERS_EPOCH.search(line):
             return TORN
         small, log = line.lower(), self.log
-        is_place = any(map(small.__contains__, places))
+        is_place = any(map(line.__contains__, places))
         if not (is_place or self.search.is_reading or any(map(small.__contains__, words))):
             return ""
         line = clean_line(line)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from run_folders import epoch_line, out_text
-from scaling.read.causes import DIED, Cause, CauseSearch, Findings
+from scaling.read.causes import DIED, Cause, CauseSearch, Findings, pick_words
 from scaling.read.symptoms import ROOT, State, load_symptoms, write_symptoms
 from scaling.read.text import clean_line
 
@@ -28,12 +28,13 @@ OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=12.0. Some tasks w
 
 
 def search_lines(lines: Iterable[str], job_id: str | None = None) -> Findings:
-    search = CauseSearch(job_id)
+    search, lines = CauseSearch(job_id), list(lines)
+    words = pick_words(lines)
     for number, line in enumerate(lines, start=1):
         if "Epoch [" in line and " LR: " in line:
             search.pass_epoch()
         elif "NCCL INFO " not in line:
-            search.add(number, clean_line(line))
+            search.add(number, clean_line(line), words)
     return search.finish()
 
 
