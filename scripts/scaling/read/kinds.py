@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,9 @@ _NAMES = {
     MARKER: r"RUN_COMPLETE\.txt|REQUEUE",
     SLURM_OUT: r"(?:.+[_.-])?\d+(?:\.\d+)?\.out",
 }
+_HEADERS = {
+    PSRECORD: cpu_log.parse_header, SACCT: sacct.parse_header, GPU_CSV: columns.parse_gpu_header,
+}  # fmt: skip
 # What no other log has: Slurm's, NCCL's, torchrun's and our trainers' own lines.
 SLURM_WORDS = re.compile(
     r"Epoch \[\d+/\d+\] LR: |Total training time: |Best validation |slurmstepd: |srun: |"
@@ -47,35 +51,25 @@ _METRICS_LISTS = (
 _METRICS_FIELDS = {"training_config", "summary", "hardware", "schema_version"}
 _RATE = re.compile(r"(?:mean_)?(?:tokens|samples|images)_per_sec(?:ond)?(?:_global)?")
 _FIGURE = re.compile(
-    r"(?:epoch_wall_time_sec|epoch_time(?:_sec)?|wall_time_sec|training_time|"
-    r"train_time(?:_slowest_rank)?_sec|(?:train|val)_loss(?:_avg_global)?|validation_loss|"
-    r"(?:train|val)_accuracy(?:_global)?|validation_accuracy|(?:val_)?(?:perplexity|bleu)|"
-    r"val_(?:perplexity|bleu)_global)"
+    r"(?:epoch_|wall_|train(?:ing)?_)+time(?:_slowest_rank)?(?:_sec)?|(?:val|validation)_accuracy|"
+    r"(?:train|val|validation)_loss(?:_avg_global)?|(?:train|val)_accuracy(?:_global)?|"
+    r"(?:val_)?(?:perplexity|bleu)(?:_global)?"
 )
 _MAGIC = {
     b"\x1f\x8b": "gzip data: unpack it first",
     b"PK\x03\x04": "a zip archive: unpack it first; of an .xlsx workbook save the sheet as CSV",
-    b"\x28\xb5\x2f\xfd": "zstd data: unpack it first",
-    b"\x89PNG": "a PNG image",
-    b"%PDF": "a PDF document",
 }
-# What other tools print, by its first lines -> its name, and what to give instead.
+# What other tools print, by one of its first lines -> its name and what to give instead.
 _QUERY = f"log with `{columns.LOG_COMMAND}`"
-_LOOKS = tuple(
-    (re.compile(pattern, re.IGNORECASE), f"{name}: {instead}") for pattern, name, instead in (
-        (r"# *gpu[ ,]+(?:pid|#)", "nvidia-smi pmon's table of processes", _QUERY),
-        (r"# *(?:date +)?(?:time[ ,]+)?gpu[ ,]", "nvidia-smi dmon's table", _QUERY),
-        (r"\|? *NVIDIA-SMI +\d", "nvidia-smi's screen", _QUERY),
-        (r"GPU \d+: .*\(UUID: ", "nvidia-smi --list-gpus: it holds no measures", _QUERY),
-        (r"(?:timestamp, )?(?:gpu_\w+, )*pid, .*used_(?:gpu_)?memory",
-         "nvidia-smi --query-compute-apps: memory of processes, not of GPUs", _QUERY),
-        (r"# *Entity\b", "dcgmi dmon's table", _QUERY),
-        (r"\[\d+\] .*\|.*%.*\|.*\d+ / +\d+ MB", "gpustat's screen", _QUERY),
-        (r"=+ ?ROCm System Management|GPU\[\d+\]\s*:", "rocm-smi's screen", "use --csv"),
-        (r"GPU(?: +\w+)* +POWER\b|\|? *AMD-SMI +\d|GPU: \d+$", "amd-smi's screen", "use --csv"),
-        (r"Job ID: \d+$", "seff's report", f"give the output of `{sacct.COMMAND}`"),
-    )
-)  # fmt: skip
+_LOOKS = {
+    r"# *(?:date +)?(?:time[ ,]+)?gpu[ ,]": f"nvidia-smi dmon's or pmon's table: {_QUERY}",
+    r"\|? *NVIDIA-SMI +\d": f"nvidia-smi's screen: {_QUERY}",
+    r"# *Entity\b": f"dcgmi dmon's table: {_QUERY}",
+    r"\[\d+\] .*\|.*%.*\|.*\d+ / +\d+ MB": f"gpustat's screen: {_QUERY}",
+    r"=+ ?ROCm System Management|GPU\[\d+\]\s*:": "rocm-smi's screen: use --csv",
+    r"GPU(?: +\w+)* +POWER\b|\|? *AMD-SMI +\d|GPU: \d+$": "amd-smi's screen: use --csv",
+    r"Job ID: \d+$": f"seff's report: give the output of `{sacct.COMMAND}`",
+}
 
 
 class Kind(NamedTuple):
@@ -121,10 +115,8 @@ def _detect_table(lines: list[str]) -> Kind | None:
     for line in lines:
         if _TRAINERS_WORDS.search(line):
             return None  # a table below is part of a job's log
-        for parse, kind in ((cpu_log.parse_header, PSRECORD), (sacct.parse_header, SACCT),
-                            (columns.parse_gpu_header, GPU_CSV)):  # fmt: skip
-            if parse(line):
-                return Kind(kind)
+        if kind := next((kind for kind, parse in _HEADERS.items() if parse(line)), ""):
+            return Kind(kind)
     return None
 
 
@@ -165,18 +157,14 @@ def _detect_json(path: Path) -> Kind | None:
 
 def judge_record(record: dict) -> str:
     """Return the kind of a JSON object, by the fields that it has."""
-    is_rank = is_rank_record(record)
-    if is_rank and "world_size" not in record:
-        return RANK_JSON
-    if is_training_metrics(record):
-        return METRICS
-    if is_rank:
-        return RANK_JSON
-    if "exit_status" in record and "elapsed_s" in record:
-        return JOB_END
-    if {"run_id", "world_size"} <= set(record) or {"workload", "nodes"} <= set(record):
-        return RUN_JSON
-    return UNKNOWN
+    is_rank, fields = is_rank_record(record), set(record)
+    kinds = {
+        METRICS: is_training_metrics(record) and not (is_rank and "world_size" not in record),
+        RANK_JSON: is_rank,
+        JOB_END: {"exit_status", "elapsed_s"} <= fields,
+        RUN_JSON: {"run_id", "world_size"} <= fields or {"workload", "nodes"} <= fields,
+    }
+    return next((kind for kind, is_it in kinds.items() if is_it), UNKNOWN)
 
 
 def is_rank_record(record: dict) -> bool:
@@ -191,16 +179,14 @@ def is_training_metrics(record: dict) -> bool:
     epochs = record.get("epochs")
     if not isinstance(epochs, list):
         return "world_size" in record and _has_rate(record)  # a summary alone
-    entries = [entry for entry in epochs if isinstance(entry, dict)]
-    return bool(_METRICS_FIELDS & set(record)) or any(map(_has_figure, entries))
+    names = {key for entry in epochs if isinstance(entry, dict) for key in entry}
+    return bool(_METRICS_FIELDS & set(record)) or _has_rate(names) or any(
+        map(_FIGURE.fullmatch, names)
+    )  # fmt: skip
 
 
-def _has_rate(record: dict) -> bool:
-    return any(_RATE.fullmatch(key) for key in record)
-
-
-def _has_figure(entry: dict) -> bool:
-    return _has_rate(entry) or any(_FIGURE.fullmatch(key) for key in entry)
+def _has_rate(names: Iterable[str]) -> bool:
+    return any(map(_RATE.fullmatch, names))
 
 
 def list_fields(record: dict) -> str:
@@ -214,7 +200,8 @@ def name_other_tool(path: Path) -> str:
         start = file.read(8)
     lines = [clean_line(line) for line, _ in islice(read_lines(path), 20)]
     found = [words for magic, words in _MAGIC.items() if start.startswith(magic)]
-    found += [words for line in lines for look, words in _LOOKS if look.match(line)]
+    found += [words for line in lines for look, words in _LOOKS.items()
+              if re.match(look, line, re.IGNORECASE)]  # fmt: skip
     return next(iter(found), "")
 
 

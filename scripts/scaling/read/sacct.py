@@ -8,6 +8,7 @@ field list; slurmrestd's OpenAPI schema of `jobs` for --json.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from common.slurm_time import parse_time
 from scaling.read.columns import Column
 from scaling.read.contract import read_json
 from scaling.read.symptoms import State
-from scaling.read.text import CUT, clean_line, read_blocks
+from scaling.read.text import CUT, clean_line, read_lines
 
 COMMAND = (
     "sacct --parsable2 --jobs=JOBID "
@@ -38,12 +39,11 @@ STATES = {
     for word in words.split()
 }
 _JOB_ID = re.compile(r"(\d{1,18}(?:_(?:\d{1,9}|\[[^\]]*\])|\+\d{1,6})?)(?:\.(\w{1,40}))?", re.ASCII)
-_TRES = re.compile(r"gres/(gpumem|gpuutil)=([^,]*)")
-_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMGTP]?)([nc]?)")
-_MIB = {"": 1 / (1 << 20), "K": 1 / 1024, "M": 1, "G": 1024, "T": 1 << 20, "P": 1 << 30}
-_JSON_USAGE = {"mem": "MaxRSS", "gpumem": "TRESUsageInMax gpumem",
-               "gpuutil": "TRESUsageInMax gpuutil"}  # fmt: skip
 _NAMES = re.compile(r"[A-Za-z]{3,}")
+_MEMORY = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMGTP]?)")
+_MIB = {"": 1 / (1 << 20), "K": 1 / 1024, "M": 1, "G": 1024, "T": 1 << 20, "P": 1 << 30}
+# What a step's usage is called in --json's `tres.requested.max` -> here.
+_USAGE = {"mem": "MaxRSS", "gpumem": "TRESUsageInMax gpumem", "gpuutil": "TRESUsageInMax gpuutil"}
 # With a step out of memory a job may still be one of these.
 _JOB_MAY_HIDE = ("COMPLETED", "FAILED", "CANCELLED")
 Measures = dict[str, tuple[float, str]]  # field -> (number, unit)
@@ -53,8 +53,8 @@ Measures = dict[str, tuple[float, str]]  # field -> (number, unit)
 class SacctJob:
     """One attempt of a job: Slurm's own state, ours, exit status and measures.
 
-    steps: step -> Slurm's state. measures: Elapsed and ReqMem of the job's line, and what Slurm
-    keeps of steps alone, MaxRSS and the GPUs' use, of the step that has most.
+    steps: step -> Slurm's state. measures: Elapsed of the job's line, and what Slurm keeps of
+    steps alone, MaxRSS and the GPUs' use, of the step that has most.
     """
 
     id: str
@@ -82,16 +82,25 @@ class SacctLog:
     jobs: list[SacctJob] = field(default_factory=list)
     counts: LineCounts = field(default_factory=LineCounts)
     columns: dict[str, Column] = field(default_factory=dict)
+    newest: dict[str, SacctJob] = field(default_factory=dict)  # job id -> its last attempt
 
-    def find(self, job_id: str) -> SacctJob | None:
-        """Return the last attempt of a job, None when it is not there."""
-        return next((job for job in reversed(self.jobs) if job.id == job_id), None)
-
-    def count(self, measures: Measures) -> None:
-        """Take measures into the columns."""
+    def take(self, job_id: str, step: str, state: str, measures: Measures, **of_job) -> None:
+        """Take a job's line in, or one of its steps; of_job: exit_status, signal, name."""
+        job = self.newest.get(job_id)
+        if job is None or (not step and job.slurm_state):  # -D lists a requeued job twice
+            job = self.newest[job_id] = SacctJob(job_id)
+            self.jobs.append(job)
+        if step:
+            job.steps[step] = state
+            for name, found in measures.items():
+                if name != "Elapsed":
+                    job.measures[name] = max(found, job.measures.get(name, found))
+        else:
+            job.slurm_state = state
+            job.measures |= measures
+            vars(job).update(of_job)
         for name, (value, unit) in measures.items():
-            title = f"{name} ({unit})" if " per " in unit else name
-            self.columns.setdefault(title, Column(title, unit)).add(value)
+            self.columns.setdefault(name, Column(name, unit)).add(value)
 
 
 def read_sacct(path: Path) -> SacctLog:
@@ -100,18 +109,32 @@ def read_sacct(path: Path) -> SacctLog:
     Raises UserError, with the command to use, when the file cannot be read or is in no such
     form: the default table, another delimiter, no header with JobID and State.
     """
-    reader = _Reader(Path(path))
-    for lines, have_ends in read_blocks(path):
-        for line in lines:
-            if not reader.log.counts.lines and line.lstrip("\ufeff ").startswith("{"):
-                return _read_json(Path(path))
-            reader.add(line, have_ends)
-    if not reader.names:
+    log, names, first_text = SacctLog(Path(path)), [], ""
+    counts = log.counts
+    for line, has_end in read_lines(path):
+        if not counts.lines and line.lstrip("\ufeff ").startswith("{"):
+            return _read_json(Path(path))
+        counts.lines += 1
+        if not line.strip():
+            counts.ignored["blank"] += 1
+        elif not has_end:
+            counts.dropped[CUT] += 1
+        elif found := parse_header(line):
+            counts.ignored["repeated header" if names else "header"] += 1
+            names = found
+        elif not names:
+            first_text = first_text or line
+            counts.ignored["text before the header"] += 1
+        elif reason := _add_row(log, names, line):
+            counts.dropped[reason] += 1
+        else:
+            counts.kept += 1
+    if not names:
         raise UserError(
             f"{path}: not the output of sacct --parsable2: no header line names JobID and State; "
-            f'it has "{shorten(reader.first_text, 80)}"; write it with `{COMMAND}`'
+            f'it has "{shorten(first_text, 80)}"; write it with `{COMMAND}`'
         )
-    return reader.log
+    return log
 
 
 def parse_header(line: str) -> list[str] | None:
@@ -123,140 +146,37 @@ def parse_header(line: str) -> list[str] | None:
     return names if is_one and all(map(_NAMES.fullmatch, names)) else None
 
 
-class _Reader:
-    """Takes the lines of --parsable2 in."""
-
-    def __init__(self, path: Path):
-        self.log = SacctLog(path)
-        self.names: list[str] = []
-        self.newest: dict[str, SacctJob] = {}
-        self.first_text = ""
-
-    def add(self, line: str, has_end: bool) -> None:
-        counts = self.log.counts
-        counts.lines += 1
-        if not line.strip():
-            counts.ignored["blank"] += 1
-        elif not has_end:
-            counts.dropped[CUT] += 1
-        elif names := parse_header(line):
-            counts.ignored["repeated header" if self.names else "header"] += 1
-            self.names = names
-        elif not self.names:
-            self.first_text = self.first_text or line
-            counts.ignored["text before the header"] += 1
-        elif reason := self._add_row(line):
-            counts.dropped[reason] += 1
-        else:
-            counts.kept += 1
-
-    def _add_row(self, line: str) -> str:
-        """Take a job or a step in; return why the line is none, '' when it is one."""
-        cells = [cell.strip() for cell in line.split("|")]
-        if len(cells) == len(self.names) + 1 and not cells[-1]:
-            cells.pop()
-        if len(cells) != len(self.names):
-            return "another number of fields"
-        row = dict(zip(self.names, cells, strict=True))
-        ids = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
-        if ids is None:
-            return "no job id"
-        job_id, step = ids
-        state = parse_state(row["State"])
-        if state is None:
-            return "state not known"
-        measures = {}
-        for name, cell in row.items():
-            measures |= parse_measures(name, cell)
-        job = self.newest.get(job_id)
-        if job is None or (not step and job.slurm_state):
-            job = self.newest[job_id] = SacctJob(job_id)  # -D lists a requeued job twice
-            self.log.jobs.append(job)
-        if step:
-            job.steps[step] = state
-            _take_largest(job, measures)
-        else:
-            job.slurm_state, job.name = state, row.get("JobName", "")
-            job.measures |= measures
-            job.exit_status, job.signal = parse_exit_code(row.get("ExitCode", ""))
-        self.log.count(measures)
-        return ""
+def _add_row(log: SacctLog, names: list[str], line: str) -> str:
+    """Take a job or a step in; return why the line is none, '' when it is one."""
+    cells = [cell.strip() for cell in line.split("|")]
+    if len(cells) == len(names) + 1 and not cells[-1]:
+        cells.pop()
+    if len(cells) != len(names):
+        return "another number of fields"
+    row = dict(zip(names, cells, strict=True))
+    ids = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
+    state = parse_state(row["State"])
+    if ids is None or state is None:
+        return "no job id" if ids is None else "state not known"
+    ended = re.fullmatch(r"(\d{1,6}):(\d{1,6})", row.get("ExitCode", ""))  # exit status:signal
+    exit_status, signal = map(int, ended.groups()) if ended else (None, None)
+    log.take(
+        *ids, state, dict(_list_measures(row)),
+        exit_status=exit_status, signal=signal, name=row.get("JobName", ""),
+    )  # fmt: skip
+    return ""
 
 
-def _take_largest(job: SacctJob, measures: Measures) -> None:
-    """Take over what a step has most of, where the job's own line has none."""
-    for name, found in measures.items():
-        if "Max" in name:
-            job.measures[name] = max(found, job.measures.get(name, found))
-
-
-def _read_json(path: Path) -> SacctLog:
-    """Return the jobs of `sacct --json`; each line of the file is kept, but for blank ones."""
-    log = SacctLog(path)
-    for lines, _ in read_blocks(path):
-        log.counts.lines += len(lines)
-        log.counts.ignored["blank"] += sum(not line.strip() for line in lines)
-    log.counts.ignored = +log.counts.ignored
-    log.counts.kept = log.counts.lines - log.counts.ignored.total()
-    jobs = read_json(path).get("jobs")
-    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise UserError(f"{path}: not the output of sacct --json: it has no list of jobs")
-    for record in jobs:
-        job = SacctJob(str(record.get("job_id", "")), name=str(record.get("name") or ""))
-        job.slurm_state = _find_state(record) or ""
-        job.exit_status = _find_number(_dig(record, "exit_code", "return_code"))
-        job.signal = _find_number(_dig(record, "exit_code", "signal", "id"))
-        elapsed_s = _find_number(_dig(record, "time", "elapsed"))
-        if elapsed_s is not None:
-            job.measures["Elapsed"] = (elapsed_s, "s")
-            log.count(job.measures)
-        steps = record.get("steps")
-        for step in steps if isinstance(steps, list) else ():
-            usage, state = _find_usage(step), _find_state(step)
-            _take_largest(job, usage)
-            log.count(usage)
-            step_id = _dig(step, "step", "id")
-            name = str(_dig(step_id, "step_id") if isinstance(step_id, dict) else step_id or "")
-            if name and state:
-                job.steps[name.rpartition(".")[2]] = state
-        log.jobs.append(job)
-    return log
-
-
-def _dig(value: object, *keys: str) -> object:
-    """Return value[key][key]…, None where one of them is missing."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _find_usage(step: object) -> Measures:
-    """Return the largest memory and GPU use of a step: `tres.requested.max` in Slurm's JSON."""
-    entries = _dig(step, "tres", "requested", "max")
-    found = {}
-    for entry in entries if isinstance(entries, list) else ():
-        kind, what, count = (_dig(entry, key) for key in ("type", "name", "count"))
-        name = _JSON_USAGE.get(what if kind == "gres" else "" if what else kind)
-        count = _find_number(count)
-        if name and count is not None:
-            is_share = name.endswith("util")
-            found[name] = (count, "%") if is_share else (count / (1 << 20), "MiB")
-    return found
-
-
-def _find_state(record: object) -> str | None:
-    """Return Slurm's state: `state.current` is text in older Slurms, a list of flags in newer."""
-    state = _dig(record, "state")
-    current = _dig(state, "current") if isinstance(state, dict) else state
-    words = current if isinstance(current, list) else [current]
-    return next((found for word in words if (found := parse_state(str(word)))), None)
-
-
-def _find_number(value: object) -> int | None:
-    """Return a whole number: plain in older Slurms, {"set": true, "number": 1} in newer ones."""
-    if isinstance(value, dict):
-        value = value.get("number") if value.get("set", True) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _list_measures(row: dict[str, str]) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Yield what a row says of time, memory and GPUs: Elapsed, MaxRSS, TRESUsageInMax."""
+    if (seconds := parse_duration(row.get("Elapsed", ""))) is not None:
+        yield "Elapsed", (seconds, "s")
+    usage = dict(re.findall(r"gres/(gpumem|gpuutil)=([^,]*)", row.get("TRESUsageInMax", "")))
+    for what, cell in {"mem": row.get("MaxRSS", ""), "gpumem": usage.get("gpumem", "")}.items():
+        if (mib := parse_memory(cell)) is not None:
+            yield _USAGE[what], (mib, "MiB")
+    if re.fullmatch(r"\d{1,9}", usage.get("gpuutil", "")):
+        yield _USAGE["gpuutil"], (int(usage["gpuutil"]), "%")
 
 
 def parse_job_id(cell: str) -> tuple[str, str] | None:
@@ -274,12 +194,6 @@ def parse_state(cell: str) -> str | None:
     return word if word in STATES else None
 
 
-def parse_exit_code(cell: str) -> tuple[int | None, int | None]:
-    """Return (exit status, signal) of `0:15`; None for each when there is none."""
-    match = re.fullmatch(r"(\d{1,6}):(\d{1,6})", cell.strip())
-    return (int(match[1]), int(match[2])) if match else (None, None)
-
-
 def parse_duration(cell: str) -> float | None:
     """Return the seconds of `[days-][hours:]minutes:seconds[.fraction]`, None for other text."""
     try:
@@ -288,32 +202,73 @@ def parse_duration(cell: str) -> float | None:
         return None
 
 
-def parse_memory(cell: str) -> tuple[float, str] | None:
-    """Return (MiB, unit) of `1196K`, `64G`, `100Mc` (for each CPU) or `4Gn` (for each node).
-
-    A figure without a letter is in bytes, as sacct prints it for steps.
-    """
-    match = _AMOUNT.fullmatch(cell.strip())
-    if match is None:
-        return None
-    unit = {"c": "MiB per CPU", "n": "MiB per node", "": "MiB"}[match[3]]
-    return float(match[1]) * _MIB[match[2]], unit
+def parse_memory(cell: str) -> float | None:
+    """Return the MiB of `1196K` or `64G`; a figure without a letter is in bytes, as of steps."""
+    match = _MEMORY.fullmatch(cell.strip())
+    return float(match[1]) * _MIB[match[2]] if match else None
 
 
-def parse_measures(name: str, cell: str) -> Measures:
-    """Return what a field says of time, memory and GPUs: Elapsed, MaxRSS, ReqMem, TRESUsageIn….
+# ---- sacct --json ----------------------------------------------------------------------------
 
-    Of `cpu=00:01:00,gres/gpumem=1G,…` that is the memory (MiB) and use (%) of GPUs.
-    """
-    found: dict[str, tuple[float, str] | None] = {}
-    if name in ("MaxRSS", "ReqMem"):
-        found[name] = parse_memory(cell)
-    elif name == "Elapsed":
-        seconds = parse_duration(cell)
-        found[name] = None if seconds is None else (seconds, "s")
-    elif name.startswith("TRESUsageIn"):
-        for what, value in _TRES.findall(cell):
-            is_share = what == "gpuutil" and re.fullmatch(r"\d{1,9}", value)
-            amount = parse_memory(value) if what == "gpumem" else None
-            found[f"{name} {what}"] = (int(value), "%") if is_share else amount
-    return {name: measure for name, measure in found.items() if measure}
+
+def _read_json(path: Path) -> SacctLog:
+    """Return the jobs of `sacct --json`; each line of the file is kept, but for blank ones."""
+    log = SacctLog(path)
+    blank = [not line.strip() for line, _ in read_lines(path)]
+    log.counts = LineCounts(len(blank), blank.count(False))
+    if True in blank:
+        log.counts.ignored["blank"] = blank.count(True)
+    jobs = read_json(path).get("jobs")
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise UserError(f"{path}: not the output of sacct --json: it has no list of jobs")
+    for record in jobs:
+        job_id = str(record.get("job_id", ""))
+        elapsed_s = _find_number(_dig(record, "time", "elapsed"))
+        measures = {} if elapsed_s is None else {"Elapsed": (elapsed_s, "s")}
+        log.take(
+            job_id, "", _find_state(record), measures,
+            exit_status=_find_number(_dig(record, "exit_code", "return_code")),
+            signal=_find_number(_dig(record, "exit_code", "signal", "id")),
+            name=str(record.get("name") or ""),
+        )  # fmt: skip
+        steps = record.get("steps")
+        for step in steps if isinstance(steps, list) else ():
+            step_id = _dig(step, "step", "id")
+            name = str(_dig(step_id, "step_id") if isinstance(step_id, dict) else step_id or "")
+            if name and (state := _find_state(step)):
+                log.take(job_id, name.rpartition(".")[2], state, _find_usage(step))
+    return log
+
+
+def _dig(value: object, *keys: str) -> object:
+    """Return value[key][key]…, None where one of them is missing."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _find_usage(step: object) -> Measures:
+    """Return the largest memory and GPU use of a step: `tres.requested.max` in Slurm's JSON."""
+    entries, found = _dig(step, "tres", "requested", "max"), {}
+    for entry in entries if isinstance(entries, list) else ():
+        kind, what = _dig(entry, "type"), _dig(entry, "name")
+        name = _USAGE.get(what if kind == "gres" else "" if what else kind)
+        count = _find_number(_dig(entry, "count"))
+        if name and count is not None:
+            found[name] = (count, "%") if what == "gpuutil" else (count / (1 << 20), "MiB")
+    return found
+
+
+def _find_state(record: object) -> str:
+    """Return Slurm's state: `state.current` is text in older Slurms, a list of flags in newer."""
+    state = _dig(record, "state")
+    current = _dig(state, "current") if isinstance(state, dict) else state
+    words = current if isinstance(current, list) else [current]
+    return next((found for word in words if (found := parse_state(str(word)))), "")
+
+
+def _find_number(value: object) -> int | None:
+    """Return a whole number: plain in older Slurms, {"set": true, "number": 1} in newer ones."""
+    if isinstance(value, dict):
+        value = value.get("number") if value.get("set", True) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

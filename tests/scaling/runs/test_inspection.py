@@ -92,11 +92,9 @@ NOT_RECOGNISED = [
     ("# gpu   pwr gtemp mtemp    sm\n# Idx     W     C     C     %\n    0    43    35\n", "dmon"),
     ("# gpu        pid  type    sm   mem\n# Idx          #   C/G     %     %\n", "pmon"),
     ("| NVIDIA-SMI 550.54.15     Driver Version: 550.54.15 |\n", "nvidia-smi's screen"),
-    ("GPU 0: Tesla V100-SXM2-32GB (UUID: GPU-1)\n", "--list-gpus"),
-    ("pid, process_name, used_gpu_memory [MiB]\n1, python, 5 MiB\n", "memory of processes"),
     ("===== ROCm System Management Interface =====\nGPU[0] : VRAM Total (B): 5\n", "rocm-smi"),
-    ("#Time        gpu   pwr\n#HH:MM:SS    Idx     W\n", "nvidia-smi dmon's table: log with"),
-    ("# gpu, pwr, gtemp\n0, 43, 35\n", "nvidia-smi dmon's table: log with `nvidia-smi --query"),
+    ("#Time        gpu   pwr\n#HH:MM:SS    Idx     W\n", "dmon's or pmon's table: log with"),
+    ("# gpu, pwr, gtemp\n0, 43, 35\n", "dmon's or pmon's table: log with `nvidia-smi --query"),
     ("#Entity   GPUTL  FBUSD\nID\nGPU 0     97     26532\n", "dcgmi dmon's table: log with"),
     (
         "n1  Sat Nov 21 10:00:05 2026  550.54\n"
