@@ -2,11 +2,12 @@
 # All tests, real Slurm jobs included. Installs what they need: .venv, and, as root, Slurm and a
 # headless Chromium for the report's page.
 #
-#   bash scripts/test.sh                everything but the benchmarks, two tests at a time
+#   bash scripts/test.sh                everything but the benchmarks, three files at a time
 #   bash scripts/test.sh -m benchmark   the benchmarks, on small inputs
 #   bash scripts/test.sh -n 0 tests/profiles/test_render.py      anything that pytest takes
 #
-# The tests of one virtual cluster stay on one worker, since their jobs would disturb each other.
+# Three workers keep two cores busy: a test of Slurm waits half of its time. A file's tests stay on
+# one worker, which has a virtual cluster of its own.
 # Where no Slurm or no Chromium is, the tests that need one are skipped with the reason; with
 # CI=true they fail instead; there a test that fails is tried once more, and the summary names it:
 # on a machine that others use too, a process may wait longer than a test does.
@@ -29,10 +30,12 @@ install_chromium() {
 }
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-bash scripts/setup_env.sh --test
-bash scripts/setup_env.sh --oldest || echo "The tests that need a Python 3.10 will be skipped."
+bash scripts/setup_env.sh --oldest &      # at the same time: most of it is one process's work
+oldest=$!
+bash scripts/setup_env.sh --test || { wait "$oldest"; exit 1; }
+wait "$oldest" || echo "The tests that need a Python 3.10 will be skipped."
 bash scripts/virtual_cluster.sh install || echo "The tests that need a Slurm will be skipped."
 install_chromium || echo "The tests that need a Chromium will be skipped."
-options=(--numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=10)
+options=(--numprocesses=3 --dist=loadgroup --no-loadscope-reorder --durations=10)
 if [[ ${CI:-} == true ]]; then options+=(--reruns=1 -raR); fi
 exec .venv/bin/python -m pytest "${options[@]}" "$@"

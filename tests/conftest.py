@@ -10,26 +10,37 @@ from pathlib import Path
 import pytest
 
 from data_server import Server
-from prepared_data import PAIRS_LANGUAGES, REPO, prepare_once
+from prepared_data import PAIRS_LANGUAGES, prepare_once
 from slurm_cluster import VirtualSlurm
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Taken first, so that no worker begins a long file when the others have ended.
+LONGEST = (
+    "test_rehearse", "test_train_gpt2", "test_workloads_slurm", "test_train_translation",
+    "test_preflight_slurm", "test_requeue", "test_slurm_jobs", "test_diagnosis_injected",
+    "test_faults", "test_versions", "test_train_spiral", "test_doctor_slurm", "test_walks",
+)  # fmt: skip
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give one worker all tests of a file or cluster, longest first.
+    """Give one worker all tests of a file, longest file first.
 
-    The trainings that the tests of a file share would be done twice, if two workers had them. A
-    group is a file, and all files of the session's cluster are one. Benchmarks and the tests that
-    need a GPU are left out unless -m names them.
+    The trainings that the tests of a file share would be done twice, if two workers had them.
+    Benchmarks and the tests that need a GPU are left out unless -m names them.
     """
+
+    def find_turn(item: pytest.Item) -> tuple[int, bool]:
+        name, folder = item.path.stem, item.path.parent.name
+        turn = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return turn, folder not in ("slurm", "training")  # the others take seconds
+
     for item in items:
-        group = "slurm" if "slurm" in item.fixturenames else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(group))
-    folders = [REPO / "tests" / name for name in ("slurm", "training")]  # the others take seconds
-    items.sort(key=lambda item: [folder not in item.path.parents for folder in folders])
+        item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    items.sort(key=find_turn)
     for marker in ("benchmark", "gpu"):
         if marker not in config.option.markexpr:
             config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker(marker)])
@@ -71,13 +82,14 @@ def server(monkeypatch) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def slurm():
-    """A virtual cluster of two nodes with 8 GPUs each, for the whole session.
+    """A virtual cluster of two nodes with 8 GPUs each, for all tests of a worker.
 
-    VIRTUAL_CLUSTER_NAME names it, so that two sessions can run side by side.
+    VIRTUAL_CLUSTER_NAME names it, and the worker's number: two sessions can run side by side.
 
     Where none can run the tests that ask for it are skipped, except in CI: there they fail.
     """
-    cluster = VirtualSlurm(os.environ.get("VIRTUAL_CLUSTER_NAME", "tests"))
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    cluster = VirtualSlurm(os.environ.get("VIRTUAL_CLUSTER_NAME", "tests") + worker)
     cluster.up(nodes=2, gpus=8)
     yield cluster
     cluster.control("down")
