@@ -23,10 +23,10 @@ class Cut(Exception):
     pass
 
 
-def call_main(data_dir: str, workdir: Path, checkpoints: Path, every: int) -> None:
+def call_main(data_dir: str, workdir: Path, checkpoints: Path, every: int, *options: str) -> None:
     sys.argv[1:] = [
         *OPTIONS, f"--data-dir={data_dir}", f"--workdir={workdir}",
-        f"--checkpoint-dir={checkpoints}", f"--checkpoint-every={every}",
+        f"--checkpoint-dir={checkpoints}", f"--checkpoint-every={every}", *options,
     ]  # fmt: skip
     train.main(train.parse_args())
     dist.barrier()
@@ -49,16 +49,16 @@ def main() -> None:
     device = train.init_distributed(timeout_s=120)
     train.init_distributed = lambda timeout_s: device
     destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None
-    call_main(data_dir, Path(out_dir, "uncut"), Path(out_dir, "uncut/checkpoints"), every=3)
+    call_main(data_dir, Path(out_dir, "uncut"), Path(out_dir, "uncut/checkpoints"), 3)
     for step in map(int, steps):
         folder = Path(out_dir, str(step))
         end_step, TrainingRun.end_step = cut_after(step)
         try:
-            call_main(data_dir, folder / "1", folder / "checkpoints", every=step)
+            call_main(data_dir, folder / "1", folder / "checkpoints", step, "--no-probe")
         except Cut:
             dist.barrier()
         TrainingRun.end_step = end_step
-        call_main(data_dir, folder / "2", folder / "checkpoints", every=8)
+        call_main(data_dir, folder / "2", folder / "checkpoints", 8, "--no-probe")
     destroy()
 
 

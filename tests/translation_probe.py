@@ -8,7 +8,7 @@ and without dropout:
   train, val                this rank's sums of that epoch: loss, tokens; and those of BLEU
 translation_probe.py DATA_DIR OUT_DIR STEP…: the ranks, with dropout, train undisturbed
 into OUT_DIR/uncut and without the probe of communication into OUT_DIR/unprobed; then for each STEP
-they are cut right after it (OUT_DIR/STEP/1) and go on (OUT_DIR/STEP/2).
+they are cut right after it (OUT_DIR/STEP/1) and go on (OUT_DIR/STEP/2), without it, too.
 """
 
 import sys
@@ -134,10 +134,10 @@ def resume(data_dir: str, out_dir: str, steps: list[str]) -> None:
         folder = Path(out_dir, str(step))
         end_step, TrainingRun.end_step = cut_after(step)
         with suppress(Cut):
-            call_main(data_dir, folder / "1", folder / "checkpoints", step)
+            call_main(data_dir, folder / "1", folder / "checkpoints", step, "--no-probe")
         dist.barrier()
         TrainingRun.end_step = end_step
-        call_main(data_dir, folder / "2", folder / "checkpoints", 8)
+        call_main(data_dir, folder / "2", folder / "checkpoints", 8, "--no-probe")
     destroy()
 
 

@@ -1,4 +1,4 @@
-"""Run by two ranks, on the oldest PyTorch and on the newest: every trainer, cut once.
+"""Run by two ranks on the oldest PyTorch: every trainer, cut once.
 
 versions_probe.py OUT DIGITS TOKENS PAIRS: each trainer is cut after a step into OUT/NAME/1 and goes
 on from its checkpoint into OUT/NAME/2. PyTorch is imported and the ranks meet once for all.

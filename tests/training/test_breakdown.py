@@ -220,6 +220,7 @@ def test_short_steps_are_not_asked_one_by_one(alone, own_signals, monkeypatch):
     assert signals.CHECK_S[0] / 2 < min(gaps_s) <= max(gaps_s) <= signals.CHECK_S[1]
 
 
+@pytest.mark.benchmark
 def test_the_benchmark_of_the_price_runs(tmp_path):
     """Its ratio is for a calm machine and more steps; here it has to be made of real ones."""
     script = Path(__file__).parents[1] / "benchmarks/overhead.py"

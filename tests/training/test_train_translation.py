@@ -13,7 +13,7 @@ import torch
 from sacrebleu import corpus_bleu
 
 import train_translation
-from torch_server import SCRIPTS, TESTS, make_environment, run_python, run_torchrun
+from torch_server import SCRIPTS, TESTS, make_environment, run_python
 from training import TrainingError
 from training.translation.batches import POOL, SimilarLengths, share_batch
 from training.translation.data import SentencePairs, Vocabulary, load_pairs
@@ -42,15 +42,14 @@ def load(path: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def two_rank_run(pairs, tmp_path_factory) -> tuple[str, Path]:
-    """One epoch over all pairs on two processes that it starts itself: (its log, its workdir)."""
+    """One epoch over all pairs on two processes: (its log, its workdir)."""
     workdir = tmp_path_factory.mktemp("run") / "workdir_2gpu_test"
-    process = start_training(
-        "--world_size", "2", "--batch_size", "16", "--n_epochs", "1", "--workdir", workdir, *SMALL,
-        DATA_DIR=str(pairs),
+    done = run_python(
+        SCRIPTS / "train_translation.py", "--world_size", "2", "--batch_size", "16",
+        "--n_epochs", "1", "--workdir", workdir, *SMALL, ranks=2, DATA_DIR=str(pairs),
     )  # fmt: skip
-    log, err = process.communicate(timeout=400)
-    assert process.returncode == 0, err
-    return log, workdir
+    assert done.returncode == 0, done.stderr
+    return done.stdout, workdir
 
 
 def test_bleu_rises_by_a_point_in_the_first_epoch(two_rank_run):
@@ -96,12 +95,12 @@ def test_run_json_says_how_it_ran(two_rank_run):
     assert {key: run[key] for key in expected} == expected
 
 
-def test_torchrun_group_is_joined(pairs, tmp_path):
+def test_a_launchers_group_is_joined(pairs, tmp_path):
     """With the options of a job: bf16, accumulation, label smoothing, a loader process."""
-    done = run_torchrun(
+    done = run_python(
         SCRIPTS / "train_translation.py", *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w",
         "--world-size=2", "--n_epochs=1", "--batch-size=32", "--grad-accum-steps=2",
-        "--precision=bf16", "--label-smoothing=0.1", "--num-workers=1",
+        "--precision=bf16", "--label-smoothing=0.1", "--num-workers=1", ranks=2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     log = done.stdout
@@ -112,6 +111,7 @@ def test_torchrun_group_is_joined(pairs, tmp_path):
 
 
 def test_signal_to_the_parent_saves_on_all_ranks(pairs, tmp_path):
+    """The parent that people type starts its two ranks itself."""
     process = start_training(
         *TINY, f"--data-dir={pairs}", f"--workdir={tmp_path}/w", "--world_size=2",
         "--batch_size=8", "--n_epochs=200",
