@@ -5,11 +5,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from in_process import run_script
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "scripts/virtual_cluster.sh"
@@ -131,19 +132,35 @@ def make_checkout(folder: Path, has_torchrun: bool = False) -> Path:
     for name in ("job.sh", "node.sh", "gpus.sh", "job_summary.py", "scaling", "common"):
         (folder / "scripts" / name).symlink_to(REPO / "scripts" / name)
     shutil.copy(TESTS / "standin/train.py", folder / "scripts/train.py")
-    activate = f"source {shlex.quote(str(REPO / '.venv/bin/activate'))}\n"
+    make_activate(folder, has_torchrun)
+    return folder
+
+
+def make_activate(folder: Path, has_torchrun: bool) -> None:
+    """Let the checkout in `folder` use this one's .venv, and its torchrun or the stand-in's."""
+    text = f"source {shlex.quote(str(REPO / '.venv/bin/activate'))}\n"
     if not has_torchrun:
-        activate += f"PATH={shlex.quote(str(TESTS / 'standin/launcher'))}:$PATH\n"
+        text += f"PATH={shlex.quote(str(TESTS / 'standin/launcher'))}:$PATH\n"
     (folder / ".venv/bin").mkdir(parents=True)
-    (folder / ".venv/bin/activate").write_text(activate)
+    (folder / ".venv/bin/activate").write_text(text)
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy what git knows of this checkout, and what it would, as a clone has it."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(listing, cwd=REPO, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (REPO / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, folder / name)
     return folder
 
 
 def render_jobs(profile: str | Path, folder: Path, *options: str) -> Path:
     """Render jobs for a profile's file, or one of tests/profiles/ by name, to `folder`."""
     path = profile if isinstance(profile, Path) else TESTS / f"profiles/{profile}.toml"
-    command = [sys.executable, REPO / "render.py", "--cluster", path, "--to", folder, *options]
-    subprocess.run(command, check=True, capture_output=True)
+    done = run_script("render.py", "--cluster", path, "--to", folder, *options)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -1,7 +1,6 @@
 """Runs scripts/submit.py, for the tests of it."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from in_process import run_script
@@ -12,8 +11,8 @@ SHORT = "tests/profiles/short.toml"
 
 def render_short(folder: Path, profile: str | Path = SHORT) -> Path:
     """Render every job for a profile of tests/profiles; returns `folder`."""
-    command = [sys.executable, "render.py", "--cluster", profile, "--to", folder]
-    subprocess.run(command, check=True, capture_output=True, cwd=REPO)
+    done = run_script("render.py", "--cluster", profile, "--to", folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -38,7 +38,6 @@ from slurm_cluster import (  # noqa: E402
     ENDED,
     VirtualSlurm,
     make_checkout,
-    render_jobs,
     shrink_job,
 )
 
@@ -219,7 +218,9 @@ def render(folder: Path, change: tuple[str, str], job: str, epochs=2, every=0) -
     assert old in text
     profile = folder / "short.toml"
     profile.write_text(text.replace(old, new) if old else text)
-    return render_jobs(profile, folder / "jobs", "--only", job)
+    command = [sys.executable, REPO / "render.py", "--cluster", profile, "--to", folder / "jobs"]
+    subprocess.run([*command, "--only", job], check=True, capture_output=True)
+    return folder / "jobs"
 
 
 # ---- Attempts that add up to one training ------------------------------------------------

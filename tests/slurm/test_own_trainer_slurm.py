@@ -32,6 +32,7 @@ for epoch in range(begin + 1, 4):
     if begin == 0:
         Path(os.environ["RESULTS_DIR"], "REQUEUE").touch()
         sys.exit(0)
+time.sleep(2)  # psrecord must find it
 """
 MATRIX = """
 cluster = "ibex"

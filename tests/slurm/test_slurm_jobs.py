@@ -8,13 +8,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from slurm_cluster import REPO, TESTS, VirtualSlurm, render_jobs
+from in_process import run_script
+from slurm_cluster import TESTS, VirtualSlurm, render_jobs
 
 pytestmark = pytest.mark.slurm
 LONG = {"STANDIN_STEPS": "600"}  # 30 s per epoch: longer than any of these tests
@@ -82,10 +81,7 @@ def test_gpu_memory_of_all_four_gpus(slurm, jobs, place, tmp_path):
 [gpu_memory_log_node1 - GPU 0] Peak = 7 MiB, Avg = 7.00 MiB, Mode = 7 MiB
 [gpu_memory_log_node1 - GPU 1] Peak = 8 MiB, Avg = 5.00 MiB, Mode = 4 MiB
 """
-    analyzed = subprocess.run(
-        [sys.executable, REPO / "scripts/analyze_memory.py", folder / "gpu_memory" / job],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    analyzed = run_script("scripts/analyze_memory.py", folder / "gpu_memory" / job)
     lines = [line for line in analyzed.stdout.splitlines(keepends=True) if line.startswith("[")]
     assert "".join(lines) == expected
     assert expected in log
@@ -99,8 +95,7 @@ def fill_tables(folder: Path) -> dict[str, list[str]]:
 
     A cell's footnote `[3]` is replaced by the note's words.
     """
-    command = [sys.executable, REPO / "scripts/fill_tables.py", folder]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = run_script("scripts/fill_tables.py", folder).stdout
     notes = dict(re.findall(r"^- (\[\d+\]) (.*)$", text, re.MULTILINE))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     cells = [

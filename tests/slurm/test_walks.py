@@ -1,9 +1,10 @@
-"""Two walks on a real Slurm: an organiser's, from saved outputs to six participants' page, and a
-researcher's, from a trainer of their own to the page for a proposal. The participant's is
-test_rehearse.py's.
+"""Three walks on a real Slurm: a participant's, from the README's first command to checked tables;
+an organiser's, from saved outputs to six participants' page; and a researcher's, from a trainer of
+their own to the page for a proposal. What trains is a stand-in; test_rehearse.py trains really.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,12 +17,108 @@ import pytest
 from doctor.sources import COMMANDS
 from filled_tables import parse_markdown
 from in_process import run_script
-from slurm_cluster import REPO, TESTS, VirtualSlurm, make_checkout, render_jobs
+from readme_commands import list_commands
+from scaling.runs import find_runs
+from slurm_cluster import (
+    REPO,
+    TESTS,
+    VirtualSlurm,
+    copy_checkout,
+    make_activate,
+    make_checkout,
+    render_jobs,
+)  # fmt: skip
 from slurm_shapes import doctor
 from submission.ledger import read_ledger
 from submit_command import run_submit
 
 pytestmark = pytest.mark.slurm
+
+# ---- The participant ---------------------------------------------------------------------------
+
+SCALES = {
+    "baseline": (1, "1 GPU, 1 Node (baseline)"),
+    "multi_gpu/2_gpus": (2, "2 GPUs, 1 Node"),
+    "multi_node/2_nodes": (4, "2 Nodes"),
+}
+LAST_EPOCH = re.compile(  # its training loss, training accuracy and throughput
+    r"^Epoch \[3/3\].* \| Loss \(train, val\): (.+), .+"
+    r" \| Accuracy \(train, val\): (.+), .+ \| Throughput: (.+) img/s$",
+    re.MULTILINE,
+)
+
+
+def type_in(copy: Path, environment: dict, *begins: str) -> subprocess.CompletedProcess:
+    """Run README commands in one shell, in the copy's top folder: those that begin like this."""
+    commands = list_commands()
+    typed = [next(text for text in commands if text.startswith(start)) for start in begins]
+    lines = [f"({text})" if text.startswith("cd ") else text for text in typed]
+    return subprocess.run(
+        ["bash", "-c", "\n".join(["set -e", *lines])], cwd=copy, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def fill_in(tables: Path, values: dict[str, list[str]]) -> None:
+    """Write the cells of rows, by their label, as a participant would."""
+    lines = tables.read_text().split("\n")
+    for at, line in enumerate(lines):
+        label = line.strip("|").partition("|")[0].strip()
+        if label in values:
+            lines[at] = "| " + " | ".join([label, *values[label]]) + " |"
+    tables.write_text("\n".join(lines))
+
+
+def test_a_participant_from_the_readme_to_checked_tables(slurm, tmp_path):
+    """Data, submit, read the log, fill in, check: with the README's own commands.
+
+    The organiser has rendered the jobs for this cluster; the other scales' jobs run beside.
+    """
+    copy = copy_checkout(tmp_path / "check out")
+    shutil.copy(TESTS / "standin/train.py", copy / "scripts")
+    make_activate(copy, has_torchrun=False)
+    command = [sys.executable, "render.py", "--cluster", "virtual", "--workload", "tinyimagenet"]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    environment = slurm.environment | {"STANDIN_STEPS": "50"}  # psrecord looks every 5 s
+    done = type_in(
+        copy, environment, "source <(", "source .venv",
+        "python scripts/prepare_data.py tinyimagenet --digits", "export DATA_DIR=$PWD",
+        "cd experiments/baseline ",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    jobs = {"baseline": re.search(r"Submitted batch job (\d+)", done.stdout)[1]}
+    for scale in list(SCALES)[1:]:
+        given = {"DATA_DIR": str(copy / "data/digits"), "STANDIN_STEPS": "50"}
+        jobs[scale] = slurm.submit(copy / "experiments" / scale, **given)
+    read = {}
+    for scale, job in jobs.items():
+        state = slurm.wait(job)
+        (log,) = (copy / "experiments" / scale).glob("log/*.out")
+        text = log.read_text()
+        assert state == "COMPLETED", text
+        (epoch,) = LAST_EPOCH.findall(text)
+        peak = re.search(r"^\[cpu_memory_log(?:_node0)?\] Peak = (.+) MiB", text, re.MULTILINE)
+        read[scale] = (*epoch, peak[1])
+    first = read["baseline"]
+    filled = {}
+    for scale, (loss, accuracy, rate, peak) in read.items():
+        gpus, label = SCALES[scale]
+        scaling = float(rate) / float(first[2])
+        ratios = [f"{scaling:.2f}×", "—", f"{100 * scaling / gpus:.1f}"]
+        filled[label] = [loss, accuracy, rate, "—", "—", "—", *ratios, peak]
+    filled["1 Node (baseline)"] = filled["1 GPU, 1 Node (baseline)"]
+    fill_in(copy / "experiments/TABLES.md", filled)
+    checks = "python scripts/check_tables.py", "python scripts/fill_tables.py"
+    done = type_in(copy, os.environ.copy(), "source .venv", *checks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) right", done.stdout)[1]) >= 16, done.stdout
+    for _, _, rate, _ in read.values():  # as fill_tables.py has them, too
+        assert f"| {rate} |" in re.sub(r" +", " ", done.stdout)
+    assert len([run for run in find_runs(copy / "experiments") if run.is_usable]) == 3
+
+
+# ---- The organiser -----------------------------------------------------------------------------
+
 PEOPLE = ("anna", "ben", "chen", "dora", "emil", "fay")
 ACTIVATE = """setup = ['source "$REPO_DIR/.venv/bin/activate"']"""
 
