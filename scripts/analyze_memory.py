@@ -38,11 +38,7 @@ class MemoryReport:
 
 def main() -> int:
     arguments = parse_arguments()
-    try:
-        paths = [log for path in arguments.paths for log in find_logs(path)]
-    except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 1
+    paths = [log for path in arguments.paths for log in find_logs(path)]
     reports = list(report_memory(paths, tuple(arguments.gpus)))
     for report in reports:
         if report.error:

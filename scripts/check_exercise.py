@@ -10,11 +10,9 @@ when it is not yet.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from common.console import printable, run_command
-from common.errors import UserError
 from scaling.arguments import DEFAULT_FOLDER, make_parser
 
 
@@ -25,16 +23,11 @@ def main() -> int:
     number, root = arguments.number, arguments.experiments
     exercise = EXERCISE_LIST[number]
     print(f"Exercise {number}: {exercise.title} (experiments/EXERCISES.md)")
-    try:
-        missing = list_missing(exercise, root)
-        if missing:
-            print("Not yet: these jobs have no run to look at:")
-            print("".join(f"  {printable(line)}\n" for line in missing), end="")
-            return 1
-        answer = find_answer(number, root)
-    except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+    if missing := list_missing(exercise, root):
+        print("Not yet: these jobs have no run to look at:")
+        print("".join(f"  {printable(line)}\n" for line in missing), end="")
         return 1
+    answer = find_answer(number, root)
     if arguments.show:
         print(f"Answer: {answer.text}")
         print("".join(f"  {printable(line)}\n" for line in answer.shown), end="")

@@ -12,11 +12,9 @@ one, or the one that --job names.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from common.console import printable, run_command
-from common.errors import UserError
+from common.console import run_command
 from scaling.arguments import add_study_arguments, find_chosen_runs, make_parser
 
 
@@ -32,14 +30,10 @@ def main() -> int:
         make_readme_tables,
     )
 
-    try:
-        runs = find_chosen_runs(arguments)
-        workload = choose_workload(runs, arguments.workload)
-        tables = make_readme_tables(runs, workload, arguments.job, source=str(arguments.folder))
-        checked = check_tables(arguments.tables, tables, runs)
-    except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 1
+    runs = find_chosen_runs(arguments)
+    workload = choose_workload(runs, arguments.workload)
+    tables = make_readme_tables(runs, workload, arguments.job, source=str(arguments.folder))
+    checked = check_tables(arguments.tables, tables, runs)
     counts = count_verdicts(checked)
     if arguments.json:
         document = {"counts": counts, "cells": list_checked(checked, arguments.show)}

@@ -122,16 +122,16 @@ def parse_arguments() -> argparse.Namespace:
     text = "[LOG=]N, a log's GPUs (NODESxGPUS on several nodes); of --from-csv its column of GPUs"
     add_study_arguments(parser, gpus=text)
     which = parser.add_argument_group("which table")
-    text = "runs, speedups and bands as text (the default for a folder)"
-    which.add_argument("--summary", action="store_true", help=text)
-    text = "throughput, wall time, speedup and efficiency (the default for metrics files)"
-    which.add_argument("--fixed-work", action="store_true", help=text)
-    text = "GPU-hours, samples for them, energy; may stand beside --fixed-work"
-    which.add_argument("--cost", action="store_true", help=text)
-    text = "strategies of GPT-2 at one scale: throughput, memory by part, communication"
-    which.add_argument("--strategies", action="store_true", help=text)
-    text = "a model that grows with the GPUs: parameters, throughput, efficiency"
-    which.add_argument("--growing", action="store_true", help=text)
+    for option, text in (
+        ("--summary", "runs, speedups and bands as text (the default for a folder)"),
+        ("--fixed-work",
+         "throughput, wall time, speedup and efficiency (the default for metrics files)"),
+        ("--cost", "GPU-hours, samples for them, energy; may stand beside --fixed-work"),
+        ("--strategies",
+         "strategies of GPT-2 at one scale: throughput, memory by part, communication"),
+        ("--growing", "a model that grows with the GPUs: parameters, throughput, efficiency"),
+    ):  # fmt: skip
+        which.add_argument(option, action="store_true", help=text)
     text = "runs that differ in this setting of run.json alone, with the interval over repeats"
     which.add_argument("--compare", metavar="NAME=V,V", type=parse_setting, help=text)
     text = "seconds and epochs until the validation loss fell to X"
@@ -167,12 +167,16 @@ def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     """Settle which tables are asked for; end in one line where options do not fit together."""
     if arguments.from_csv and arguments.files:
         parser.error("--from-csv and --gpu1 name different files: give one of them")
-    chosen = ["--summary"] * arguments.summary + ["--from-csv"] * bool(arguments.from_csv)
-    chosen += ["--growing"] * arguments.growing
-    chosen += ["--strategies"] * arguments.strategies + ["--compare"] * bool(arguments.compare)
-    chosen += ["--fixed-work or --cost"] * (arguments.fixed_work or arguments.cost)
-    has_target = any(getattr(arguments, name) is not None for name in TARGETS)
-    chosen += ["--target-loss or --target-accuracy"] * has_target
+    asked = {
+        "--summary": arguments.summary,
+        "--from-csv": arguments.from_csv,
+        "--growing": arguments.growing,
+        "--strategies": arguments.strategies,
+        "--compare": arguments.compare,
+        "--fixed-work or --cost": arguments.fixed_work or arguments.cost,
+        "--target-loss or --target-accuracy": any(getattr(arguments, name) for name in TARGETS),
+    }
+    chosen = [name for name, is_asked in asked.items() if is_asked]
     if len(chosen) > 1:
         parser.error(f"{' and '.join(chosen)} are different tables: ask for one")
     if not chosen:

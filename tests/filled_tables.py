@@ -1,15 +1,11 @@
 """Reads filled tables and calls the commands that print them, for the tests of both."""
 
-import importlib
-import io
 import re
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import patch
+from subprocess import CompletedProcess
 
+from in_process import run_script
 from run_folders import write_run
 from scaling.runs import Run, find_runs
 from scaling.tables import Cell, make_readme_tables
@@ -55,16 +51,9 @@ def parse_markdown(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def call(command: str, *arguments: object) -> SimpleNamespace:
+def call(command: str, *arguments: object) -> CompletedProcess:
     """Call a command in this process; returncode, stdout and stderr as of a process."""
-    module, out, err = importlib.import_module(command), io.StringIO(), io.StringIO()
-    argv = [f"{command}.py", *map(str, arguments)]
-    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
-        try:
-            status = module.main()
-        except SystemExit as exit:
-            status = exit.code
-    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
+    return run_script(f"scripts/{command}.py", *arguments)
 
 
 def write_seven_scales(root: Path) -> Path:

@@ -72,8 +72,8 @@ NOT_RUN = {
     "python scripts/prepare_data.py gpt2 /shared/gpt2": "preparation/test_prepare_gpt2.py",
     "python scripts/prepare_data.py translation": "preparation/test_prepare_translation.py",
     "python scripts/fill_tables.py --workload gpt2": "scaling/tables/test_fill_tables.py",
-    "python scripts/scaling_tables.py --workload gpt2 --strategies": "tables/test_strategies.py",
-    "python scripts/scaling_tables.py --workload gpt2 --growing": "tables/test_growing.py",
+    "python scripts/scaling_tables.py --workload gpt2 --strategies": "tables/test_scaling.py",
+    "python scripts/scaling_tables.py --workload gpt2 --growing": "tables/test_scaling.py",
     "bash scripts/rehearse.sh --workload gpt2": "slurm/test_workloads_slurm.py runs its jobs",
 }
 

@@ -56,14 +56,16 @@ def _measure_efficiency(folder: Path) -> float:
     return float(largest["efficiency_pct"])
 
 
-def _measure_part(folder: Path, key: str, name: str) -> float:
-    """Return the `points` (% of a step) or `here_s` (s per step) of a part of a folder's steps."""
-    (finding,) = diagnose(_make_study(folder))
-    parts = {factor.key: factor for factor in finding.loss.factors} if finding.loss else {}
-    value = getattr(parts.get(key), name, None)
-    if value is None:
-        raise UserError(f"{folder}: its run has no record of where the time of a step goes")
-    return value
+def _measure_parts(folder: Path, key: str, name: str) -> dict[str, float]:
+    """Return the `points` (% of a step) or `here_s` (s per step) of a part of each job's steps."""
+    found = {}
+    for job in sorted(path for path in folder.iterdir() if path.is_dir()):
+        (finding,) = diagnose(_make_study(job))
+        parts = {factor.key: factor for factor in finding.loss.factors} if finding.loss else {}
+        found[job.name] = getattr(parts.get(key), name, None)
+        if found[job.name] is None:
+            raise UserError(f"{job}: its run has no record of where the time of a step goes")
+    return found
 
 
 def _make_study(folder: Path):
@@ -80,22 +82,14 @@ def _compare_efficiency(folder: Path, more: str, less: str) -> Answer:
 
 def _find_data_wait(folder: Path) -> Answer:
     """How many per cent of a step the job without loader processes waits for data."""
-    found = {
-        part.name: _measure_part(part, "data", "points")
-        for part in sorted(folder.iterdir())
-        if part.is_dir()
-    }
+    found = _measure_parts(folder, "data", "points")
     shown = [f"{name}: {pct:.1f} % of a step" for name, pct in found.items()]
     return Answer(found["workers_0"], shown=tuple(shown))
 
 
 def _find_least_communication(folder: Path) -> Answer:
     """The job whose steps have the least communication that nothing hides."""
-    found = {
-        part.name: _measure_part(part, "communication", "here_s")
-        for part in sorted(folder.iterdir())
-        if part.is_dir()
-    }
+    found = _measure_parts(folder, "communication", "here_s")
     best = sorted(found, key=found.get)
     near = [name for name in best if found[name] <= CLOSE * found[best[0]]]
     shown = tuple(f"{name}: {1e3 * found[name]:.1f} ms per step" for name in best)

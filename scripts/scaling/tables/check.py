@@ -17,7 +17,7 @@ from scaling.read.typed_table import count_places, is_rounding_of, parse_number
 from scaling.runs.find import order_in_time
 from scaling.runs.run import Run
 from scaling.tables.readme import BASELINE, RATIOS, ReadmeTable, Row, find_last
-from scaling.tables.table import Cell
+from scaling.tables.table import Cell, join_notes
 
 _EMPTY = ("", "—", "–", "-", "--", "---", "n/a", "na", "none", "?", "…", "...", "tbd", "x")
 _NOTE = re.compile(r"\s*\[\^?\w{1,3}\]\s*$")  # a footnote's mark
@@ -85,8 +85,7 @@ def _check(path: Path, filled: "FilledTable", tables, runs) -> Iterator[Checked]
             if verdict is Verdict.WRONG and not why:
                 why = _find_slip(parse_cell(written[header]), column, row, runs)
             if verdict in (Verdict.WRONG, Verdict.NOT_FILLED) and cell.value is not None:
-                source = f"see {describe_source(column, row, tables[0].shown[0])}"
-                why = f"{why}; {source}" if why else source
+                why = join_notes(why, f"see {cell.source}")
             answer = f"{cell.text} ({cell.note})" if cell.value is None else cell.text
             yield Checked(table.title, row.config, header, line, written[header], verdict, why,
                           answer)  # fmt: skip
@@ -169,41 +168,6 @@ def _find_slip(numbers: list[Decimal], column: str, row: Row, runs: Sequence[Run
         if other is not None and other.get(column) in numbers:
             return f"that is job {run.id}'s; take it with --job {run.id}"
     return ""
-
-
-# ---- Where a value stands --------------------------------------------------------------------
-
-
-def describe_source(column: str, row: Row, baseline: Row) -> str:
-    """Say in which file and line the value of a cell is, or those that it is computed from."""
-    if row.run is None:
-        return row.reason
-    here = _find_line(RATIOS.get(column, column), row.run)
-    if column not in RATIOS:
-        return here
-    if baseline.run is None:
-        return f"{here}, over the 1-GPU run's, which is missing"
-    over = f"{here}, over {_find_line(RATIOS[column], baseline.run)}"
-    return f"{over}, over the GPUs in all, times 100" if column == "efficiency_pct" else over
-
-
-def _find_line(column: str, run: Run) -> str:
-    """Name the line that the job printed, else the log that the value was computed from."""
-    if not column.startswith(("gpu0_", "cpu_")):
-        last = find_last(run)
-        if run.log_path is None or last is None:
-            return f"job {run.id} has no epoch line"
-        return f"{run.log_path}, line {last.line_number}"
-    name, paths, end = f"{column[:3]}_memory_log", run.cpu_log_paths, ""
-    if column.startswith("gpu0_"):
-        log = run.gpu_logs.get(0)
-        # On a shared node the job's lowest GPU may be another than 0.
-        paths, end = run.gpu_log_paths, f" - GPU {log.gpus[0].index if log and log.gpus else 0}"
-    printed = run.log.memory_lines if run.log else {}
-    for node in ("", "_node0"):
-        if number := printed.get(f"{name}{node}{end}"):
-            return f"{run.log_path}, line {number}"
-    return f"{paths[0]}" if 0 in paths else f"job {run.id} has no {name}"
 
 
 # ---- The file --------------------------------------------------------------------------------

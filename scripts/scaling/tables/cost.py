@@ -15,7 +15,6 @@ from scaling.runs.run import Run
 from scaling.runs.study import Study, count
 from scaling.tables.hardware import add_hardware
 from scaling.tables.readme import check_covers
-from scaling.tables.scaling import NO_WALL_TIME
 from scaling.tables.table import ROUNDING, Cell, Table, is_missing, make_table, missing, say, show
 
 LONGEST_GAP_S = 60  # a logger that was silent for longer has not seen the power in between
@@ -35,22 +34,15 @@ def make_cost(
     from so many of the latest runs of a scale, since a long GPU log takes a moment to read.
     """
     noun, scales = study.noun, list(study.scales.itertuples())
-    cells = {row.config: _make_cells(study, row, price or 0.0, energy_runs) for row in scales}
-
-    def make_column(name: str, header: str) -> tuple:
-        return header, lambda row: cells[row.config][name]
-
     columns = {
-        "config": ("Configuration", lambda row: say(
-            row.label, f"mean of {row.n_runs} runs" if row.n_runs > 1 else None)),
-        "gpus": ("GPUs", lambda row: say(row.gpus)),
-        "wall_s": ("Wall time (s)", lambda row: show(row.wall_s, why=NO_WALL_TIME)),
-        "gpu_hours": make_column("gpu_hours", "GPU-hours"),
-        "samples_per_gpu_hour": make_column(
-            "samples_per_gpu_hour", f"{noun.capitalize()} per GPU-hour"),
-        "energy_j_per_sample": make_column("energy_j_per_sample", f"Energy (J per {noun[:-1]})"),
-        "energy_kwh": make_column("energy_kwh", "Energy (kWh)"),
-    }  # fmt: skip
+        "config": "Configuration",
+        "gpus": "GPUs",
+        "wall_s": "Wall time (s)",
+        "gpu_hours": "GPU-hours",
+        "samples_per_gpu_hour": f"{noun.capitalize()} per GPU-hour",
+        "energy_j_per_sample": f"Energy (J per {noun[:-1]})",
+        "energy_kwh": "Energy (kWh)",
+    }
     definitions = [
         "GPU-hours: GPUs x wall time of the training (all epochs with validation), not the queue "
         f"and not the start of the job. {noun.capitalize()}: trained on, all epochs.",
@@ -59,31 +51,36 @@ def make_cost(
         ROUNDING,
     ]
     if price is not None:
-        columns["money"] = make_column("money", f"Cost ({currency})" if currency else "Cost")
-        columns["money_per_million"] = make_column("money_per_million", f"Cost per million {noun}")
+        columns["money"] = f"Cost ({currency})" if currency else "Cost"
+        columns["money_per_million"] = f"Cost per million {noun}"
         definitions.insert(1, f"Cost: GPU-hours x {currency}{price:.10g} per GPU-hour.")
     if energy_runs and (study.scales["n_runs"] > energy_runs).any():
         definitions.insert(2, f"Energy is of the latest {count(energy_runs, 'run')} of a scale.")
-    table = make_table("cost", "Cost", columns, scales, definitions=definitions,
+    rows = [_measure_cost(study, row, price or 0.0, energy_runs) for row in scales]
+    table = make_table("cost", "Cost", columns, rows, definitions=definitions,
                        remarks=study.left_out)  # fmt: skip
     return add_hardware(study, table, scales)
 
 
-def _make_cells(study: Study, row, price: float, energy_runs: int | None) -> dict[str, Cell]:
+def _measure_cost(study: Study, row, price: float, energy_runs: int | None) -> dict[str, object]:
+    """Return what the table shows of a row of study.scales."""
     runs = study.list_runs(row)
     powered = runs.tail(energy_runs or len(runs))
     gpu_hours, samples = row.wall_s * row.gpus / 3600, runs["samples"].mean(skipna=False)
     energy_j, no_energy = _measure_energy(study, powered["run"])
-    no_samples = "how many were trained on is not recorded"
-    no_rate = NO_WALL_TIME if is_missing(gpu_hours) else no_samples
+    no_time, no_samples = "no wall time is recorded", "how many were trained on is not recorded"
+    why = no_time if is_missing(gpu_hours) else no_samples
     j_per_sample = divide(energy_j, powered["samples"].mean(skipna=False))
     return {
-        "gpu_hours": _show_small(gpu_hours, NO_WALL_TIME),
-        "samples_per_gpu_hour": show(divide(samples, gpu_hours), 0, why=no_rate),
-        "energy_j_per_sample": _show_small(j_per_sample, no_energy or no_rate),
+        "config": say(row.label, f"mean of {len(runs)} runs" if len(runs) > 1 else None),
+        "gpus": row.gpus,
+        "wall_s": row.wall_s,
+        "gpu_hours": _show_small(gpu_hours, no_time),
+        "samples_per_gpu_hour": show(divide(samples, gpu_hours), 0, why=why),
+        "energy_j_per_sample": _show_small(j_per_sample, no_energy or why),
         "energy_kwh": _show_small(divide(energy_j, J_PER_KWH), no_energy),
-        "money": show(gpu_hours * price, why=NO_WALL_TIME),
-        "money_per_million": _show_small(divide(gpu_hours * price * 1e6, samples), no_rate),
+        "money": gpu_hours * price,
+        "money_per_million": _show_small(divide(gpu_hours * price * 1e6, samples), why),
     }
 
 
@@ -159,28 +156,28 @@ def make_estimate(jobs: Sequence[PlannedJob], runs: Sequence[Run], participants:
     A job's time is what complete jobs of its scale and epochs took from start to end; where there
     is none its time limit is the upper bound, and says so.
     """
-    headers = {
+    columns = {
         "job": "Job", "gpus": "GPUs", "time_s": "Time (s)", "longest_s": "Longest (s)",
-        "gpu_hours": "GPU-hours each", "all_gpu_hours": "GPU-hours of all",
-        "most_gpu_hours": "At most",
+        "gpu_hours": "GPU-hours each", "all_gpu_hours": ("GPU-hours of all", 1),
+        "most_gpu_hours": ("At most", 1),
     }  # fmt: skip
-    rows, hours, measured = [], [], 0
+    rows, measured = [], 0
     for job in jobs:
         times_s, note = _find_times(job, runs)
         measured += bool(times_s)
         limit = "" if times_s else "≤ "
         mean_s, longest_s = (f(times_s or [job.limit_s]) for f in (fmean, max))
         each_h, most_h = (job.gpus * job.times * s / 3600 for s in (mean_s, longest_s))
-        hours.append((each_h, each_h * participants, most_h * participants))
         rows.append({
-            "job": say(job.name, note), "gpus": say(job.gpus),
-            "time_s": Cell(mean_s, f"{limit}{mean_s:.0f}"),
-            "longest_s": Cell(longest_s, f"{limit}{longest_s:.0f}"), "gpu_hours": show(each_h),
-            "all_gpu_hours": show(hours[-1][1], 1), "most_gpu_hours": show(hours[-1][2], 1),
+            "job": say(job.name, note), "gpus": job.gpus,
+            "time_s": f"{limit}{mean_s:.0f}", "longest_s": f"{limit}{longest_s:.0f}",
+            "gpu_hours": each_h, "all_gpu_hours": each_h * participants,
+            "most_gpu_hours": most_h * participants,
         })  # fmt: skip
-    sums = zip(list(headers)[4:], map(sum, zip(*hours, strict=True)), strict=True)
-    rows.append(dict.fromkeys(headers, Cell(None, "")) | {
-        "job": say(f"all {len(jobs)} jobs"), **{name: show(hour, 1) for name, hour in sums},
+    each_h, *sums_h = (sum(row[name] for row in rows) for name in list(columns)[4:])
+    rows.append(dict.fromkeys(columns, "") | {
+        "job": f"all {len(jobs)} jobs", "gpu_hours": show(each_h, 1),
+        **dict(zip(("all_gpu_hours", "most_gpu_hours"), sums_h, strict=True)),
     })  # fmt: skip
     definitions = (
         "Time: of a job from its start to its end, without the queue: the mean of the measured "
@@ -202,8 +199,7 @@ def make_estimate(jobs: Sequence[PlannedJob], runs: Sequence[Run], participants:
         "are.",
     ]
     title = f"{count(participants, 'participant')}: times and GPU-hours"
-    facts = {"participants": participants, "measured_jobs": measured}
-    return Table("estimate", title, headers, rows, definitions, remarks, facts=facts)
+    return make_table("estimate", title, columns, rows, definitions=definitions, remarks=remarks)
 
 
 def _find_times(job: PlannedJob, runs: Sequence[Run]) -> tuple[list[int], str]:

@@ -39,9 +39,9 @@ class DeviceSet:
     training_s: Spread
     throughput: Spread
     per_rank_s: tuple[Spread, ...]
-    notes: tuple[str, ...]
-    settings: dict
     samples: float | None
+    settings: dict
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,14 @@ def read_devices(folder: Path) -> DeviceSet:
     by_epoch = steady.groupby("epoch")
     samples = by_epoch["samples"].sum(min_count=world_size).iloc[0]
     return DeviceSet(
-        world_size,
-        batch,
-        unit,
-        over_epochs(by_epoch["training_s"].mean().tolist()),
-        over_epochs(by_epoch["throughput_per_s"].sum().tolist()),
-        tuple(over_epochs(times.tolist()) for _, times in steady.groupby("rank")["training_s"]),
-        tuple(notes),
-        settings,
-        None if is_missing(samples) else float(samples),
-    )
+        world_size, batch, unit,
+        training_s=over_epochs(by_epoch["training_s"].mean().tolist()),
+        throughput=over_epochs(by_epoch["throughput_per_s"].sum().tolist()),
+        per_rank_s=tuple(over_epochs(times.tolist())
+                         for _, times in steady.groupby("rank")["training_s"]),
+        samples=None if is_missing(samples) else float(samples),
+        settings=settings, notes=notes,
+    )  # fmt: skip
 
 
 def _find_results(folder: Path) -> Path:
@@ -158,30 +156,34 @@ def format_comparison(comparison: Comparison, allow_unlike: bool = False) -> str
     """
     single, multi = comparison.single, comparison.multi
     unlike = "; ".join(comparison.differences)
-    ratios = [
+    faster, more = (
         MISSING if unlike and not allow_unlike else f"{round_half_even(divide(value, base), 2)}x"
         for value, base in (
             (single.training_s.mean, multi.training_s.mean),
             (multi.throughput.mean, single.throughput.mean),
         )
-    ]
-    notes = [
-        *_compare_work(single, multi),
-        *([f"the runs are not alike: {unlike}"] if unlike else []),
-        *single.notes,
-        *multi.notes,
-    ]
+    )
+    notes = [f"the runs are not alike: {unlike}"] if unlike else []
+    if multi.batch_size is not None and multi.batch_size == single.batch_size:
+        notes.append("the global batch is the same (strong scaling): each device has less to do.")
+    ratio = divide(multi.samples, single.samples)
+    if ratio and abs(ratio - 1) > WORK_TOLERANCE:
+        pct = round_half_even((ratio - 1) * 100, 1)
+        notes.append(
+            f"an epoch of the several had {pct} % more samples (or tokens) than the single's: "
+            "the training times are no measure of the same work."
+        )
     lines = [
         *_format_devices("Single Device", single),
         *_format_devices("Multi-Device", multi),
         "Speedup:",
-        f"  Training Time Speedup: {ratios[0]}",
-        f"  Throughput Speedup: {ratios[1]}",
+        f"  Training Time Speedup: {faster}",
+        f"  Throughput Speedup: {more}",
         "",
         "Training time: mean over ranks; throughput: sum over ranks. Mean ± sample standard",
         "deviation (ddof 1) over the epochs after the first: "
         f"{single.training_s.n} and {multi.training_s.n}.",
-        *(f"Note: {note}" for note in notes),
+        *(f"Note: {note}" for note in (*notes, *single.notes, *multi.notes)),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -199,22 +201,3 @@ def _format_devices(name: str, devices: DeviceSet) -> list[str]:
         f"  Training Time: {shown[0]} seconds",
         f"  {counted.capitalize()}/Second: {shown[1]}",
     ]
-
-
-def _compare_work(single: DeviceSet, multi: DeviceSet) -> list[str]:
-    """Say what the batch means for the speedup, and whether an epoch was the same work."""
-    notes = []
-    if multi.batch_size is not None and multi.batch_size == single.batch_size:
-        notes.append("the global batch is the same (strong scaling): each device has less to do.")
-    elif None not in (single.batch_size, multi.batch_size) and (
-        multi.batch_size != single.batch_size * multi.world_size
-    ):
-        notes.append("neither the batch of a device nor that of all is the same in the two runs.")
-    ratio = divide(multi.samples, single.samples)
-    if ratio and abs(ratio - 1) > WORK_TOLERANCE:
-        pct = round_half_even((ratio - 1) * 100, 1)
-        notes.append(
-            f"an epoch of the several had {pct} % more samples (or tokens) than the single's: "
-            "the training times are no measure of the same work."
-        )
-    return notes

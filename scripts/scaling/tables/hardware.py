@@ -51,11 +51,8 @@ def add_hardware(study: Study, table: Table, rows: Iterable) -> Table:
 
 def make_hardware_table(study: Study) -> Table:
     """Return the use of the GPUs at each scale as a table of its own."""
-    columns = {
-        "config": ("Configuration", lambda row: say(row.label)),
-        "gpus": ("GPUs", lambda row: say(row.gpus)),
-    }
     scales = list(study.scales.itertuples())
+    columns = {"config": ("Configuration", lambda row: say(row.label)), "gpus": "GPUs"}
     return add_hardware(study, make_table("gpu_use", "Use of the GPUs", columns, scales), scales)
 
 

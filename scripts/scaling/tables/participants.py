@@ -160,11 +160,9 @@ def make_spread(workshop: Workshop) -> Table:
     """Return a row per group of equal runs: how many, their median, and the outliers by name."""
     study, pct = workshop.study, workshop.ratios.groupby("config")["pct"].agg(["min", "max"])
 
-    def say_name(config) -> Cell:
-        series = f" ({config.series_name})" if config.series_name else ""
-        return say(config.short_label + series)
-
-    def say_outliers(config) -> Cell:
+    medians = study.runs.groupby("config")["throughput_per_s"].median()
+    few, rows = f"fewer than {LEAST_ALIKE} equal runs", []
+    for config in study.configs.sort_values(["gpus", "nodes_key", "series"]).itertuples():
         low = workshop.outliers[workshop.outliers["config"] == config.config]
         names = []
         for row in low.head(MOST_NAMED).itertuples():
@@ -172,26 +170,25 @@ def make_spread(workshop: Workshop) -> Table:
             job = study.sources[row.run].id
             names.append(f"{row.participant} job {job}{hosts}: {row.pct:.0f} %")
         more = [f"{len(low) - MOST_NAMED} more"] if len(low) > MOST_NAMED else []
-        return say("; ".join([*names, *more]) or "none")
-
-    few, medians = f"fewer than {LEAST_ALIKE} equal runs", study.runs.groupby("config")
-    medians = medians["throughput_per_s"].median()
+        series = f" ({config.series_name})" if config.series_name else ""
+        rows.append({
+            "config": config.short_label + series,
+            "runs": config.n_runs,
+            "median": medians[config.config],
+            "least": show(pct["min"].get(config.config), 1, why=few),
+            "most": show(pct["max"].get(config.config), 1, why=few),
+            "outliers": "; ".join([*names, *more]) or "none",
+        })  # fmt: skip
     columns = {
-        "config": ("Configuration", say_name),
-        "runs": ("Runs", lambda config: say(config.n_runs)),
-        "median": (f"Median ({study.unit})",
-                   lambda config: show(medians[config.config], 1, why="no throughput")),
-        "least": ("Lowest (%)", lambda config: show(pct["min"].get(config.config), 1, why=few)),
-        "most": ("Highest (%)", lambda config: show(pct["max"].get(config.config), 1, why=few)),
-        "outliers": ("Outliers", say_outliers),
+        "config": "Configuration", "runs": "Runs", "median": (f"Median ({study.unit})", 1),
+        "least": "Lowest (%)", "most": "Highest (%)", "outliers": "Outliers",
     }  # fmt: skip
     definitions = (
         "Equal runs have the same settings and scale; lowest and highest are in % of their median. "
         f"Outlier: below {workshop.limit_pct:.1f} %, which is 5 % or 3 deviations (1.4826 x the "
         "median absolute deviation over all runs) below, whichever is more.",
     )
-    configs = study.configs.sort_values(["gpus", "nodes_key", "series"]).itertuples()
-    return make_table("spread", "How far equal runs differ", columns, configs,
+    return make_table("spread", "How far equal runs differ", columns, rows,
                       definitions=definitions)  # fmt: skip
 
 
@@ -203,21 +200,17 @@ def make_hosts(workshop: Workshop) -> Table:
     is_clean = ~on_hosts.index.isin(on_hosts.index[is_slow])  # a run has one index for all hosts
     runs = on_hosts.groupby("hosts").size()
     counted = on_hosts[is_slow | is_clean].groupby("hosts")["pct"]
-    hosts = counted.agg(["size", "median", "min"]).reindex(runs.index)
-    hosts["size"] = hosts["size"].fillna(runs).astype(int)
+    hosts = counted.agg(runs="size", median="median", lowest="min").reindex(runs.index)
+    hosts["runs"] = hosts["runs"].fillna(runs).astype(int)
     hosts.loc[[*slow], "median"] = [*slow.values()]
     hosts["verdict"] = "as the others"
     hosts.loc[hosts["median"].isna(), "verdict"] = "only in runs with a slow node"
     hosts.loc[[*slow], "verdict"] = "slow"
     hosts["is_other"] = hosts["verdict"] != "slow"
-    why = "all of its runs had a slow node"
     columns = {
-        "host": ("Node", lambda row: say(row.Index)),
-        "runs": ("Runs", lambda row: say(row.size)),
-        "median": ("Median (%)", lambda row: show(row.median, 1, why=why)),
-        "lowest": ("Lowest (%)", lambda row: show(row.min, 1, why=why)),
-        "verdict": ("Verdict", lambda row: say(row.verdict)),
-    }
+        "host": "Node", "runs": "Runs", "median": ("Median (%)", 1), "lowest": ("Lowest (%)", 1),
+        "verdict": "Verdict",
+    }  # fmt: skip
     unknown = sum(not hosts for hosts in workshop.ratios["hosts"])
     remarks = [f"{count(unknown, 'run')} without known nodes (no run.json)"] if unknown else []
     definitions = (
@@ -225,6 +218,7 @@ def make_hosts(workshop: Workshop) -> Table:
         "of equal runs. What ran across nodes counts for each; a run that a slow node took part in "
         "counts for that node alone.",
     )
-    rows = hosts.sort_values(["is_other", "median", "min"]).itertuples()
+    hosts = hosts.sort_values(["is_other", "median", "lowest"])
+    rows = hosts.rename_axis("host").reset_index().to_dict("records")
     return make_table("hosts", "The nodes", columns, rows, definitions=definitions,
                       remarks=remarks)  # fmt: skip

@@ -7,14 +7,15 @@ and epochs is made from a Study.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 
 from common.errors import UserError
 from common.rounding import round_half_even, to_decimal
 from scaling.read.cpu_log import CpuLog
 from scaling.read.foreign_log import show_rate
-from scaling.read.gpu_log import GpuLog, list_labels
+from scaling.read.gpu_log import GpuLog, GpuUse, list_labels
 from scaling.runs.compare import (
     DEFAULT_WORKLOAD,
     SUPERLINEAR_PCT,
@@ -331,7 +332,8 @@ def _compare(run: Run, baseline: Row, measured: dict, allow_unlike: bool) -> dic
     elif speedup is not None:
         pct = compute_efficiency_pct(speedup, run.gpus)
         text = round_half_even(pct, 1)
-        cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text))
+        source = f"{cells['efficiency_pct'].source}, over the GPUs in all, times 100"
+        cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text), source)
     return {
         name: cell if cell.value is None else add_note(cell, note) for name, cell in cells.items()
     }
@@ -345,7 +347,8 @@ def _divide_cells(cell: Cell, base: Cell, places: int) -> Cell:
         return missing(f"no baseline value: {base.note}")
     is_finite = Decimal(cell.value).is_finite() and Decimal(base.value).is_finite()
     ratio = divide(cell.value, base.value) if is_finite else None
-    return show(ratio, places, sign="×", why=f"{cell.text} / {base.text} is no number")
+    found = show(ratio, places, sign="×", why=f"{cell.text} / {base.text} is no number")
+    return replace(found, source=f"{cell.source}, over {base.source}")
 
 
 # ---- One run's cells -------------------------------------------------------------------------
@@ -358,17 +361,20 @@ def measure(run: Run, workload: Workload) -> dict[str, Cell]:
     for names, measure_them in (
         (of_epoch, lambda: _measure_epoch(run, workload)),
         (GPU_COLUMNS, lambda: _measure_gpu(run)),
-        (("cpu_peak_mib",), lambda: (show(_take_cpu_log(run).peak_mib, 1),)),
+        (("cpu_peak_mib",), lambda: _measure_cpu(run)),
     ):
         try:
-            found |= zip(names, measure_them(), strict=True)
+            cells, source = measure_them()
+            found |= {
+                name: replace(cell, source=source) for name, cell in zip(names, cells, strict=True)
+            }
         except UserError as error:
             found |= dict.fromkeys(names, missing(str(error)))
     return found
 
 
-def _measure_epoch(run: Run, workload: Workload) -> Iterator[Cell]:
-    """Yield loss, score and throughput of the last epoch's line; UserError says why not."""
+def _measure_epoch(run: Run, workload: Workload) -> tuple[list[Cell], str]:
+    """Return loss, score and throughput of the last epoch's line, and where it is."""
     score, last = workload.score, find_last(run)
     if last is None:
         reason = f"no Slurm log: {run.folder / 'log'} has no *_{run.job}.out"
@@ -380,20 +386,19 @@ def _measure_epoch(run: Run, workload: Workload) -> Iterator[Cell]:
         raise UserError(run.log_problem or reason)
     if last.epoch != last.epochs:
         raise UserError(f"the log has no readable line for epoch {last.epochs} of {last.epochs}")
-    yield _show_logged(last.train_loss)
     value, rate, is_mean = (
         last.get(score.log_key), last.throughput_per_s, run.is_of_others,
     )  # fmt: skip
-    where = "log" if is_mean else "epoch line"
-    yield (
-        missing(f"the {where} holds no {score.name}")
-        if value is None
-        else (_show_logged(value, "%" if score.log_key.endswith("_pct") else ""))
-    )
-    if last.unit != workload.unit:
-        yield missing(f"logged as {rate} {last.unit}, not in {workload.unit}")
+    cells = [_show_logged(last.train_loss)]
+    if value is None:
+        cells.append(missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}"))
     else:
-        yield Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate)
+        cells.append(_show_logged(value, "%" if score.log_key.endswith("_pct") else ""))
+    if last.unit != workload.unit:
+        cells.append(missing(f"logged as {rate} {last.unit}, not in {workload.unit}"))
+    else:
+        cells.append(Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate))
+    return cells, f"{run.log_path}, line {last.line_number}"
 
 
 def _show_logged(number: Decimal | None, unit: str = "") -> Cell:
@@ -403,8 +408,8 @@ def _show_logged(number: Decimal | None, unit: str = "") -> Cell:
     return Cell(number, text, None if number.is_finite() else f"{text} in the log")
 
 
-def _measure_gpu(run: Run) -> tuple[Cell, ...]:
-    """Return peak, average and mode of the job's lowest GPU on node0."""
+def _measure_gpu(run: Run) -> tuple[list[Cell], str]:
+    """Return peak, average and mode of the job's lowest GPU on node0, and where they are from."""
     if 0 not in run.gpu_logs:
         is_on_cpu = (run.settings or {}).get("device") == "cpu"
         where = "node0 (the run used the CPU)" if is_on_cpu else "node0"
@@ -415,15 +420,30 @@ def _measure_gpu(run: Run) -> tuple[Cell, ...]:
     # The last line, in which the logger is stopped, is most often cut.
     is_whole = all(reason.startswith("cut") for reason in log.counts.dropped)
     note = None if is_whole else f"GPU log {run.gpu_log_paths[0]}: {log.counts.describe_dropped()}"
-    return _show_memory(gpu, note)
+    return _show_memory(gpu, note), _find_line(run, "gpu", log.path, f" - GPU {gpu.index}")
 
 
-def _show_memory(gpu, note: str | None = None) -> tuple[Cell, Cell, Cell]:
-    return (
-        Cell(gpu.peak_mib, str(gpu.peak_mib), note),
-        show(to_decimal(gpu.average_mib), note=note),
-        Cell(gpu.mode_mib, str(gpu.mode_mib), note),
-    )
+def _show_memory(gpu: GpuUse, note: str | None = None) -> list[Cell]:
+    peak, mode = (Cell(mib, str(mib), note) for mib in (gpu.peak_mib, gpu.mode_mib))
+    return [peak, show(to_decimal(gpu.average_mib), note=note), mode]
+
+
+def _measure_cpu(run: Run) -> tuple[list[Cell], str]:
+    log = run.cpu_logs.get(0)
+    if log is None:
+        raise UserError(f"no psrecord log of node0 of job {run.id}")
+    _check_log("CPU", log)
+    check_covers(run, "CPU", log.covered_s, log.interval_s)
+    return [show(log.peak_mib, 1)], _find_line(run, "cpu", log.path)
+
+
+def _find_line(run: Run, kind: str, path: Path, end: str = "") -> str:
+    """Name the line with node0's memory that the job printed, else the log that it is made from."""
+    printed = run.log.memory_lines if run.log else {}
+    for node in ("", "_node0"):
+        if number := printed.get(f"{kind}_memory_log{node}{end}"):
+            return f"{run.log_path}, line {number}"
+    return str(path)
 
 
 def take_gpu_log(run: Run, node: int) -> GpuLog:
@@ -437,15 +457,6 @@ def take_gpu_log(run: Run, node: int) -> GpuLog:
             f"GPU log {log.path} shows {len(log.gpus)} GPUs and the job had {run.gpus_per_node} "
             "a node: which are its own is unknown"
         )
-    return log
-
-
-def _take_cpu_log(run: Run) -> CpuLog:
-    log = run.cpu_logs.get(0)
-    if log is None:
-        raise UserError(f"no psrecord log of node0 of job {run.id}")
-    _check_log("CPU", log)
-    check_covers(run, "CPU", log.covered_s, log.interval_s)
     return log
 
 

@@ -1,7 +1,6 @@
 """Tables with a row per scale, setting or strategy of a study: how it scales, and what differs."""
 
 import math
-import re
 
 import pandas as pd
 
@@ -20,6 +19,19 @@ from scaling.tables.hardware import add_hardware, make_hardware_cells
 from scaling.tables.readme import explain_superlinear
 from scaling.tables.table import ROUNDING, Cell, Table, join_notes, make_table, missing, say, show
 
+CONFIG = ("Configuration", lambda row: say(row.label))
+
+
+def _list_unlike(study: Study, run: int, base: int, but: str) -> list[str]:
+    """List what two runs (by position) differ in besides the setting `but`."""
+    names = tuple(name for name in COMPARED_SETTINGS if name != but)
+    return list_differences(study.settings(run), study.settings(base), names)
+
+
+def _name_rate(study: Study) -> str:
+    return f"{study.noun.capitalize()}/sec (global)"
+
+
 # ---- Fixed work: throughput and wall time at each number of GPUs -------------------------------
 
 BASES = ("throughput", "walltime")
@@ -31,14 +43,6 @@ _FORMULAS = {
     "throughput": "throughput / the baseline's throughput",
     "walltime": "the baseline's wall time / wall time",
 }
-NO_THROUGHPUT, NO_WALL_TIME = "no throughput is recorded", "no wall time is recorded"
-NO_LOSS = "no validation loss is recorded"
-
-
-def _list_unlike(study: Study, run: int, base: int, but: str) -> list[str]:
-    """List what two runs (by position) differ in besides the setting `but`."""
-    names = tuple(name for name in COMPARED_SETTINGS if name != but)
-    return list_differences(study.settings(run), study.settings(base), names)
 
 
 def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
@@ -50,31 +54,29 @@ def make_fixed_work(study: Study, basis: str = "throughput") -> Table:
     def show_rate(row) -> Cell:
         spread = study.spread(row, "throughput")
         note = join_notes(spread and spread.describe(), *row.run_notes)
-        return show(row.throughput_per_s, note=note, why=note or NO_THROUGHPUT)
+        return show(row.throughput_per_s, note=note, why=note or "")
 
     def show_wall(row) -> Cell:
         spread = study.spread(row, "wall")
-        return show(row.wall_s, note=spread and spread.describe(), why=NO_WALL_TIME)
+        return show(row.wall_s, note=spread and spread.describe())
 
+    has_twins = study.scales["gpus"].duplicated().any()
     columns = {
-        "config": ("Configuration", lambda row: say(row.label)),
-        "gpus": ("GPUs", lambda row: say(row.gpus)),
-        "throughput_per_s": (f"{study.noun.capitalize()}/sec (global)", show_rate),
+        **({"config": CONFIG} if has_twins else {}),
+        "gpus": "GPUs",
+        "throughput_per_s": (_name_rate(study), show_rate),
         "wall_s": ("Wall time (s)", show_wall),
         "speedup": (f"Speedup vs {base_name}", lambda row: ratios[row.config][0]),
         "efficiency": ("Scaling efficiency", lambda row: ratios[row.config][1]),
     }
-    if not study.scales["gpus"].duplicated().any():
-        del columns["config"]
-    wall = "all epochs, warm-up and validation included." if study.definition is None else (
-        "as it stands there.")  # fmt: skip
     definitions = (
         f"Basis: {basis}. Speedup = {_FORMULAS[basis]}; efficiency = speedup / (GPUs / "
         f"{base.gpus}). Baseline: {base_name} ({study.sources[base.latest].name}).",
         study.define_throughput(),
-        f"Wall time: {wall}",
+        "Wall time: as it stands there." if study.definition else (
+            "Wall time: all epochs, warm-up and validation included."),
         ROUNDING,
-    )
+    )  # fmt: skip
     title = f"Fixed work: speedup by {'wall time' if basis == 'walltime' else 'throughput'}"
     table = make_table("fixed_work", title, columns, scales, definitions=definitions,
                        remarks=study.list_remarks())  # fmt: skip
@@ -116,18 +118,14 @@ def make_growing(study: Study) -> Table:
     study: of runs whose model grows with the GPUs.
     """
     base, *_ = scales = list(study.scales.itertuples())
-    parameters = {row.config: study.settings(row.latest).get("parameters") for row in scales}
+    told = {row.config: study.settings(row.latest).get("parameters") for row in scales}
+    parameters = {config: n if isinstance(n, int) else None for config, n in told.items()}
     tflops = {row.config: make_hardware_cells(study, row)["tflops_per_gpu"] for row in scales}
     if len(set(parameters.values())) < 2:
         raise UserError(
             "no two models ran on different numbers of GPUs; submit them with: "
             "python scripts/submit.py 'gpt2/growing/*'"
         )
-
-    def show_layers(row) -> Cell:
-        size = study.settings(row.latest).get("model_size")
-        layers = re.search(r"n_layer=(\d+)", str(size))
-        return say(int(layers[1])) if layers else missing("not recorded")
 
     def compare(row) -> Cell:
         """What differs in more than the model's size is not compared."""
@@ -140,12 +138,10 @@ def make_growing(study: Study) -> Table:
         return show(ratio and ratio * 100, 1, note=note, why=why)
 
     columns = {
-        "gpus": ("GPUs", lambda row: say(row.gpus)),
-        "layers": ("Layers", show_layers),
-        "parameters_m": ("Parameters (million)",
-                         lambda row: show(divide(parameters[row.config], 1e6), 1)),
-        "throughput_per_s": (f"{study.noun.capitalize()}/sec (global)",
-                             lambda row: show(row.throughput_per_s, why=NO_THROUGHPUT)),
+        "gpus": "GPUs",
+        "parameters_m": (
+            "Parameters (million)", lambda row: show(divide(parameters[row.config], 1e6), 1)),
+        "throughput_per_s": _name_rate(study),
         "efficiency_pct": ("Efficiency (%)", compare),
     }  # fmt: skip
     definitions = (
@@ -173,46 +169,28 @@ def make_target_table(study: Study, column: str, target: float) -> Table:
     """
     name, best = _NAMES[column], "min" if column == "val_loss" else "max"
     runs = dict(list(_find_reached(study, column, target, best).groupby("config")))
-    base_s = runs[study.baseline.config]["elapsed_s"].mean()
-    rows = [(row, runs[row.config]) for row in study.scales.itertuples()]
-
-    def say_reached(row) -> Cell:
-        """Of how many runs; those that did not reach it where others did have a note."""
-        others = row[1][row[1]["epoch"].isna()]
-        bests = (f"job {run.name} ({show(run.best, 4).text})" for run in others.itertuples())
-        is_some = 0 < len(others) < len(row[1])
-        note = f"not reached by {', '.join(bests)}" if is_some else None
-        return say(f"{row[1]['epoch'].count()} of {count(len(row[1]), 'run')}", note)
-
-    def show_best(row) -> Cell:
-        return show(row[1]["best"].agg(best), 4, why=f"no {name} is recorded")
-
-    def average(row, figure: str, places: int) -> Cell:
-        """The mean of the runs that reached it, with its interval."""
-        values = row[1][figure][row[1]["epoch"].notna()]
-        if values.empty:
-            cell = show_best(row)
-            return missing(cell.note or f"not reached: the best is {cell.text}")
-        if values.isna().any():
-            return missing("the time of an epoch up to it is not recorded")
-        spread = over_repeats(values.tolist())
-        return show(spread.mean, places, spread.describe(places))
-
-    def show_speedup(row) -> Cell:
-        if not row[0].is_compared:
-            return missing(study.explain_no_ratio(row[0]))
-        elapsed_s = average(row, "elapsed_s", 2)
-        why = elapsed_s.note or f"{study.base_name} has no such time"
-        return show(divide(base_s, elapsed_s.value), why=why)
-
+    base_s, rows = runs[study.baseline.config]["elapsed_s"].mean(), []
+    for scale in study.scales.itertuples():
+        found = runs[scale.config]
+        reached = found[found["epoch"].notna()]
+        best_cell = show(found["best"].agg(best), 4, why=f"no {name} is recorded")
+        why = best_cell.note or f"not reached: the best is {best_cell.text}"
+        elapsed_s = _average(reached["elapsed_s"], 2, why)
+        speedup = divide(base_s, elapsed_s.value)
+        no_speedup = elapsed_s.note or f"{study.base_name} has no such time"
+        rows.append({
+            "config": scale.label,
+            "reached": f"{len(reached)} of {count(len(found), 'run')}",
+            "epochs": _average(reached["epoch"], 1, why),
+            "elapsed_s": elapsed_s,
+            "speedup": show(speedup, why=no_speedup) if scale.is_compared else (
+                missing(study.explain_no_ratio(scale))),
+            "best": best_cell,
+        })  # fmt: skip
     columns = {
-        "config": ("Configuration", lambda row: say(row[0].label)),
-        "reached": ("Reached by", say_reached),
-        "epochs": ("Epochs", lambda row: average(row, "epoch", 1)),
-        "elapsed_s": ("Time (s)", lambda row: average(row, "elapsed_s", 2)),
-        "speedup": (f"Speedup vs {study.base_name}", show_speedup),
-        "best": (f"Best {name}", show_best),
-    }
+        "config": "Configuration", "reached": "Reached by", "epochs": "Epochs",
+        "elapsed_s": "Time (s)", "speedup": f"Speedup vs {study.base_name}", "best": f"Best {name}",
+    }  # fmt: skip
     sign = "fell to" if column == "val_loss" else "rose to"
     definitions = (
         f"Epochs and time until the {name} of an epoch first {sign} {target:.10g}: training and "
@@ -236,6 +214,16 @@ def _find_reached(study: Study, column: str, target: float, best: str) -> pd.Dat
     first = epochs[is_there].drop_duplicates("run").set_index("run")[["epoch", "elapsed_s"]]
     bests = by_run[column].agg(best).rename("best")
     return study.runs.set_index("run")[["config", "name"]].join([first.astype("float64"), bests])
+
+
+def _average(values: pd.Series, places: int, why: str) -> Cell:
+    """Return the mean of runs with its interval; `why` there is none, or that a time is missing."""
+    if values.empty:
+        return missing(why)
+    if values.isna().any():
+        return missing("the time of an epoch up to it is not recorded")
+    spread = over_repeats(values.tolist())
+    return show(spread.mean, places, spread.describe(places))
 
 
 # ---- One setting as an experiment: runs that differ in it alone --------------------------------
@@ -269,41 +257,41 @@ def make_option_tables(study: Study, name: str, values: list[str]) -> list[Table
 
 
 def _compare_values(study: Study, name: str, groups: dict, scale: str) -> Table:
-    base = next(iter(groups))
-    rates = {value: group["throughput_per_s"].dropna().tolist() for value, group in groups.items()}
+    base, rows = next(iter(groups)), []
     reference = groups[base]["run"].iloc[-1]
-    for value, run in ((value, run) for value, group in groups.items() for run in group["run"]):
-        unlike = _list_unlike(study, run, reference, name)
-        if unlike := [each for each in unlike if not each.startswith(f"{name} ")]:  # the batch
-            raise UserError(
-                f"job {study.sources[run].name} ({name} {value}) differs in more than {name}: "
-                f"{'; '.join(unlike)}"
-            )
-
-    def show_mean(value: str) -> Cell:
-        mean = over_repeats(rates[value]) if rates[value] else None
-        return show(mean and mean.mean, note=mean and mean.describe(), why=NO_THROUGHPUT)
-
-    def show_difference(value: str) -> Cell:
-        if value == base:
-            return missing("the others are set against it")
-        return _compare_rates(rates[value], rates[base])
-
+    base_rates = groups[base]["throughput_per_s"].dropna().tolist()
+    for value, group in groups.items():
+        for run in group["run"]:
+            unlike = _list_unlike(study, run, reference, name)
+            if unlike := [each for each in unlike if not each.startswith(f"{name} ")]:  # the batch
+                raise UserError(
+                    f"job {study.sources[run].name} ({name} {value}) differs in more than {name}: "
+                    f"{'; '.join(unlike)}"
+                )
+        rates = group["throughput_per_s"].dropna().tolist()
+        mean = over_repeats(rates) if rates else None
+        rows.append({
+            "value": value,
+            "runs": len(group),
+            "throughput_per_s": show(mean and mean.mean, note=mean and mean.describe()),
+            "difference_pct": missing("the others are set against it") if value == base else (
+                _compare_rates(rates, base_rates)),
+            "val_loss": group["val_loss"].mean(),
+        })  # fmt: skip
     columns = {
-        "value": (name, say),
-        "runs": ("Runs", lambda value: say(len(groups[value]))),
-        "throughput_per_s": (f"{study.noun.capitalize()}/sec (global)", show_mean),
-        "difference_pct": (f"Difference from {base} (%)", show_difference),
-        "val_loss": ("Val Loss",
-                     lambda value: show(groups[value]["val_loss"].mean(), 4, why=NO_LOSS)),
-    }  # fmt: skip
+        "value": name,
+        "runs": "Runs",
+        "throughput_per_s": _name_rate(study),
+        "difference_pct": f"Difference from {base} (%)",
+        "val_loss": ("Val Loss", 4),
+    }
     definitions = (
         study.define_throughput(),
         "Difference: of the means; with two runs or more of both, its 95 % interval (Welch). An "
         "interval that holds 0 shows no difference.",
         ROUNDING,
     )
-    return make_table("option", f"{name} on {scale}", columns, groups, definitions=definitions)
+    return make_table("option", f"{name} on {scale}", columns, rows, definitions=definitions)
 
 
 def _compare_rates(rates: list[float], base: list[float]) -> Cell:
@@ -328,9 +316,9 @@ def _compare_rates(rates: list[float], base: list[float]) -> Cell:
 # ---- Strategies: what a rank holds and sends, at one number of GPUs and nodes ------------------
 
 _HELD = {"parameter": "Parameters", "gradient": "Gradients", "optimizer": "Optimizer"}
-_KERNELS = {"nccl_ms": "NCCL kernels (ms/step)", "kernels_ms": "Other kernels (ms/step)"}
 _PROFILED = {"comm_ms": "Communication (ms/step)", "comm_exposed_ms": "Of it exposed (ms/step)",
              "overlap_pct": "Overlap (%)"}  # fmt: skip
+_KERNELS = {"nccl_ms": "NCCL kernels (ms/step)", "kernels_ms": "Other kernels (ms/step)"}
 # What must be equal for a comparison to mean anything: the numbers that are kept and computed with.
 _DTYPES = ("precision", "state_dtypes")
 
@@ -364,46 +352,47 @@ def name_strategy(settings: dict) -> str:
 
 def _compare_strategies(study: Study, rows: list, names: dict) -> Table:
     base = next((row for row in rows if names[row.config] == "ddp"), rows[0])
-    settings = {row.config: study.settings(row.latest) for row in rows}
-    jobs = {row.config: study.sources[row.latest].name for row in rows}
+    figures, records = _measure_ranks(study, rows), []
     for row in rows:
+        settings, reference = (study.settings(each.latest) for each in (row, base))
         for name in _DTYPES:
-            here, there = (settings[each.config].get(name) for each in (row, base))
+            here, there = settings.get(name), reference.get(name)
             if here != there:
+                jobs = [f"job {study.sources[each.latest].name}" for each in (row, base)]
                 raise UserError(
-                    f"job {jobs[row.config]} has {name} {here}, job {jobs[base.config]} {there}: "
+                    f"{jobs[0]} has {name} {here}, {jobs[1]} {there}: "
                     "strategies compare at equal numbers alone; run one of them again"
                 )
-    figures = _measure_ranks(study, rows)
-
-    def say_name(row) -> Cell:
         unlike = "; ".join(_list_unlike(study, row.latest, base.latest, "strategy"))
-        return say(names[row.config], f"unlike {base.label}: {unlike}" if unlike else None)
-
-    def show_activations(row) -> Cell:
-        if settings[row.config].get("device") != "cuda":
-            return missing("on a CPU the peak is that of the process, its libraries among it")
-        return show(figures["activation_mib"][row.latest], 1)
-
-    def make_column(name: str, header: str, why: str) -> tuple:
-        return header, lambda row: show(figures[name][row.latest], 1, why=why)
-
+        own = figures.loc[row.latest]
+        activation = (
+            show(own["activation_mib"], 1)
+            if settings.get("device") == "cuda"
+            else (missing("on a CPU the peak is that of the process, its libraries among it"))
+        )
+        note = f"unlike {base.label}: {unlike}" if unlike else None
+        records.append({
+            **own,
+            "strategy": say(names[row.config], note),
+            "wall_s": row.wall_s,
+            "val_loss": study.runs["val_loss"][row.latest],
+            "activation_mib": activation,
+            **{name: show(own[name], 1, why="not profiled: train with --profile 4")
+               for name in _PROFILED},
+            **{name: show(own[name], 1, why='no kernels recorded: profiler = "nsys", 20 steps '
+                          "or more") for name in _KERNELS},
+        })  # fmt: skip
     has_kernels = figures["nccl_ms"].notna().any()
-    no_kernels = 'no kernels recorded: profiler = "nsys", 20 steps or more'
     columns = {
-        "strategy": ("Strategy", say_name),
-        "wall_s": ("Wall time (s)", lambda row: show(row.wall_s, why=NO_WALL_TIME)),
-        "val_loss": ("Val Loss",
-                     lambda row: show(study.runs["val_loss"][row.latest], 4, why=NO_LOSS)),
-        "peak_mib": make_column("peak_mib", "Peak (MiB)", "not recorded"),
-        **{f"{name}_mib": make_column(f"{name}_mib", f"{title} (MiB)", "not recorded")
-           for name, title in _HELD.items()},
-        "activation_mib": ("Activations (MiB)", show_activations),
-        **{name: make_column(name, title, "not profiled: train with --profile 4")
-           for name, title in _PROFILED.items()},
-        **{name: make_column(name, title, no_kernels)
-           for name, title in _KERNELS.items() if has_kernels},
-    }  # fmt: skip
+        "strategy": "Strategy",
+        "wall_s": "Wall time (s)",
+        "val_loss": ("Val Loss", 4),
+        "peak_mib": ("Peak (MiB)", 1),
+        **{f"{name}_mib": (f"{title} (MiB)", 1) for name, title in _HELD.items()},
+        "activation_mib": "Activations (MiB)",
+        **_PROFILED,
+        **(_KERNELS if has_kernels else {}),
+    }
     definitions = [
         "Each is the most of any rank. Parameters, gradients and optimizer: kept after the first "
         "step. Peak: of a rank's allocations on its GPU. Activations: its peak less what it keeps.",
@@ -414,42 +403,37 @@ def _compare_strategies(study: Study, rows: list, names: dict) -> Table:
         study.define_throughput(),
         ROUNDING,
     ]  # fmt: skip
-    sources = [f"{names[config]}: job {job}" for config, job in jobs.items()]
-    table = make_table("strategies", f"Strategies on {base.label}", columns, rows,
+    sources = [f"{names[row.config]}: job {study.sources[row.latest].name}" for row in rows]
+    table = make_table("strategies", f"Strategies on {base.label}", columns, records,
                        definitions=definitions, sources=sources)  # fmt: skip
     return add_hardware(study, table, rows)
 
 
 def _measure_ranks(study: Study, rows: list) -> pd.DataFrame:
     """Return per run what the columns of memory, communication and kernels show, NaN for none."""
-    ranks = study.rank_epochs
-    held = [f"{name}_mib" for name in _HELD]
-    for name in _HELD:
-        ranks = ranks.assign(**{f"{name}_mib": ranks[f"{name}_bytes"] / 2**20})
-    ranks["activation_mib"] = ranks["peak_mib"] - ranks[held].sum(axis=1, skipna=False)
+    held = {f"{name}_mib": study.rank_epochs[f"{name}_bytes"] / 2**20 for name in _HELD}
+    ranks = study.rank_epochs.assign(**held)
+    ranks["activation_mib"] = ranks["peak_mib"] - ranks[[*held]].sum(axis=1, skipna=False)
     steady = ranks[~ranks["is_warmup"]].groupby("run")
     most = steady[["peak_mib", *held, "activation_mib"]].max()
     by_run = ranks.groupby("run")
-    sent = pd.DataFrame(
-        {
-            "comm_ms": by_run["profiled_comm_per_step_s"].mean() * 1000,
-            "comm_exposed_ms": by_run["profiled_exposed_per_step_s"].mean() * 1000,
-        }
-    )
+    sent = pd.DataFrame({
+        "comm_ms": by_run["profiled_comm_per_step_s"].mean() * 1000,
+        "comm_exposed_ms": by_run["profiled_exposed_per_step_s"].mean() * 1000,
+    })  # fmt: skip
     sent["overlap_pct"] = (1 - divide(sent["comm_exposed_ms"], sent["comm_ms"])) * 100
-    found = {row.latest: _measure_kernels(study, row) for row in rows}
-    kernels = pd.DataFrame(found, index=[*_KERNELS]).T
-    return kernels.join([most, sent])
+    kernels = {row.latest: _measure_kernels(study, row) for row in rows}
+    return pd.DataFrame(kernels, index=[*_KERNELS]).T.join([most, sent])
 
 
 def _measure_kernels(study: Study, row) -> tuple[float, float]:
-    """Milliseconds per step in NCCL's kernels and in all others, as nsys recorded them."""
+    """Return milliseconds per step in NCCL's kernels and in all others, as nsys recorded them."""
     run, steps = study.find_run(row), study.settings(row.latest).get("nsys_steps")
-    nodes = run.kernels if run else []
-    if not (nodes and steps):
+    if not (run and run.kernels and steps):
         return math.nan, math.nan
     nccl, others = (
-        sum(kernel.total_s for node in nodes for kernel in node if kernel.is_communication == sent)
+        sum(each.total_s for node in run.kernels for each in node if each.is_communication == sent)
         for sent in (True, False)
     )
-    return nccl * 1000 / steps / len(nodes), others * 1000 / steps / len(nodes)
+    per_step = steps * len(run.kernels) / 1000
+    return nccl / per_step, others / per_step

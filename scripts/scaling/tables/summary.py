@@ -17,21 +17,32 @@ from scaling.runs.compare import (
 )
 from scaling.runs.study import Study, compare_quality, count
 from scaling.tables.hardware import make_hardware_table
-from scaling.tables.scaling import NO_WALL_TIME, make_ratio_cells
+from scaling.tables.scaling import make_ratio_cells
 from scaling.tables.table import (
     MISSING,
     ROUNDING,
-    Cell,
     Table,
     draw_text,
     is_missing,
     make_table,
-    say,
     show,
     to_text,
 )
 
-RUN_WIDTHS = (10, 30, 6, 6, 10, 14, 9, 0)  # the least, of the columns of the runs
+RUN_COLUMNS = {
+    "job": "Job ID", "config": "Configuration", "gpus": "GPUs", "nodes": "Nodes",
+    "wall_s": "Time (s)", "epoch_s": "Time/Epoch (s)", "val_loss": ("Val Loss", 4),
+    "val_accuracy": ("Val Acc", 4),
+}  # fmt: skip
+RUN_WIDTHS = (10, 30, 6, 6, 10, 14, 9, 0)  # the least in the text
+RESULT_COLUMNS = {
+    "config": "Configuration", "minutes": "Time (min)", "speedup": "Speedup",
+    "efficiency": "Efficiency", "band": "Band",
+}  # fmt: skip
+IDEAL_COLUMNS = {
+    "gpus": "GPUs", "ideal": "Ideal speedup", "measured": "Measured", "lost": "Lost",
+    "ideal_s": "Ideal time (s)", "wall_s": "Time (s)", "spread": "Spread",
+}  # fmt: skip
 
 
 def make_summary_tables(study: Study) -> list[Table]:
@@ -40,47 +51,47 @@ def make_summary_tables(study: Study) -> list[Table]:
     Of a run: its wall time, and the losses of its last epoch. Ideal beside measured is by wall
     time, with how far repeats or epochs spread.
     """
-    base, scales = study.baseline, list(study.scales.itertuples())
-    ratios = {scale.config: make_ratio_cells(study, scale, "walltime") for scale in scales}
-    runs = [(scale, run) for scale in scales for run in study.list_runs(scale).itertuples()]
-    of_run = {
-        "job": ("Job ID", lambda row: say(shorten(row[1].name, 60))),
-        "config": ("Configuration", lambda row: say(row[0].label)),
-        "gpus": ("GPUs", lambda row: say(row[1].gpus)),
-        "nodes": ("Nodes", lambda row: show(row[1].nodes, 0)),
-        "wall_s": ("Time (s)", lambda row: show(row[1].wall_s)),
-        "epoch_s": ("Time/Epoch (s)", lambda row: show(
-            None if is_missing(row[1].wall_s) else divide(row[1].wall_s, row[1].epochs))),
-        "val_loss": ("Val Loss", lambda row: show(row[1].val_loss, 4)),
-        "val_accuracy": ("Val Acc", lambda row: show(row[1].val_accuracy, 4)),
-    }  # fmt: skip
-
-    def show_lost(scale) -> Cell:
-        speedup, efficiency = ratios[scale.config]
-        lost = None if efficiency.value is None else (1 - efficiency.value) * 100
-        return show(lost, 1, sign="%", why=speedup.note or "")
-
-    of_scale = {
-        "gpus": ("GPUs", lambda scale: say(scale.gpus)),
-        "ideal": ("Ideal speedup", lambda scale: show(scale.gpus / base.gpus, sign="x")),
-        "measured": ("Measured", lambda scale: _add_sign(ratios[scale.config][0])),
-        "lost": ("Lost", show_lost),
-        "ideal_s": ("Ideal time (s)", lambda scale: show(
-            base.wall_s / (scale.gpus / base.gpus), why="no baseline time")),
-        "wall_s": ("Time (s)", lambda scale: show(scale.wall_s, why=NO_WALL_TIME)),
-        "spread": ("Spread", lambda scale: say(_describe_spread(study, scale))),
-    }  # fmt: skip
+    scales = list(study.scales.itertuples())
+    runs = [
+        run._asdict() | {
+            "job": shorten(run.name, 60), "config": scale.label,
+            "epoch_s": None if is_missing(run.wall_s) else divide(run.wall_s, run.epochs),
+        }
+        for scale in scales for run in study.list_runs(scale).itertuples()
+    ]  # fmt: skip
+    remarks = list(dict.fromkeys([*study.list_remarks(), *compare_quality(study)]))
+    of_scales = [_describe_scale(study, scale) for scale in scales]
     definitions = ("Lost: 100 % less the efficiency, by wall time.", ROUNDING)
     use = make_hardware_table(study)
     return [
-        make_table("runs", "Runs", of_run, runs, remarks=_list_remarks(study)),
-        make_table("ideal", "Ideal versus measured", of_scale, scales, definitions=definitions),
+        make_table("runs", "Runs", RUN_COLUMNS, runs, remarks=remarks),
+        make_table("ideal", "Ideal versus measured", IDEAL_COLUMNS, of_scales,
+                   definitions=definitions),
         *([use] if use.max_width else []),  # of metrics files there is none
-    ]
+    ]  # fmt: skip
 
 
-def _add_sign(speedup: Cell) -> Cell:
-    return speedup if speedup.value is None else replace(speedup, text=f"{speedup.text}x")
+def _describe_scale(study: Study, scale) -> dict[str, object]:
+    """Return what the summary's tables show of a scale; speedups are by wall time."""
+    base, times = study.baseline, scale.gpus / study.baseline.gpus
+    speedup, efficiency = make_ratio_cells(study, scale, "walltime")
+    lost = None if efficiency.value is None else (1 - efficiency.value) * 100
+    measured = speedup if lost is None else replace(speedup, text=f"{speedup.text}x")
+    band = name_band(scale.wall_efficiency_pct, scale.nodes) or MISSING
+    return {
+        "config": scale.label,
+        "gpus": scale.gpus,
+        "minutes": scale.wall_s / 60,
+        "speedup": measured,
+        "measured": measured,
+        "efficiency": show(scale.wall_efficiency_pct, 1, sign="%"),
+        "band": "baseline" if scale.Index == study.scales.index[0] else band,
+        "ideal": show(times, sign="x"),
+        "lost": show(lost, 1, sign="%", why=speedup.note or ""),
+        "ideal_s": show(base.wall_s / times, why="no baseline time"),
+        "wall_s": scale.wall_s,
+        "spread": _describe_spread(study, scale),
+    }
 
 
 def _describe_spread(study: Study, scale) -> str:
@@ -92,16 +103,14 @@ def _describe_spread(study: Study, scale) -> str:
     return "1 run" if study.runs["is_steady"][scale.latest] else "1 run; no steady state"
 
 
-def _list_remarks(study: Study) -> list[str]:
-    return list(dict.fromkeys([*study.list_remarks(), *compare_quality(study)]))
-
-
 # ---- As text ---------------------------------------------------------------------------------
 
 
 def format_summary(study: Study, cluster: str | None = None) -> str:
     """Return the whole summary; times are wall times, so speedups are those of the work done."""
     runs, ideal, *use = make_summary_tables(study)
+    scales = [_describe_scale(study, scale) for scale in study.scales.itertuples()]
+    results = make_table("results", "", RESULT_COLUMNS, scales)
     notes = [
         "Time: training and validation of all epochs, warm-up included; Time/Epoch: that / epochs.",
         "Val Loss and Val Acc: of the last epoch. Speedup and efficiency are by this time.",
@@ -115,7 +124,7 @@ def format_summary(study: Study, cluster: str | None = None) -> str:
          *_list_speedups(study)],
         [f"Training Results on {cluster or _find_cluster(study) or 'this machine'}",
          *(f"  {name}: {value}" for name, value in _describe_training(study).items()),
-         *_draw(_make_results(study, ideal))],
+         *_draw(results)],
         ["IDEAL VERSUS MEASURED", *_draw(ideal)],
         *([to_text([replace(table, title="USE OF THE GPUS")]).rstrip()] for table in use),
         ["NOTES", *(shorten(line, 400) for line in notes)],
@@ -152,32 +161,12 @@ def _list_speedups(study: Study) -> list[str]:
 def _format_wall(study: Study, scale) -> str:
     wall_s = study.spread(scale, "wall")
     if wall_s is None:
-        return f"{MISSING} ({NO_WALL_TIME})"
+        return f"{MISSING} (not recorded)"
     mean = round_half_even(wall_s.mean, 2)
     if wall_s.kind != "repeats":
         return f"{mean} seconds"
     half = round_half_even(wall_s.half_width, 2)
     return f"{mean} ± {half} seconds (95 % interval, n = {wall_s.n})"
-
-
-def _make_results(study: Study, ideal: Table) -> Table:
-    """Return a row per scale: minutes, speedup, efficiency and what that is called."""
-    rows = list(zip(study.scales.itertuples(), ideal.rows, strict=True))
-
-    def say_band(row) -> Cell:
-        if row is rows[0]:
-            return say("baseline")
-        return say(name_band(row[0].wall_efficiency_pct, row[0].nodes) or MISSING)
-
-    columns = {
-        "config": ("Configuration", lambda row: say(row[0].label)),
-        "minutes": ("Time (min)", lambda row: show(row[0].wall_s / 60)),
-        "speedup": ("Speedup", lambda row: row[1]["measured"]),
-        "efficiency": ("Efficiency",
-                       lambda row: show(row[0].wall_efficiency_pct, 1, sign="%")),
-        "band": ("Band", say_band),
-    }  # fmt: skip
-    return make_table("results", "", columns, rows)
 
 
 def _describe_training(study: Study) -> dict[str, str]:

@@ -29,11 +29,15 @@ _MARKDOWN = re.compile(r"[\\`*~|]|(?<![^\W_])_|_(?![^\W_])")
 
 @dataclass(frozen=True)
 class Cell:
-    """value: exact or as logged, None when missing. note: why it is, or what to know of it."""
+    """value: exact or as logged, None when missing. note: why it is, or what to know of it.
+
+    source: the file, and where it is known the line, that the value is read from.
+    """
 
     value: Decimal | float | int | None
     text: str
     note: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,27 @@ class Table:
 
 
 def make_table(
-    name: str, title: str, columns: dict[str, tuple[str, Callable]], rows: Iterable, **about: object
+    name: str, title: str, columns: dict[str, str | tuple], rows: Iterable, **about: object
 ) -> Table:
-    """Return the table of a row per each of `rows`, which may be anything.
+    """Return the table of a row for each of `rows`: records, or any objects.
 
-    columns: by name the header, and what makes a row's cell. about: Table's other fields.
+    columns: by name the header alone, of the row's own value of that name; (header, places) to
+    show it with other than two decimals; or (header, make), what makes the cell of a row. A value
+    may be a Cell already. about: Table's other fields.
     """
-    headers = {name: header for name, (header, _) in columns.items()}
-    cells = [{name: make(row) for name, (_, make) in columns.items()} for row in rows]
+    declared = {key: (each, 2) if isinstance(each, str) else each for key, each in columns.items()}
+
+    def make_cell(row: object, key: str) -> Cell:
+        how = declared[key][1]
+        if callable(how):
+            return how(row)
+        value = row[key] if isinstance(row, dict) else getattr(row, key)
+        if isinstance(value, Cell):
+            return value
+        return say(value) if isinstance(value, str | Integral) else show(value, how)
+
+    headers = {key: header for key, (header, _) in declared.items()}
+    cells = [{key: make_cell(row, key) for key in declared} for row in rows]
     return Table(name, title, headers, cells, **about)
 
 
@@ -141,32 +158,29 @@ def escape_csv(text: object) -> str:
 def to_markdown(tables: Sequence[Table]) -> str:
     """Return the tables with their notes, which are numbered through."""
     numbers: dict[str, int] = {}
-    return "\n".join(_to_markdown(table, numbers) for table in tables)
-
-
-def _to_markdown(table: Table, numbers: dict[str, int]) -> str:
-    parts, notes = _draw(table, numbers, escape_markdown, _draw_markdown, gap=3)
-    blocks = [f"## {escape_markdown(table.title)}", *parts]
-    if table.definitions:
+    documents = []
+    for table in tables:
+        parts, notes = _draw(table, numbers, escape_markdown, _draw_markdown, gap=3)
+        blocks = [f"## {escape_markdown(table.title)}", *parts]
         blocks.append("\n".join(map(escape_markdown, table.definitions)))
-    sources, remarks = (map(escape_markdown, texts) for texts in (table.sources, table.remarks))
-    for title, texts in (("Notes:\n\n", notes), ("Sources:\n\n", sources), ("", remarks)):
-        if lines := "\n".join(f"- {text}" for text in texts):
-            blocks.append(title + lines)
-    return "\n\n".join(blocks) + "\n"
+        sources, remarks = (map(escape_markdown, texts) for texts in (table.sources, table.remarks))
+        for title, texts in (("Notes:\n\n", notes), ("Sources:\n\n", sources), ("", remarks)):
+            lines = "\n".join(f"- {text}" for text in texts)
+            blocks.append(lines and title + lines)
+        documents.append("\n\n".join(filter(None, blocks)) + "\n")
+    return "\n".join(documents)
 
 
 def to_text(tables: Sequence[Table]) -> str:
     """Return the tables as text for a terminal, with the notes of each below it."""
     numbers: dict[str, int] = {}
-    return "\n".join(_to_text(table, numbers) for table in tables)
-
-
-def _to_text(table: Table, numbers: dict[str, int]) -> str:
-    parts, notes = _draw(table, numbers, printable, draw_text, gap=1)
-    listed = [f"- {printable(text)}" for text in (*table.sources, *table.remarks)]
-    about = [*map(printable, table.definitions), *notes, *listed]
-    return "\n".join([printable(table.title), "\n\n".join(parts), *about]) + "\n"
+    documents = []
+    for table in tables:
+        parts, notes = _draw(table, numbers, printable, draw_text, gap=1)
+        about = [*map(printable, table.definitions), *notes]
+        about += [f"- {printable(text)}" for text in (*table.sources, *table.remarks)]
+        documents.append("\n".join([printable(table.title), "\n\n".join(parts), *about]) + "\n")
+    return "\n".join(documents)
 
 
 def _draw(
