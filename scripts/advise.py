@@ -69,15 +69,15 @@ def read_study(arguments: argparse.Namespace):
 
 
 def predict(arguments: argparse.Namespace, study):
-    from scaling.advise import Link, Machine, find_step_s, make_prediction
+    from scaling.advise import Link, find_step_s, make_prediction
 
     step_s = arguments.step_ms / 1000 if arguments.step_ms else find_step_s(study)
-    inside, between = (
+    links = tuple(
         Link(bandwidth * 1e9, latency / 1e6)
         for bandwidth, latency in zip(arguments.bandwidth, arguments.latency, strict=True)
     )
-    machine = Machine(arguments.gpus_per_node, inside, between)
-    return make_prediction(study, step_s, arguments.gradient_mb * 1e6, machine)
+    size = arguments.gradient_mb * 1e6
+    return make_prediction(study, step_s, size, links, arguments.gpus_per_node)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -35,9 +35,4 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
     """The report's charts are listed and not drawn, which takes most of its time."""
-    from scaling.report.svg import Figure
-
-    monkeypatch.setattr(
-        "scaling.report.page.draw_figure",
-        lambda chart, key: Figure(chart.title, chart.caption, "<svg></svg>", False),
-    )
+    monkeypatch.setattr("scaling.report.page.draw_picture", lambda chart, key: "<svg></svg>")

@@ -71,7 +71,7 @@ def test_injected_delay_ranks_first(tmp_path, base, fault, cause, words):
     text = finding.text()
     assert name_causes(finding)[:1] == [cause], text
     assert words in text.splitlines()[1]
-    first, loss = finding.named[0], finding.lost_points
+    first, loss = finding.named[0], finding.loss.lost_points
     # 0.1 s of 0.2 s and a little: half of the efficiency, and most of the loss.
     assert 30 < first.points < 60 and first.points > 0.6 * loss, text
 

@@ -1,15 +1,21 @@
-"""How many GPUs are worth asking for: what was measured, and what a fitted law adds."""
+"""How many GPUs are worth asking for, what they take, and whether the batch fits their memory."""
+
+from pathlib import PurePath
 
 import pandas as pd
 
 from common.errors import UserError
+from common.gpus import list_memory_gb
+from common.memory import DEFINITION, find_largest_batch, judge_memory, predict_memory
 from common.rounding import round_half_even
-from scaling.advise.laws import FARTHEST, Fit, check_reach, find_peak, fit_laws
-from scaling.runs import Study
+from common.slurm_time import format_time
+from scaling.advise.laws import make_laws
+from scaling.runs import Spread, Study
 from scaling.runs.study import count
-from scaling.tables.table import ROUNDING, Cell, Table, join_notes, missing, say, show
+from scaling.tables.table import ROUNDING, Cell, Table, is_missing, join_notes, missing, say, show
 
 DEFAULT_TARGET_PCT = 75.0
+MIB_PER_GB = 1024
 
 
 def list_advice(
@@ -23,7 +29,7 @@ def list_advice(
     epochs: of the plan; those of the baseline's run by default. asked: a number of GPUs to ask the
     law about. Raises UserError when the law cannot be asked: under four scales, or too far.
     """
-    scale, text = find_largest_worth(study, target_pct)
+    scale, text = find_largest_worth(study.scales, target_pct)
     remarks, tables = (), []
     measured = study.runs.loc[study.baseline.latest, "epochs"]
     if epochs := epochs or (0 if pd.isna(measured) else int(measured)):
@@ -39,12 +45,13 @@ def list_advice(
     return [Table("advice", "How many GPUs", headers, [row], (), remarks), *tables]
 
 
-def find_largest_worth(study: Study, target_pct: float) -> tuple[pd.Series | None, str]:
+def find_largest_worth(scales: pd.DataFrame, target_pct: float) -> tuple[pd.Series | None, str]:
     """Return the largest measured scale whose throughput efficiency is above the target.
 
-    A row of study.scales, None when none can be compared with the baseline; and the advice.
+    scales: of a study, or a series of its configs, the baseline first. A row of them, None when
+    none can be compared with the baseline; and the advice.
     """
-    known = study.scales.dropna(subset="efficiency_pct")
+    known = scales.dropna(subset="efficiency_pct")
     above = known[known["efficiency_pct"] > target_pct]
     if above.empty:
         return None, "no scale can be compared with the baseline: see the notes"
@@ -53,19 +60,14 @@ def find_largest_worth(study: Study, target_pct: float) -> tuple[pd.Series | Non
         f"{scale.label} is the largest measured scale above {target_pct:g} % efficiency "
         f"({round_half_even(scale.efficiency_pct, 1)} %)."
     )
-    larger, smaller = known[known["gpus"] > scale.gpus], known[known["gpus"] < scale.gpus]
-    if len(known) == 1:
-        text += " No other scale can be compared with it."
-    elif larger.empty:
-        text += " It is also the largest that was measured: a larger one may do as well."
-    else:
-        if scale.config == study.baseline.config:
-            text += " Nothing larger keeps the target."
-        beyond = larger.iloc[0]
-        text += f" {beyond.label} has {round_half_even(beyond.efficiency_pct, 1)} %."
-    dips = smaller[smaller["efficiency_pct"] <= target_pct]
-    if len(dips):
-        text += f" Below the target, though smaller: {', '.join(dips['label'])}."
+    larger = known[known["gpus"] > scale.gpus]
+    if larger.empty:
+        return (
+            scale,
+            f"{text} It is also the largest that was measured: a larger one may do as well.",
+        )
+    beyond = larger.iloc[0]
+    text += f" {beyond.label} has {round_half_even(beyond.efficiency_pct, 1)} %."
     return scale, text
 
 
@@ -76,29 +78,26 @@ def make_plan(study: Study, epochs: int) -> Table:
     """Return expected time and GPU-hours for a number of epochs at each measured scale."""
     headers = {
         "config": "Configuration", "gpus": "GPUs", "efficiency_pct": "Efficiency (%)",
-        "epoch_s": "Epoch (s)", "expected_s": "Expected time (s)", "expected": "Expected time",
-        "gpu_hours": "GPU-hours",
+        "epoch_s": "Epoch (s)", "expected_s": "Expected time (h:min:s)", "gpu_hours": "GPU-hours",
     }  # fmt: skip
-    how_many = count(epochs, "epoch")
+    how_many, why = count(epochs, "epoch"), "its epochs' wall times are not recorded"
     definitions = (
         f"For {how_many}, training and validation: the warm-up as it was measured, then the mean "
         "epoch after it; ± is that mean's. Queue time and the start of the job are not included.",
         f"Efficiency: by throughput, over {study.base_name}. {study.define_throughput()}",
         ROUNDING,
     )
-    rows, why = [], "its epochs' wall times are not recorded"
+    rows = []
     for scale in study.scales.itertuples():
-        epoch_s, note = find_epoch_s(study, scale)
+        epoch, note = find_epoch(study, scale)
         total_s = estimate_s(study, scale, epochs)
-        told = missing(why) if total_s is None else say(format_duration(total_s))
         hours = None if total_s is None else total_s * int(scale.gpus) / 3600
         rows.append({
             "config": say(scale.label),
             "gpus": say(int(scale.gpus)),
             "efficiency_pct": show(scale.efficiency_pct, 1, why=study.explain_no_ratio(scale)),
-            "epoch_s": show(epoch_s, 2, note, why=why),
-            "expected_s": show(total_s, 0, why=why),
-            "expected": told,
+            "epoch_s": show(epoch and epoch.mean, 2, note, why=why),
+            "expected_s": missing(why) if hours is None else Cell(total_s, format_time(total_s)),
             "gpu_hours": show(hours, 2, why=why),
         })  # fmt: skip
     title, remarks = f"Expected for {how_many}", tuple(study.list_remarks())
@@ -107,125 +106,111 @@ def make_plan(study: Study, epochs: int) -> Table:
 
 def estimate_s(study: Study, scale, epochs: int) -> float | None:
     """Return the expected seconds of so many epochs; None when no epoch's time is known."""
-    steady_s, _ = find_epoch_s(study, scale)
+    steady, _ = find_epoch(study, scale)
     own = study.epochs[study.epochs["run"] == scale.latest]
     warmup_s = own.loc[own["is_warmup"], "epoch_s"][:epochs]
-    if steady_s is None:
+    if steady is None:
         return None
     if own["is_warmup"].all() or not (warmup_s > 0).all():
-        return epochs * steady_s
-    return float(warmup_s.sum()) + (epochs - len(warmup_s)) * steady_s
+        return epochs * steady.mean
+    return float(warmup_s.sum()) + (epochs - len(warmup_s)) * steady.mean
 
 
-def find_epoch_s(study: Study, scale) -> tuple[float | None, str | None]:
-    """Return the mean seconds of an epoch and what they are; of a bare log, wall time / epochs."""
+def find_epoch(study: Study, scale) -> tuple[Spread | None, str | None]:
+    """Return the seconds of an epoch and what they are; of a bare log, wall time / epochs."""
     run = study.runs.loc[scale.latest]
     if spread := study.spread(scale, "epoch"):
         unsteady = None if run.is_steady else "no steady state: only warm-up epochs"
-        return spread.mean, join_notes(spread.describe(), unsteady)
-    if scale.wall_s > 0 and run.epochs > 0:
-        return scale.wall_s / run.epochs, "wall time / epochs, warm-up included"
-    return None, None
+        return spread, join_notes(spread.describe(), unsteady)
+    wall = study.spread(scale, "wall")
+    if not (wall and wall.mean > 0 and run.epochs > 0):
+        return None, None
+    half_s = None if wall.half_width is None else wall.half_width / run.epochs
+    epoch = Spread(wall.mean / run.epochs, wall.n, half_s, wall.kind)
+    return epoch, "wall time / epochs, warm-up included"
 
 
-def format_duration(seconds: float) -> str:
-    """Return 45 s, 12 min 5 s, 3 h 20 min or 2 d 4 h."""
-    whole = round(seconds)
-    for size, unit, small, small_unit in (
-        (86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"),
+# ---- Memory -------------------------------------------------------------------------------------
+
+
+def make_memory_advice(study: Study) -> Table:
+    """Return what each scale's batch takes of a GPU's memory: predicted, measured, what would fit.
+
+    It starts PyTorch once, in a program of its own.
+    """
+    headers = {
+        "config": "Configuration", "batch": "Batch per GPU",
+        "predicted_mib": "Predicted peak (MiB)", "measured_mib": "Measured peak (MiB)",
+        "error_pct": "Error (%)", "gpu_mib": "GPU memory (MiB)", "verdict": "Verdict",
+        "largest": "Largest batch that fits",
+    }  # fmt: skip
+    definitions = (
+        DEFINITION,
+        "Measured: the most that PyTorch had allocated on a rank's GPU. Error: of the prediction, "
+        "over the measured peak.",
+    )
+    rows = list(study.scales.itertuples())
+    requests = [make_request(study.settings(row.latest)) for row in rows]
+    answers = iter(predict_memory([each for each in requests if each]))
+    none = {"error": "no command line is recorded"}
+    cells = [
+        _judge_batch(study, row, next(answers) if request else none)
+        for row, request in zip(rows, requests, strict=True)
+    ]
+    return Table("memory_advice", "Memory of a GPU", headers, cells, definitions)
+
+
+def make_request(settings: dict) -> dict | None:
+    """What memory_estimate.py is asked about a run, None where the run does not say enough."""
+    argv, dataset = settings.get("argv"), settings.get("dataset")
+    if not isinstance(argv, list) or not argv:
+        return None
+    words = [str(word) for word in argv[1:]]
+    dataset = dataset if isinstance(dataset, dict) else {}
+    for name, value in (
+        ("precision", settings.get("precision")), ("vocab-size", dataset.get("vocab_size")),
     ):  # fmt: skip
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // small} {small_unit}"
-    return f"{whole} s"
-
-
-# ---- The laws -----------------------------------------------------------------------------------
-
-
-def list_points(study: Study) -> list[tuple[int, float]]:
-    """Return (GPUs, mean throughput) of the comparable scales; one point per number of GPUs.
-
-    Where the same number of GPUs was run on fewer and on more nodes, the fewer count.
-    """
-    known = study.scales[study.scales["is_compared"]].dropna(subset="throughput_per_s")
-    known = known.drop_duplicates("gpus")  # smallest first, then by nodes
-    return list(zip(known["gpus"].astype(int), known["throughput_per_s"], strict=True))
-
-
-def make_laws(study: Study, asked: int | None = None) -> list[Table]:
-    """Return the fits, and the better law beside what was measured and up to 8 times beyond.
-
-    asked: a further number of GPUs. Raises UserError under four points, or beyond 8 times.
-    """
-    points = list_points(study)
-    fits = fit_laws(points)
-    if asked is not None:
-        check_reach(asked, points[-1][0])
-    return [_make_fits(study, fits), _make_curve(study, fits[0], points, asked)]
-
-
-def _make_fits(study: Study, fits: list[Fit]) -> Table:
-    headers = {
-        "law": "Law",
-        "x1": f"X1 ({study.unit or 'per s'}), 95 %",
-        "s": "s, 95 %",
-        "k": "k, 95 %",
-        "error_pct": "Fit error (%)",
-        "loo_pct": "Leave-one-out error (%)",
+        words += [f"--{name}={value}"] if value else []
+    return {
+        "trainer": PurePath(str(argv[0])).name,
+        "words": words,
+        "world_size": settings.get("world_size") or 1,
+        "local_world_size": settings.get("gpus_per_node"),
+        "device": settings.get("device") or "cuda",
+        **({"classes": dataset["classes"]} if dataset.get("classes") else {}),
     }
-    rows = []
-    for fit in fits:
-        cells = {"k": missing("this law has no such parameter")}
-        names = ("x1", *fit.law.parameters)
-        for name, value, (low, high) in zip(names, fit.values, fit.intervals, strict=True):
-            digits, about = (6, 5) if name == "x1" else (4, 3)
-            text = f"{value:.{digits}g} ({low:.{about}g} to {high:.{about}g})"
-            cells[name] = Cell(value, text)
-        rows.append({
-            "law": say(fit.law.name + (" (the better)" if fit is fits[0] else "")),
-            **cells,
-            "error_pct": show(fit.error_pct, 2),
-            "loo_pct": show(fit.loo_pct, 2),
-        })  # fmt: skip
-    definitions = (
-        "Amdahl: X1 p / (1 + s (p - 1)). Gustafson: X1 (p - s (p - 1)). USL: X1 p / (1 + s (p - 1) "
-        "+ k p (p - 1)). s: serial part; k: cost of each pair of GPUs.",
-        "The better law predicts each point best from the others (leave-one-out, root mean square "
-        "in log throughput); USL, with one parameter more, must win by 10 %.",
-        f"Intervals: Student t with {fits[0].points} points minus the parameters; they end at 0 "
-        "and 1, where the law does.",
-    )
-    peak = find_peak(fits[0])
-    remarks = (f"USL's throughput is highest at {peak:.0f} GPUs",) if peak else ()
-    return Table("laws", "Scaling laws", headers, rows, definitions, remarks)
 
 
-def _make_curve(study: Study, fit: Fit, points: list, asked: int | None) -> Table:
-    unit, measured, largest = study.unit or "per s", dict(points), points[-1][0]
-    headers = {
-        "gpus": "GPUs",
-        "measured": f"Measured ({unit})",
-        "law": f"{fit.law.name} ({unit})",
-        "interval": "95 % of the law",
-        "efficiency_pct": "Efficiency over X1 (%)",
-        "kind": "Kind",
+def _judge_batch(study: Study, row, answer: dict) -> dict[str, Cell]:
+    """answer: of predict_memory() on a row of study.scales."""
+    settings, why = study.settings(row.latest), "no rank recorded its peak"
+    ranks = study.rank_epochs
+    measured = ranks[ranks["run"] == row.latest]["peak_mib"].max()
+    if settings.get("device") != "cuda":
+        measured = None
+        why = "on a CPU the peak is that of the process, its libraries among it"
+    # The GPUs' memory as their log has it, else by their name.
+    name = settings.get("gpu_name")
+    gpu_mib = study.samples[study.samples["run"] == row.latest]["total_mib"].min()
+    if is_missing(gpu_mib):
+        sizes = list_memory_gb(str(name)) if name else []
+        gpu_mib = sizes[0] * MIB_PER_GB if len(sizes) == 1 else None
+    unknown = f"the memory of {name} is unknown" if name else "no GPU is recorded"
+    cells = {
+        "config": say(row.label),
+        "measured_mib": show(measured, 0, why=why),
+        "gpu_mib": show(gpu_mib, 0, why=unknown),
     }
-    beyond = [largest * 2**n for n in range(1, FARTHEST.bit_length())]
-    rows = []
-    for gpus in sorted({*measured, *beyond, *([asked] if asked else [])}):
-        value, (low, high) = fit.predict(gpus), fit.predict_interval(gpus)
-        kind = "measured" if gpus in measured else "interpolated"
-        rows.append({
-            "gpus": say(gpus),
-            "measured": show(measured.get(gpus), 1, why="not measured"),
-            "law": show(value, 1),
-            "interval": say(f"{low:.1f} to {high:.1f}"),
-            "efficiency_pct": show(value / fit.values[0] / gpus * 100, 1),
-            "kind": say("EXTRAPOLATED" if gpus > largest else kind),
-        })  # fmt: skip
-    definitions = (
-        f"EXTRAPOLATED rows are beyond the {largest} GPUs that were measured, at most "
-        f"{FARTHEST} times; no law knows of a slower link or a full network there.",
-        study.define_throughput(),
-    )
-    return Table("curve", f"{fit.law.name}, the better law", headers, rows, definitions)
+    if "error" in answer:
+        asked = ("batch", "predicted_mib", "error_pct", "verdict", "largest")
+        return cells | dict.fromkeys(asked, missing(answer["error"]))
+    error = None if is_missing(measured) else (answer["peak_mib"] / measured - 1) * 100
+    cells |= {
+        "batch": say(answer["batch"]),
+        "predicted_mib": show(answer["peak_mib"], 0),
+        "error_pct": show(error, 1, why=why),
+    }
+    if gpu_mib is None:
+        return cells | dict.fromkeys(("verdict", "largest"), missing(unknown))
+    verdict, largest = judge_memory(answer, gpu_mib), find_largest_batch(answer, gpu_mib)
+    return cells | {"verdict": say(verdict), "largest": say(largest)}

@@ -27,6 +27,11 @@ LOW_LOAD_PCT, LITTLE_WAITING = 50.0, 0.25
 LEAST_INTERVAL_S = 1.0  # loggers that sample more often cost something
 UNEVEN = 1.5  # times the median step: one step in 20 takes as long, or longer
 MONITORS = {"--profile": "the profiler", "--checkpoint-every": "checkpoints"}
+INPUT_ADVICE = {
+    "jpeg": "decode the images once (--input cache)",
+    "cache": "keep the decoded cache on a local disk or in memory, or the images on the GPU "
+    "(--input device)",
+}
 
 
 def list_evidence(
@@ -37,8 +42,9 @@ def list_evidence(
     samples, ranks: of the run, as in the samples and rank_epochs frames. step: its mean, None
     when it is not known.
     """
-    samples = find_load(samples)
-    seen, gaps = [describe_throttling(samples), describe_clocks(samples)], []
+    samples, gaps = find_load(samples), []
+    busy = samples[samples["is_busy"]]
+    seen = [describe_throttling(busy, samples.groupby(GPU).ngroups), describe_clocks(busy)]
     if (run.settings or {}).get("device") != "cpu":
         gaps.append(_find_gpu_gap(run, samples))
         if (run.nodes or 1) > 1:
@@ -46,12 +52,12 @@ def list_evidence(
             (seen if is_socket else gaps).append(_judge_transport(run))
     seen.append(describe_small_batch(step, samples) if step is not None else None)
     seen += [describe_uneven_steps(run), describe_profiled(ranks)]
-    for node, log in run.cpu_logs.items():
-        if log.interval_s is not None and log.interval_s < LEAST_INTERVAL_S:
-            seen.append(
-                f"Monitoring: psrecord sampled node{node} every {float(log.interval_s):g} s, and "
-                "each sample reads every process of the node; the job files sample every 5 s"
-            )
+    seen += [
+        f"Monitoring: psrecord sampled node{node} every {float(log.interval_s):g} s, and each "
+        "sample reads every process of the node; the job files sample every 5 s"
+        for node, log in run.cpu_logs.items()
+        if log.interval_s is not None and log.interval_s < LEAST_INTERVAL_S
+    ]
     return list(filter(None, seen)), [f"job {run.id}: {gap}" for gap in gaps if gap]
 
 
@@ -79,9 +85,8 @@ def find_load(samples: pd.DataFrame) -> pd.DataFrame:
     return samples.assign(load_pct=samples["load_pct"].where(is_between))
 
 
-def describe_throttling(samples: pd.DataFrame) -> str | None:
-    """Return a sentence on the GPUs that were slowed down; samples as of `find_load`."""
-    busy = samples[samples["is_busy"]]
+def describe_throttling(busy: pd.DataFrame, n_gpus: int) -> str | None:
+    """Return a sentence on the GPUs that were slowed down; busy: samples of `find_load`."""
     gpus = busy.groupby(GPU)["is_slowed"].agg(["sum", "size", "mean"])
     gpus = gpus[(gpus["sum"] > 1) & (gpus["mean"] >= LEAST_SHARE)]
     if gpus.empty:
@@ -89,25 +94,23 @@ def describe_throttling(samples: pd.DataFrame) -> str | None:
     name = gpus["mean"].idxmax()
     worst = busy.groupby(GPU).get_group(name)
     slowed = worst[worst["is_slowed"]]
-    counts = pd.Series({name: (slowed["throttle_mask"].astype(int) & bit > 0).sum()
-                        for bit, name in SLOWING.items()})  # fmt: skip
-    reasons = counts[counts > 0].sort_values(ascending=False, kind="stable").items()
+    masks = slowed["throttle_mask"].astype(int)
+    counts = {reason: (masks & bit > 0).sum() for bit, reason in SLOWING.items()}
+    reasons = sorted(filter(counts.get, counts), key=counts.get, reverse=True)
     text = (
         f"Throttling: {_name_gpu(name)} was slowed down in {len(slowed)} of {len(worst)} samples "
-        f"under load ({', '.join(f'{reason} {n}' for reason, n in reasons)})"
+        f"under load ({', '.join(f'{reason} {counts[reason]}' for reason in reasons)})"
     )
     clocks_mhz = worst.groupby("is_slowed")["sm_clock_mhz"].quantile(*MEDIAN)
     then_mhz, usual_mhz = clocks_mhz.reindex([True, False])
     if then_mhz > 0:
         text += f"; SM clock {then_mhz:.0f} MHz then"
         text += f", {usual_mhz:.0f} MHz otherwise" if usual_mhz > 0 else ""
-    n_gpus = samples.groupby(GPU).ngroups
     return text + (f"; {len(gpus)} of {n_gpus} GPUs were" if len(gpus) > 1 else "")
 
 
-def describe_clocks(samples: pd.DataFrame) -> str | None:
+def describe_clocks(busy: pd.DataFrame) -> str | None:
     """Return a sentence on a GPU whose clock is lower than the other GPUs'."""
-    busy = samples[samples["is_busy"]]
     clocks_mhz = busy.groupby(GPU)["sm_clock_mhz"].quantile(*MEDIAN).dropna()
     if not clocks_mhz.min() < SLOW_CLOCK * clocks_mhz.median():
         return None
@@ -163,6 +166,9 @@ def _judge_transport(run: Run) -> str | None:
     return f"Socket transport: NCCL talks through TCP sockets between the nodes{over}{many}: {why}"
 
 
+# ---- The batch, the steps and the loaders -------------------------------------------------------
+
+
 def describe_profiled(ranks: pd.DataFrame) -> str | None:
     """Return the communication of the steps that --profile looked at, with what no compute hides.
 
@@ -178,9 +184,6 @@ def describe_profiled(ranks: pd.DataFrame) -> str | None:
     )
 
 
-# ---- The batch, the steps and the loaders -------------------------------------------------------
-
-
 def describe_small_batch(step: pd.Series, samples: pd.DataFrame) -> str | None:
     """Return the signs that a step has too little to compute, whatever it is compared with."""
     signs = []
@@ -189,16 +192,16 @@ def describe_small_batch(step: pd.Series, samples: pd.DataFrame) -> str | None:
             f"each step has {1e3 * step.compute_s:.2f} ms of forward and backward for "
             f"{step.samples:.0f} samples per GPU"
         )
-    overhead_s = step.optimizer_s + step.host_overhead_s
-    if overhead_s >= HIGH_OVERHEAD * step.step_s:
-        share = 100 * overhead_s / step.step_s
-        signs.append(f"{share:.0f} % of each step is the optimizer and Python between the steps")
-    waiting_s = step.data_s + step.communication_s + step.imbalance_s
+    overhead = (step.optimizer_s + step.host_overhead_s) / step.step_s
+    if overhead >= HIGH_OVERHEAD:
+        what = "of each step is the optimizer and Python between the steps"
+        signs.append(f"{100 * overhead:.0f} % {what}")
+    waiting = (step.data_s + step.communication_s + step.imbalance_s) / step.step_s
     busy_pct = samples.groupby(GPU)["load_pct"].mean().mean()
-    if busy_pct < LOW_LOAD_PCT and waiting_s < LITTLE_WAITING * step.step_s:
+    if busy_pct < LOW_LOAD_PCT and waiting < LITTLE_WAITING:
         signs.append(
-            f"the GPUs are busy {busy_pct:.0f} % of the time, though only "
-            f"{100 * waiting_s / step.step_s:.0f} % of each step waits for data and other ranks"
+            f"the GPUs are busy {busy_pct:.0f} % of the time, though only {100 * waiting:.0f} % of "
+            "each step waits for data and other ranks"
         )
     text = f"{LABELS['batch']}, signs of it (no proof): {'; '.join(signs)}"
     return text if signs else None
@@ -218,34 +221,22 @@ def describe_uneven_steps(run: Run) -> str | None:
     )
 
 
-def describe_cpu_use(run: Run) -> str | None:
-    """Return how many of its CPUs the run used, for whoever wants more loader workers."""
-    slurm = (run.settings or {}).get("slurm")
+def advise_on_data(run: Run) -> str:
+    """Return what to do about waiting for data: by how the run read them, and by its CPUs' use."""
+    settings = run.settings or {}
+    source, slurm = settings.get("input"), settings.get("slurm")
+    found = [INPUT_ADVICE.get(str(source))]
     cpus = slurm.get("cpus_per_task") if isinstance(slurm, dict) else None
     use = {node: log.mean_cpu_pct for node, log in run.cpu_logs.items() if log.mean_cpu_pct}
-    if not use or not str(cpus or "").isdigit():
-        return None
-    node = max(use, key=use.get)
-    used = float(use[node]) / 100
-    text = f"node{node} used {used:.1f} of its {cpus} CPUs"
-    if used > 0.8 * int(cpus):
-        return f"{text}: more loaders will not help, ask for more --cpus-per-task"
-    return f"{text}: more --num-workers may help, unless the files come slowly"
-
-
-_BY_INPUT = {
-    "jpeg": "decode the images once (--input cache)",
-    "cache": "keep the decoded cache on a local disk or in memory, or the images on the GPU "
-    "(--input device)",
-}
-
-
-def advise_on_data(run: Run) -> str:
-    """Return what to do about waiting for data, by how the run read them."""
-    source = (run.settings or {}).get("input")
-    use = None if source == "device" else describe_cpu_use(run)
+    if source != "device" and use and str(cpus or "").isdigit():
+        node = max(use, key=use.get)
+        used = float(use[node]) / 100
+        more = "more --num-workers may help, unless the files come slowly"
+        if used > 0.8 * int(cpus):
+            more = "more loaders will not help, ask for more --cpus-per-task"
+        found.append(f"node{node} used {used:.1f} of its {cpus} CPUs: {more}")
     usual = "more --num-workers and --cpus-per-task, or data that need no decoding"
-    return "; ".join(filter(None, [_BY_INPUT.get(str(source)), use])) or usual
+    return "; ".join(filter(None, found)) or usual
 
 
 def list_monitors(run: Run) -> list[str]:

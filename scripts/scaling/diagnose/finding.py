@@ -11,24 +11,26 @@ from common.rounding import round_half_even
 from scaling.diagnose.evidence import advise_on_data, list_evidence, list_monitors
 from scaling.diagnose.loss import (
     NAMED_POINTS,
+    OWN_WORK,
     RULE,
     Loss,
     LossFactor,
-    compare,
     find_mean,
-    look_at,
+    find_straggler,
+    make_steps,
+    share_out,
 )
-from scaling.diagnose.steps import OWN_WORK, find_straggler, make_steps
 from scaling.runs import Run, Study, make_samples
 from scaling.runs.compare import compute_efficiency_pct, divide
 from scaling.runs.study import count
-from scaling.tables.table import Cell, Table, missing, say, show
+from scaling.tables.table import Cell, Table, say, show
 
 FULL_STEP = 0.05  # of a step: communication that a batch is large enough for
 DEFINITIONS = (
     "Points: of 100 % efficiency, from GPU-seconds per sample here and at the baseline, epochs "
-    "after warm-up; by itself, % of a step. Data wait, optimizer and host overhead are the typical "
-    "rank's; communication is the least that the probe found on any rank: the others also wait.",
+    "after warm-up; by itself, against its forward, backward and optimizer alone. Data wait, "
+    "optimizer and host overhead are the typical rank's; communication is the least that the probe "
+    "found on any rank: the others also wait.",
     "With a smaller batch per GPU than the baseline's, every other cause has the points that it "
     "would cost at the baseline's batch; what that saves is the small batch's.",
     RULE,
@@ -61,21 +63,20 @@ class Finding:
     @property
     def headline(self) -> str:
         """The loss in one line: its size, and the causes that stand out."""
-        efficient = "" if self.base is None else f"{self.efficiency_pct:.1f} % efficient"
+        start = self.title
+        if self.base is not None:
+            start += f": {self.efficiency_pct:.1f} % efficient"
         if self.loss is None:
-            but = f"{efficient}, but " if efficient else ""
-            return f"{self.title}: {but}no step breakdown is recorded"
-        points, rest = f"{self.loss.lost_points:.1f}", self.loss.unexplained
-        if efficient and self.loss.lost_points <= 0:
-            return f"{self.title}: {efficient}: nothing is lost"
-        lost = f"{points} % of each step is neither compute nor optimizer"
-        if efficient:
-            lost = f"{efficient}, {points} points lost"
+            return f"{start}; no step breakdown is recorded"
+        rest = self.loss.unexplained
+        if self.loss.lost_points <= 0:
+            return f"{start}: nothing is lost"
         causes = [f"{factor.name} {factor.points:.1f}" for factor in self.named]
         causes = causes or ["no cause stands out"]
-        if (rest.points or 0.0) >= NAMED_POINTS:
+        if rest.points >= NAMED_POINTS:
             causes.append(f"{rest.name} {rest.points:.1f}")
-        return f"{self.title}: {lost}: {', '.join(causes)}"
+        lost = f"{self.loss.lost_points:.1f} points lost"
+        return f"{start}, {lost}: {', '.join(causes)}"
 
     @property
     def named(self) -> tuple[LossFactor, ...]:
@@ -93,65 +94,48 @@ class Finding:
         rest = self.loss and self.loss.unexplained
         return f"{rest.label}: {self.explain(rest)}." if rest else ""
 
-    @property
-    def lost_points(self) -> float:
-        """Points lost against the baseline; 0 by itself, and without a step breakdown."""
-        return self.loss.lost_points if self.loss and self.base is not None else 0.0
-
     # ---- Sentences ------------------------------------------------------------------------------
 
     def explain(self, factor: LossFactor) -> str:
         """Return a factor's numbers, and what it costs."""
-        loss, step, key = self.loss, self.loss.here, factor.key
-        is_scaled = loss.without_small_batch is not None
+        key, points, is_scaled = factor.key, factor.points, self.loss.is_scaled
         text = self._compare_batches() if key == "batch" else self._compare(factor)
-        if key == "data" and step.copy_s > 0.01 * step.step_s:
-            text += f", {format_s(step.copy_s, step.step_s)} of it copying"
-        elif key in ("communication", "host_overhead") and is_scaled:
+        if key == "total":
+            return text
+        if key in ("communication", "host_overhead") and is_scaled:
             text += ", scaled to the baseline's batch"
-        elif key == "imbalance" and factor.points >= 1:
+        elif key == "imbalance" and points >= 1:
             text += self._describe_straggler()
-        elif key == "rest":
-            text = f"forward, backward and optimizer: {text}"
-            return f"{text}; only a baseline shows whether it could be less"
         elif key == "unexplained":
             text = f"forward and backward: {text}"
-            if not loss.steps["is_probed"].all():
+            if not self.loss.steps["is_probed"].all():
                 text += ", communication included"
-            elif factor.points >= 1 and not is_scaled and step.compute_s > 1.1 * step.probed_s:
+            elif points >= 1 and not is_scaled:
                 text += (
-                    f" ({format_s(step.probed_s, step.step_s)} in the probe): in training, "
-                    "different ranks are late in turn, or they share their cores with loaders and "
-                    "other jobs"
+                    ", slower with the same batch: lower clocks, ranks that are late in turn, or "
+                    "cores and memory shared with loaders and other jobs"
                 )
-            elif factor.points >= 1 and not is_scaled:
-                text += ", slower with the same batch: lower clocks, or shared cores and memory"
-        return f"{text}: {self._describe_cost(factor.points)}"
-
-    def _describe_cost(self, points: float | None) -> str:
         if points is None:
-            return "not measured"
+            return f"{text}: not measured"
         some, lost = (round_half_even(abs(n), 1) for n in (points, self.loss.lost_points))
-        if self.base is None:
-            return f"{some} % of the step"
-        if points <= -0.05:
-            return f"{some} points less than at the baseline"
-        if points > self.loss.lost_points + 0.05:
-            return f"{some} points, more than the {lost} lost in all"
-        return f"{some} of the {lost} points lost"
+        less = points <= -0.05
+        return f"{text}: {some} " + (
+            "points less than at the baseline" if less else f"of the {lost} points lost"
+        )
 
     def _compare(self, factor: LossFactor) -> str:
         """`0.21 s of a 0.50 s step at 4 GPUs, 0.03 s of 0.32 s at 1 GPU`."""
-        step, base = self.loss.here, self.loss.base
-        here, whole = (format_s(s, step.step_s) for s in (factor.here_s, step.step_s))
+        step, total = self.loss.here, self.loss.total
+        here, whole, there, base_whole = (
+            format_s(seconds, step.step_s)
+            for seconds in (factor.here_s, step.step_s, factor.base_s, total.base_s)
+        )
         text = f"{here} of a {whole} step at {count(self.gpus, 'GPU')}"
-        if base is None:
+        if self.base is None:
             return text
-        base_step_s = base.step_s / base.samples * step.samples
-        there, whole = (format_s(s, step.step_s) for s in (factor.base_s, base_step_s))
-        is_same = abs(base.samples / step.samples - 1) < 0.01
+        is_same = abs(self.loss.base.samples / step.samples - 1) < 0.01
         scaled = "" if is_same else f" for as many {self.noun}"
-        return f"{text}, {there} of {whole}{scaled} at {count(self.base_gpus, 'GPU')}"
+        return f"{text}, {there} of {base_whole}{scaled} at {count(self.base_gpus, 'GPU')}"
 
     def _describe_straggler(self) -> str:
         found, n_epochs = find_straggler(self.loss.steps), len(self.loss.steps)
@@ -171,17 +155,16 @@ class Finding:
         now, then = self.loss.here, self.loss.base
         text = (
             f"{now.samples:.0f} {self.noun} per GPU and step at {count(self.gpus, 'GPU')}, "
-            f"{then.samples:.0f} at {count(self.base_gpus, 'GPU')}"
+            f"{then.samples:.0f} at {count(self.base_gpus or self.gpus, 'GPU')}"
         )
-        if self.loss.without_small_batch is None:
+        if not self.loss.is_scaled:
             return f"{text}, so it is not smaller"
-        here, there = (format_short(step.compute_s / step.samples) for step in (now, then))
-        fixed_s = now.optimizer_s + now.host_overhead_s + now.communication_s
+        here, there = (f"{1e3 * step.compute_s / step.samples:.3g} ms" for step in (now, then))
         return (
             f"{text}; forward and backward take {here} per {self.noun.removesuffix('s')}, {there} "
-            f"there, and the {format_s(fixed_s, now.step_s)} per step that do not shrink with the "
-            f"batch are shared by fewer {self.noun}; with the baseline's batch "
-            f"{round_half_even(self.loss.without_small_batch, 1)} points would be lost"
+            f"there, and what a step costs whatever its batch is shared by fewer {self.noun}; with "
+            f"the baseline's batch {round_half_even(self.loss.without_small_batch, 1)} points "
+            "would be lost"
         )
 
     def advise(self, factor: LossFactor) -> str:
@@ -226,22 +209,15 @@ class Finding:
     def table(self) -> Table:
         """Return the finding as a table: one row per factor, the costliest first, the sum last."""
         headers = {
-            "cause": "Cause",
-            "place": "Named",
-            "points": "Points lost",
-            "here_s": "Here (s per step)",
-            "base_s": "Baseline (s)",
-            "evidence": "From",
+            "cause": "Cause", "place": "Named", "points": "Points lost",
+            "here_s": "Here (s per step)", "base_s": "Baseline (s)", "evidence": "From",
             "advice": "To do",
-        }
-        title, rows = f"Why efficiency is lost: {self.title}", []
-        if self.base is None:
-            title = f"Where a step's time goes: {self.title}"
-            headers["points"] = "Of each step (%)"
-            del headers["base_s"]
+        }  # fmt: skip
+        rows = []
         if self.loss is not None:
-            factors = [*self.loss.factors, *([self.loss.unexplained] if self.base else [])]
-            rows = [*map(self._make_row, factors), self._make_sum()]
+            factors = [*self.loss.factors, self.loss.unexplained, self.loss.total]
+            rows = list(map(self._make_row, factors))
+        title = f"Why efficiency is lost: {self.title}"
         remarks = [self.headline, *self.seen, *(f"Not known: {gap}" for gap in self.gaps)]
         return Table("diagnosis", title, headers, rows, DEFINITIONS, tuple(remarks))
 
@@ -249,109 +225,16 @@ class Finding:
         is_named, noise = factor in self.named, None
         if factor.noise is not None and factor.points is not None:
             noise = f"± {factor.noise:.1f}: twice the standard error over the epochs"
-        why_not = f"under {NAMED_POINTS:g} points, or less than that is lost in all"
-        if factor.key == "unexplained":
-            why_not = "no cause"
-        elif factor.points is None:
-            why_not = "not measured"
-        elif factor.is_noise:
-            why_not = "within the noise of the epochs"
         why = "it has no seconds of its own"
         return {
             "cause": say(factor.label),
-            "place": say(self.named.index(factor) + 1) if is_named else missing(why_not),
+            "place": say(self.named.index(factor) + 1 if is_named else "—"),
             "points": show(factor.points, 1, noise, why="not measured"),
             "here_s": show(factor.here_s, 4, why=why),
             "base_s": show(factor.base_s, 4, why=why),
             "evidence": say(self.explain(factor)),
             "advice": say(self.advise(factor) if is_named else "—"),
         }
-
-    def _make_sum(self) -> dict[str, Cell]:
-        here, base, base_s = self.loss.here, self.loss.base, None
-        cause, evidence = "Together", "all but forward, backward and optimizer"
-        if base is not None:
-            cause, base_s = "Lost in all", base.step_s / base.samples * here.samples
-            evidence = f"100 % minus the efficiency of {self.efficiency_pct:.1f} %"
-        return {
-            "cause": say(cause),
-            "place": missing("a sum"),
-            "points": show(self.loss.lost_points, 1),
-            "here_s": show(here.step_s, 4, "the whole step"),
-            "base_s": show(base_s, 4, "the whole step, for as many samples"),
-            "evidence": say(evidence),
-            "advice": say("—"),
-        }
-
-
-def diagnose(study: Study, jobs: Sequence[str] = ()) -> list[Finding]:
-    """Return one finding per scale, the baseline by itself first.
-
-    jobs: only these runs and their scales, instead of the mean over each scale's repeats. Raises
-    UserError for a job that no scale has.
-    """
-    runs = study.runs[study.runs["config"].isin(study.scales["config"])]
-    if unknown := set(jobs) - set(runs["name"]):
-        raise UserError(
-            f"--job {' '.join(sorted(unknown))}: no complete run of this study; there are: "
-            f"{', '.join(runs['name'])}"
-        )
-    chosen = runs[runs["name"].isin(jobs)] if jobs else runs
-    steps, gaps = make_steps(study)
-    return [
-        _diagnose_scale(study, scale, of_scale, steps, gaps)
-        for scale in study.scales.itertuples()
-        if len(of_scale := chosen[chosen["config"] == scale.config])
-    ]
-
-
-def _diagnose_scale(
-    study: Study, scale, runs: pd.DataFrame, steps: pd.DataFrame, lacks: dict[int, list[str]]
-) -> Finding:
-    """scale: a row of study.scales; runs: those of it that count. steps, lacks: make_steps()."""
-    base, base_runs = study.baseline, study.list_runs(study.baseline)["run"]
-    is_base, pct = scale.config == base.config, scale.efficiency_pct
-    if len(runs) < scale.n_runs and pd.notna(pct):
-        speedup = divide(runs["throughput_per_s"].mean(), base.throughput_per_s)
-        pct = compute_efficiency_pct(speedup, scale.gpus, base.gpus)
-    is_compared = not is_base and pd.notna(pct)
-    gaps = [gap for at in runs["run"] for gap in lacks.get(at, ())]
-    latest = runs["run"].iloc[-1]
-    run = study.sources[latest] if isinstance(study.sources[latest], Run) else None
-    if run is None:
-        gaps.append(f"{scale.label}: only its metrics file is known, without a step breakdown")
-    if is_compared:
-        gaps += [gap for at in base_runs for gap in lacks.get(at, ())]
-    elif not is_base:
-        why = scale.difference or "one of the two has no throughput"
-        gaps.append(f"not compared with {base.label}: {why}")
-    elif len(study.scales) == 1:
-        gaps.append("no other scale to compare with: run the 1-GPU job and a larger one")
-    here, there = (steps[steps["run"].isin(each)] for each in (runs["run"], base_runs))
-    loss, seen = None, []
-    if is_compared and len(here) and len(there):
-        loss = compare(here, there, 100 - float(pct))
-    elif not is_compared and len(here):
-        loss = look_at(here)
-    if run is not None:
-        samples = study.samples[study.samples["run"] == latest]
-        samples = samples if latest == scale.latest else make_samples(run)
-        ranks = study.rank_epochs[study.rank_epochs["run"] == latest]
-        step = find_mean(here) if len(here) else None
-        seen, more = list_evidence(run, samples, ranks, step)
-        gaps += more
-    return Finding(
-        scale.label,
-        int(scale.gpus),
-        loss,
-        base=base.label if is_compared else None,
-        base_gpus=int(base.gpus) if is_compared else None,
-        efficiency_pct=float(pct) if is_compared else None,
-        run=run,
-        noun=study.noun,
-        seen=tuple(seen),
-        gaps=tuple(dict.fromkeys(gaps)),
-    )
 
 
 def _summarise(factor: LossFactor) -> str:
@@ -368,9 +251,73 @@ def format_s(seconds: float, step_s: float) -> str:
     return f"{1e3 * seconds:.1f} ms" if step_s >= 0.01 else f"{1e3 * seconds:.2f} ms"
 
 
-def format_short(seconds: float) -> str:
-    """Return a time of any size with three digits: 1.24 ms, 496 µs."""
-    units = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
-    size, unit = next((each for each in units if seconds >= each[0]), units[-1])
-    places = max(3 - len(f"{int(seconds / size)}"), 0)
-    return f"{seconds / size:.{places}f} {unit}"
+# ---- From a study -------------------------------------------------------------------------------
+
+
+def diagnose(study: Study, jobs: Sequence[str] = ()) -> list[Finding]:
+    """Return one finding per scale, the baseline by itself first.
+
+    jobs: only these runs and their scales, instead of the mean over each scale's repeats. Raises
+    UserError for a job that no scale has.
+    """
+    runs = study.runs[study.runs["config"].isin(study.scales["config"])]
+    if unknown := set(jobs) - set(runs["name"]):
+        raise UserError(
+            f"--job {' '.join(sorted(unknown))}: no complete run of this study; there are: "
+            f"{', '.join(runs['name'])}"
+        )
+    chosen = runs[runs["name"].isin(jobs)] if jobs else runs
+    steps, lacks = make_steps(study)
+    return [
+        _diagnose_scale(study, scale, of_scale, steps, lacks)
+        for scale in study.scales.itertuples()
+        if len(of_scale := chosen[chosen["config"] == scale.config])
+    ]
+
+
+def _diagnose_scale(
+    study: Study, scale, runs: pd.DataFrame, steps: pd.DataFrame, lacks: dict[int, list[str]]
+) -> Finding:
+    """scale: a row of study.scales; runs: those of it that count. steps, lacks: make_steps()."""
+    base, base_runs = study.baseline, study.list_runs(study.baseline)["run"]
+    is_base, pct = scale.config == base.config, scale.efficiency_pct
+    if len(runs) < scale.n_runs and pd.notna(pct):
+        speedup = divide(runs["throughput_per_s"].mean(), base.throughput_per_s)
+        pct = compute_efficiency_pct(speedup, scale.gpus, base.gpus)
+    is_compared = not is_base and pd.notna(pct)
+    latest = runs["run"].iloc[-1]
+    run = study.sources[latest] if isinstance(study.sources[latest], Run) else None
+    counted = [*runs["run"], *(base_runs if is_compared else ())]
+    gaps = [*scale.left_out, *(gap for at in counted for gap in lacks.get(at, ()))]
+    if run is None:
+        gaps.append(f"{scale.label}: only its metrics file is known, without a step breakdown")
+    if not is_base and not is_compared:
+        why = scale.difference or "one of the two has no throughput"
+        gaps.append(f"not compared with {base.label}: {why}")
+    elif len(study.scales) == 1:
+        gaps.append("no other scale to compare with: run the 1-GPU job and a larger one")
+    here, there = (steps[steps["run"].isin(each)] for each in (runs["run"], base_runs))
+    loss, seen = None, []
+    if len(here) and not is_compared:
+        loss = share_out(here)
+    elif len(here) and len(there):
+        loss = share_out(here, there, 100 - float(pct))
+    if run is not None:
+        samples = study.samples[study.samples["run"] == latest]
+        samples = samples if latest == scale.latest else make_samples(run)
+        ranks = study.rank_epochs[study.rank_epochs["run"] == latest]
+        step = find_mean(here) if len(here) else None
+        seen, more = list_evidence(run, samples, ranks, step)
+        gaps += more
+    against = {"base": base.label, "base_gpus": int(base.gpus)} if is_compared else {}
+    return Finding(
+        scale.label,
+        int(scale.gpus),
+        loss,
+        **against,
+        efficiency_pct=float(pct) if is_compared else None,
+        run=run,
+        noun=study.noun,
+        seen=tuple(seen),
+        gaps=tuple(dict.fromkeys(gaps)),
+    )

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps, rcParams
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display on a cluster
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours without the yellow, which is too pale on white; colour-blind readers
-# tell them apart (jfly.uni-koeln.de/color).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Okabe and Ito's colours, which colour-blind readers tell apart (jfly.uni-koeln.de/color); their
+# yellow is too pale on white, a purple stands for it. The report's style has them as --c0 to --c7.
+COLORS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#6A51A3",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one fewer: 56 pairs before one comes again
 MUTED = "#666666"
 WIDTH_IN, HEIGHT_IN = 7.0, 4.6
 LEAST_PT = 12  # a figure at half its width still has 6 pt
@@ -39,6 +41,7 @@ STYLE = {
     "lines.linewidth": 2,
 }
 IDEAL = {"color": MUTED, "linestyle": "--", "linewidth": 1.4}
+GOOD = {"color": "#000000", "linestyle": ":", "linewidth": 1.6}
 
 
 def new_figure(height_in: float | None = None) -> Figure:
@@ -49,16 +52,9 @@ def new_figure(height_in: float | None = None) -> Figure:
     return figure
 
 
-def pick_colors(count: int) -> list:
-    """Return a colour for each of `count` lines: Okabe-Ito, else a walk through viridis."""
-    if count <= len(COLORS):
-        return list(COLORS[:count])
-    return [viridis(i / (count - 1)) for i in range(count)]
-
-
-def viridis(share: float) -> tuple:
-    """Return viridis' colour at 0 to 1, without its last yellow, which white paper swallows."""
-    return colormaps["viridis"](0.92 * share)
+def pick(number: int) -> tuple[str, str]:
+    """Return colour and marker of a chart's line by its number."""
+    return COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
 
 
 def thin(xs: Sequence[float], ys: Sequence[float], most: int = MOST_POINTS) -> tuple[list, list]:
@@ -102,21 +98,19 @@ def label_bars(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def add_legend(axes: Axes, most_inside: int = 0) -> None:
-    """Put the legend into the axes when it is short, else below, the figure growing with it."""
+def add_legend(axes: Axes) -> None:
+    """Put the legend below, the figure growing with it."""
     figure, (handles, labels) = axes.figure, axes.get_legend_handles_labels()
-    longest = max(map(len, labels), default=0)
-    if len(labels) <= most_inside and longest <= 24:
-        axes.legend(handles, labels)
-        return
-    entry_in = 0.6 + 0.095 * longest  # the line's picture, and the text at LEAST_PT
+    entry_in = 0.6 + 0.095 * max(map(len, labels), default=0)  # the line's picture, and its text
     columns = min(max(int(figure.get_figwidth() / entry_in), 1), 3)
     figure.set_figheight(figure.get_figheight() + 0.26 * -(-len(labels) // columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 _OPTIONAL = "_optional"  # the label of a text that may go; the underscore keeps it out of legends
-_PLACES = ((7, -5), (-7, 7), (0, 9), (7, -17), (-7, -19), (0, -20), (7, 7))  # points from the mark
+# Offsets from a mark in points, the best first: above and below it, then beside it.
+_PLACES = ((0, 9), (0, -20), (7, -5), (-7, 7), (7, -17), (-7, -19), (7, 7))
+_GAP_PT = 3  # on each side of a text: two on one height are read as two
 
 
 def annotate(axes: Axes, text: str, x: float, y: float, color: object) -> None:
@@ -128,31 +122,32 @@ def annotate(axes: Axes, text: str, x: float, y: float, color: object) -> None:
 def settle_texts(figure: Figure) -> None:
     """Put each optional annotation where it lies on no other text, or remove it.
 
-    A place that no line crosses goes before one that a line does. A number that cannot be read
-    is worth less than none: the table beside the chart has it.
+    The lowest point chooses first, a place that the fewest lines cross. A number that cannot be
+    read is worth less than none: the table beside the chart has it.
     """
     renderer = figure.canvas.get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine(None)  # settled: what follows moves nothing else
+    gap = renderer.points_to_pixels(_GAP_PT)
     for axes in figure.axes:
         optional = [text for text in axes.texts if text.get_label() == _OPTIONAL]
-        fixed = [each for each in (axes.get_legend(), *axes.texts) if each not in (None, *optional)]
-        taken = [each.get_window_extent(renderer) for each in fixed]
+        taken = [t.get_window_extent(renderer) for t in axes.texts if t not in optional]
         lines = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
         bounds = axes.get_window_extent(renderer)
-        for text in optional:
+        for text in sorted(optional, key=lambda text: text.xy[1]):
             places = []
             for x, y in _PLACES:
-                align = "left" if x > 0 else "right" if x < 0 else "center"
-                text.set(position=(x, y), horizontalalignment=align)
+                how = {"position": (x, y), "ha": "left" if x > 0 else "right" if x else "center"}
+                text.set(**how)
                 box = text.get_window_extent(renderer)
                 is_inside = all(bounds.contains(*corner) for corner in box.corners())
-                if is_inside and not any(box.overlaps(other) for other in taken):
-                    is_crossed = any(line.intersects_bbox(box, filled=False) for line in lines)
-                    places.append((is_crossed, (x, y), align, box))
+                wide = box.from_extents(box.x0 - gap, box.y0, box.x1 + gap, box.y1)
+                if is_inside and not any(wide.overlaps(other) for other in taken):
+                    crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
+                    places.append((crossed, how, wide))
             if places:
-                _, place, align, box = min(places, key=lambda found: found[0])
-                text.set(position=place, horizontalalignment=align)
+                _, how, box = min(places, key=lambda found: found[0])
+                text.set(**how)
                 taken.append(box)
             else:
                 text.remove()

@@ -7,26 +7,25 @@ the GPU-hours that are asked for; every number with the job and the line that it
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from time import gmtime, strftime
+from statistics import fmean
 
 import pandas as pd
 
 from common.errors import UserError
 from common.rounding import round_half_even
-from scaling.advise import estimate_s, find_largest_worth
+from scaling.advise import estimate_s, find_epoch, find_largest_worth
 from scaling.plots import MAIN, list_charts
-from scaling.report.page import render_page
-from scaling.report.svg import draw_figure
+from scaling.report.page import draw_pictures, render_page
 from scaling.runs import Run, Study, make_study
 from scaling.runs.compare import ABSENT, look_up
 from scaling.runs.find import is_of_workload
 from scaling.runs.frames import LOG
 from scaling.runs.study import count
-from scaling.tables.table import Cell, Table, escape_markdown, missing, say, show, to_markdown
+from scaling.tables import Cell, Table, make_fixed_work, say, show
+from scaling.tables.table import escape_markdown, to_markdown
 
-TEMPLATE = "proposal.html.j2"
 MODES = {
     "strong": "Strong scaling: the same problem on more GPUs",
     "weak": "Weak scaling: the problem grows with the GPUs",
@@ -51,13 +50,15 @@ MOST_CHARS = 60
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the page says. rule: how the job size was chosen, and the result, in sentences."""
+    """What the page says. The last table is the request, its definitions begin with the rule.
+
+    studies: by their mode, strong, weak or None, as their tables stand.
+    """
 
     title: str
     asked: str
-    rule: str
     tables: Sequence[Table]
-    studies: Sequence[Study]
+    studies: dict[str | None, Study]
 
 
 def make_proposal(
@@ -71,8 +72,8 @@ def make_proposal(
     scales can be compared.
     """
     studies = split_modes(runs, workload, source)
-    study = studies[0]
-    scale, advice = find_largest_worth(study, target_pct)
+    mode, study = next(iter(studies.items()))
+    scale, advice = find_largest_worth(study.scales, target_pct)
     if scale is None or study.scales["efficiency_pct"].count() < 2:
         raise UserError(
             f"{source}: no two scales of workload {workload} can be compared, so there is no "
@@ -83,44 +84,38 @@ def make_proposal(
         if pd.isna(measured):
             raise UserError("how many epochs were measured is not recorded: say --epochs N")
         epochs = int(measured)
-    mode = _find_mode(study) or "unknown"
+    rule = (
+        f"Rule: the largest measured job in {mode or 'unknown'} scaling whose parallel efficiency, "
+        f"by throughput over {study.base_name}, is above {target_pct:g} %. {advice}"
+    )
+    row = next(each for each in study.scales.itertuples() if each.config == scale["config"])
+    request = make_request(study, row, asked_runs, epochs, source, rule)
     tables = [
         _describe(study, "software", "Software and hardware", SOFTWARE, source),
         _describe(study, "problem", "Problem size", PROBLEM, source),
-        *(make_scaling(each, source) for each in studies),
-        make_request(study, scale, asked_runs, epochs, source),
+        *(make_scaling(each, name, source) for name, each in studies.items()),
+        request,
     ]
-    rule = (
-        f"Rule: the largest measured job in {mode} scaling whose parallel efficiency, by "
-        f"throughput over {study.base_name}, is above {target_pct:g} %. {advice}"
-    )
-    hours = tables[-1].rows[-1]["value"].text
-    asked = f"{hours} GPU-hours for {count(asked_runs, 'run')} of {count(epochs, 'epoch')}, " + (
-        f"each on {scale['label']}."
-    )
-    title = f"Scaling evidence: {look_up(study.settings(scale['latest']), 'model')}"
-    return Proposal(title, asked, rule, tables, studies)
+    model = look_up(study.settings(row.latest), "model")
+    asked = f"{request.rows[-1]['value'].text} {request.title}, each on {row.label}."
+    return Proposal(f"Scaling evidence: {model}", asked, tables, studies)
 
 
-def split_modes(runs: Sequence[Run], workload: str, source: str) -> list[Study]:
+def split_modes(runs: Sequence[Run], workload: str, source: str) -> dict[str | None, Study]:
     """Return a study of the strong and one of the weak runs, those that there are in this order."""
     ours = [run for run in runs if run.id and is_of_workload(run, workload)]
     found = {}
-    for mode in MODES:
-        of_mode = [run for run in ours if (run.settings or {}).get("scaling") == mode]
+    for told in MODES:
+        of_mode = [run for run in ours if (run.settings or {}).get("scaling") == told]
         if any(run.is_usable and run.gpus for run in of_mode):
-            found[mode] = make_study(of_mode, workload, source=source)
+            study = make_study(of_mode, workload, source=source)
+            found[told or study.configs["mode"].iloc[0]] = study
     if not found:
         make_study(ours, workload, source=source)  # says why there is none
-    scaled = [each for each in found.values() if each.scales["efficiency_pct"].count() > 1]
-    return scaled or list(found.values())
+    return {k: v for k, v in found.items() if v.scales["efficiency_pct"].count() > 1} or found
 
 
-def _find_mode(study: Study) -> str | None:
-    return study.settings(study.baseline.latest).get("scaling") or study.configs["mode"].iloc[0]
-
-
-# ---- The tables --------------------------------------------------------------------------------
+# ---- The tables ---------------------------------------------------------------------------------
 
 
 def _describe(study: Study, name: str, title: str, fields: dict[str, str], source: str) -> Table:
@@ -134,142 +129,94 @@ def _describe(study: Study, name: str, title: str, fields: dict[str, str], sourc
                 continue
             gpus = count(int(study.runs.loc[at, "gpus"]), "GPU")
             text = str(value) if len(str(value)) <= MOST_CHARS else f"{str(value)[:16]}…"
+            file = name_file(study.sources[at].results_dir / "run.json", source)
             rows.append({
                 "what": say(label + (f", on {gpus}" if here != there else "")),
                 "value": say(text),
-                "from": say(f"{_name_file(study.sources[at].results_dir / 'run.json', source)}, "
-                            f"{key}"),
+                "from": say(f"{file}, {key}"),
             })  # fmt: skip
     headers = {"what": "What", "value": "Value", "from": "From"}
     remarks = [] if rows else ["The trainer recorded no settings (run.json): write them yourself."]
     return Table(name, title, headers, rows, (), remarks)
 
 
-def make_scaling(study: Study, source: str) -> Table:
-    """Return a row per scale of a study: throughput, epoch time, speed-up, efficiency."""
-    mode = _find_mode(study)
-    headers = {
-        "config": "Configuration", "nodes": "Nodes", "gpus": "GPUs", "batch": "Global batch",
-        "throughput": f"Throughput ({study.unit})", "plus": "±", "epoch_s": "Epoch (s)",
-        "speedup": "Speed-up", "ideal": "Ideal", "efficiency": "Efficiency (%)", "runs": "Runs",
-    }  # fmt: skip
-    rows, sources = [], []
-    for row in study.scales.itertuples():
-        spread = study.spread(row, "throughput")
-        half = spread.half_width if spread and spread.kind == "repeats" else None
-        why = study.explain_no_ratio(row)
-        batch = study.settings(row.latest).get("global_batch_size")
-        rows.append({
-            "config": say(row.label), "gpus": say(int(row.gpus)),
-            "nodes": show(row.nodes, 0, why="not recorded"),
-            "batch": missing("not recorded") if batch is None else say(batch),
-            "throughput": show(row.throughput_per_s, 1, why="no throughput is recorded"),
-            "plus": show(half, 1, why="one run: no interval"),
-            "epoch_s": show(row.epoch_s, 2, why="the epochs' wall times are not recorded"),
-            "speedup": show(row.speedup, why=why), "runs": say(int(row.n_runs)),
-            "ideal": show(row.gpus / study.baseline.gpus),
-            "efficiency": show(row.efficiency_pct, 1, why=why),
+def make_scaling(study: Study, mode: str | None, source: str) -> Table:
+    """Return the fixed-work table of a study with its epochs' times, and each row's sources."""
+    table, scales = make_fixed_work(study), list(study.scales.itertuples())
+    rows = []
+    for row, scale in zip(table.rows, scales, strict=True):
+        epoch, note = find_epoch(study, scale)
+        why = "the epochs' wall times are not recorded"
+        rows.append(row | {
+            "nodes": show(scale.nodes, 0, why="not recorded"),
+            "ideal": show(scale.gpus / study.baseline.gpus),
+            "epoch_s": show(epoch and epoch.mean, 2, note, why=why),
         })  # fmt: skip
-        sources += [
-            f"{row.label}: {describe_source(study, at, source)}"
-            for at in study.list_runs(row)["run"]
-        ]
-    definitions = (
-        study.define_throughput(),
-        "±: half of the 95 % interval of the mean over repeated runs (Student t). Epoch: wall time "
-        "of an epoch after warm-up, training and validation, mean over runs.",
-        f"Speed-up: throughput over that of {study.base_name}; efficiency: speed-up over ideal.",
-    )
-    title = MODES.get(mode, MODES[None])
-    remarks = study.list_remarks()
-    return Table(
-        f"{mode or 'unknown'}_scaling", title, headers, rows, definitions, remarks, sources
-    )
+    headers = {"config": "Configuration", "nodes": "Nodes"} | table.headers
+    headers |= {"ideal": "Ideal speedup", "epoch_s": "Epoch (s)"}
+    sources = [
+        f"{scale.label}: {describe_source(study, at, source)}"
+        for scale in scales
+        for at in study.list_runs(scale)["run"]
+    ]
+    name, title = f"{mode or 'unknown'}_scaling", MODES.get(mode, MODES[None])
+    return replace(table, name=name, title=title, headers=headers, rows=rows, sources=sources)
 
 
-def make_request(study: Study, scale, asked_runs: int, epochs: int, source: str) -> Table:
+def make_request(
+    study: Study, scale, asked_runs: int, epochs: int, source: str, rule: str
+) -> Table:
     """Return how the GPU-hours come about, step by step, each step with its source.
 
     scale: the row of study.scales that was chosen.
     """
-    gpus = int(scale["gpus"])
-    row = next(each for each in study.scales.itertuples() if each.config == scale["config"])
-    jobs = study.list_runs(row)
-    origin = "; ".join(describe_source(study, at, source) for at in jobs["run"])
-    run_s = estimate_s(study, row, epochs)
+    gpus, jobs = int(scale.gpus), study.list_runs(scale)
+    run_s, (epoch, _) = estimate_s(study, scale, epochs), find_epoch(study, scale)
     if run_s is None:
-        raise UserError(f"{row.label}: its epochs' wall times are not recorded, so there is no "
+        raise UserError(f"{scale.label}: its epochs' wall times are not recorded, so there is no "
                         "estimate of GPU-hours")  # fmt: skip
-    own = study.epochs[study.epochs["run"] == row.latest]
-    epoch_s, epoch_half_s, around_epoch = _find_epoch(study, row, len(own))
-    steady = max(epochs - int(own["is_warmup"].sum()), 0)
-    half_s = None if epoch_half_s is None else epoch_half_s * steady
-    around_s, around_from = _find_overhead(study, jobs, source)
-    job_s = run_s + (around_s or 0.0)
-    hours = asked_runs * gpus * job_s / 3600
-    half_h = None if half_s is None else asked_runs * gpus * half_s / 3600
-    no_interval = "one run of this scale: repeat it for an interval"
-    asked = f"{asked_runs} x {gpus} GPUs x {round_half_even(job_s, 1)} s / 3600"
-    steps = [
-        ("GPUs of a job", say(gpus), "the rule above"),
-        (f"Epoch{around_epoch} (s)", show(epoch_s), origin),
-        (f"Training of {count(epochs, 'epoch')} (s)", show(run_s, 1),
-         "warm-up as measured, then the mean epoch"),
-        ("± of that (s)", show(half_s, 1, why=no_interval),
-         "95 % interval of the mean epoch x its number"),
-        ("Start and end of a job (s)",
-         show(around_s, 1, why="job_end.json is missing or too short: not counted"), around_from),
-        (f"GPU-hours for {count(asked_runs, 'run')}", show(hours, 1), asked),
-        ("± of that (GPU-hours)", show(half_h, 1, why=no_interval), "as above"),
-    ]  # fmt: skip
-    low_high = "" if half_h is None else (
-        f" (95 % interval: {round_half_even(hours - half_h, 1)} to "
-        f"{round_half_even(hours + half_h, 1)})"
-    )  # fmt: skip
-    total = math.ceil(round(hours + (half_h or 0.0), 6))
-    end = "rounded up" if half_h is None else "the interval's upper end, rounded up"
-    steps.append(("Asked for", Cell(total, f"{total:,}{low_high}"), end))
-    rows = [{"what": say(what), "value": value, "from": say(told)} for what, value, told in steps]
-    headers = {"what": "Step", "value": "Value", "from": "From"}
-    definitions = (
-        "Not counted: the queue, failed jobs, and runs to find the settings.",
-        *(
-            ["More epochs than were measured: each further one is taken to last as long as those."]
-            if epochs > len(own)
-            else []
-        ),
-    )
-    title = f"GPU-hours for {count(asked_runs, 'run')} of {count(epochs, 'epoch')}"
-    return Table("request", title, headers, rows, definitions)
-
-
-def _find_epoch(study: Study, row, epochs: int) -> tuple[float, float | None, str]:
-    """Return the mean seconds of an epoch, half its 95 % interval over repeats, and what it is.
-
-    epochs: of a measured run. Of a bare log the wall time / epochs.
-    """
-    if spread := study.spread(row, "epoch"):
-        return (
-            spread.mean,
-            spread.half_width if spread.kind == "repeats" else None,
-            " after warm-up",
-        )
-    wall = study.spread(row, "wall")
-    half_s = wall.half_width / epochs if wall.kind == "repeats" else None
-    return wall.mean / epochs, half_s, ": wall time / epochs"
-
-
-def _find_overhead(study: Study, jobs: pd.DataFrame, source: str) -> tuple[float | None, str]:
-    """Return the mean seconds of jobs outside of their training, and where they are from."""
-    found = []
+    own = study.epochs[study.epochs["run"] == scale.latest]
+    around = {}  # job -> seconds outside of its training
     for job in jobs.itertuples():
         elapsed_s = getattr(study.sources[job.run], "elapsed_s", None)
-        if elapsed_s and job.wall_s == job.wall_s and elapsed_s >= job.wall_s:
-            found.append((elapsed_s - job.wall_s, study.sources[job.run]))
-    if not found:
-        return None, "job_end.json"
-    names = ", ".join(_name_file(run.results_dir / "job_end.json", source) for _, run in found)
-    return sum(each for each, _ in found) / len(found), f"elapsed_s of {names}, less the wall time"
+        if elapsed_s and elapsed_s >= job.wall_s:
+            around[job.run] = elapsed_s - job.wall_s
+    around_s = fmean(around.values()) if around else None
+    files = [name_file(study.sources[at].results_dir / "job_end.json", source) for at in around]
+    job_s = run_s + (around_s or 0.0)
+    hours, half_h = asked_runs * gpus * job_s / 3600, None
+    if epoch.kind == "repeats":
+        steady = max(epochs - int(own["is_warmup"].sum()), 0)
+        half_h = asked_runs * gpus * epoch.half_width * steady / 3600
+    limits = ""
+    if half_h is not None:
+        low, high = (round_half_even(h, 1) for h in (hours - half_h, hours + half_h))
+        limits = f" (95 % interval: {low} to {high})"
+    total = math.ceil(round(hours + (half_h or 0.0), 6))
+    no_end = "job_end.json is missing or too short: not counted"
+    once = "one run of this scale: repeat it for an interval"
+    steps = [
+        ("GPUs of a job", say(gpus), "the rule below"),
+        ("Epoch (s)", show(epoch.mean),
+         "; ".join(describe_source(study, at, source) for at in jobs["run"])),
+        (f"Training of {count(epochs, 'epoch')} (s)", show(run_s, 1),
+         "warm-up as measured, then the mean epoch"),
+        ("Start and end of a job (s)", show(around_s, 1, why=no_end),
+         f"elapsed_s of {', '.join(files) or 'job_end.json'}, less the wall time"),
+        (f"GPU-hours for {count(asked_runs, 'run')}", show(hours, 1),
+         f"{asked_runs} x {gpus} GPUs x {round_half_even(job_s, 1)} s / 3600"),
+        ("± of that (GPU-hours)", show(half_h, 1, why=once),
+         "95 % interval of the mean epoch x its number"),
+        ("Asked for", Cell(total, f"{total:,}{limits}"), "with its ±, rounded up"),
+    ]  # fmt: skip
+    rows = [{"what": say(what), "value": value, "from": say(told)} for what, value, told in steps]
+    headers = {"what": "Step", "value": "Value", "from": "From"}
+    definitions = [rule, "Not counted: the queue, failed jobs, and runs to find the settings."]
+    if epochs > len(own):
+        more = "More epochs than were measured: each further one is taken to last as long as those."
+        definitions.append(more)
+    title = f"GPU-hours for {count(asked_runs, 'run')} of {count(epochs, 'epoch')}"
+    return Table("request", title, headers, rows, definitions)
 
 
 def describe_source(study: Study, at: int, source: str) -> str:
@@ -277,55 +224,41 @@ def describe_source(study: Study, at: int, source: str) -> str:
     run = study.sources[at]
     epochs = study.epochs[study.epochs["run"] == at]
     used = epochs[~epochs["is_warmup"]] if not epochs["is_warmup"].all() else epochs
-    numbers = f"epochs {used['epoch'].min()} to {used['epoch'].max()}"
     lines = [epoch.line_number for epoch in run.attempt.epochs
              if epoch.epoch in set(used["epoch"])] if run.attempt else []  # fmt: skip
     log = ""
     if run.log_path is not None and lines:
-        log = f"{_name_file(run.log_path, source)}, lines {min(lines)} to {max(lines)}"
+        log = f"{name_file(run.log_path, source)}, lines {min(lines)} to {max(lines)}"
     if used["source"].eq(LOG).all():
         return f"job {run.id}: {log or run.log_path}"
     name = used["source"].iloc[0]
     file = run.results_dir / name if name.endswith(".json") else run.results_dir
-    text = f"job {run.id}: {_name_file(file, source)}, {numbers}"
+    numbers = f"epochs {used['epoch'].min()} to {used['epoch'].max()}"
+    text = f"job {run.id}: {name_file(file, source)}, {numbers}"
     return f"{text} ({log})" if log else text
 
 
-def _name_file(path: Path, source: str) -> str:
+def name_file(path: Path, source: str) -> str:
     """Name a file from the folder of the runs on, where it lies in it."""
     return os.path.relpath(path, source) if path.is_relative_to(source) else str(path)
 
 
-# ---- The page ----------------------------------------------------------------------------------
+# ---- The page -----------------------------------------------------------------------------------
 
 
 def to_html(proposal: Proposal, source: str) -> str:
     """Return the proposal as one page that needs nothing else."""
     figures = []
-    for number, study in enumerate(proposal.studies):
+    for number, (mode, study) in enumerate(proposal.studies.items()):
         charts = [chart for chart in list_charts(study) if chart.name in MAIN[:2]]
-        mode = _find_mode(study)
-        for chart in (chart for chart in charts if not chart.reason):
-            figure = draw_figure(chart, f"p{number}")
-            figures.append((f"{chart.title}, {mode} scaling" if mode else chart.title, figure))
-    return render_page(TEMPLATE, {
-        "proposal": proposal, "folder": source, "figures": figures, "reload_s": None,
-        "made_utc": strftime("%Y-%m-%d %H:%M:%S UTC", gmtime()),
-    })  # fmt: skip
+        named = [replace(chart, title=f"{chart.title}, {mode or 'unknown'} scaling")
+                 for chart in charts]  # fmt: skip
+        figures += draw_pictures(named, f"p{number}")
+    return render_page("proposal.html.j2", source, proposal=proposal, figures=figures)
 
 
 def to_text(proposal: Proposal, source: str) -> str:
     """Return the proposal as Markdown."""
-    *tables, request = proposal.tables
-    made = strftime("%Y-%m-%d", gmtime())
-    return "\n".join([
-        f"# {escape_markdown(proposal.title)}",
-        "",
-        f"From the runs below {escape_markdown(source)}, {made}. Paths are below that folder.",
-        "",
-        f"Asked for: {escape_markdown(proposal.asked)}",
-        "",
-        to_markdown(tables),
-        f"## Job size\n\n{escape_markdown(proposal.rule)}\n",
-        to_markdown([request]),
-    ])  # fmt: skip
+    title, folder, asked = map(escape_markdown, (proposal.title, source, proposal.asked))
+    head = f"# {title}\n\nAsked for: {asked}\n\nFrom the runs below {folder}; paths start there.\n"
+    return f"{head}\n{to_markdown(proposal.tables)}"

@@ -7,7 +7,7 @@ import pytest
 from common.memory import name_sources
 from run_folders import write_run
 from scaling.advise import make_memory_advice
-from scaling.advise.memory import make_request
+from scaling.advise.advice import make_request
 from scaling.runs import find_runs, make_study
 from study_folders import write_ranks
 

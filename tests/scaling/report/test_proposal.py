@@ -39,10 +39,9 @@ def read_request(proposal) -> dict[str, str]:
 
 def test_the_job_size_is_the_largest_above_the_target(study):
     proposal = make(study)
-    assert "largest measured job in weak scaling" in proposal.rule
-    assert "2 GPUs (1 node) is the largest measured scale above 75 % efficiency (96.6 %)" in (
-        proposal.rule
-    )
+    rule = proposal.tables[-1].definitions[0]
+    assert "largest measured job in weak scaling" in rule
+    assert "2 GPUs (1 node) is the largest measured scale above 75 % efficiency (96.6 %)" in rule
     assert read_request(proposal)["GPUs of a job"] == "2"
     assert read_request(make(study, target_pct=97.0))["GPUs of a job"] == "1"
 
@@ -62,7 +61,7 @@ def test_gpu_hours_follow_from_the_measured_epochs(study):
     around = 2000 - 93.1  # elapsed_s less the total training time
     half = 19 * 12.706 * abs(steady[0] - steady[1]) / 2  # Student t, one degree of freedom
     hours, half_h = 10 * 2 * (training + around) / 3600, 10 * 2 * half / 3600
-    assert found["Epoch after warm-up (s)"] == f"{mean:.2f}"
+    assert found["Epoch (s)"] == f"{mean:.2f}"
     assert float(found["Training of 20 epochs (s)"]) == pytest.approx(training, abs=0.06)
     assert float(found["Start and end of a job (s)"]) == pytest.approx(around, abs=0.06)
     assert float(found["GPU-hours for 10 runs"]) == pytest.approx(hours, abs=0.06)
@@ -94,10 +93,10 @@ def test_strong_scaling_decides_where_it_was_measured(tmp_path):
         write_study_run(tmp_path / "b", 1, gpus, f"1{run}", rounds=2)
     proposal = make(tmp_path, epochs=None, asked_runs=1)
     assert [table.name for table in proposal.tables[2:4]] == ["strong_scaling", "weak_scaling"]
-    assert "in strong scaling" in proposal.rule
+    assert "in strong scaling" in proposal.tables[-1].definitions[0]
     found = read_request(proposal)
     assert found["Training of 5 epochs (s)"] == "93.1"  # of a bare log: its wall time
-    assert found["± of that (s)"] == "—"
+    assert found["± of that (GPU-hours)"] == "—"
     batches = {row["what"].text: row["value"].text for row in proposal.tables[1].rows}
     assert (batches["Batch per GPU, on 1 GPU"], batches["Batch per GPU, on 2 GPUs"]) == (
         "512", "256"
@@ -113,11 +112,9 @@ def test_one_scale_is_no_evidence(tmp_path):
 def test_the_command_writes_page_and_markdown(study, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "scaling.report.proposal.draw_figure",
-        lambda chart, key: drawn.append(chart.name) or type(
-            "Figure", (), {"svg": "<svg></svg>", "caption": "", "has_own_colors": False},
-        ),
-    )  # fmt: skip
+        "scaling.report.page.draw_picture",
+        lambda chart, key: drawn.append(chart.name) or "<svg></svg>",
+    )
     page = tmp_path / "p.html"
     options = ("--proposal", "--runs", 10, "--epochs", 20, "-o", page)
     done = run_script("scripts/report.py", study, *options)
