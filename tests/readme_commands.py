@@ -5,8 +5,9 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
+ORGANISERS = (REPO / "experiments/ORGANISERS.md").read_text(encoding="utf-8")
 
-# What a command prints or a file holds: its first line -> how it is compared.
+# What a command prints or a file holds, in both files: its first line -> how it is compared.
 EXCERPTS = {
     "Epoch [3/3] LR: ": "a line of a real log; test_readme.py reads it as the log reader does",
     "[gpu_memory_log - GPU 0] ": "test_readme.py",
@@ -61,7 +62,6 @@ NOT_RUN = {
     "python scripts/submit.py --cancel": "submission/test_submit.py",
     "python scripts/submit.py 'exercises/": "submission/test_submit.py, with other scales",
     "python scripts/submit.py 'gpt2/strategies/*'": "submission/test_submit.py, with other scales",
-    "python scripts/train.py --data-dir": "training/test_train.py, in fewer steps",
     "torchrun --standalone": "training/test_train.py, in fewer steps",
     "bash scripts/rehearse.sh --keep": "slurm/test_rehearse.py, without --keep",
     "cd rehearsal/multi_node/2_nodes": "a job of rehearse.sh: slurm/test_rehearse.py",
@@ -70,10 +70,8 @@ NOT_RUN = {
     "python scripts/report.py --proposal": "slurm/test_walks.py, with other numbers",
     "bash scripts/setup_env.sh --workloads": "test_house_rules.py has the list; it downloads",
     "python scripts/prepare_data.py gpt2 /shared/gpt2": "preparation/test_prepare_gpt2.py",
-    "python scripts/prepare_data.py translation": "preparation/test_prepare_translation.py",
     "python scripts/fill_tables.py --workload gpt2": "scaling/tables/test_fill_tables.py",
     "python scripts/scaling_tables.py --workload gpt2 --strategies": "tables/test_scaling.py",
-    "python scripts/scaling_tables.py --workload gpt2 --growing": "tables/test_scaling.py",
     "bash scripts/rehearse.sh --workload gpt2": "slurm/test_workloads_slurm.py runs its jobs",
 }
 

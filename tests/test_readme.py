@@ -8,7 +8,7 @@ import pytest
 
 from diagnosis_runs import find, rank, write_known_run
 from in_process import run_script, without_torch
-from readme_commands import ON_A_STUDY, README, REPO, list_blocks
+from readme_commands import ON_A_STUDY, ORGANISERS, README, REPO, list_blocks
 from scaling.read.job_log import read_job_log
 from study_folders import write_study
 from trainer_logs import nanogpt
@@ -18,7 +18,8 @@ STATUS = {"python scripts/check_exercise.py 1": (1, "no run yet: cd experiments/
 
 
 def show_block(start: str) -> str:
-    (block,) = (block for block in list_blocks() if block.startswith(start))
+    blocks = [*list_blocks(), *list_blocks(ORGANISERS)]
+    (block,) = (block for block in blocks if block.startswith(start))
     return block
 
 
