@@ -148,7 +148,7 @@ def make_scaling(study: Study, mode: str | None, source: str) -> Table:
         epoch, note = find_epoch(study, scale)
         why = "the epochs' wall times are not recorded"
         rows.append(row | {
-            "nodes": show(scale.nodes, 0, why="not recorded"),
+            "config": say(scale.label), "nodes": show(scale.nodes, 0, why="not recorded"),
             "ideal": show(scale.gpus / study.baseline.gpus),
             "epoch_s": show(epoch and epoch.mean, 2, note, why=why),
         })  # fmt: skip

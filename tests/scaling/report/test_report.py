@@ -95,12 +95,12 @@ def test_verdict_comes_first_and_says_how_far_to_go(page, whole_study):
     ("rates", "kind", "words"),
     [
         # GPUs -> throughput; above 75 % is what is asked for, as in the tables' advice.
-        ({1: 100, 2: 190, 4: 301, 8: 400}, "fair", "4 GPUs is the largest measured scale above"),
-        ({1: 100, 2: 190, 4: 300, 8: 400}, "good", "2 GPUs is the largest measured scale above"),
+        ({1: 100, 2: 190, 4: 301, 8: 400}, "fair", "4 GPUs (1 node) is the largest measured"),
+        ({1: 100, 2: 190, 4: 300, 8: 400}, "good", "2 GPUs (1 node) is the largest measured"),
         (
             {1: 100, 2: 140, 4: 160},
             "poor",
-            "75 % efficiency (100.0 %). 2 GPUs has 70.0 %.",
+            "75 % efficiency (100.0 %). 2 GPUs (1 node) has 70",
         ),
         ({1: 100, 2: 200, 4: 400}, "good", "It is also the largest that was measured"),
         ({2: 200, 4: 380}, "good", "(95.0 %)"),
@@ -114,7 +114,7 @@ def test_verdict_on_a_series(rates, kind, words):
 
 def test_beyond_the_advised_scale_the_next_one_is_named():
     study = make_rates_study({1: 100, 2: 190, 4: 301, 8: 400})
-    assert state_verdict([(study, [])], [])[0].text.endswith(" 8 GPUs has 50.0 %.")
+    assert state_verdict([(study, [])], [])[0].text.endswith(" 8 GPUs (1 node) has 50.0 %.")
 
 
 # ---- The page ---------------------------------------------------------------------------------
