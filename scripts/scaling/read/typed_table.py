@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -120,7 +119,7 @@ _TYPED = re.compile(
     r"(?:[x×] ?)?([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)"
     r"(\s*[A-Za-z%×/][^0-9]*)?"
 )
-THOUSANDS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
+_THOUSANDS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 _SPREAD = re.compile(r"\s*(?:±|\+/-|\+-|\\pm)\s*[\d.,]+(?:[eE][+-]?\d+)?")
 # A footnote's mark, or the spread, speedup or count in brackets behind a number: 400 (3), 380 [^1].
 _BEHIND = re.compile(
@@ -139,49 +138,23 @@ TIME_UNITS_S = {
 }  # fmt: skip
 
 
-def has_decimal_comma(cells: Iterable[str], is_open: bool = False) -> bool:
-    """Whether a comma parts the decimals of these cells.
-
-    `29600,05` and `1.234.567` say that it does, `29600.05` and `1,234,567` that it does not.
-    `29,600` may be either: where nothing else tells and `is_open`, it is refused. Raises
-    ValueError for that, and when cells say both.
-    """
-    told, doubtful = set(), []
-    for cell in cells:
-        match = re.search(r"\d[\d.,]*", "" if ":" in cell else strip_marks(cell))
-        digits = match[0].rstrip(".,") if match else ""
-        marks = re.sub(r"\d", "", digits)
-        if len(marks) == 1 and re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", digits):
-            doubtful.append(cell)
-        elif marks:
-            is_grouped = len(marks) > 1 and len(set(marks)) == 1
-            told.add((marks[-1] == ",") != is_grouped)
-    if len(told) > 1:
-        raise ValueError("decimals are parted by a comma in some cells and by a point in others")
-    if doubtful and not told and is_open:
-        raise ValueError(f"{doubtful[0]!r} may be thousands or three decimals")
-    return True in told
-
-
-def split_number(cell: str, decimal_comma: bool = False) -> tuple[Decimal, str, str] | None:
-    """Return (number, thousands letter, unit) of a typed number, None for anything else.
+def split_number(cell: str, decimal_comma: bool = False) -> tuple[Decimal, str] | None:
+    """Return (number, unit) of a typed number, None for anything else.
 
     What is behind ± is left out, and so are footnotes' marks: `29.6k ± 0.3 tokens/s [1]` is
-    (29600, "k", "tokens/s"). A percent sign does not divide: `97 %` is 97.
+    (29600, "tokens/s"). A percent sign does not divide: `97 %` is 97.
     """
     match = _TYPED.fullmatch(strip_marks(cell))
     if match is None:
         return None
-    digits, size, rest = match[1].strip(), match[2], (match[3] or "").strip()
-    if size in ("M", "G") and re.match(r"i?B\b", rest):  # MiB is no number of ours
+    digits, size, unit = match[1].strip(), match[2].lower(), (match[3] or "").strip()
+    if size in ("m", "g") and re.match(r"i?B\b", unit):  # MiB is no number of ours
         return None
     if decimal_comma and _GROUPED_BY_POINTS.fullmatch(digits):
         digits = digits.replace(".", "").replace(",", ".")
     elif not decimal_comma and _GROUPED.fullmatch(digits):
         digits = digits.replace(",", "")
-    if not _POINT.fullmatch(digits):
-        return None
-    return Decimal(digits) * THOUSANDS[size.lower()], size, rest
+    return (Decimal(digits) * _THOUSANDS[size], unit) if _POINT.fullmatch(digits) else None
 
 
 def parse_number(cell: str, decimal_comma: bool = False) -> Decimal | None:
@@ -208,7 +181,7 @@ def parse_seconds(
         unit_s = TIME_UNITS_S.get(unit[1].lower().replace("µ", "u"))
         cell = cell[: unit.start(1)].rstrip(". ")
     found = split_number(cell, decimal_comma)
-    return None if unit_s is None or found is None or found[2] else found[0] * unit_s
+    return None if unit_s is None or found is None or found[1] else found[0] * unit_s
 
 
 def count_places(cell: str) -> int:
@@ -293,10 +266,6 @@ _ROLES = (
     ("time", _TIMES | _TIMED | _SECONDS | _PER, (_TIMES | _SECONDS,)),
 )  # fmt: skip
 MEASURES = ("throughput", "time", "step_time", "step_rate", "speedup", "efficiency")
-_THOUSANDS = re.compile(
-    r"(?<![A-Za-z])([kKM]|[Tt]housands?|[Mm]illions?|[x×]? ?10\^?[36³⁶]|[x×] ?1,?000)[ _]?"
-    r"(?=of |tok|im|sample|seq|example|item|/s|\s*[)\]])"
-)
 _GPU_TYPE = re.compile(
     r"\b(?:nvidia|amd|intel|tesla|[abhlpvt]\d{1,3}s?|mi\d{3}[a-z]?s?|g[bh]200s?|rtx ?\w*)\b"
 )
@@ -306,7 +275,7 @@ _BRACKET = re.compile(r"[(\[{](.*?)[)\]}]")
 @lru_cache(1000)
 def split_words(header: str) -> tuple[str, ...]:
     """Return a header's words: `tokens/s/GPU` is tokens per s per gpu, `#GPUs` num gpus."""
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _THOUSANDS.sub("", header))  # trainTime
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header)  # trainTime
     text = re.sub(r"\b[pP]\d\d\b", "percentile", text)
     for mark, word in (("#", " num "), ("%", " pct "), ("/", " per "), ("×", " x "), ("µ", "u")):
         text = text.replace(mark, word)
@@ -354,21 +323,13 @@ def find_unit(header: str) -> str:
     """Return the unit of a throughput's header as it stands there: tokens/s, ns/day, or ''."""
     bracket = _BRACKET.search(header)
     for text in (bracket[1], _BRACKET.sub(" ", header)) if bracket else (header,):
-        said = [word for word in split_words(text) if word not in _FILLERS | DEVICES]
-        noun = next((word for word in said if word in _NOUN_UNITS), None)
-        if noun and any(TIME_UNITS_S.get(word) == 1 for word in said):
-            return _NOUN_UNITS[noun]
-        is_unit = said and (bracket or ("per" in said and said[0] not in _RATES))
-        if set(said) & _UNIT_RATES or (is_unit and set(said) - _RATES - {"pct"}):
+        core = [word for word in split_words(text) if word not in _FILLERS | NAMES | _PER]
+        nouns = [_NOUN_UNITS[word] for word in core if word in _NOUN_UNITS]
+        others = {word for word in core if word not in _NOUN_UNITS} - {"throughput"}
+        if nouns and others and all(TIME_UNITS_S.get(word) == 1 for word in others):
+            return nouns[0]
+        is_unit = bracket or "per" in split_words(text)
+        if others & _UNIT_RATES or (is_unit and (nouns or others - _RATES - _SECONDS)):
             text = re.sub(r"(?i)\s*(?:/|per[ _-])\s*(?:gpu|device|gcd|node)s?\b", "", text)
-            text = re.sub(r"(?i)\bthroughput\b[ _]*", "", text)
-            return _THOUSANDS.sub("", f"({text})").strip("() _:,")
+            return re.sub(r"(?i)\bthroughput\b[ _]*", "", text).strip("() _:,")
     return ""
-
-
-def find_factor(header: str) -> int:
-    """Return what a header multiplies its figures by: 1000 under `ktokens/s`."""
-    match = _THOUSANDS.search(header)
-    if match is None:
-        return 1
-    return 1000**2 if re.match(r"[Mm](?!.*1000)|.*[6⁶]$", match[1]) else 1000

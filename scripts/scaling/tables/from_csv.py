@@ -20,6 +20,7 @@ from scaling.runs.study import Study, TableRow, build_study, rises_not
 from scaling.tables.scaling import make_fixed_work
 from scaling.tables.table import Table, add_note, is_missing
 
+_EITHER = re.compile(r"\d,\d|^\d{1,3}(?:\.\d{3})+\b")  # of thousands, or of decimals
 _SLACK = Decimal("0.002")  # a ratio was made from numbers that were not yet rounded
 _SAYS_GPUS = re.compile(r"\d\s*[x×]?\s*(?:gpu|gcd)s?\b", re.I)
 _COUNT = re.compile(
@@ -244,13 +245,10 @@ class _Reader:
     def _read_measure(self, row: CsvRow, role: str, header: str) -> Decimal | None:
         """Return a throughput or a time in s; None, noted at the row, for a cell without one."""
         cell = row.cells[header]
-        number, size, unit = typed.split_number(cell, self.decimal_comma) or (None, "", "")
-        value = number
+        value, unit = typed.split_number(cell, self.decimal_comma) or (None, "")
         if role == "time":
             unit_s = self.columns.time_unit_s or 1
             value, unit = typed.parse_seconds(cell, unit_s, self.decimal_comma), ""
-        elif number and not size:
-            value = number * typed.find_factor(header)
         is_unit = (
             not unit or typed.find_role(unit)[0] == "throughput" or unit == typed.find_unit(header)
         )
@@ -412,12 +410,10 @@ def _read_table(path: str, file: typed.TypedTable, given, basis, where, vary, de
             raise _Open(f"no column of {name.removeprefix('wall')}; leave --basis out")
     basis = basis or ("throughput" if columns.throughput else "walltime")
     is_comma = decimal == "comma"
-    if not decimal:
-        said = [cells[name] for _, cells in found for name in columns.used if name in cells]
-        try:
-            is_comma = typed.has_decimal_comma(said, file.delimiter == ";")
-        except ValueError as error:
-            raise _Open(f"{error}; say --decimal comma or point") from None
+    if not decimal and file.delimiter == ";":
+        cells = [row[name] for _, row in found for name in columns.used if name in row]
+        if doubtful := next(filter(_EITHER.search, map(typed.strip_marks, cells)), ""):
+            raise _Open(f"what parts decimals in {doubtful!r}? Say --decimal comma or point")
     reader = _Reader(given, columns, is_comma)
     rows = [reader.read(line, cells) for line, cells in found]
     if not any(row.throughput_per_s if basis == "throughput" else row.wall_s for row in rows):
@@ -462,7 +458,7 @@ def make_csv_table(table: CsvTable) -> Table:
         for name, header in made.headers.items()
         if name in always or any(row[name].value is not None for row in rows)
     }
-    if "throughput_per_s" in headers and not table.unit.endswith(("tokens/s", "samples/s")):
+    if "throughput_per_s" in headers and table.unit not in ("tokens/s", "samples/s"):
         unit = {"img/s": "images/s"}.get(table.unit, table.unit)
         headers["throughput_per_s"] = f"Throughput ({unit})" if unit else "Throughput"
     if "wall_s" in headers and not table.has_time_unit:
