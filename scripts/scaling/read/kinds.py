@@ -50,11 +50,7 @@ _METRICS_LISTS = (
 )  # fmt: skip
 _METRICS_FIELDS = {"training_config", "summary", "hardware", "schema_version"}
 _RATE = re.compile(r"(?:mean_)?(?:tokens|samples|images)_per_sec(?:ond)?(?:_global)?")
-_FIGURE = re.compile(
-    r"(?:epoch_|wall_|train(?:ing)?_)+time(?:_slowest_rank)?(?:_sec)?|(?:val|validation)_accuracy|"
-    r"(?:train|val|validation)_loss(?:_avg_global)?|(?:train|val)_accuracy(?:_global)?|"
-    r"(?:val_)?(?:perplexity|bleu)(?:_global)?"
-)
+_FIGURE = re.compile(r".*(?:time|loss|accuracy|perplexity|bleu).*")
 _MAGIC = {
     b"\x1f\x8b": "gzip data: unpack it first",
     b"PK\x03\x04": "a zip archive: unpack it first; of an .xlsx workbook save the sheet as CSV",
@@ -180,9 +176,8 @@ def is_training_metrics(record: dict) -> bool:
     if not isinstance(epochs, list):
         return "world_size" in record and _has_rate(record)  # a summary alone
     names = {key for entry in epochs if isinstance(entry, dict) for key in entry}
-    return bool(_METRICS_FIELDS & set(record)) or _has_rate(names) or any(
-        map(_FIGURE.fullmatch, names)
-    )  # fmt: skip
+    has_figure = _has_rate(names) or any(map(_FIGURE.fullmatch, names))
+    return has_figure or bool(_METRICS_FIELDS & set(record))
 
 
 def _has_rate(names: Iterable[str]) -> bool:

@@ -20,7 +20,7 @@ from scaling.read.gpu_log import NOT_OWN, GpuLog, list_labels, read_gpu_log
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 quick = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -138,8 +138,10 @@ def test_one_log_in_many_forms(tmp_path, content, encoding):
     assert log.counts.dropped in ({}, {"memory.used is no number": 1}, {"error text": 1})
 
 
-@pytest.mark.parametrize("content", SAME_TWO_GPUS.values(), ids=SAME_TWO_GPUS)
-def test_cut_at_any_byte_it_gives_the_values_of_the_whole_lines(tmp_path, content):
+@pytest.mark.parametrize("name", ["saved by pandas", "amd-smi, a list in quotes", "rocm-smi"])
+def test_cut_at_any_byte_it_gives_the_values_of_the_whole_lines(tmp_path, name):
+    content = SAME_TWO_GPUS[name]
+
     def try_to_read(text: str) -> tuple | None:
         try:
             log = read(tmp_path, text)
@@ -405,15 +407,15 @@ finally:
 
 @pytest.mark.parametrize("command", ["analyze_memory.py", "inspect_log.py"])
 def test_a_large_log_needs_little_memory(tmp_path, command):
-    """60 MB of rows and a line of 100 MB; 1 GB needs as much (see tests/benchmarks)."""
+    """20 MB of rows and a line of 50 MB; 1 GB needs as much (see tests/benchmarks)."""
     path = tmp_path / "gpu_memory_log.csv"
     rows = gpu_csv({gpu: [gpu, 26532] * 500 for gpu in range(4)}).split("\n", 1)[1].encode()
-    count = (60 if command.startswith("analyze") else 6) * (1 << 20) // len(rows)
+    count = (20 if command.startswith("analyze") else 6) * (1 << 20) // len(rows)
     with path.open("wb") as file:
         file.write(GPU_HEADER.encode() + b"\n")
         for _ in range(count):
             file.write(rows)
-        for _ in range(100):
+        for _ in range(50):
             file.write(b"x" * (1 << 20))
         file.write(b"\n" + gpu_row(0, 0, 30000).encode() + b"\n")
     code = ["-c", MEASURE, SCRIPTS / command, path]
@@ -421,4 +423,4 @@ def test_a_large_log_needs_little_memory(tmp_path, command):
     done = subprocess.run([sys.executable, *code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Peak = 30000 MiB" in done.stdout or "max 30000 MiB" in done.stdout
-    assert int(done.stderr.split()[-1]) < 100 << 10  # KiB
+    assert int(done.stderr.split()[-1]) < 60 << 10  # KiB

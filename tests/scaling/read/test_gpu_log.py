@@ -2,23 +2,19 @@
 
 import codecs
 import gzip
-import io
 import json
 import subprocess
 import sys
 from collections import defaultdict
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import analyze_memory
 from common.errors import UserError
+from filled_tables import call
 from run_folders import GPU_HEADER, gpu_csv, gpu_row, put
 from scaling.read.gpu_log import GpuLog, format_memory, read_gpu_log
 
@@ -324,12 +320,8 @@ def test_equals_pandas(tmp_path, values):
 # ---- The command ---------------------------------------------------------------------------
 
 
-def analyze(*arguments: object) -> SimpleNamespace:
-    out, errors = io.StringIO(), io.StringIO()
-    argv = ["analyze_memory.py", *map(str, arguments)]
-    with mock.patch("sys.argv", argv), redirect_stdout(out), redirect_stderr(errors):
-        status = analyze_memory.main()
-    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=errors.getvalue())
+def analyze(*arguments: object):
+    return call("analyze_memory", *arguments)
 
 
 def test_command_prints_the_known_line(tmp_path):
