@@ -24,12 +24,13 @@ from scaling.read.symptoms import ROOT
 from scaling.read.text import MAY_BEGIN_LABEL, clean_line, parse_label, read_blocks
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|nan|inf)"
+_CHARS = r"[-+\d.eE%naif]{1,40}"  # of a number, for speed; what is none is not read later
 # All but the epoch and the throughput may be missing, as in the log of a trainer of the reader's
 # own. What stands between must be names with numbers, so that no torn line is taken for one; and
 # the unit closes the line: without it the last number may be cut.
 _EPOCH = re.compile(
     rf"Epoch \[(\d{{1,9}})/(\d{{1,9}})\](?: LR: (?P<lr>{_NUMBER})(?: \|)?)?(?: \|)?"
-    r"(?P<between>(?: [A-Za-z][\w (),/-]{0,60}: [-+\d.eE%, naif]{1,90}\|){0,9})"
+    rf"(?P<between>(?: [A-Za-z][\w (),/-]{{0,60}}: {_CHARS}(?:, {_CHARS}){{0,3}} \|){{0,9}})"
     rf" Throughput: (?P<throughput_per_s>{_NUMBER}) ((?:img|tokens|samples)/s)"
 )
 # `Accuracy (train, val): 2.16%, 0.98%` holds train_accuracy_pct and val_accuracy_pct, `BLEU (val):

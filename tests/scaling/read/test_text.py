@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.read.text import UTC, parse_timestamp
+from scaling.read.text import LONGEST_LINE_CHARS, UTC, parse_timestamp, read_lines
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -35,3 +35,14 @@ def test_times(text, expected):
 @given(st.text(max_size=30))
 def test_any_text_is_a_time_or_none(text):
     assert parse_timestamp(text) is None or isinstance(parse_timestamp(text), datetime)
+
+
+def test_no_line_is_longer_than_any_parser_needs(tmp_path):
+    path = tmp_path / "long.out"
+    path.write_bytes(b"x" * 100_000 + b"\n" + b"y" * 3_000_000 + b"\nz")
+    lines = list(read_lines(path))
+    assert [(line[0], len(line), has_end) for line, has_end in lines] == [
+        ("x", LONGEST_LINE_CHARS, True),
+        ("y", LONGEST_LINE_CHARS, True),
+        ("z", 1, False),
+    ]
