@@ -49,7 +49,7 @@ def test_its_epoch_lines_are_those_of_the_contract(log):
     accuracies = [float(each.get("val_accuracy_pct")) for each in epochs]
     assert accuracies[-1] > accuracies[0]
     assert accuracies[-1] > 40  # of 10 classes
-    assert float(epochs[-1].train_loss) < float(epochs[0].train_loss)
+    assert float(epochs[-1].get("train_loss")) < float(epochs[0].get("train_loss"))
 
 
 def test_validation_is_of_every_image_once(log):

@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.rounding import round_half_even
 from common.toml import tomllib
 from scaling.read.job_log import OTHER, OTHER_RANK, Attempt, Epoch, parse_epoch_lines
-from scaling.read.text import clean_line, find_words, parse_label, read_blocks, read_lines
+from scaling.read.text import clean_line, find_word, parse_label, read_blocks, read_lines
 
 FORMATS = Path(__file__).resolve().parents[3] / "experiments/log_formats"
 MOST_WINDOWS = 100_000
@@ -88,13 +88,6 @@ class LogFormat:
         """What a line must hold one of, to be looked at; most lines of most logs hold none."""
         patterns = (*self.patterns, *self.facts, *self.end, *self.one_gpu)
         return tuple({find_word(pattern.pattern) for pattern in patterns})
-
-
-@lru_cache
-def find_word(expression: str) -> str:
-    """Return the longest text that stands in whatever a regular expression finds; '' for none."""
-    words = find_words(expression)
-    return words[0] if len(words) == 1 else ""
 
 
 @lru_cache(maxsize=1)

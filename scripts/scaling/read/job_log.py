@@ -90,14 +90,6 @@ class Epoch(NamedTuple):
     printed: dict[str, str]  # figures by name, and what stands `between` some
 
     @property
-    def train_loss(self) -> Decimal | None:
-        return self.get("train_loss")
-
-    @property
-    def val_loss(self) -> Decimal | None:
-        return self.get("val_loss")
-
-    @property
     def throughput_per_s(self) -> Decimal:
         return Decimal(self.printed["throughput_per_s"])
 
@@ -178,9 +170,9 @@ class Attempt:
     def describe_bad_loss(self) -> str:
         """Return that the loss is no number and since when, "" when it always is one."""
         for epoch in self.epochs:
-            losses = (epoch.train_loss, epoch.val_loss)
-            if any(loss is not None and not loss.is_finite() for loss in losses):
-                shown = f"training {epoch.train_loss}, validation {epoch.val_loss}"
+            train, val = epoch.get("train_loss"), epoch.get("val_loss")
+            if any(loss is not None and not loss.is_finite() for loss in (train, val)):
+                shown = f"training {train}, validation {val}"
                 return f"the loss is no number since epoch {epoch.epoch} ({shown})"
         return ""
 
@@ -246,10 +238,6 @@ class JobLog:
     @property
     def has_epochs(self) -> bool:
         return any(attempt.by_number for attempt in self.attempts)
-
-    @property
-    def cause(self) -> Cause | None:
-        return self.last_attempt.cause
 
     def find_attempt(self, restart: int, restarts: int, is_complete: bool) -> Attempt | None:
         """Return a restart's part of the log; None when that has printed nothing yet.

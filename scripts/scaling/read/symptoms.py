@@ -12,7 +12,7 @@ from enum import Enum, IntEnum
 from functools import cache, cached_property
 from pathlib import Path
 
-from scaling.read.text import find_words
+from scaling.read.text import find_word
 
 TABLE = Path(__file__).with_suffix(".ini")
 
@@ -108,7 +108,7 @@ def load_symptoms() -> tuple[tuple[Rule, ...], dict[int, Signal]]:
         patterns = tuple(values.pop("pattern").strip().split("\n"))
         words = values.pop("words").strip().split("\n")
         if not words[0]:
-            words = [word for pattern in patterns for word in find_words(pattern.lower())]
+            words = [find_word(pattern.lower()) for pattern in patterns]
         flags = {flag: values.pop(flag) == "yes" for flag in ("quotes", "ours")}
         state = State(values.pop("state"))
         rules.append(Rule(name, patterns=patterns, words=tuple(words), strength=strength,

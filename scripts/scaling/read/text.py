@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from pathlib import Path
 
 from common.errors import UserError
@@ -120,17 +121,14 @@ def clean_line(line: str) -> str:
 _PART = re.compile(r"\\(.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|(.)", re.DOTALL)
 
 
-def find_words(expression: str) -> list[str]:
-    """Return texts one of which stands in whatever a regular expression finds.
-
-    They are the longest ones outside any group, one per alternative; '' where there is none.
-    """
-    alternatives, depth = [[""]], 0
+@lru_cache
+def find_word(expression: str) -> str:
+    """Return the longest text that stands in whatever a regular expression finds; '' for none."""
+    words, depth = [""], 0
     for part in _PART.finditer("" if expression.startswith("(?i") else expression):
-        words, char = alternatives[-1], part[2] or ""
+        char = part[2] or ""
         if char == "|" and not depth:
-            alternatives.append([""])
-            continue
+            return ""
         depth += (char == "(") - (char == ")")
         literal = part[1] if part[1] and not part[1].isalnum() else char
         if depth or not literal or (char and char in "().^$+?*|"):
@@ -139,7 +137,7 @@ def find_words(expression: str) -> list[str]:
             words.append("")
         else:
             words[-1] += literal
-    return [max(words, key=len) for words in alternatives]
+    return max(words, key=len)
 
 
 # ---- Times as logs print them ----

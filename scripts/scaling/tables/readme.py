@@ -389,7 +389,7 @@ def _measure_epoch(run: Run, workload: Workload) -> tuple[list[Cell], str]:
     value, rate, is_mean = (
         last.get(score.log_key), last.throughput_per_s, run.is_of_others,
     )  # fmt: skip
-    cells = [_show_logged(last.train_loss)]
+    cells = [_show_logged(last.get("train_loss"))]
     if value is None:
         cells.append(missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}"))
     else:

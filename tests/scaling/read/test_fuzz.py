@@ -59,7 +59,9 @@ def read_job(path: Path) -> list[tuple]:
     log = read_job_log(path, epochs=3)
     assert log.counts.is_whole
     assert all(attempt.cause is None or attempt.cause.hint for attempt in log.attempts)
-    figures = [(e.epoch, e.train_loss, e.throughput_per_s) for a in log.attempts for e in a.epochs]
+    figures = [
+        (e.epoch, e.get("train_loss"), e.throughput_per_s) for a in log.attempts for e in a.epochs
+    ]
     return figures + [item for attempt in log.attempts for item in attempt.totals.items()]
 
 

@@ -92,7 +92,9 @@ def test_the_other_workloads_lines():
 @pytest.mark.parametrize("text", ["nan", "inf", "1e-05", "0.000012", "12"])
 def test_a_loss_that_is_no_plain_decimal(text):
     epoch = parse_epoch_line(EPOCH_LINE.replace("5.149", text))
-    assert epoch.train_loss == Decimal(text) or (text == "nan" and epoch.train_loss.is_nan())
+    assert epoch.get("train_loss") == Decimal(text) or (
+        text == "nan" and epoch.get("train_loss").is_nan()
+    )
 
 
 def test_a_cut_line_is_no_line_at_any_length():
@@ -122,7 +124,7 @@ def test_the_epoch_line_round_trips(epoch, more, loss, accuracy, throughput):
     )
     found = parse_epoch_line(line)
     assert (found.epoch, found.epochs, found.text) == (epoch, epoch + more, line)
-    assert str(found.train_loss) == f"{loss:.3f}"
+    assert str(found.get("train_loss")) == f"{loss:.3f}"
     assert str(found.get("train_accuracy_pct")) == f"{accuracy:.2f}"
     assert str(found.throughput_per_s) == f"{throughput:.1f}"
 
@@ -161,7 +163,7 @@ SHORT = [  # of a trainer of the reader's own: all but the epoch and the through
 def test_all_but_epoch_and_throughput_may_be_missing(line, figures):
     epoch = parse_epoch_line(f"0: {line}")
     assert (epoch.epoch, epoch.epochs, str(epoch.throughput_per_s)) == (1, 3, "704.9")
-    told = (epoch.get("lr"), epoch.train_loss, epoch.val_loss)
+    told = (epoch.get("lr"), epoch.get("train_loss"), epoch.get("val_loss"))
     assert tuple(None if each is None else str(each) for each in told) == figures
     assert [parse_epoch_line(line[:size]) for size in range(len(line))] == [None] * len(line)
 
@@ -199,7 +201,7 @@ def test_colours_hide_no_label(tmp_path):
     lines += ["0: \x1b[1mTotal training time: 9.0 s\x1b[0m"]
     log = read(tmp_path, "\n".join(lines) + "\n")
     assert not log.is_mixed and log.ranks == {0, 1}
-    assert str(log.last_attempt.last.train_loss) == "5.000"
+    assert str(log.last_attempt.last.get("train_loss")) == "5.000"
     assert str(log.last_attempt.totals["total_training_s"]) == "9.0"
 
 
@@ -248,7 +250,7 @@ def test_the_results_line_parts_the_attempts(tmp_path):
     assert [len(attempt.epochs) for attempt in log.attempts] == [1, 2]
     assert log.attempts[0].cause.excerpt
     text = "Results: /x\nerror: only\nResults: accuracy 9 %\nResults: /y\n"
-    assert read(tmp_path, text).cause.text == "error: only"
+    assert read(tmp_path, text).last_attempt.cause.text == "error: only"
 
 
 def test_a_resumed_attempt_inherits_the_epochs_before_it(tmp_path):
@@ -303,22 +305,30 @@ def test_the_cause_brings_the_lines_around_it_and_the_log_its_last_ones(tmp_path
     lines = [f"line {n}" for n in range(1, 41)]
     lines[19] = "0: \x1b[31merror: no data in /data\x1b[0m"
     log = read(tmp_path, "\n".join(lines) + "\n")
-    assert (log.cause.line_number, log.cause.text) == (20, "error: no data in /data")
-    assert [number for number, _ in log.cause.excerpt] == list(range(12, 27))
-    assert log.cause.excerpt[8] == (20, "error: no data in /data")
-    assert log.tail == [(n, f"line {n}" if n != 20 else log.cause.text) for n in range(11, 41)]
+    assert (log.last_attempt.cause.line_number, log.last_attempt.cause.text) == (
+        20,
+        "error: no data in /data",
+    )
+    assert [number for number, _ in log.last_attempt.cause.excerpt] == list(range(12, 27))
+    assert log.last_attempt.cause.excerpt[8] == (20, "error: no data in /data")
+    assert log.tail == [
+        (n, f"line {n}" if n != 20 else log.last_attempt.cause.text) for n in range(11, 41)
+    ]
     many = "".join(f"NCCL WARN error {n}\n{epoch_line(n, 500)}\n" for n in range(1, 500))
     log = read(tmp_path, many)
-    assert (log.cause.line_number, [n for n, _ in log.cause.excerpt]) == (1, list(range(1, 8)))
+    assert (log.last_attempt.cause.line_number, [n for n, _ in log.last_attempt.cause.excerpt]) == (
+        1,
+        list(range(1, 8)),
+    )
 
 
 def test_a_number_in_a_line_may_be_what_it_says(tmp_path):
     """Lines that differ in numbers alone are judged once, but for such a number."""
     quiet = "step 5 of 9\nread 5 items of ancdata, got 7 bytes\n" * 3
     log = read(tmp_path, f"{quiet}RuntimeError: received 0 items of ancdata\n{quiet}")
-    assert (log.cause.rule, log.cause.line_number) == ("open-files", 7)
+    assert (log.last_attempt.cause.rule, log.last_attempt.cause.line_number) == ("open-files", 7)
     assert log.counts.ignored.total() == 13
-    assert read(tmp_path, quiet).cause is None
+    assert read(tmp_path, quiet).last_attempt.cause is None
 
 
 def test_what_nccl_says_of_the_network(tmp_path):
