@@ -157,39 +157,33 @@ def make_estimate(jobs: Sequence[PlannedJob], runs: Sequence[Run], participants:
     is none its time limit is the upper bound, and says so.
     """
     columns = {
-        "job": "Job", "gpus": "GPUs", "time_s": "Time (s)", "longest_s": "Longest (s)",
-        "gpu_hours": "GPU-hours each", "all_gpu_hours": ("GPU-hours of all", 1),
-        "most_gpu_hours": ("At most", 1),
+        "job": "Job", "gpus": "GPUs", "time_s": "Time (s)", "gpu_hours": "GPU-hours each",
+        "all_gpu_hours": ("GPU-hours of all", 1),
     }  # fmt: skip
     rows, measured = [], 0
     for job in jobs:
         times_s, note = _find_times(job, runs)
         measured += bool(times_s)
-        limit = "" if times_s else "≤ "
-        mean_s, longest_s = (f(times_s or [job.limit_s]) for f in (fmean, max))
-        each_h, most_h = (job.gpus * job.times * s / 3600 for s in (mean_s, longest_s))
+        mean_s = fmean(times_s or [job.limit_s])
+        hours = job.gpus * job.times * mean_s / 3600
         rows.append({
             "job": say(job.name, note), "gpus": job.gpus,
-            "time_s": f"{limit}{mean_s:.0f}", "longest_s": f"{limit}{longest_s:.0f}",
-            "gpu_hours": each_h, "all_gpu_hours": each_h * participants,
-            "most_gpu_hours": most_h * participants,
+            "time_s": f"{mean_s:.0f}" if times_s else f"≤ {mean_s:.0f}",
+            "gpu_hours": hours, "all_gpu_hours": hours * participants,
         })  # fmt: skip
-    each_h, *sums_h = (sum(row[name] for row in rows) for name in list(columns)[4:])
-    rows.append(dict.fromkeys(columns, "") | {
-        "job": f"all {len(jobs)} jobs", "gpu_hours": show(each_h, 1),
-        **dict(zip(("all_gpu_hours", "most_gpu_hours"), sums_h, strict=True)),
-    })  # fmt: skip
+    each_h, all_h = (sum(row[name] for row in rows) for name in ("gpu_hours", "all_gpu_hours"))
+    rows.append({"job": f"all {len(jobs)} jobs", "gpus": "", "time_s": "",
+                 "gpu_hours": show(each_h, 1), "all_gpu_hours": all_h})  # fmt: skip
     definitions = (
-        "Time: of a job from its start to its end, without the queue: the mean of the measured "
-        "jobs, and the longest. GPU-hours: GPUs x time; at most: with the longest times.",
+        "Time: of a job from its start to its end, without the queue, the mean of the measured "
+        "jobs. GPU-hours: GPUs x time.",
     )
     remarks = []
-    if measured == 0:
-        remarks.append("Nothing is measured: all times are time limits, the upper bound. Rehearse "
-                       "each scale once for an estimate.")  # fmt: skip
-    elif measured < len(jobs):
-        remarks.append(f"{len(jobs) - measured} of {len(jobs)} jobs are not measured: with their "
-                       "time limits the sums are an upper bound.")  # fmt: skip
+    if measured < len(jobs):
+        none = "Nothing is measured" if not measured else (
+            f"{len(jobs) - measured} of {len(jobs)} jobs are not measured")  # fmt: skip
+        remarks.append(f"{none}: their times are time limits, the upper bound. Rehearse each "
+                       "scale once for an estimate.")  # fmt: skip
     largest, everything = max(jobs, key=lambda job: job.gpus), sum(j.gpus * j.times for j in jobs)
     remarks += [
         f"GPUs at once: {participants * largest.gpus:,} when everybody runs {largest.name} at the "
@@ -209,20 +203,13 @@ def _find_times(job: PlannedJob, runs: Sequence[Run]) -> tuple[list[int], str]:
         if run.id and is_of_workload(run, job.workload) and run.is_usable and run.restarts == 0
         and (run.nodes, run.gpus_per_node) == (job.nodes, job.gpus_per_node)
     ]  # fmt: skip
-    timed = [(run, (run.settings or {}).get("epochs")) for run in at_scale if run.elapsed_s]
-    alike = [run for run, epochs in timed if None in (job.epochs, epochs) or epochs == job.epochs]
-    if alike:
-        gpus = {str((run.settings or {}).get("gpu_name") or "no known GPU") for run in alike}
-        more = f" and {len(alike) - MOST_NAMED} more" if len(alike) > MOST_NAMED else ""
-        ids = ", ".join(run.id for run in alike[-MOST_NAMED:])
-        on = ", ".join(sorted(gpus))
-        told = f"measured: {count(len(alike), 'job')} on {on} ({ids}{more})"
-        return [run.elapsed_s for run in alike], told
-    if timed:
-        trained = ", ".join(sorted({str(epochs) for _, epochs in timed}))
-        why = f"those measured trained {trained} epochs, this one {job.epochs}"
-    elif at_scale:
-        why = "the complete jobs of this scale have no job_end.json"
-    else:
-        why = "no complete job of this scale"
-    return [], f"time limit, not measured: {why}"
+    known = [(run, (run.settings or {}).get("epochs")) for run in at_scale if run.elapsed_s]
+    alike = [run for run, epochs in known if None in (job.epochs, epochs) or epochs == job.epochs]
+    if not alike:
+        epochs = "" if job.epochs is None else f" and {count(job.epochs, 'epoch')}"
+        return [], f"time limit, not measured: no complete job of this scale{epochs} has a time"
+    gpus = {str((run.settings or {}).get("gpu_name") or "no known GPU") for run in alike}
+    more = f" and {len(alike) - MOST_NAMED} more" if len(alike) > MOST_NAMED else ""
+    ids = ", ".join(run.id for run in alike[-MOST_NAMED:])
+    told = f"measured: {count(len(alike), 'job')} on {', '.join(sorted(gpus))} ({ids}{more})"
+    return [run.elapsed_s for run in alike], told

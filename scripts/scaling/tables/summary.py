@@ -41,7 +41,7 @@ RESULT_COLUMNS = {
 }  # fmt: skip
 IDEAL_COLUMNS = {
     "gpus": "GPUs", "ideal": "Ideal speedup", "measured": "Measured", "lost": "Lost",
-    "ideal_s": "Ideal time (s)", "wall_s": "Time (s)", "spread": "Spread",
+    "ideal_s": "Ideal time (s)", "wall_s": "Time (s)",
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def make_summary_tables(study: Study) -> list[Table]:
     """Return the summary's figures as tables: runs, ideal beside measured, the use of the GPUs.
 
     Of a run: its wall time, and the losses of its last epoch. Ideal beside measured is by wall
-    time, with how far repeats or epochs spread.
+    time.
     """
     scales = list(study.scales.itertuples())
     runs = [
@@ -90,17 +90,7 @@ def _describe_scale(study: Study, scale) -> dict[str, object]:
         "lost": show(lost, 1, sign="%", why=speedup.note or ""),
         "ideal_s": show(base.wall_s / times, why="no baseline time"),
         "wall_s": scale.wall_s,
-        "spread": _describe_spread(study, scale),
     }
-
-
-def _describe_spread(study: Study, scale) -> str:
-    wall_s, epoch_s = study.spread(scale, "wall"), study.spread(scale, "epoch")
-    if wall_s and wall_s.kind == "repeats":
-        return f"± {round_half_even(wall_s.half_width, 2)} s (95 %, n = {wall_s.n} runs)"
-    if epoch_s and epoch_s.kind == "epochs":
-        return f"1 run; an epoch ± {round_half_even(epoch_s.half_width, 2)} s (n = {epoch_s.n})"
-    return "1 run" if study.runs["is_steady"][scale.latest] else "1 run; no steady state"
 
 
 # ---- As text ---------------------------------------------------------------------------------

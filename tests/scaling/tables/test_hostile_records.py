@@ -57,8 +57,9 @@ def test_any_value_in_a_metrics_file(tmp_path, path):
             assert str(file) in str(error)
         else:
             usable.append((None, file))
-    # All as repeats of one scale, and some on their own: a study costs 50 ms.
-    for files in [usable, *([file] for file in usable[::6])]:
+    # All as repeats of one scale, and one on its own, another for each path: a study costs 50 ms.
+    at = len(str(path)) % max(len(usable), 1)
+    for files in (usable, usable[at : at + 1]):
         study = make_metrics_study([base, *files])
         print_all([make_fixed_work(study, basis) for basis in BASES])
 
@@ -66,10 +67,11 @@ def test_any_value_in_a_metrics_file(tmp_path, path):
 @pytest.mark.parametrize("path", list(walk(settings(1, 2, "12"))), ids=lambda p: ".".join(p))
 def test_any_value_in_run_json(tmp_path, path):
     write_timed_run(tmp_path, 1, 1, "11", "100.0")
-    folder = write_timed_run(tmp_path, 1, 2, "12", "50.0")
-    for value in VALUES[::3]:
-        record = damage(settings(1, 2, "12"), path, value)
-        put(folder / "results/12/run.json", json.dumps(record))
-        study = make_study(find_runs(tmp_path))
-        assert format_summary(study).startswith("BENCHMARK RESULTS SUMMARY\n")
-        print_all([make_fixed_work(study), *make_summary_tables(study), make_cost(study)])
+    at = len(str(path)) % len(VALUES)  # another value is in the latest run for each path
+    for number, value in enumerate([*VALUES[at:], *VALUES[:at]][::3], start=12):
+        folder = write_timed_run(tmp_path, 1, 2, str(number), "50.0")
+        record = damage(settings(1, 2, str(number)), path, value)
+        put(folder / f"results/{number}/run.json", json.dumps(record))
+    study = make_study(find_runs(tmp_path))
+    assert format_summary(study).startswith("BENCHMARK RESULTS SUMMARY\n")
+    print_all([make_fixed_work(study), *make_summary_tables(study), make_cost(study)])

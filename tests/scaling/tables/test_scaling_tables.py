@@ -159,7 +159,7 @@ def test_a_third_scale_across_nodes(study_folder):
     ) in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "8 GPUs (2 nodes) 0.95 6.34x 79.3% good" in lines
-    assert any(line.startswith("8 8.00x 6.34x 20.7% 45.31 57.14 1 run") for line in lines)
+    assert "8 8.00x 6.34x 20.7% 45.31 57.14" in lines
 
 
 def test_repeats_stand_in_the_summary(tmp_path):
@@ -169,7 +169,6 @@ def test_repeats_stand_in_the_summary(tmp_path):
     text = format_summary(read(tmp_path))
     assert text.count("2 GPUs (1 node)                2 ") == 2  # one line per run
     assert "  Average time: 50.00 ± 12.71 seconds (95 % interval, n = 2)\n  Speedup: 2.00x" in text
-    assert "± 12.71 s (95 %, n = 2 runs)" in text
 
 
 def test_a_bare_log_without_settings_is_summarised(tmp_path):
