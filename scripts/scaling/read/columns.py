@@ -135,7 +135,6 @@ _ROLES = {
     for role, names in {
         "timestamp": "timestamp, time, datetime, timestamp_utc, time_utc, elapsed_sec, elapsed_s, "
         "elapsed, seconds, time_s, time_sec, t, t_s, ts, t_wall, wall_time, date",
-        "date": "date",
         "host": "hostname, host, node, node_name, nodename",
         "index": "index, gpu_index, gpu_id, gpuid, gpu_idx, device_id, device_index, gpu, device",
         "uuid": "uuid, gpu_uuid, pci.bus_id, gpu_bus_id, gpu_bdf, bdf, unique id",
@@ -208,8 +207,8 @@ class DroppedError(ValueError):
 class GpuColumns:
     """Where a row's fields stand.
 
-    places: role (timestamp, date, host, index, uuid, name, used, total, FIGURES) -> position, for
-    those that the log has. measures: position -> (name, unit) of each field that may hold one.
+    places: role (timestamp, host, index, uuid, name, used, total, FIGURES) -> position, for those
+    that the log has. measures: position -> (name, unit) of each field that may hold one.
     other_indices: positions that may name the same GPU. parting: of columns that may part GPUs
     though nothing says how.
     """
@@ -274,8 +273,6 @@ def _parse_header(line: str, separator: str) -> GpuColumns | None:
     found = {role: [names.index(name) for name in known if name in names]
              for role, known in _ROLES.items()}  # fmt: skip
     places = {role: at[0] for role, at in found.items() if at}
-    if places.get("date") == places.get("timestamp"):
-        places.pop("date", None)
     measures = {}
     for at, name in enumerate(names):  # of a field that stands there twice the first counts
         if name in usual and name not in names[:at] and "reasons" not in name:

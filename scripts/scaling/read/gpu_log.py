@@ -56,7 +56,10 @@ FEW_CHARS = 1000  # are read line by line
 NAN = math.nan
 _TIME_FORM = b"0000/00/00 00:00:00.000"  # nvidia-smi's own
 _TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
-_CLOCK = re.compile(r"(\d\d):(\d\d):(\d\d(?:\.\d+)?)")
+# A time of day, or seconds, at the end of a time.
+_CLOCK = re.compile(
+    r"(?:(\d\d):(\d\d):)?(\d{1,15}(?:\.\d{1,9})?)(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?$", re.ASCII
+)
 _SHORTEST_S = 0.05  # between two rows of one GPU
 _NO_ID = "it has no column index or uuid, and"
 
@@ -93,10 +96,12 @@ class GpuUse:
 
     def to_record(self) -> dict:
         """Return what JSON shows of its memory; `host` only where the log names hosts."""
-        record = {"index": self.index, "uuid": self.uuid or None, "n": self.n}
-        record["peak_mib"] = plain_number(self.peak_mib)
-        record["avg_mib"] = None if self.average_mib is None else float(self.average_mib)
-        record["mode_mib"] = plain_number(self.mode_mib)
+        average_mib = None if self.average_mib is None else float(self.average_mib)
+        record = {
+            "index": self.index, "uuid": self.uuid or None, "n": self.n,
+            "peak_mib": plain_number(self.peak_mib), "avg_mib": average_mib,
+            "mode_mib": plain_number(self.mode_mib),
+        }  # fmt: skip
         return record | ({"host": self.host} if self.host else {})
 
 
@@ -176,7 +181,11 @@ def read_gpu_log(
     """
     reader = _Reader(Path(path), samples, columns)
     for text, has_end in read_texts(path):
-        reader.add(text, has_end)
+        reader.counts.lines += text.count("\n") if has_end else 1
+        if has_end:
+            reader.take(text)
+        else:
+            reader.counts.dropped[CUT] += 1
     return reader.finish(tuple(gpus))
 
 
@@ -245,23 +254,15 @@ class _Reader:
         self.clocks_s: dict[str, list[float]] = {}
         self.rows_without_time = 0
 
-    def add(self, text: str, has_end: bool) -> None:
-        """Take some whole lines in, or the last one, which has no end."""
-        self.counts.lines += text.count("\n") if has_end else 1
-        if has_end:
-            self._take(text)
-        else:
-            self.counts.dropped[CUT] += 1
-
-    def _take(self, text: str) -> None:
-        """Take rows in together where they are as our jobs write them, else in halves, or alone."""
+    def take(self, text: str) -> None:
+        """Take whole lines in: together where our jobs write such, else in halves, or alone."""
         middle = text.find("\n", len(text) // 2) + 1
         if len(text) < FEW_CHARS or middle == len(text):
             for line in text[:-1].split("\n"):
                 self._add_line(line)
         elif not (self.known and self._take_rows(text)):
-            self._take(text[:middle])
-            self._take(text[middle:])
+            self.take(text[:middle])
+            self.take(text[middle:])
 
     # ---- Many rows at a time --------------------------------------------------------------
 
@@ -314,9 +315,8 @@ class _Reader:
     def _know(self, gpu: _Gpu, line: str, total_mib: float) -> None:
         """Let rows like this one be taken in together, where our jobs write such."""
         columns, cells = self.columns, f"\n{line}".split(",")
-        if '"' in line or columns.separator != ",":
-            return
-        if columns.units[columns.places["used"]] != "MiB" or total_mib > MOST_MIB:
+        has_units = columns.units[columns.places["used"]] != "MiB"
+        if '"' in line or columns.separator != "," or has_units or total_mib > MOST_MIB:
             return
         if _are_plain_times([cells[columns.places["timestamp"]]]):
             gpu.whole_mib += [0] * (int(total_mib) + 1 - len(gpu.whole_mib))
@@ -385,8 +385,7 @@ class _Reader:
 
     def _read_time(self, cells: list[str]) -> datetime | None:
         """Return a row's time, None in a log whose times cannot be read at all."""
-        text = " ".join(filter(None, (self.columns.cell(cells, w) for w in ("date", "timestamp"))))
-        when = parse_timestamp(text)
+        when = parse_timestamp(self.columns.cell(cells, "timestamp"))
         if when is None and self.has_times and "timestamp" in self.columns.places:
             raise DroppedError("timestamp not readable")
         self.has_times = self.has_times or when is not None
@@ -458,23 +457,23 @@ class _Reader:
             says_how_many = PARTING.fullmatch(name)
             if says_how_many and says_how_many[1] and cell not in ("0", "1"):
                 raise self._refuse(f"{_NO_ID} {name} is {cell}")
-        clock_s = _parse_clock(columns.cell(cells, "timestamp"))
         clocks_s = self.clocks_s.setdefault(host, [])
-        if clock_s is None:
+        if match := _CLOCK.search(columns.cell(cells, "timestamp")):
+            hours, minutes, seconds = (float(part or 0) for part in match.groups())
+            if len(clocks_s) < MOST_REMEMBERED:
+                clocks_s.append(hours * 3600 + minutes * 60 + seconds)
+        else:
             self.rows_without_time += 1
-        elif len(clocks_s) < MOST_REMEMBERED:
-            clocks_s.append(clock_s)
 
     def _check_single(self) -> None:
         """Refuse a log without an index whose rows come in rounds, as several GPUs' do."""
-        headers = sum(self.counts.ignored[f"{word}header"] for word in ("", "repeated "))
+        headers = self.counts.ignored["header"] + self.counts.ignored["repeated header"]
         if self.rows_without_time > headers:
             raise self._refuse(f"{_NO_ID} no times")
         for clocks_s in self.clocks_s.values():
             gaps_s = sorted((after - before) % 86400 for before, after in pairwise(clocks_s))
             usual_s = gaps_s[int(0.95 * (len(gaps_s) - 1))] if gaps_s else 0
-            short = sum(gap_s < max(usual_s / 4, _SHORTEST_S) for gap_s in gaps_s)
-            if short > 0.05 * len(gaps_s):
+            if sum(gap < max(usual_s / 4, _SHORTEST_S) for gap in gaps_s) > 0.05 * len(gaps_s):
                 raise self._refuse(f"{_NO_ID} several rows of one time")
 
     # ---- Samples, and the end -------------------------------------------------------------
@@ -517,12 +516,12 @@ class _Reader:
         gpus = tuple(gpu.finish() for gpu in found)
         counts.kept = sum(gpu.rows for gpu in gpus)
         problem = None
-        if not gpus:
+        if not gpus and is_error:
+            problem = f'nvidia-smi said "{shorten(self.first_text, 120)}"'
+        elif not gpus and counts.dropped:
+            problem = f"no sample in it ({list_reasons(counts.dropped)})"
+        elif not gpus:
             problem = "it has a header and no sample" if self.columns else "it is empty"
-            if is_error:
-                problem = f'nvidia-smi said "{shorten(self.first_text, 120)}"'
-            elif counts.dropped:
-                problem = f"no sample in it ({list_reasons(counts.dropped)})"
         asked_for = [not wanted or str(g.index) in wanted or g.uuid in wanted for g in gpus]
         if gpus and not any(asked_for):
             there = ", ".join(str(gpu.index) for gpu in gpus)
@@ -558,19 +557,11 @@ def _parse_whole(cells: list[str]) -> list[int]:
         return []
 
 
-def _parse_clock(text: str) -> float | None:
-    """Return the seconds of a time of day, or of a plain number; None without one."""
-    if match := _CLOCK.search(text):
-        return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
-    try:
-        return float(text) if math.isfinite(float(text)) else None
-    except ValueError:
-        return None
-
-
 def _parse_figures(cells: Sequence[str], unit: str) -> list[float]:
     """Return the numbers of a column, memory in MiB; nan where there is none."""
-    if unit not in ("B", "KiB", "KB", "GiB", "GB"):
+    if unit in ("MiB", "MB") and (whole := _parse_whole(cells)):
+        return whole
+    if "B" not in unit:
         with suppress(ValueError):
             return list(map(float, cells))
     return [_parse_figure(cell, unit) for cell in cells]
