@@ -66,12 +66,7 @@ def check_tables(
 
 
 def _check(path: Path, filled: "FilledTable", tables, runs) -> Iterator[Checked]:
-    by_title = {table.title: table for table in tables}
-    names = {_simplify(cells[filled.headers[0]]) for _, cells in filled.rows}
-    for each in tables:  # of a table without its heading the rows say which it is
-        if names and names <= {_simplify(row.config) for row in each.shown}:
-            by_title.setdefault(filled.heading, each)
-    table = _find(f"{path}: no table", filled.heading, by_title)
+    table = _find(f"{path}: no table", filled.heading, {each.title: each for each in tables})
     columns = {header: name for name, header in list(table.headers.items())[1:]}
     rows = {row.config: (row, cells) for row, cells in zip(table.shown, table.rows, strict=True)}
     first, *headers = filled.headers

@@ -331,9 +331,8 @@ def _compare(run: Run, baseline: Row, measured: dict, allow_unlike: bool) -> dic
         cells["efficiency_pct"] = missing("the number of GPUs is unknown: no run.json")
     elif speedup is not None:
         pct = compute_efficiency_pct(speedup, run.gpus)
-        text = round_half_even(pct, 1)
         source = f"{cells['efficiency_pct'].source}, over the GPUs in all, times 100"
-        cells["efficiency_pct"] = Cell(pct, text, explain_superlinear(pct, text), source)
+        cells["efficiency_pct"] = replace(show(pct, 1, explain_superlinear(pct)), source=source)
     return {
         name: cell if cell.value is None else add_note(cell, note) for name, cell in cells.items()
     }
@@ -480,14 +479,14 @@ def check_covers(run: Run, what: str, covered_s: float | None, interval_s: float
 # ---- What asks for a second look -------------------------------------------------------------
 
 
-def explain_superlinear(efficiency_pct: Decimal | float, text: str) -> str | None:
+def explain_superlinear(efficiency_pct: Decimal | float) -> str | None:
     """Return the note on an efficiency that cannot be; more GPUs do not make each one faster."""
     if efficiency_pct <= SUPERLINEAR_PCT:
         return None
     return (
-        f"{text} % is above {SUPERLINEAR_PCT} %, more than ideal: most often the 1-GPU run "
-        "was slowed down. Look there for data_wait_s, other jobs on the node and a cold file "
-        "cache, and run it again before you believe the ratio"
+        f"{round_half_even(efficiency_pct, 1)} % is above {SUPERLINEAR_PCT} %, more than ideal: "
+        "most often the 1-GPU run was slowed down. Look there for data_wait_s, other jobs "
+        "on the node and a cold file cache, and run it again before you believe the ratio"
     )
 
 

@@ -102,7 +102,7 @@ def make_ratio_cells(study: Study, row, basis: str) -> tuple[Cell, Cell]:
         half = speedup * math.hypot(*(spread.half_width / spread.mean for spread in spreads))
         half = round_half_even(half, 2)
         interval = f"± {half}: from both 95 % intervals, widths added in squares"
-    superlinear = explain_superlinear(efficiency_pct, round_half_even(efficiency_pct, 1))
+    superlinear = explain_superlinear(efficiency_pct)
     return (
         show(speedup, note=join_notes(note, interval)),
         show(efficiency_pct / 100, note=join_notes(note, superlinear)),
