@@ -36,7 +36,7 @@ ON_A_STUDY = (
     "python scripts/submit.py --workload gpt2 --all --dry-run",
 )
 
-# By real jobs on a virtual cluster: slurm/test_rehearse.py.
+# By real jobs on a virtual cluster: slurm/test_walks.py; the first by slurm/test_rehearse.py.
 ON_A_CLUSTER = (
     "bash scripts/rehearse.sh",
     "source <(scripts/virtual_cluster.sh env)",
