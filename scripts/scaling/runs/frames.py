@@ -5,7 +5,7 @@ came from. `folder` and `run_id` together name a run in each frame; scripts/READ
 columns. export_runs.py writes just these.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -234,43 +234,44 @@ def make_samples_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
     `gpu` is missing in psrecord's rows, whose rss_mib counts shared pages once per process.
     """
-    parts = [
-        _make_log_samples(run, source, node, log)
-        for run in runs
-        for source, logs in ((GPU_LOG, run.gpu_logs), (CPU_LOG, run.cpu_logs))
-        for node, log in logs.items() if log.samples and log.samples["elapsed_s"]
-    ]  # fmt: skip
+    parts = [make_samples(run) for run in runs]
     return pd.concat(parts, ignore_index=True) if parts else make_frame([], SAMPLE_COLUMNS)
 
 
 def make_samples(run: Run) -> pd.DataFrame:
     """Return the samples of one run, in the columns of make_samples_frame."""
-    return make_samples_frame([run])
-
-
-def _make_log_samples(run: Run, source: str, node: int, log: GpuLog | CpuLog) -> pd.DataFrame:
-    n = len(log.samples["elapsed_s"])
-    figures = np.full((len(_SAMPLE_FIGURES), n), np.nan)
-    for row, name in zip(figures, _SAMPLE_FIGURES, strict=True):
-        if name in log.samples:
-            row[:] = log.samples[name]
-    figures[np.abs(figures) >= _LARGEST] = np.nan
-    known = dict(zip(_SAMPLE_FIGURES, figures, strict=True))
-    of_log = np.zeros(n, int)
-    gpu, gpus = of_log, [(None, None)]
-    if "gpu" in log.samples:
-        gpu, gpus = np.asarray(log.samples["gpu"]), _number_gpus(log)
-    numbers, uuids = zip(*gpus, strict=True)
+    logs = [(GPU_LOG, *item) for item in run.gpu_logs.items()]
+    logs += [(CPU_LOG, *item) for item in run.cpu_logs.items()]
+    logs = [(source, node, log) for source, node, log in logs if log.samples]
+    if not logs:
+        return make_frame([], SAMPLE_COLUMNS)
+    sources, nodes, logs = zip(*logs, strict=True)
+    rows = [len(log.samples["elapsed_s"]) for log in logs]
+    whose = np.repeat(range(len(logs)), rows)
+    # Which GPU each row is of: a position among all logs' GPUs; psrecord's rows have the last.
+    gpus = [gpu for log in logs if "gpu" in log.samples for gpu in _number_gpus(log)]
+    places, first = [], 0
+    for log, n in zip(logs, rows, strict=True):
+        own = log.samples.get("gpu")
+        places.append(np.full(n, len(gpus)) if own is None else np.asarray(own) + first)
+        first += 0 if own is None else len(log.gpus)
+    place = np.concatenate(places)
+    numbers, uuids = zip(*gpus, (None, None), strict=True)
+    block = np.concatenate([_list_figures(log, n) for log, n in zip(logs, rows, strict=True)], 1)
+    block[np.abs(block) >= _LARGEST] = np.nan
+    figures = dict(zip(_SAMPLE_FIGURES, block, strict=True))
+    times = [_to_utc(log.samples["elapsed_s"], getattr(log, "start", None), run.start)
+             for log in logs]  # fmt: skip
     return pd.DataFrame({
-        "folder": _take([printable(run.folder)], of_log),
-        "run_id": _take([printable(run.id)], of_log),
-        "source": _take([source], of_log),
-        "node": _take([node], of_log, "Int64"),
-        "gpu": _take(numbers, gpu, "Int64"),
-        "uuid": _take(uuids, gpu),
-        "timestamp_utc": _to_utc(known["elapsed_s"], getattr(log, "start", None), run.start),
-        **known,
-        "throttle_mask": pd.Series(known["throttle_mask"]).round().astype("Int64"),
+        "folder": _take([printable(run.folder)], whose * 0),
+        "run_id": _take([printable(run.id)], whose * 0),
+        "source": _take(sources, whose),
+        "node": _take(nodes, whose, "Int64"),
+        "gpu": _take(numbers, place, "Int64"),
+        "uuid": _take(uuids, place),
+        "timestamp_utc": pd.concat(times, ignore_index=True),
+        **figures,
+        "throttle_mask": pd.Series(figures["throttle_mask"]).round().astype("Int64"),
     })  # fmt: skip
 
 
@@ -288,7 +289,14 @@ def _number_gpus(log: GpuLog) -> list[tuple[int, str | None]]:
     return list(zip(indices, uuids, strict=True))
 
 
-def _to_utc(elapsed_s: np.ndarray, first: datetime | None, start: datetime | None) -> pd.Series:
+def _list_figures(log: GpuLog | CpuLog, n: int) -> np.ndarray:
+    missing = np.full(n, np.nan)
+    return np.array([log.samples.get(name, missing) for name in _SAMPLE_FIGURES])
+
+
+def _to_utc(
+    elapsed_s: Sequence[float], first: datetime | None, start: datetime | None
+) -> pd.Series:
     """Return when each sample of a log was taken, in UTC; missing where its zone is unknown.
 
     first: of the log, None of psrecord's, which writes no time. start: of its run.
@@ -297,7 +305,7 @@ def _to_utc(elapsed_s: np.ndarray, first: datetime | None, start: datetime | Non
     if first is None or (first.tzinfo is None and offset is None):
         return pd.Series(pd.NaT, range(len(elapsed_s)), dtype="datetime64[us, UTC]")
     first_utc = first.replace(tzinfo=UTC) - offset if first.tzinfo is None else first
-    times = pd.to_timedelta((pd.Series(elapsed_s) * 1e6).round(), unit="us")
+    times = pd.to_timedelta((pd.Series(np.asarray(elapsed_s)) * 1e6).round(), unit="us")
     return pd.Timestamp(first_utc).as_unit("us").tz_convert("UTC") + times.astype("timedelta64[us]")
 
 
