@@ -26,6 +26,7 @@ _UNITS = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
 _RATE_SUFFIXES = ("_per_sec_global", "_per_sec", "_per_second_global", "_per_second")
 _RATES = {name + suffix: name for name in _UNITS for suffix in _RATE_SUFFIXES}
 _MEAN_RATES = (*(f"mean_{name}_per_sec_global" for name in _UNITS), *_RATES)
+_GLOBAL_MEANS = tuple(name for name in _MEAN_RATES if "_global" in name)
 _TOTALS = ("total_wall_time_sec", "total_time_sec", "total_training_time", "wall_time_sec")
 _LISTS = ("train_time_per_epoch", "train_loss_per_epoch", "val_loss_per_epoch", "train_throughput")
 # run.json's name of a setting -> its place in a metrics file.
@@ -60,11 +61,6 @@ def pick_text(record: dict, name: str) -> str | None:
     """Return a field, named as for pick(), when it is text that is not empty."""
     value = look_up(record, name)
     return value if isinstance(value, str) and value not in ("", ABSENT) else None
-
-
-def _pick_whole(record: dict, *names: str) -> int | None:
-    number = pick(record, *names)
-    return int(number) if number is not None and number >= 1 and number == int(number) else None
 
 
 Number = Annotated[float | None, BeforeValidator(to_number)]
@@ -255,8 +251,12 @@ class TrainingMetrics:
             epoch.model_copy(update={"throughput_per_s": epoch.throughput_per_s * gpus})
             if epoch.throughput_per_s else epoch for epoch in self.epochs
         ]  # fmt: skip
+        mean = self.mean_throughput_per_s
+        if mean and pick(self.record, *_list_places(_GLOBAL_MEANS)) != mean:
+            mean *= gpus
         note = f"its throughput is tokens/s of one GPU, as schema 1 has it: multiplied by {gpus}"
-        return replace(self, epochs=epochs, notes=[*self.notes, note], is_per_gpu=False)
+        return replace(self, epochs=epochs, notes=[*self.notes, note], is_per_gpu=False,
+                       mean_throughput_per_s=mean)  # fmt: skip
 
 
 def read_training_metrics(path: Path) -> TrainingMetrics:
@@ -293,7 +293,7 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
         epochs=epochs,
         dropped=dropped,
         notes=notes,
-        world_size=_find_world_size(record, notes),
+        world_size=_find_world_size(record),
         nodes=_find_nodes(record),
         unit=units[0] if units else None,
         total_wall_s=_pick_above_0(record, _TOTALS),
@@ -307,8 +307,12 @@ def parse_training_metrics(record: dict, path: Path) -> TrainingMetrics:
 
 def _pick_above_0(record: dict, names: tuple[str, ...]) -> float | None:
     """Return the first number among the fields of its summary, else among its own."""
-    number = pick(record, *(f"summary.{name}" for name in names), *names)
+    number = pick(record, *_list_places(names))
     return number if number is not None and number > 0 else None
+
+
+def _list_places(names: tuple[str, ...]) -> list[str]:
+    return [*(f"summary.{name}" for name in names), *names]
 
 
 def _turn_lists(record: dict, notes: list[str]) -> list[dict]:
@@ -348,24 +352,15 @@ def _read_entries(entries: list, rates: dict[str, str]) -> tuple[list[MetricsEpo
     return epochs, dropped
 
 
-def _find_world_size(record: dict, notes: list[str]) -> int | None:
-    """Return the number of processes: as it stands there, else from the batch sizes."""
-    places = ("hardware.world_size", "world_size", "training_config.world_size")
-    found = next((n for place in places if (n := _pick_whole(record, place))), None)
+def _find_world_size(record: dict) -> int | None:
+    """Return the number of processes that a file names; none is made of its batch sizes."""
     tested = record.get("gpus_tested")
-    if found is None and isinstance(tested, list) and len(tested) == 1:
-        found = _pick_whole({"world_size": tested[0]}, "world_size")
-    names = ("micro_batch_size_per_gpu", "grad_accum_steps", "global_batch_size")
-    micro, accumulated, whole = (pick(record, f"training_config.{name}") for name in names)
-    if not (micro and accumulated and whole) or whole % (micro * accumulated):
-        return found
-    together = _pick_whole(record, "training_config.tensor_parallel") or 1  # share one batch
-    by_batch = int(whole // (micro * accumulated)) * together
-    if found is None:
-        notes.append(f"world_size {by_batch} is derived from the batch sizes")
-    elif found != by_batch:
-        notes.append(f"world_size is {found}, but its batch sizes give {by_batch}")
-    return by_batch if found is None else found
+    known = record | (
+        {"tested": tested[0]} if isinstance(tested, list) and len(tested) == 1 else {}
+    )
+    names = ("hardware.world_size", "world_size", "training_config.world_size", "tested")
+    numbers = (pick(known, name) for name in names)
+    return next((int(n) for n in numbers if n is not None and n >= 1 and n == int(n)), None)
 
 
 def _find_nodes(record: dict) -> int | None:

@@ -77,21 +77,10 @@ class Run:
     said_gpus: int | None = None  # by such a log, where nothing says on how many nodes
 
     def __post_init__(self):
+        self.name = self.id  # what tables call it
+        self.job, self.restart = contract.split_id(self.id)
         self.home = self.home or self.folder
         self.results_dir = self.results_dir or self.home / "results" / self.id
-
-    @property
-    def name(self) -> str:
-        """What tables call it: the job id."""
-        return self.id
-
-    @property
-    def job(self) -> int:
-        return contract.split_id(self.id)[0]
-
-    @property
-    def restart(self) -> int:
-        return contract.split_id(self.id)[1]
 
     @property
     def gpus(self) -> int | None:

@@ -79,7 +79,7 @@ def changed(**sections: object) -> dict:
 
 WORLD_SIZES = [
     (V2, 8),
-    (changed(hardware={"gpu_count_visible": 4}), 8),  # from the batch: 16 / (2 x 1)
+    (changed(hardware={"gpu_count_visible": 4}), None),  # nor is it made of the batch sizes
     (changed(hardware={"gpu_count_visible": 4}, training_config={}), None),
     (changed(hardware=None, training_config=None, world_size=2, summary={}), 2),
     (changed(hardware={"world_size": 0}, training_config={}), None),
@@ -93,9 +93,13 @@ def test_world_size_is_never_the_number_of_visible_gpus(tmp_path, record, expect
     assert metrics(tmp_path, record).world_size == expected
 
 
-def test_a_world_size_that_its_batch_contradicts_is_noted(tmp_path):
-    found = metrics(tmp_path, changed(hardware={"world_size": 4}))
-    assert (found.world_size, found.notes) == (4, ["world_size is 4, but its batch sizes give 8"])
+@pytest.mark.parametrize(
+    ("summary", "mean"), [({"tokens_per_sec": 10.0}, 40.0), ({"tokens_per_sec_global": 10.0}, 10.0)]
+)
+def test_a_mean_of_one_gpu_is_multiplied_as_its_epochs_are(tmp_path, summary, mean):
+    found = metrics(tmp_path, {**V1, "summary": summary}).of_job(4)
+    assert found.mean_throughput_per_s == mean
+    assert [epoch.throughput_per_s for epoch in found.epochs] == [4 * 14494.2, 4 * 19205.3]
 
 
 def test_epochs_by_other_names_and_a_summary_alone(tmp_path):
