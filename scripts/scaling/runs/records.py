@@ -8,18 +8,19 @@ lists the names that it is known by, the most exact first.
 
 import math
 import re
+import sys
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 
 from common.errors import UserError
 from scaling.read.contract import read_json, whole_number
 from scaling.read.kinds import is_rank_record, is_training_metrics
 from scaling.runs.compare import ABSENT, SCORES, look_up
 
+_LARGEST = sys.float_info.max
 _RANK_NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")
 # What a rate counts -> its unit. The suffixes are those of rank files and of metrics files.
 _UNITS = {"tokens": "tokens/s", "samples": "samples/s", "images": "img/s"}
@@ -63,7 +64,7 @@ def pick_text(record: dict, name: str) -> str | None:
     return value if isinstance(value, str) and value not in ("", ABSENT) else None
 
 
-Number = Annotated[float | None, BeforeValidator(to_number)]
+Number = float | None
 
 
 def _known_as(*names: str):
@@ -76,7 +77,8 @@ class _Record(BaseModel):
     @classmethod
     def parse(cls, record: dict, /, **known: object):
         """Return the model of a record; a field without a usable value is None."""
-        usable = {key: value for key, value in record.items() if to_number(value) is not None}
+        usable = {key: value for key, value in record.items()
+                  if type(value) in (int, float) and abs(value) <= _LARGEST}  # fmt: skip
         made = cls.model_validate({**usable, **known})
         # Beside a training loss above 0 a loss of exactly 0 was never measured.
         was_measured = made.val_loss != 0 or not made.train_loss
@@ -160,9 +162,9 @@ def parse_rank_epoch(record: dict, path: Path) -> RankEpoch:
         record,
         **place,
         path=path,
-        throughput_per_s=record[f"{counted}_per_sec"],
+        throughput_per_s=to_number(record[f"{counted}_per_sec"]),
         unit=_UNITS[counted],
-        no_sync_pass_s=look_up(record, "probe.no_sync_pass_s"),
+        no_sync_pass_s=pick(record, "probe.no_sync_pass_s"),
         host=pick_text(record, "host") or pick_text(record, "hostname"),
     )
 
