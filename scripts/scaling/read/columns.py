@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 
 # What tools print in the place of a number: [N/A], [Not Supported], [Unknown Error], N/A, -, ''.
 _NO_NUMBER = re.compile(r"\[[^\]]*\]|N/?A|NaN|None|null|-*", re.IGNORECASE)
@@ -249,6 +250,7 @@ class GpuColumns:
         return [self.places[role] for role in roles if role in self.places] + [*self.other_indices]
 
 
+@lru_cache
 def parse_gpu_header(line: str) -> GpuColumns | None:
     """Return the columns when every field reads as a property's name, else None (a row)."""
     marks = [mark for mark in ",;\t" if mark in line] or [","]

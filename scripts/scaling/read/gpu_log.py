@@ -296,6 +296,7 @@ class _Reader:
         by_column = [cells[at::width] for at in range(width)] if self.wants_columns else []
         for at, (gpu, _) in enumerate(gpus):
             counts = gpu.whole_mib
+            counts += [0] * (max(by_gpu[at]) + 1 - len(counts))
             for mib in by_gpu[at]:  # a Counter takes twice as long
                 counts[mib] += 1
             own_stamps = stamps[at::turn]
@@ -319,7 +320,6 @@ class _Reader:
         if '"' in line or columns.separator != "," or has_units or total_mib > MOST_MIB:
             return
         if _are_plain_times([cells[columns.places["timestamp"]]]):
-            gpu.whole_mib += [0] * (int(total_mib) + 1 - len(gpu.whole_mib))
             self.known[tuple(cells[at] for at in columns.identities)] = gpu, total_mib
 
     # ---- One line at a time ---------------------------------------------------------------
