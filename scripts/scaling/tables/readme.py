@@ -385,35 +385,28 @@ def _measure_epoch(run: Run, workload: Workload) -> tuple[list[Cell], str]:
         raise UserError(run.log_problem or reason)
     if last.epoch != last.epochs:
         raise UserError(f"the log has no readable line for epoch {last.epochs} of {last.epochs}")
-    value, rate, is_mean = (
-        last.get(score.log_key), last.throughput_per_s, run.is_of_others,
-    )  # fmt: skip
-    cells = [_show_logged(last.get("train_loss"))]
-    if value is None:
-        cells.append(missing(f"the {'log' if is_mean else 'epoch line'} holds no {score.name}"))
-    else:
-        cells.append(_show_logged(value, "%" if score.log_key.endswith("_pct") else ""))
+    where, rate = "log" if run.is_of_others else "epoch line", last.throughput_per_s
+    of_score = "%" if score.log_key.endswith("_pct") else ""
+    cells = [
+        _show_logged(last.get("train_loss"), f"the {where} holds no training loss"),
+        _show_logged(last.get(score.log_key), f"the {where} holds no {score.name}", of_score),
+        Cell(rate, show_rate(rate)) if run.is_of_others else _show_logged(rate),
+    ]
     if last.unit != workload.unit:
-        cells.append(missing(f"logged as {rate} {last.unit}, not in {workload.unit}"))
-    else:
-        cells.append(Cell(rate, show_rate(rate)) if is_mean else _show_logged(rate))
+        cells[-1] = missing(f"logged as {rate} {last.unit}, not in {workload.unit}")
     return cells, f"{run.log_path}, line {last.line_number}"
 
 
-def _show_logged(number: Decimal | None, unit: str = "") -> Cell:
+def _show_logged(number: Decimal | None, why: str = "", unit: str = "") -> Cell:
     if number is None:
-        return missing("the epoch line does not hold it")
+        return missing(why)
     text = f"{number}".lower() + unit
     return Cell(number, text, None if number.is_finite() else f"{text} in the log")
 
 
 def _measure_gpu(run: Run) -> tuple[list[Cell], str]:
     """Return peak, average and mode of the job's lowest GPU on node0, and where they are from."""
-    if 0 not in run.gpu_logs:
-        is_on_cpu = (run.settings or {}).get("device") == "cpu"
-        where = "node0 (the run used the CPU)" if is_on_cpu else "node0"
-        raise UserError(f"no nvidia-smi on {where}: there is no GPU log of job {run.id}")
-    log = take_gpu_log(run, 0)
+    log = take_log(run, "GPU")
     gpu = log.gpus[0]
     check_covers(run, "GPU", gpu.covered_s, gpu.interval_s)
     # The last line, in which the logger is stopped, is most often cut.
@@ -428,10 +421,7 @@ def _show_memory(gpu: GpuUse, note: str | None = None) -> list[Cell]:
 
 
 def _measure_cpu(run: Run) -> tuple[list[Cell], str]:
-    log = run.cpu_logs.get(0)
-    if log is None:
-        raise UserError(f"no psrecord log of node0 of job {run.id}")
-    _check_log("CPU", log)
+    log = take_log(run, "CPU")
     check_covers(run, "CPU", log.covered_s, log.interval_s)
     return [show(log.peak_mib, 1)], _find_line(run, "cpu", log.path)
 
@@ -445,24 +435,22 @@ def _find_line(run: Run, kind: str, path: Path, end: str = "") -> str:
     return str(path)
 
 
-def take_gpu_log(run: Run, node: int) -> GpuLog:
-    """Return a node's log of the job's own GPUs; UserError when it has no such samples."""
-    log = run.gpu_logs.get(node)
+def take_log(run: Run, what: str, node: int = 0) -> GpuLog | CpuLog:
+    """Return a node's CPU log, or GPU log of the job's own GPUs; UserError when it has none."""
+    log = (run.gpu_logs if what == "GPU" else run.cpu_logs).get(node)
     if log is None:
-        raise UserError(f"no GPU log of node {node} of job {run.id}")
-    _check_log("GPU", log)
-    if run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
+        is_on_cpu = what == "GPU" and (run.settings or {}).get("device") == "cpu"
+        why = ": the run used the CPU" if is_on_cpu else ""
+        raise UserError(f"no {what} log of node {node} of job {run.id}{why}")
+    if log.problem:
+        is_named = str(log.path) in log.problem
+        raise UserError(log.problem if is_named else f"{what} log {log.path}: {log.problem}")
+    if what == "GPU" and run.gpus_per_node and len(log.gpus) > run.gpus_per_node:
         raise UserError(
             f"GPU log {log.path} shows {len(log.gpus)} GPUs and the job had {run.gpus_per_node} "
             "a node: which are its own is unknown"
         )
     return log
-
-
-def _check_log(what: str, log: GpuLog | CpuLog) -> None:
-    if log.problem:
-        is_named = str(log.path) in log.problem
-        raise UserError(log.problem if is_named else f"{what} log {log.path}: {log.problem}")
 
 
 def check_covers(run: Run, what: str, covered_s: float | None, interval_s: float | None) -> None:
@@ -547,7 +535,7 @@ def _list_gpus(row: Row) -> Iterator[dict[str, Cell]]:
     for node in range(row.run.nodes or 1):
         place = {"config": say(row.config), "node": say(node)}
         try:
-            log = take_gpu_log(row.run, node)
+            log = take_log(row.run, "GPU", node)
             for gpu in log.gpus:
                 check_covers(row.run, "GPU", gpu.covered_s, gpu.interval_s)
         except UserError as error:

@@ -33,7 +33,7 @@ def pair(tmp_path: Path) -> Path:
 
 def test_without_nvidia_smi_the_memory_cells_say_so(pair, tmp_path):
     (pair / "gpu_memory/12/gpu_memory_log.csv").unlink()
-    expected = "no nvidia-smi on node0: there is no GPU log of job 12"
+    expected = "no GPU log of node 0 of job 12"
     assert memory_notes(tmp_path) == {expected}
 
 
@@ -102,7 +102,7 @@ def test_the_cpu_cell_stands_and_falls_alone(pair, tmp_path):
         "CPU log stops after 35 s of 93 s of training",
     )
     path.unlink()
-    assert cell(rows(tmp_path)[name], "cpu_peak_mib") == ("—", "no psrecord log of node0 of job 12")
+    assert cell(rows(tmp_path)[name], "cpu_peak_mib") == ("—", "no CPU log of node 0 of job 12")
 
 
 def test_a_complete_run_without_a_readable_last_epoch_line(tmp_path):
@@ -134,9 +134,9 @@ def test_json_gives_a_gap_its_reason(pair, tmp_path):
     (pair / "gpu_memory/12/gpu_memory_log.csv").unlink()
     row = json.loads(to_json(fill(tmp_path)))["tables"][0]["rows"][1]
     assert row["gpu0_peak_mib"] is None
-    assert row["notes"]["gpu0_peak_mib"].startswith("no nvidia-smi on node0")
+    assert row["notes"]["gpu0_peak_mib"].startswith("no GPU log of node 0")
     joined = to_csv(fill(tmp_path)).splitlines()[2]
-    assert '"gpu0_peak_mib, gpu0_avg_mib, gpu0_mode_mib, memory_avg_scaling: no nv' in joined
+    assert '"gpu0_peak_mib, gpu0_avg_mib, gpu0_mode_mib, memory_avg_scaling: no GPU log' in joined
 
 
 # ---- Ratios --------------------------------------------------------------------------------
