@@ -92,15 +92,14 @@ def load_symptoms() -> tuple[tuple[Rule, ...], dict[int, Signal]]:
     """
     from configparser import ConfigParser
 
+    text = TABLE.read_text(encoding="utf-8")
+    for name, meaning in re.findall(r"^([A-Z_]+) = (.+)$", text, re.MULTILINE):  # of [texts]
+        text = text.replace(f"{{{name}}}", meaning)
     table = ConfigParser(delimiters="=", comment_prefixes="#", interpolation=None)
-    table.optionxform = str
-    table.read_string(TABLE.read_text(encoding="utf-8"))
-    texts = {f"{{{name}}}": text for name, text in table["texts"].items() if name.isupper()}
+    table.read_string(text)
     rules, signals = [], {}
     for name in table.sections()[1:]:
-        values = dict(table[name])
-        for macro in texts:
-            values = {key: text.replace(macro, texts[macro]) for key, text in values.items()}
+        values = dict(table.items(name))
         strength = Strength[values.pop("strength").replace(" ", "_").upper()]
         if number := values.get("number"):
             signals[int(number)] = Signal(name, values["word"], values["fix"], strength)
