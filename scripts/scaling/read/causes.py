@@ -318,7 +318,9 @@ class CauseSearch:
             order = block.get("time", ""), "is_root" not in block
             place = int(rank[1]) if rank else None, shorten(block.get("host", ""), 80), order
             status, number = int(status[1]), int(block["line"])
-            self._take_death(_make_death(number, status, "", *place, error=block.get("error", "")))
+            self._take_death(
+                _make_death(number, status, "a process", *place, error=block.get("error", ""))
+            )
 
     def _take_death(self, death: Cause) -> None:
         """Keep it, unless Slurm had ended the step before: then it killed what was left."""

@@ -352,6 +352,7 @@ DEATHS = [
     (block(status=1), "rank 2 on n1 ended with exit code 1 and printed no error", "exit"),
     (block(status=1, error="ValueError: bad"), "rank 2 on n1: ValueError: bad", "traceback"),
     (block()[:-62], "rank 2 on n1 was killed by SIGKILL", "--mem"),
+    (block().replace("  rank ", "  cut "), "a process on n1 was killed by SIGKILL", "--mem"),
     # What torchrun and srun end afterwards is a consequence, on whatever node.
     (f"{PEER}\n{block(0, 'n2', 1, error=PEER)}{block(status=7)}", "rank 2 on n1 ended with ex", ""),
     (block(0, "n2", 1, "2026-11-21_10:00:05") + block(), "rank 2 on n1 was killed by SIG", ""),
