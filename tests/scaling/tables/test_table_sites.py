@@ -1,8 +1,6 @@
 """Tables that know their cluster (what it cannot run, what it should reach) and other workloads."""
 
 import json
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,11 +8,12 @@ import pytest
 
 from common.errors import UserError
 from filled_tables import call, cell, fill, notes, parse_markdown, rows
+from in_process import run_script
 from run_folders import out_text, write_run
 from scaling.tables import Cell, Site
 from scaling.tables.readme import check_expected
 from scaling.tables.table import to_csv, to_json, to_markdown
-from submit_command import REPO, render_short
+from submit_command import render_short
 
 EIGHT = "8 GPUs, 1 Node"
 REASON = "the cluster cannot run it: 4 GPUs per node"
@@ -58,9 +57,8 @@ def test_a_baseline_that_cannot_run_is_why_there_is_no_ratio(tmp_path):
 
 
 def test_command_takes_the_reason_from_the_profile_of_the_scripts(tmp_path):
-    command = [sys.executable, "render.py", "--cluster", "raven", "--to", tmp_path]
-    command += ["--only", "ddp_[124]g1n"]  # what fits a node of four GPUs
-    subprocess.run(command, cwd=REPO, check=True, capture_output=True)
+    four = ("--only", "ddp_[124]g1n")  # what fits a node of four GPUs
+    assert run_script("render.py", "--cluster", "raven", "--to", tmp_path, *four).returncode == 0
     done = call("fill_tables", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     words = "] the cluster cannot run it: gpus_per_node = 8 exceeds gpus_per_node = 4 of cluster"
