@@ -48,40 +48,51 @@ LAWS = (
 
 @dataclass(frozen=True)
 class Fit:
-    """A law's fit. intervals: 95 %, Student t with points - parameters degrees of freedom.
+    """A law's fit; intervals are 95 %, Student t with points - parameters degrees of freedom.
 
     error_pct: root mean square of the residuals in log throughput; loo_pct: of predicting each
     point from the others (leave-one-out).
     """
 
     law: Law
-    values: tuple[float, ...]  # X1, then law.parameters
-    intervals: tuple[tuple[float, float], ...]
-    covariance: np.ndarray  # of log X1 and the parameters
+    at: np.ndarray  # log X1, then law.parameters
+    covariance: np.ndarray
     points: int
     error_pct: float
     loo_pct: float
 
     @property
-    def _at(self) -> np.ndarray:
-        return np.array([np.log(self.values[0]), *self.values[1:]])
+    def values(self) -> tuple[float, ...]:
+        """X1, then law.parameters."""
+        return (float(np.exp(self.at[0])), *self.at[1:].tolist())
+
+    @property
+    def t(self) -> float:
+        return quantile_t(max(1, self.points - len(self.at)))
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Low and high of each of `values`; s and k end at 0 and 1, where the law does."""
+        half = self.t * np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        low, high = self.at - half, self.at + half
+        low[0], high[0] = np.exp(low[0]), np.exp(high[0])
+        low[1:], high[1:] = np.maximum(low[1:], 0.0), np.minimum(high[1:], 1.0)
+        return list(zip(low.tolist(), high.tolist(), strict=True))
 
     def predict(self, gpus: float) -> float:
         """Return the throughput at a number of GPUs."""
-        return float(np.exp(self.law.log_throughput(float(gpus), *self._at)))
+        return float(np.exp(self.law.log_throughput(float(gpus), *self.at)))
 
     def predict_interval(self, gpus: float) -> tuple[float, float]:
         """Return the 95 % interval of the law's value there, by the delta method."""
         from scipy.optimize import approx_fprime
 
-        at = self._at
-        steps = np.maximum(np.abs(at) * 1e-6, 1e-9)
-        slope = approx_fprime(at, lambda at: self.law.log_throughput(float(gpus), *at), steps)
+        steps = np.maximum(np.abs(self.at) * 1e-6, 1e-9)
+        slope = approx_fprime(self.at, lambda at: self.law.log_throughput(float(gpus), *at), steps)
         deviation = np.sqrt(max(0.0, float(slope @ self.covariance @ slope)))
         # No further than a million times: beyond that, the data say nothing.
-        half = min(quantile_t(max(1, self.points - len(at))) * deviation, np.log(1e6))
-        middle = self.predict(gpus)
-        return middle * float(np.exp(-half)), middle * float(np.exp(half))
+        factor = float(np.exp(min(self.t * deviation, np.log(1e6))))
+        return self.predict(gpus) / factor, self.predict(gpus) * factor
 
     def find_peak(self) -> float | None:
         """Return where USL's throughput is highest: sqrt((1 - s) / k); None for the others."""
@@ -111,19 +122,13 @@ def fit_laws(points: Sequence[tuple[int, float]]) -> list[Fit]:
 
 def _fit(law: Law, p: np.ndarray, log_x: np.ndarray) -> Fit:
     at, covariance = _solve(law, p, log_x)
-    half = quantile_t(max(1, len(p) - len(at))) * np.sqrt(np.maximum(np.diag(covariance), 0))
-    # s and k end at 0 and 1, where the law does.
-    low, high = np.maximum(at - half, [-np.inf, *0 * at[1:]]), at + half
-    high[1:] = np.minimum(high[1:], 1.0)
-    for each in (at, low, high):
-        each[0] = np.exp(each[0])
-    others = [np.arange(len(p)) != out for out in range(len(p))]
-    fits = [_solve(law, p[kept], log_x[kept])[0] for kept in others]
-    errors = log_x - law.log_throughput(p, np.log(at[0]), *at[1:])
-    missed = log_x - [law.log_throughput(gpus, *fit) for gpus, fit in zip(p, fits, strict=True)]
-    error_pct, loo_pct = (float(np.sqrt(np.mean(each**2)) * 100) for each in (errors, missed))
-    intervals = tuple(zip(low.tolist(), high.tolist(), strict=True))
-    return Fit(law, tuple(at.tolist()), intervals, covariance, len(p), error_pct, loo_pct)
+    others = [_solve(law, np.delete(p, n), np.delete(log_x, n))[0] for n in range(len(p))]
+    left_out = [law.log_throughput(*each) for each in zip(p, *np.transpose(others), strict=True)]
+    error_pct, loo_pct = (
+        float(np.sqrt(np.mean((log_x - found) ** 2)) * 100)
+        for found in (law.log_throughput(p, *at), left_out)
+    )
+    return Fit(law, at, covariance, len(p), error_pct, loo_pct)
 
 
 def _solve(law: Law, p: np.ndarray, log_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

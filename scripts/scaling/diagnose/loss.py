@@ -77,48 +77,43 @@ def make_steps(study: Study) -> tuple[pd.DataFrame, dict[int, list[str]]]:
         & (clocks >= 0).all(axis=1)
         & (clocks.sum(axis=1) <= ROUNDED * ranks["training_s"])
     )
+    epochs = is_breakdown.groupby([ranks[key] for key in _EPOCH])
+    is_all = epochs.transform("size") == ranks["run"].map(study.runs["gpus"])
+    is_whole = epochs.transform("all").astype(bool) & is_all
+    is_steady = is_whole & ~ranks["is_warmup"].astype(bool)
+    has_steady = is_steady.groupby(ranks["run"]).transform("any").astype(bool)
     passes = {run: study.settings(run).get("grad_accum_steps") for run in study.runs["run"]}
     passes = {run: max(n, 1) if isinstance(n, int) else 1 for run, n in passes.items()}
-    ranks = ranks.assign(is_breakdown=is_breakdown, passes=ranks["run"].map(passes))
-    epochs = ranks.groupby(_EPOCH, as_index=False).agg(
-        n=("rank", "size"),
-        n_probed=("exposed_comm_s", "count"),
-        is_whole=("is_breakdown", "all"),
-        is_warmup=("is_warmup", "first"),
-    )
-    epochs["is_whole"] &= epochs["n"] == epochs["run"].map(study.runs["gpus"])
-    is_steady = epochs["is_whole"] & ~epochs["is_warmup"]
-    epochs["has_steady"] = is_steady.groupby(epochs["run"]).transform("any")
-    is_used = is_steady.where(epochs["has_steady"], epochs["is_whole"])
-    by_run = dict(tuple(epochs.groupby("run")))
+    ranks = ranks.assign(is_whole=is_whole, has_steady=has_steady, passes=ranks["run"].map(passes))
+    by_run = dict(tuple(ranks.groupby("run")))
     gaps = {
         at: [f"job {run.id}: {text}" for text in _list_gaps(run, by_run.get(at))]
         for at, run in enumerate(study.sources)
         if isinstance(run, Run)
     }
-    return break_down(ranks.merge(epochs.loc[is_used, _EPOCH], on=_EPOCH)), gaps
+    return break_down(ranks[is_steady.where(has_steady, is_whole)]), gaps
 
 
-def _list_gaps(run: Run, epochs: pd.DataFrame | None) -> list[str]:
+def _list_gaps(run: Run, ranks: pd.DataFrame | None) -> list[str]:
     """Say what a run's records lack for a diagnosis, and what to switch on."""
-    if epochs is None:
+    if ranks is None:
         return [
             f"no rank<r>_results_epoch<e>.json in {run.results_dir}: run it with this repository's "
             "trainers, which write where each step's time goes"
         ]
-    whole = epochs[epochs["is_whole"]]
+    whole = ranks[ranks["is_whole"]]
     if whole.empty:
         return [
             "the ranks' files hold no step breakdown (steps, data_wait_s, compute_s), or not every "
             "rank has one: run it with this repository's trainers, and keep all files"
         ]
-    found, first = [], whole.iloc[0]
-    if len(cut := epochs.loc[~epochs["is_whole"], "epoch"].iloc[:5]):
+    found = []
+    if cut := sorted({*ranks["epoch"]} - {*whole["epoch"]})[:5]:
         which = ", ".join(map(str, cut))
         found.append(f"epoch {which} is left out: not every rank has a breakdown of it")
-    if not first["has_steady"]:
+    if not whole["has_steady"].any():
         found.append("only warm-up epochs: train 2 epochs or more (--epochs 3)")
-    if first["n"] > 1 and first["n_probed"] < first["n"]:
+    if whole["rank"].nunique() > 1 and whole["exposed_comm_s"].isna().any():
         how = "train without --no-probe"
         if (run.settings or {}).get("strategy") in ("deepspeed", "tp"):
             how = "train with --strategy ddp or zero1, which can measure it"
