@@ -9,20 +9,25 @@ import pytest
 
 import advise
 from common.errors import UserError
+from common.memory import name_sources
 from metrics_files import write_timed_run
 from run_folders import put, write_run
-from scaling.advise.advice import estimate_s, find_largest_worth, make_plan
+from scaling.advise.advice import (
+    estimate_s,
+    find_largest_worth,
+    make_memory_advice,
+    make_plan,
+    make_request,
+)
 from scaling.advise.laws import (
     Link,
     find_step_s,
     list_points,
     make_laws,
     make_prediction,
-    predict_efficiency,
-    predict_ring_s,
-    predict_tree_s,
 )
 from scaling.runs import find_runs, make_study
+from study_folders import write_ranks
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts/advise.py"
 
@@ -156,23 +161,9 @@ def test_arguments_that_make_no_sense_are_refused(run, options):
     assert (status, out) == (2, "")
 
 
-# ---- Prediction -----------------------------------------------------------------------------
+# ---- Prediction ------------------------------------------------------------------------------
 
-LINK = Link(10e9, 1e-5)  # 10 GB/s, 10 us
-LINKS = Link(100e9, 0.0), LINK  # inside a node of 4 GPUs, and between nodes
-
-
-def test_ring_and_tree_by_hand():
-    # 8 ranks, 100 MB: ring 14 x (10 us + 12.5 MB / 10 GB/s), tree 6 x 10 us + 200 MB / 10 GB/s.
-    assert predict_ring_s(8, 100e6, LINK) == pytest.approx(14 * (1e-5 + 1.25e-3))
-    assert predict_tree_s(8, 100e6, LINK) == pytest.approx(6e-5 + 0.02)
-    assert predict_ring_s(1, 100e6, LINK) == predict_tree_s(1, 100e6, LINK) == 0
-
-
-def test_efficiency_by_hand():
-    assert predict_efficiency(0.1, 0.025) == pytest.approx(0.8)
-    assert predict_efficiency(0.1, 0.025, hidden_s=0.02) == pytest.approx(0.1 / 0.105)
-    assert predict_efficiency(0.1, 0.025, hidden_s=0.05) == 1
+LINKS = Link(100e9, 0.0), Link(10e9, 1e-5)  # inside a node of 4 GPUs, and between nodes
 
 
 def test_the_table_goes_to_4096_beside_what_was_measured(study):
@@ -208,3 +199,49 @@ def test_prediction_needs_no_run_when_the_step_is_given(tmp_path, run):
     assert "| 4096" in out
     status, _, err = run(tmp_path / "none", *options)
     assert status == 1 and len(err.splitlines()) == 1
+
+
+# ---- Memory ----------------------------------------------------------------------------------
+
+ARGV = ["scripts/train.py", "--batch-size=512", "--data-dir=/data"]
+
+
+@pytest.fixture
+def kept_answer(tmp_path, monkeypatch):
+    """A run of four ranks that peak at 3,000 MiB; PyTorch's answer to it is kept already."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_run(tmp_path / "runs", 1, 4, "12", argv=ARGV)
+    write_ranks(folder / "results/12", 0, 4, 10.0, 3.0)
+    for path in folder.glob("results/12/rank*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory_mib": 3000.0}))
+    study = make_study(find_runs(tmp_path / "runs"))
+    answer = {"batch": 512, "peak_mib": 2700.0, "fixed_mib": 140.0, "per_sample_mib": 5.0}
+    key = json.dumps([*name_sources(), make_request(study.settings(0))], sort_keys=True)
+    kept = tmp_path / "cache/ddp-scaling/memory.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({key: answer}))
+    return study
+
+
+def test_predicted_beside_measured(kept_answer):
+    (row,) = make_memory_advice(kept_answer).rows
+    assert {name: cell.text for name, cell in row.items()} == {
+        "config": "4 GPUs (1 node)", "batch": "512", "predicted_mib": "2700",
+        "measured_mib": "3000", "error_pct": "-10.0", "gpu_mib": "32510", "verdict": "fits",
+        "largest": "5269",  # ((32,510 - 2,048) / 1.15 - 140) / 5
+    }  # fmt: skip
+
+
+def test_what_is_asked_about_a_run(kept_answer):
+    assert make_request(kept_answer.settings(0)) == {
+        "trainer": "train.py", "words": [*ARGV[1:], "--precision=fp16"], "world_size": 4,
+        "local_world_size": 4, "device": "cuda", "classes": 200,
+    }  # fmt: skip
+    assert make_request({}) is None
+
+
+def test_a_run_that_says_nothing_has_no_prediction(tmp_path):
+    write_run(tmp_path, 1, 1, "12")
+    (row,) = make_memory_advice(make_study(find_runs(tmp_path))).rows
+    assert (row["predicted_mib"].text, row["error_pct"].text) == ("—", "—")
+    assert row["predicted_mib"].note == "no command line is recorded"

@@ -3,7 +3,13 @@
 import pytest
 
 from common.errors import UserError
-from scaling.advise.laws import fit_laws
+from scaling.advise.laws import (
+    Link,
+    fit_laws,
+    predict_efficiency,
+    predict_ring_s,
+    predict_tree_s,
+)
 
 COUNTS = (1, 2, 4, 8, 16)
 # The three laws at X1 = 100: what each gives is written out, not computed by the module.
@@ -65,3 +71,21 @@ def test_fewer_than_four_points_are_refused():
 def test_usl_has_a_peak():
     best = fit_laws(list(zip(COUNTS, USL, strict=True)))[0]
     assert best.find_peak() == pytest.approx((0.98 / 0.003) ** 0.5, rel=1e-2)
+
+
+# ---- Prediction -----------------------------------------------------------------------------
+
+LINK = Link(10e9, 1e-5)  # 10 GB/s, 10 us
+
+
+def test_ring_and_tree_by_hand():
+    # 8 ranks, 100 MB: ring 14 x (10 us + 12.5 MB / 10 GB/s), tree 6 x 10 us + 200 MB / 10 GB/s.
+    assert predict_ring_s(8, 100e6, LINK) == pytest.approx(14 * (1e-5 + 1.25e-3))
+    assert predict_tree_s(8, 100e6, LINK) == pytest.approx(6e-5 + 0.02)
+    assert predict_ring_s(1, 100e6, LINK) == predict_tree_s(1, 100e6, LINK) == 0
+
+
+def test_efficiency_by_hand():
+    assert predict_efficiency(0.1, 0.025) == pytest.approx(0.8)
+    assert predict_efficiency(0.1, 0.025, hidden_s=0.02) == pytest.approx(0.1 / 0.105)
+    assert predict_efficiency(0.1, 0.025, hidden_s=0.05) == 1
