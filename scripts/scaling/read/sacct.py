@@ -15,7 +15,7 @@ from pathlib import Path
 from common.console import shorten
 from common.counts import LineCounts
 from common.errors import UserError
-from common.slurm_time import parse_time
+from common.slurm_time import format_time, parse_time
 from scaling.read.columns import Column
 from scaling.read.contract import read_json
 from scaling.read.symptoms import State
@@ -39,11 +39,10 @@ STATES = {
     for word in words.split()
 }
 _JOB_ID = re.compile(r"(\d{1,18}(?:_(?:\d{1,9}|\[[^\]]*\])|\+\d{1,6})?)(?:\.(\w{1,40}))?", re.ASCII)
+_EXIT_CODE = re.compile(r"(\d{1,6}):(\d{1,6})")  # exit status:signal
 _NAMES = re.compile(r"[A-Za-z]{3,}")
 _MEMORY = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([KMGTP]?)")
 _MIB = {"": 1 / (1 << 20), "K": 1 / 1024, "M": 1, "G": 1024, "T": 1 << 20, "P": 1 << 30}
-# What a step's usage is called in --json's `tres.requested.max` -> here.
-_USAGE = {"mem": "MaxRSS", "gpumem": "TRESUsageInMax gpumem", "gpuutil": "TRESUsageInMax gpuutil"}
 # With a step out of memory a job may still be one of these.
 _JOB_MAY_HIDE = ("COMPLETED", "FAILED", "CANCELLED")
 Measures = dict[str, tuple[float, str]]  # field -> (number, unit)
@@ -84,8 +83,13 @@ class SacctLog:
     columns: dict[str, Column] = field(default_factory=dict)
     newest: dict[str, SacctJob] = field(default_factory=dict)  # job id -> its last attempt
 
-    def take(self, job_id: str, step: str, state: str, measures: Measures, **of_job) -> None:
-        """Take a job's line in, or one of its steps; of_job: exit_status, signal, name."""
+    def take(self, row: dict[str, str]) -> str:
+        """Take in the fields of a job or a step; return why they are of none, '' when they are."""
+        ids = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
+        state = parse_state(row.get("State", ""))
+        if ids is None or state is None:
+            return "no job id" if ids is None else "state not known"
+        (job_id, step), measures = ids, dict(_list_measures(row))
         job = self.newest.get(job_id)
         if job is None or (not step and job.slurm_state):  # -D lists a requeued job twice
             job = self.newest[job_id] = SacctJob(job_id)
@@ -96,11 +100,13 @@ class SacctLog:
                 if name != "Elapsed":
                     job.measures[name] = max(found, job.measures.get(name, found))
         else:
-            job.slurm_state = state
+            job.slurm_state, job.name = state, row.get("JobName", "")
             job.measures |= measures
-            vars(job).update(of_job)
+            if ended := _EXIT_CODE.fullmatch(row.get("ExitCode", "")):
+                job.exit_status, job.signal = map(int, ended.groups())
         for name, (value, unit) in measures.items():
             self.columns.setdefault(name, Column(name, unit)).add(value)
+        return ""
 
 
 def read_sacct(path: Path) -> SacctLog:
@@ -153,18 +159,7 @@ def _add_row(log: SacctLog, names: list[str], line: str) -> str:
         cells.pop()
     if len(cells) != len(names):
         return "another number of fields"
-    row = dict(zip(names, cells, strict=True))
-    ids = parse_job_id(row.get("JobID") or row.get("JobIDRaw") or "")
-    state = parse_state(row["State"])
-    if ids is None or state is None:
-        return "no job id" if ids is None else "state not known"
-    ended = re.fullmatch(r"(\d{1,6}):(\d{1,6})", row.get("ExitCode", ""))  # exit status:signal
-    exit_status, signal = map(int, ended.groups()) if ended else (None, None)
-    log.take(
-        *ids, state, dict(_list_measures(row)),
-        exit_status=exit_status, signal=signal, name=row.get("JobName", ""),
-    )  # fmt: skip
-    return ""
+    return log.take(dict(zip(names, cells, strict=True)))
 
 
 def _list_measures(row: dict[str, str]) -> Iterator[tuple[str, tuple[float, str]]]:
@@ -172,11 +167,12 @@ def _list_measures(row: dict[str, str]) -> Iterator[tuple[str, tuple[float, str]
     if (seconds := parse_duration(row.get("Elapsed", ""))) is not None:
         yield "Elapsed", (seconds, "s")
     usage = dict(re.findall(r"gres/(gpumem|gpuutil)=([^,]*)", row.get("TRESUsageInMax", "")))
-    for what, cell in {"mem": row.get("MaxRSS", ""), "gpumem": usage.get("gpumem", "")}.items():
+    memory = {"MaxRSS": row.get("MaxRSS", ""), "TRESUsageInMax gpumem": usage.get("gpumem", "")}
+    for name, cell in memory.items():
         if (mib := parse_memory(cell)) is not None:
-            yield _USAGE[what], (mib, "MiB")
+            yield name, (mib, "MiB")
     if re.fullmatch(r"\d{1,9}", usage.get("gpuutil", "")):
-        yield _USAGE["gpuutil"], (int(usage["gpuutil"]), "%")
+        yield "TRESUsageInMax gpuutil", (int(usage["gpuutil"]), "%")
 
 
 def parse_job_id(cell: str) -> tuple[str, str] | None:
@@ -224,19 +220,19 @@ def _read_json(path: Path) -> SacctLog:
     for record in jobs:
         job_id = str(record.get("job_id", ""))
         elapsed_s = _find_number(_dig(record, "time", "elapsed"))
-        measures = {} if elapsed_s is None else {"Elapsed": (elapsed_s, "s")}
-        log.take(
-            job_id, "", _find_state(record), measures,
-            exit_status=_find_number(_dig(record, "exit_code", "return_code")),
-            signal=_find_number(_dig(record, "exit_code", "signal", "id")),
-            name=str(record.get("name") or ""),
-        )  # fmt: skip
+        status = _find_number(_dig(record, "exit_code", "return_code"))
+        signal = _find_number(_dig(record, "exit_code", "signal", "id")) or 0
+        log.take({
+            "JobID": job_id, "State": _find_state(record), "ExitCode": f"{status}:{signal}",
+            "Elapsed": "" if elapsed_s is None else format_time(elapsed_s),
+            "JobName": str(record.get("name") or ""),
+        })  # fmt: skip
         steps = record.get("steps")
         for step in steps if isinstance(steps, list) else ():
             step_id = _dig(step, "step", "id")
             name = str(_dig(step_id, "step_id") if isinstance(step_id, dict) else step_id or "")
-            if name and (state := _find_state(step)):
-                log.take(job_id, name.rpartition(".")[2], state, _find_usage(step))
+            name = f"{job_id}.{name.rpartition('.')[2]}"
+            log.take({"JobID": name, "State": _find_state(step), **_find_usage(step)})
     return log
 
 
@@ -247,16 +243,15 @@ def _dig(value: object, *keys: str) -> object:
     return value
 
 
-def _find_usage(step: object) -> Measures:
-    """Return the largest memory and GPU use of a step: `tres.requested.max` in Slurm's JSON."""
+def _find_usage(step: object) -> dict[str, str]:
+    """Return the fields of a step's largest memory (bytes) and GPU use, of `tres.requested.max`."""
     entries, found = _dig(step, "tres", "requested", "max"), {}
     for entry in entries if isinstance(entries, list) else ():
-        kind, what = _dig(entry, "type"), _dig(entry, "name")
-        name = _USAGE.get(what if kind == "gres" else "" if what else kind)
         count = _find_number(_dig(entry, "count"))
-        if name and count is not None:
-            found[name] = (count, "%") if what == "gpuutil" else (count / (1 << 20), "MiB")
-    return found
+        if count is not None:
+            found[f"{_dig(entry, 'type')}/{_dig(entry, 'name') or ''}"] = str(count)
+    gpus = ",".join(f"{name}={count}" for name, count in found.items())
+    return {"MaxRSS": found.get("mem/", ""), "TRESUsageInMax": gpus}
 
 
 def _find_state(record: object) -> str:

@@ -410,10 +410,11 @@ def _read_table(path: str, file: typed.TypedTable, given, basis, where, vary, de
             raise _Open(f"no column of {name.removeprefix('wall')}; leave --basis out")
     basis = basis or ("throughput" if columns.throughput else "walltime")
     is_comma = decimal == "comma"
-    if not decimal and file.delimiter == ";":
-        cells = [row[name] for _, row in found for name in columns.used if name in row]
-        if doubtful := next(filter(_EITHER.search, map(typed.strip_marks, cells)), ""):
-            raise _Open(f"what parts decimals in {doubtful!r}? Say --decimal comma or point")
+    for cell in (row[name] for _, row in found for name in columns.used if name in row):
+        is_open = file.delimiter == ";" and _EITHER.search(typed.strip_marks(cell))
+        has_comma = typed.parse_number(cell) is None and typed.parse_number(cell, True) is not None
+        if not decimal and (is_open or has_comma):
+            raise _Open(f"what parts decimals in {cell!r}? Say --decimal comma or point")
     reader = _Reader(given, columns, is_comma)
     rows = [reader.read(line, cells) for line, cells in found]
     if not any(row.throughput_per_s if basis == "throughput" else row.wall_s for row in rows):
@@ -474,18 +475,23 @@ def check_printed(role: str, header: str, text: str, scale, table: CsvTable) -> 
     fraction or in percent, and `scaling` may mean either ratio; of a file without one GPU the
     speedup may be over as many times that GPU.
     """
-    base = table.study.find_baseline(table.basis)
-    own, shown = _compute(role, scale, table.basis), shorten(text, 40)
-    if own is None:
+    base, shown = table.study.find_baseline(table.basis), shorten(text, 40)
+    prefix = "wall_" if table.basis == "walltime" else ""
+    speedup, efficiency_pct = (
+        getattr(scale, f"{prefix}{name}") for name in ("speedup", "efficiency_pct")
+    )
+    if is_missing(speedup):
         return f"printed {shown}: its own numbers give none"
+    ratios = {"speedup": to_decimal(float(speedup)),
+              "efficiency": to_decimal(float(efficiency_pct)) / 100}  # fmt: skip
+    own = ratios[role]
     printed, places = typed.parse_number(text, table.decimal_comma), typed.count_places(text)
     said = set(typed.split_words(header))
     is_pct = "%" in text + header or bool({"pct", "percent"} & said)
     factors = (1, 100) if not is_pct else (100,) if "%" in text else (100, 1)
     meant = [own, own * int(base.gpus)] if role == "speedup" else [own]
     if "scaling" in said and not said & {"speedup", "efficiency"}:
-        (other,) = {"speedup", "efficiency"} - {role}
-        meant.append(_compute(other, scale, table.basis))
+        meant = [*meant, *ratios.values()]
     exact = [value * factor for value in meant for factor in factors]
     if any(typed.is_rounding_of(printed, value, places, _SLACK) for value in exact):
         return None
@@ -493,11 +499,3 @@ def check_printed(role: str, header: str, text: str, scale, table: CsvTable) -> 
     right = round_half_even(own * (100 if in_pct else 1), max(places, 1 if in_pct else 2))
     over = f" over {base.gpus} GPUs, the smallest in the file" if base.gpus > 1 else ""
     return f"printed {shown}; its own numbers give {right}{' %' if in_pct else ''}{over}"
-
-
-def _compute(role: str, scale, basis: str) -> Decimal | None:
-    prefix = "wall_" if basis == "walltime" else ""
-    value = getattr(scale, f"{prefix}{'speedup' if role == 'speedup' else 'efficiency_pct'}")
-    if is_missing(value):
-        return None
-    return to_decimal(float(value)) / (1 if role == "speedup" else 100)

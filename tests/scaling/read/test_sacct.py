@@ -196,7 +196,7 @@ def test_the_json_form(tmp_path):
     assert (job.id, job.name, job.slurm_state, job.state) == (
         "12", "ddp_1g1n", "FAILED", State.OUT_OF_MEMORY,
     )  # fmt: skip
-    assert (job.exit_status, job.signal, job.steps) == (1, None, {"batch": "OUT_OF_MEMORY"})
+    assert (job.exit_status, job.signal, job.steps) == (1, 0, {"batch": "OUT_OF_MEMORY"})
     assert log.columns["Elapsed"].max == 93
     older = JSON_JOB | {"state": {"current": "COMPLETED"}, "exit_code": {"return_code": 0}}
     older["steps"] = [{"step": {"id": {"job_id": 12, "step_id": "0"}}, "state": "COMPLETED"}]

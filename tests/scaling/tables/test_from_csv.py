@@ -274,6 +274,7 @@ REFUSED = {
     "nodes,GPUs,img/s\n1,4,400\n2,4,790\n": "in all or per node? Say --gpus",
     "nodes,gpus_per_node,GPUs,img/s\n1,4,4,400\n2,4,4,790\n": "2 nodes of 4 GPUs have 8",
     "nodes,img/s\n1,400\n2,790\n": "with 'nodes' name --gpus-per-node N",
+    "GPUs\timg/s\n1\t1024,5\n4\t4000,5\n": "in '1024,5'? Say --decimal comma or point",
     "GPUs;img/s\n1;1,024\n4;4,000\n": "in '1,024'? Say --decimal comma or point",
     "GPUs;img/s\n1;1.024\n4;4.000\n": "in '1.024'? Say --decimal comma or point",
     "GPUs,Throughput\n1,2k tokens/s\n4,400 samples/s\n": "throughputs in different units",
