@@ -282,7 +282,8 @@ def list_timelines(
     Those without a sample are left out. With more than MOST_LINES GPUs a timeline has `Greatest`,
     `Median` and `Least` of each second. most_points: of a line; a longer one is thinned.
     """
-    samples = samples[(samples["source"] == source).to_numpy(bool)]
+    columns = ["node", "gpu", "elapsed_s", *(column for _, _, column, _ in TIMELINES[source])]
+    samples = samples.loc[(samples["source"] == source).to_numpy(bool), columns]
     node, gpu = (samples[name].to_numpy(float, na_value=0) for name in ("node", "gpu"))
     places, line = np.unique(MOST_GPUS * node + gpu, return_inverse=True)
     nodes, gpus = np.divmod(places, MOST_GPUS)

@@ -98,7 +98,8 @@ def read_cpu_log(path: Path, samples: bool = False) -> CpuLog:
             counts.kept += len(rows)
             steps = [after - before for before, after in pairwise(times_s) if after > before]
             covered_s, last_s = covered_s + sum(steps), times_s[-1]
-            steps_s.update(round(float(step_s), 1) for step_s in steps)
+            for step_s, times in Counter(steps).items():
+                steps_s[round(float(step_s), 1)] += times
             rows.clear()
 
     for lines, has_end in read_blocks(path):

@@ -289,7 +289,7 @@ class _Reader:
         if not used_mib or not _are_plain_times(stamps):
             return False
         by_gpu = [used_mib[at::turn] for at in range(turn)]
-        oldest = _parse_plain_time(stamps[0])
+        (oldest,) = _parse_plain_times(stamps[:1])
         for (gpu, total_mib), own in zip(gpus, by_gpu, strict=True):
             if max(own) > total_mib or seconds_between(gpu.use.last, oldest) < 0:
                 return False
@@ -300,16 +300,16 @@ class _Reader:
             for mib in by_gpu[at]:  # a Counter takes twice as long
                 counts[mib] += 1
             own_stamps = stamps[at::turn]
-            for stamp in own_stamps:
-                if len(gpu.steps) == STEPS_COUNTED:
-                    break
-                gpu.add_time(_parse_plain_time(stamp))
-            gpu.add_time(_parse_plain_time(own_stamps[-1]))
+            is_known = len(gpu.steps) == STEPS_COUNTED  # the last time is then enough
+            for when in _parse_plain_times(own_stamps[-1:] if is_known else own_stamps):
+                gpu.add_time(when)
             if self.counts_columns:
                 gpu.add_cells(columns.measures, [column[at::turn] for column in by_column])
         if self.samples is not None:
             places = [gpu.position for gpu, _ in gpus] * (n // turn + 1)
-            elapsed_s = {stamp: self._elapse(_parse_plain_time(stamp)) for stamp in set(stamps)}
+            once = list(dict.fromkeys(stamps))
+            times = _parse_plain_times(once)
+            elapsed_s = dict(zip(once, map(self._elapse, times), strict=True))
             self._keep(places[:n], [elapsed_s[stamp] for stamp in stamps], used_mib, by_column)
         return True
 
@@ -543,8 +543,9 @@ def _are_plain_times(stamps: list[str]) -> bool:
     return parse_timestamp(last.strip()) is not None and not tens.strip(b"012345")
 
 
-def _parse_plain_time(stamp: str) -> datetime:
-    return datetime.fromisoformat(stamp.strip().replace("/", "-"))
+def _parse_plain_times(stamps: Sequence[str]) -> list[datetime]:
+    texts = ",".join(stamps).replace("/", "-").split(",")
+    return [datetime.fromisoformat(text.strip()) for text in texts]
 
 
 def _parse_whole(cells: list[str]) -> list[int]:
