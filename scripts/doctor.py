@@ -153,7 +153,7 @@ def read_log(path: Path) -> tuple:
     from scaling.read.job_log import read_job_log
 
     try:
-        cause = read_job_log(path).cause
+        cause = read_job_log(path).last_attempt.cause
         text = path.read_text(encoding="utf-8", errors="replace")[-(1 << 20) :]
     except (OSError, UserError):
         return None, None
