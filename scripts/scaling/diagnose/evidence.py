@@ -1,5 +1,6 @@
 """What a run's logs and settings show besides: throttled or idle GPUs, sockets, busy CPUs."""
 
+import numpy as np
 import pandas as pd
 
 from scaling.diagnose.loss import LABELS
@@ -94,12 +95,11 @@ def describe_throttling(busy: pd.DataFrame, n_gpus: int) -> str | None:
     name = gpus["mean"].idxmax()
     worst = busy.groupby(GPU).get_group(name)
     slowed = worst[worst["is_slowed"]]
-    masks = slowed["throttle_mask"].astype(int)
-    counts = {reason: (masks & bit > 0).sum() for bit, reason in SLOWING.items()}
-    reasons = sorted(filter(counts.get, counts), key=counts.get, reverse=True)
+    bits = np.bitwise_or.reduce(slowed["throttle_mask"].astype(int))
+    reasons = ", ".join(reason for bit, reason in SLOWING.items() if bits & bit)
     text = (
         f"Throttling: {_name_gpu(name)} was slowed down in {len(slowed)} of {len(worst)} samples "
-        f"under load ({', '.join(f'{reason} {counts[reason]}' for reason in reasons)})"
+        f"under load ({reasons})"
     )
     clocks_mhz = worst.groupby("is_slowed")["sm_clock_mhz"].quantile(*MEDIAN)
     then_mhz, usual_mhz = clocks_mhz.reindex([True, False])

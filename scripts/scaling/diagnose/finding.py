@@ -281,10 +281,10 @@ def _diagnose_scale(
     """scale: a row of study.scales; runs: those of it that count. steps, lacks: make_steps()."""
     base, base_runs = study.baseline, study.list_runs(study.baseline)["run"]
     is_base, pct = scale.config == base.config, scale.efficiency_pct
-    if len(runs) < scale.n_runs and pd.notna(pct):
+    is_compared = not is_base and pd.notna(pct)
+    if is_compared and len(runs) < scale.n_runs:
         speedup = divide(runs["throughput_per_s"].mean(), base.throughput_per_s)
         pct = compute_efficiency_pct(speedup, scale.gpus, base.gpus)
-    is_compared = not is_base and pd.notna(pct)
     latest = runs["run"].iloc[-1]
     run = study.sources[latest] if isinstance(study.sources[latest], Run) else None
     counted = [*runs["run"], *(base_runs if is_compared else ())]
@@ -309,15 +309,6 @@ def _diagnose_scale(
         step = find_mean(here) if len(here) else None
         seen, more = list_evidence(run, samples, ranks, step)
         gaps += more
-    against = {"base": base.label, "base_gpus": int(base.gpus)} if is_compared else {}
-    return Finding(
-        scale.label,
-        int(scale.gpus),
-        loss,
-        **against,
-        efficiency_pct=float(pct) if is_compared else None,
-        run=run,
-        noun=study.noun,
-        seen=tuple(seen),
-        gaps=tuple(dict.fromkeys(gaps)),
-    )
+    against = (base.label, int(base.gpus), float(pct)) if is_compared else (None, None, None)
+    told = tuple(seen), tuple(dict.fromkeys(gaps))
+    return Finding(scale.label, int(scale.gpus), loss, *against, run, study.noun, *told)

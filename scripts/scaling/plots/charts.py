@@ -44,6 +44,11 @@ MODES = "Full lines: weak scaling (fixed batch per GPU); dashed: strong (fixed g
 LATEST = "The latest complete run of each configuration."
 STEPS = "Means over ranks and epochs after the warm-up (of a metrics file: rank 0's)."
 LOSSES = [Curve("train_loss", "Training", "--"), Curve("val_loss", "Validation")]
+# Column of a rank's epoch -> part of a step. The all-reduce happens inside of backward.
+CLOCKS = {
+    "data_wait_s": "waiting for data", "copy_s": "copy", "compute_s": "compute",
+    "exposed_comm_s": "exposed communication", "optimizer_s": "optimizer",
+}  # fmt: skip
 MOST_GPUS = 1_000_000  # of a node
 MOST_LINES = 8  # more GPUs are drawn as their range and median
 # Source of the samples -> what its timelines show: title, unit, column, factor.
@@ -245,15 +250,12 @@ def break_down(study: Study) -> pd.DataFrame:
     One row for each configuration whose latest run says it, with its `title`; means over ranks
     and epochs after the warm-up. Without rank files, rank 0's wait of the metrics file.
     """
-    names = ["training_s", "data_wait_s", "copy_s", "compute_s", "optimizer_s", "exposed_comm_s"]
-    mean = _average_steady(study.rank_epochs, names)
+    mean = _average_steady(study.rank_epochs, ["training_s", *CLOCKS])
     mean = mean[mean["training_s"] > 0].dropna(subset=["data_wait_s", "compute_s"]).fillna(0.0)
     total_s, exposed_s = mean["training_s"], mean[["exposed_comm_s", "compute_s"]].min(axis=1)
-    rest_s = total_s - mean[["data_wait_s", "copy_s", "compute_s", "optimizer_s"]].sum(axis=1)
-    # The all-reduce happens inside of backward.
-    parts = [mean["data_wait_s"], mean["copy_s"], mean["compute_s"] - exposed_s, exposed_s,
-             mean["optimizer_s"], rest_s.clip(lower=0)]  # fmt: skip
-    ranks = pd.DataFrame({**dict(zip(PARTS, parts, strict=False)), "total_s": total_s})
+    mean = mean.assign(compute_s=mean["compute_s"] - exposed_s, exposed_comm_s=exposed_s)
+    rest_s = (total_s - mean.drop(columns="training_s").sum(axis=1)).clip(lower=0)
+    ranks = mean.rename(columns=CLOCKS).assign(rest=rest_s, total_s=total_s)
     mean = _average_steady(study.epochs, ["step_s", "step_wait_s", "train_s"])
     mean = mean[(mean["step_s"] > 0) & (mean["step_wait_s"] >= 0)]
     total_s = mean["train_s"].fillna(mean["step_s"])

@@ -36,7 +36,7 @@ MASKS = {
     "0x0000000000000004": "software power cap",
     "0x0000000000000008": "hardware slowdown",
     "0x0000000000000020": "software thermal slowdown",
-    "0x0000000000000048": "hardware slowdown 10, hardware thermal slowdown 10",
+    "0x0000000000000048": "hardware slowdown, hardware thermal slowdown)",
     "0x0000000000000080": "hardware power brake",
     "[N/A]": None,
 }
