@@ -316,17 +316,14 @@ def choose(candidates: list[Run], named: list[Run]) -> Choice:
     Latest is by start time when each run has one, else by job id.
     """
     started = order_in_time([run for run in candidates if run.id])
-    asked = [run for run in started if run in named]
-    if asked:
-        run = asked[-1]
-        return Choice(run) if run.is_usable else Choice(None, run.account, run.log_path)
-    usable = [run for run in started if run.is_usable]
-    if usable:
-        latest = started[-1]
-        return Choice(usable[-1], later=None if latest is usable[-1] else latest.account)
-    if started:
-        return Choice(None, started[-1].account, started[-1].log_path)
-    return Choice(None, candidates[0].reason if candidates else None, was_started=False)
+    if not started:
+        return Choice(None, candidates[0].reason if candidates else None, was_started=False)
+    asked = [run for run in started if run in named][-1:]
+    latest = (asked or started)[-1]
+    usable = [run for run in asked or started if run.is_usable]
+    if not usable:
+        return Choice(None, latest.account, latest.log_path)
+    return Choice(usable[-1], later=None if latest is usable[-1] else latest.account)
 
 
 def find_strategy(run: Run) -> str:

@@ -42,7 +42,6 @@ _UNITS = (
 _RUN_FIELDS = ("run_id", "workload", "scaling", "nodes", "world_size", "precision", "start_utc")
 _VAL_LOSSES = {"val_loss_avg_global", "val_loss", "val_loss_per_epoch"}
 _IDENTITIES = {"rank", "epoch", "epoch_idx", "schema_version"}
-_MOST_RANKS = 100_000
 _SHOWN_IDS = 16  # GPUs or ranks named before the rest is only counted
 _OPEN_NUMBER = re.compile(rb"[-+.0-9eE]+\s*\Z")  # at the end of a file that breaks off
 _MIXED = (
@@ -342,7 +341,6 @@ def _describe_metrics(found: Inspection, record: dict) -> list[dict]:
     }
     if not metrics.epochs and metrics.mean_throughput_per_s is None:
         found.reason = found.reason or "it has no epoch that can be used"
-    found.ranks = list(range(min(metrics.world_size or 0, _MOST_RANKS)))
     return [
         {**epoch.record, **dict.fromkeys(_VAL_LOSSES & set(epoch.record), epoch.val_loss)}
         for epoch in metrics.epochs

@@ -469,10 +469,9 @@ def _settle(source, row) -> tuple[float, float, float, str | None, float]:
 def _plan_samples(settings: dict) -> float:
     """Return data set x epochs of a run whose epochs do not say what they trained on."""
     size, epochs = look_up(settings, "dataset.train"), settings.get("epochs")
-    is_known = isinstance(size, int) and isinstance(epochs, int)
-    if settings.get("limit_batches") or settings.get("unit") not in ("img/s", "samples/s"):
-        is_known = False
-    return float(size * epochs) if is_known else float("nan")
+    is_told = not settings.get("limit_batches") and settings.get("unit") in ("img/s", "samples/s")
+    is_told = is_told and isinstance(size, int) and isinstance(epochs, int)
+    return float(size * epochs) if is_told else float("nan")
 
 
 # ---- One row per configuration, one per scale ------------------------------------------------

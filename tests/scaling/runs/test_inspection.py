@@ -323,7 +323,6 @@ def test_rank_json_that_contradicts_its_name_is_refused(tmp_path):
 def test_training_metrics(tmp_path):
     found = look(tmp_path, json.dumps(METRICS, indent=1))
     assert found.details["world_size"] == 8  # not the 4 visible GPUs
-    assert found.ranks == list(range(8))
     assert column(found, "tokens_per_sec_global") == (2, 30000.0, 31000.0, "tokens/s")
     assert column(found, "epoch_wall_time_sec") == (2, 75.0, 80.0, "s")
 
