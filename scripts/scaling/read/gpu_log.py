@@ -491,7 +491,7 @@ class _Reader:
         found = {"gpu": gpus, "elapsed_s": elapsed_s, "used_mib": used_mib}
         for name in SAMPLES[2:]:
             at = columns.places.get("total" if name == "total_mib" else name)
-            found[name] = [NAN] * len(gpus)
+            found[name] = array("d", [NAN]) * len(gpus)
             if at is not None:
                 found[name] = _parse_figures(cells[at], columns.units[at])
         for name, values in found.items():
@@ -558,14 +558,17 @@ def _parse_whole(cells: list[str]) -> list[int]:
         return []
 
 
-def _parse_figures(cells: Sequence[str], unit: str) -> list[float]:
+def _parse_figures(cells: Sequence[str], unit: str) -> array:
     """Return the numbers of a column, memory in MiB; nan where there is none."""
+    n = len(cells)
+    if n > 1 and cells.count(cells[0]) == n:  # as most are, for hours
+        return _parse_figures(cells[:1], unit) * n
     if unit in ("MiB", "MB") and (whole := _parse_whole(cells)):
-        return whole
+        return array("d", whole)
     if "B" not in unit:
         with suppress(ValueError):
-            return list(map(float, cells))
-    return [_parse_figure(cell, unit) for cell in cells]
+            return array("d", map(float, cells))
+    return array("d", [_parse_figure(cell, unit) for cell in cells])
 
 
 @lru_cache(MOST_REMEMBERED)
