@@ -103,7 +103,7 @@ def add_csv_arguments(parser: argparse._ActionsContainer) -> None:
         parser.add_argument(f"--{role}", metavar="COL", help=text)
     text = "what the throughput of the CSV (or of metrics files) is of (default: as its name says)"
     parser.add_argument("--per", choices=("gpu", "node", "job"), help=text)
-    text = "what parts decimals in the CSV (default: as its cells say)"
+    text = "what parts decimals in the CSV (default: point; needed where its cells leave it open)"
     parser.add_argument("--decimal", choices=("comma", "point"), help=text)
     text = "a CSV's column that may differ within one series; may be repeated"
     parser.add_argument("--vary", metavar="COL", action="append", default=[], help=text)

@@ -154,10 +154,12 @@ def _detect_json(path: Path) -> Kind | None:
 def judge_record(record: dict) -> str:
     """Return the kind of a JSON object, by the fields that it has."""
     is_rank, fields = is_rank_record(record), set(record)
+    jobs = record["jobs"] if isinstance(record.get("jobs"), list) else []
     kinds = {
         METRICS: is_training_metrics(record) and not (is_rank and "world_size" not in record),
         RANK_JSON: is_rank,
         JOB_END: {"exit_status", "elapsed_s"} <= fields,
+        SACCT: any(isinstance(job, dict) and {"job_id", "steps"} <= set(job) for job in jobs),
         RUN_JSON: {"run_id", "world_size"} <= fields or {"workload", "nodes"} <= fields,
     }
     return next((kind for kind, is_it in kinds.items() if is_it), UNKNOWN)

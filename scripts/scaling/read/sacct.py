@@ -266,4 +266,5 @@ def _find_number(value: object) -> int | None:
     """Return a whole number: plain in older Slurms, {"set": true, "number": 1} in newer ones."""
     if isinstance(value, dict):
         value = value.get("number") if value.get("set", True) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and abs(value) < 1 << 62 else None

@@ -21,6 +21,7 @@ from scaling.tables.scaling import make_fixed_work
 from scaling.tables.table import Table, add_note, is_missing
 
 _EITHER = re.compile(r"\d,\d|^\d{1,3}(?:\.\d{3})+\b")  # of thousands, or of decimals
+_MOST_GPUS = 10**9
 _SLACK = Decimal("0.002")  # a ratio was made from numbers that were not yet rounded
 _SAYS_GPUS = re.compile(r"\d\s*[x×]?\s*(?:gpu|gcd)s?\b", re.I)
 _COUNT = re.compile(
@@ -168,7 +169,7 @@ def parse_count(cell: str, decimal_comma: bool = False) -> tuple[int, int | None
     if match and match["nodes"]:
         return int(match["nodes"]) * int(match["each"]), int(match["nodes"]), more
     value = match and typed.parse_number(match["number"] or match["times"], decimal_comma)
-    if not value or value < 1 or value != value.to_integral_value():
+    if not value or not 1 <= value <= _MOST_GPUS or value != value.to_integral_value():
         return None
     said = f"{match['what'] or match['hardware'] or ''} {more}".lower()
     left = set(typed.DEVICES | {"baseline", "single", "node", "nodes"})
