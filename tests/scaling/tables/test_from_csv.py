@@ -292,7 +292,7 @@ REFUSED = {
     "GPUs,Throughput\n1,1×\n4,~4×\n": "and '×' is no unit of a throughput",
     "GPUs,Throughput (QPS)\n1x A100 (40GB),50\n8x H100 (80GB),500\n": "different series",
     "GPUs,img/s\n1,1.2B\n4,380\n": "line 2: img/s is '1.2B'",
-    "GPUs,img/s\n1,100\n1e400,380\n": "not a whole number of 1 or more",
+    "GPUs,img/s\n1,100\n999999999999,380\n": "not a whole number of 1 or more",
     "PK\x03\x04": ".xlsx or another zip file: save the sheet as CSV",
     "<html><table>": "HTML",
     "\\begin{tabular}{ll}\nGPUs & img/s \\\\\n": "LaTeX",
