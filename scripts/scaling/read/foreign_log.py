@@ -188,7 +188,9 @@ def _compile(text: str, key: str) -> re.Pattern:
         raise ValueError(f"{key}: {text!r} finds an empty line: it must name some words of the log")
     for group in pattern.groupindex:
         if group not in _GROUPS:
-            raise ValueError(f'{key}: unknown group "{group}" in {text!r}; {_hint(group, _GROUPS)}')
+            raise ValueError(
+                f'{key}: unknown group "{group}" in {text!r}; {_hint(group, sorted(_GROUPS))}'
+            )
     return pattern
 
 
