@@ -5,7 +5,8 @@
 #   bash scripts/setup_env.sh --workloads     and what gpt2 and translation need besides
 #   bash scripts/setup_env.sh --test          and what the tests need; pyproject.toml lists both
 #   bash scripts/setup_env.sh --torch 2.9.1   with this PyTorch; or `newest`, see environment.yml
-#   bash scripts/setup_env.sh --oldest        makes .venv-oldest: Python 3.10 and PyTorch 2.5.1
+#   bash scripts/setup_env.sh --oldest        makes .venv-oldest: Python 3.10, PyTorch 2.5.1, and
+#                                             of all else the lowest version of the list
 #   bash scripts/setup_env.sh --python        makes nothing; prints the Python that it would use
 #
 # A .venv keeps the PyTorch that it was made with until --torch names another; --test makes one
@@ -37,6 +38,11 @@ def show(name):
 show(sys.argv[2])
 PY
   fi
+}
+
+# The same with the lowest versions: pandas>=2.2,<4 becomes pandas==2.2.*
+list_lowest() {
+  list_requirements '' | sed -E 's/>=([0-9.]+),<[^;]*/==\1.*/'
 }
 
 # environment.yml's lines of the newest PyTorch, which are comments there.
@@ -154,9 +160,8 @@ if [[ $mode == --test && -z $torch && ! -e $venv ]]; then torch=newest; fi
 
 wanted=$(mktemp)
 trap 'rm -f -- "$wanted"' EXIT
-if [[ $mode == --oldest ]]; then               # what a job needs, and the renderer
-  printf '%s\n' numpy pillow tokenizers sacrebleu jinja2 'pydantic>=2' 'tomli>=2' |
-    choose_torch "$torch" > "$wanted"
+if [[ $mode == --oldest ]]; then
+  { list_lowest && printf '%s\n' tokenizers sacrebleu; } | choose_torch "$torch" > "$wanted"
 else
   list_requirements "$mode" | choose_torch "$torch" > "$wanted"
 fi

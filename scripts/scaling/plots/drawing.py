@@ -77,7 +77,7 @@ def draw_lines(configs: pd.DataFrame, column: str, ylabel: str) -> Figure:
 def _split_lines(configs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a line's name and points: each series on one node and across, its baseline in both."""
     for _, series in configs.groupby("series", sort=False):
-        name, is_across = series["series_name"].iloc[0], series["nodes"].fillna(1) > 1
+        name, is_across = series["series_name"].iloc[0], series["nodes_key"] > 1
         for shape, is_here in (("one node", ~is_across), ("across nodes", is_across)):
             points = pd.concat([series[:1], series[is_here]]).drop_duplicates("config")
             if is_here.any() and (len(points) > 1 or len(series) == 1):
