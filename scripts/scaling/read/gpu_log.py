@@ -564,7 +564,8 @@ def _parse_figures(cells: Sequence[str], unit: str) -> array:
     if n > 1 and cells.count(cells[0]) == n:  # as most are, for hours
         return _parse_figures(cells[:1], unit) * n
     if unit in ("MiB", "MB") and (whole := _parse_whole(cells)):
-        return array("d", whole)
+        with suppress(OverflowError):  # of hundreds of digits
+            return array("d", whole)
     if "B" not in unit:
         with suppress(ValueError):
             return array("d", map(float, cells))
