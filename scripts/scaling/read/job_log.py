@@ -432,8 +432,9 @@ class _Reader:
     def _take_total(self, line: str, has_end: bool) -> str:
         if self.label is not None and parse_label(line) > self.label:
             return OTHER_RANK
+        line = clean_line(line)
         for name, pattern in _TOTALS.items():
-            match = pattern.search(clean_line(line))
+            match = pattern.search(line)
             # A figure that no unit closes may be cut where the file ends.
             if match and (has_end or not pattern.pattern.endswith("$")):
                 self.log.last_attempt.totals[name] = Decimal(match[1])
