@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.arguments import CommandParser
 from common.errors import UserError
-from scaling.runs.compare import DEFAULT_WORKLOAD
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 
 FORMATS = ("md", "markdown", "csv", "json", "html", "text")
 DEFAULT_FOLDER = Path("experiments")

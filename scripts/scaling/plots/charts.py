@@ -27,8 +27,8 @@ from scaling.plots.style import (
     thin,
 )
 from scaling.runs import Study
-from scaling.runs.compare import SCORES
 from scaling.runs.study import sort_naturally
+from scaling.runs.workloads import SCORES
 from scaling.tables.devices import Comparison
 from scaling.tables.participants import Workshop
 

@@ -30,13 +30,13 @@ from scaling.report.run_page import flatten, make_run_page, show_as
 from scaling.runs import Run, State, Study, make_frames, make_study, order_in_time
 from scaling.runs.compare import (
     COMPARED_SETTINGS,
-    DEFAULT_WORKLOAD,
     GOOD_NODES_PCT,
     GOOD_ONE_NODE_PCT,
     POOR_PCT,
     name_band,
 )
 from scaling.runs.study import count
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 from scaling.tables import (
     Cell,
     Table,

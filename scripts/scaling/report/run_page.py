@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from common.console import shorten
 from scaling.plots import TIMELINES, Timeline, list_timelines
 from scaling.runs import Run, State, make_samples
-from scaling.runs.compare import SCORES
 from scaling.runs.study import count
+from scaling.runs.workloads import SCORES
 from scaling.tables.table import Cell, Table, say
 
 POINTS_PER_CHART = 1200  # shared by its lines, so that 200 runs stay a page that opens

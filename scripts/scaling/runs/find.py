@@ -15,9 +15,9 @@ from scaling.read.foreign_log import LogChoice, is_trainer_log, looks_timed
 from scaling.read.job_log import find_run_dir
 from scaling.read.sacct import SacctJob, read_sacct
 from scaling.read.symptoms import State
-from scaling.runs.compare import DEFAULT_WORKLOAD
 from scaling.runs.records import read_training_metrics
 from scaling.runs.run import Run
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 
 _LOG = logging.getLogger("scaling")
 EXERCISES = "exercises"  # a folder that is read only when it, or one in it, is named

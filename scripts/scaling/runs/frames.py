@@ -17,9 +17,9 @@ from scaling.read.cpu_log import CpuLog
 from scaling.read.gpu_log import GpuLog
 from scaling.read.job_log import Epoch
 from scaling.read.text import UTC
-from scaling.runs.compare import SCORES
 from scaling.runs.records import MetricsEpoch, RankEpoch, pick_text
 from scaling.runs.run import Run
+from scaling.runs.workloads import SCORES
 
 LOG, METRICS, RANKS = "log", "training_metrics.json", "rank files"
 GPU_LOG, CPU_LOG = "nvidia-smi", "psrecord"

@@ -30,8 +30,8 @@ from scaling.read.gpu_log import list_labels, read_gpu_log
 from scaling.read.job_log import find_final_cause, read_job_log
 from scaling.read.sacct import read_sacct
 from scaling.read.text import parse_timestamp, read_lines
-from scaling.runs.compare import SCORES
 from scaling.runs.records import parse_rank_epoch, parse_training_metrics, to_number
+from scaling.runs.workloads import SCORES
 
 # What the name of a JSON field holds -> its unit.
 _UNITS = (

@@ -18,7 +18,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 from common.errors import UserError
 from scaling.read.contract import read_json, whole_number
 from scaling.read.kinds import is_rank_record, is_training_metrics
-from scaling.runs.compare import ABSENT, SCORES, look_up
+from scaling.runs.compare import ABSENT, look_up
+from scaling.runs.workloads import SCORES
 
 _LARGEST = sys.float_info.max
 _RANK_NAME = re.compile(r"rank(\d{1,6})_results_epoch(\d{1,6})\.json")

@@ -26,7 +26,6 @@ from scaling.read.nsys import Kernel
 from scaling.read.outcome import judge
 from scaling.read.sacct import SacctJob
 from scaling.read.symptoms import State
-from scaling.runs.compare import NOUNS, name_noun
 from scaling.runs.records import (
     RankEpoch,
     TrainingMetrics,
@@ -34,6 +33,7 @@ from scaling.runs.records import (
     read_rank_epochs,
     read_training_metrics,
 )
+from scaling.runs.workloads import NOUNS, name_noun
 
 DEFAULT_WARMUP_EPOCHS = 1  # the run contract's, for a run without run.json
 

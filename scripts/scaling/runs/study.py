@@ -21,8 +21,6 @@ from scaling.runs import frames
 from scaling.runs.compare import (
     ABSENT,
     COMPARED_SETTINGS,
-    DEFAULT_WORKLOAD,
-    WORKLOADS,
     Spread,
     compare,
     compute_efficiency_pct,
@@ -31,7 +29,6 @@ from scaling.runs.compare import (
     is_same_unit,
     list_work_differences,
     look_up,
-    name_noun,
     over_epochs,
     over_repeats,
     pooled_deviation,
@@ -39,6 +36,7 @@ from scaling.runs.compare import (
 from scaling.runs.find import is_growing, is_of_workload, order_in_time
 from scaling.runs.records import TrainingMetrics, describe_settings, read_training_metrics
 from scaling.runs.run import Run
+from scaling.runs.workloads import DEFAULT_WORKLOAD, WORKLOADS, name_noun
 
 MOST_PER_S = 1e15  # no throughput is larger
 WORK_LIMIT = 0.10  # beyond WORK_TOLERANCE; the last batches are some percent on many GPUs

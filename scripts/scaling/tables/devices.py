@@ -10,17 +10,11 @@ from pathlib import Path
 from common.errors import UserError
 from common.rounding import round_half_even
 from scaling.read import contract
-from scaling.runs.compare import (
-    NOUNS,
-    WORK_TOLERANCE,
-    Spread,
-    divide,
-    list_differences,
-    over_epochs,
-)
+from scaling.runs.compare import WORK_TOLERANCE, Spread, divide, list_differences, over_epochs
 from scaling.runs.frames import make_rank_epochs_frame
 from scaling.runs.records import describe_settings
 from scaling.runs.run import Run
+from scaling.runs.workloads import NOUNS
 from scaling.tables.table import MISSING, is_missing
 
 

@@ -17,12 +17,9 @@ from scaling.read.cpu_log import CpuLog
 from scaling.read.foreign_log import show_rate
 from scaling.read.gpu_log import GpuLog, GpuUse, list_labels
 from scaling.runs.compare import (
-    DEFAULT_WORKLOAD,
     SUPERLINEAR_PCT,
-    Workload,
     compare,
     compute_efficiency_pct,
-    describe_workload,
     divide,
     is_profiled,
 )
@@ -39,6 +36,7 @@ from scaling.runs.find import (
     usual_gpus_per_node,
 )
 from scaling.runs.run import Run
+from scaling.runs.workloads import DEFAULT_WORKLOAD, Workload, describe_workload
 from scaling.tables.table import Cell, Table, add_note, join_notes, missing, say, show
 
 MEMORY_DEFINITION = (

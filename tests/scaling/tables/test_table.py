@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scaling import arguments
-from scaling.runs.compare import DEFAULT_WORKLOAD
+from scaling.runs.workloads import DEFAULT_WORKLOAD
 from scaling.tables import FORMATS, Table, missing, say, show
 from scaling.tables.table import draw_text, text_to_html, to_csv, to_html, to_json, to_markdown
 
