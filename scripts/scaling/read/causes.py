@@ -51,6 +51,9 @@ _EXCEPTION = re.compile(
     r"(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Iteration|Warning|Group)"
     r"|(?:[A-Za-z_]\w*\.)+[A-Z]\w*)(?::.*|$)"
 )
+# What runs beside the trainer in a job; its end is not the job's. psrecord fails where the trainer
+# ended before it began.
+_MONITORS = re.compile(r'File ".*(?:/job_summary\.py|/psrecord(?:/\w+\.py)?)"')
 _WRAPPED = re.compile(r"Caught \w+ in DataLoader worker process")
 _RANK = re.compile(r"\bRank (\d{1,9})\]")
 _JOB_ID = re.compile(r"\*\*\* (?:JOB|STEP) (\d+)|\bStepId=(\d+)|\b[Jj]ob (\d+) exceeded")
@@ -147,7 +150,7 @@ class CauseSearch:
         self.deaths: list[Cause] = []
         self.ending: Cause | None = None  # Slurm's own word of how the job ended
         self.is_over = False  # whether Slurm ended just this job, and for good
-        self.in_traceback = self.of_summary = False  # of_summary: it is the job's summary's own
+        self.in_traceback = self.of_monitor = False  # of_monitor: no trainer's; see _MONITORS
         self.block: dict[str, str] | None = None  # torchrun's, while it is read
         self.echoing: set[int] = set()  # ranks whose own line blames a peer
         self.step_ended = False
@@ -177,7 +180,7 @@ class CauseSearch:
             if self._awaits_progress:
                 self._look_for_progress(line)
         elif _TRACEBACK.match(line):
-            self.in_traceback, self.of_summary = True, False
+            self.in_traceback, self.of_monitor = True, False
         elif not _OWN_SUMMARY.match(line) and self._is_of_this_job(number, line):
             self._judge(number, line)
         return self.added
@@ -196,12 +199,12 @@ class CauseSearch:
     def _close(self, number: int, line: str) -> bool:
         """Take a line of a traceback in, whose last names the error; whether it was one."""
         if not line or line[0].isspace():  # the frames are source text, not messages
-            self.of_summary = self.of_summary or 'job_summary.py"' in line
+            self.of_monitor = self.of_monitor or bool(_MONITORS.search(line))
             return True
         if not _EXCEPTION.match(line):
             return False
         self.in_traceback = False
-        if not self.of_summary:  # a loader worker's wrapper leaves room for the original
+        if not self.of_monitor:  # a loader worker's wrapper leaves room for the original
             self._take(_weigh(number, line, WEAK if _WRAPPED.search(line) else ROOT))
         return True
 

@@ -416,16 +416,25 @@ def test_the_troubleshooting_page_is_made_from_the_same_rules():
     assert "| srun: error: Node failure on n2 | node n2 failed | sbatch again without it" in page
 
 
-def test_what_the_jobs_summary_died_of_is_no_cause():
-    log = [
-        "Traceback (most recent call last):",
-        '  File "/repo/scripts/job_summary.py", line 3, in <module>',
-        "    import foo",
-        "ModuleNotFoundError: No module named 'foo'",
-    ]
+@pytest.mark.parametrize(
+    "died",
+    [
+        ['  File "/repo/scripts/job_summary.py", line 3, in <module>', "    import foo",
+         "ModuleNotFoundError: No module named 'foo'"],
+        ['  File "/repo/.venv/bin/psrecord", line 10, in <module>', "    sys.exit(main())",
+         '  File "/repo/.venv/lib/python3.11/site-packages/psutil/__init__.py", line 360, in _init',
+         "psutil.NoSuchProcess: process PID not found (pid=4711)"],
+        ['  File "/opt/python/lib/python3.10/site-packages/psrecord/main.py", line 147, in monitor',
+         "    pr = psutil.Process(pid)", "psutil.AccessDenied: (pid=4711)"],
+    ],
+    ids=["summary", "psrecord", "psrecord's module"],
+)  # fmt: skip
+def test_what_a_monitor_of_the_job_died_of_is_no_cause(died):
+    log = ["Traceback (most recent call last):", *died]
     assert find_cause(log) is None
-    cause = find_cause(["torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB", *log])
-    assert cause.text.startswith("the GPU's memory is full")
+    for first in (["torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB", *log],
+                  [*log, "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB"]):  # fmt: skip
+        assert find_cause(first).text.startswith("the GPU's memory is full")
 
 
 # ---- Whole logs with a known answer ----------------------------------------------------------
