@@ -114,6 +114,10 @@ _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _GROUPED_BY_POINTS = re.compile(r"[+-]?(?:(?:\d{1,3}(?:\.\d{3})+|\d+),\d+|\d{1,3}(?:\.\d{3})+)")
 _CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,5}):(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?")
+_PARTS = re.compile(
+    r"(?:(\d{1,5}) ?h(?:ours?|rs?)?)? ?(?:(\d{1,5}) ?m(?:in(?:ute)?s?)?)?"
+    r" ?(?:(\d{1,5}(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
+)
 # The G of GPU and GCD is no giga.
 _TYPED = re.compile(
     r"(?:[x×] ?)?([^A-Za-z%×]*\d(?:[eE][+-]?\d+)?\.?)\s*((?:[kKM]|G(?!PU|CD))?)"
@@ -166,11 +170,15 @@ def parse_number(cell: str, decimal_comma: bool = False) -> Decimal | None:
 def parse_seconds(
     cell: str, unit_s: Decimal | int = 1, decimal_comma: bool = False
 ) -> Decimal | None:
-    """Return a time in s: a number of the column's unit, h:mm:ss or d-hh:mm:ss.
+    """Return a time in s: a number of the column's unit, h:mm:ss, d-hh:mm:ss or 1h 2m 3s.
 
     `1:30` is minutes and seconds, in a column of hours hours and minutes.
     """
     cell = strip_marks(cell)
+    parts = _PARTS.fullmatch(cell)
+    if parts and sum(part is not None for part in parts.groups()) > 1:
+        hours, minutes, seconds = (Decimal(part or 0) for part in parts.groups())
+        return hours * 3600 + minutes * 60 + seconds
     if clock := _CLOCK.fullmatch(cell):
         days, first, second, third = clock.groups()
         if third is None:  # 1-02:03 is no time that can be told
@@ -265,6 +273,8 @@ _ROLES = (
     ("throughput", _NOUNS | _SECONDS, (_NOUNS - words("t"), _SECONDS)),  # `img_s`
     ("time", _TIMES | _TIMED | _SECONDS | _PER, (_TIMES | _SECONDS,)),
 )  # fmt: skip
+# `ktokens/s`, `M images/s`
+_THOUSANDS_OF = re.compile(r"(?<![A-Za-z])([kKM])[ _]?(?=(?:tok|im|sample|seq|example|item))")
 MEASURES = ("throughput", "time", "step_time", "step_rate", "speedup", "efficiency")
 _GPU_TYPE = re.compile(
     r"\b(?:nvidia|amd|intel|tesla|[abhlpvt]\d{1,3}s?|mi\d{3}[a-z]?s?|g[bh]200s?|rtx ?\w*)\b"
@@ -275,7 +285,8 @@ _BRACKET = re.compile(r"[(\[{](.*?)[)\]}]")
 @lru_cache(1000)
 def split_words(header: str) -> tuple[str, ...]:
     """Return a header's words: `tokens/s/GPU` is tokens per s per gpu, `#GPUs` num gpus."""
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header)  # trainTime
+    text = _THOUSANDS_OF.sub("", header)
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)  # trainTime
     text = re.sub(r"\b[pP]\d\d\b", "percentile", text)
     for mark, word in (("#", " num "), ("%", " pct "), ("/", " per "), ("×", " x "), ("µ", "u")):
         text = text.replace(mark, word)
@@ -333,3 +344,9 @@ def find_unit(header: str) -> str:
             text = re.sub(r"(?i)\s*(?:/|per[ _-])\s*(?:gpu|device|gcd|node)s?\b", "", text)
             return re.sub(r"(?i)\bthroughput\b[ _]*", "", text).strip("() _:,")
     return ""
+
+
+def find_factor(header: str) -> int:
+    """Return what a header multiplies its figures by: 1000 under `ktokens/s`."""
+    match = _THOUSANDS_OF.search(header)
+    return _THOUSANDS[match[1].lower()] if match else 1

@@ -223,8 +223,8 @@ class _Reader:
             cell = re.sub(r"(?i)(?<=\d)\s*nodes?$", "", cells[header].strip())
             found = parse_count(cells[header] if option == "gpus" else cell, self.decimal_comma)
             if not found:
-                why = "not a whole number of 1 or more; another column is named with"
-                raise self.refuse(line, cells, header, f"{why} --{option} COL")
+                why = "not a whole number of 1 or more: take the row out, or name another column"
+                raise self.refuse(line, cells, header, f"{why} with --{option} COL")
             return found
 
         columns = self.columns
@@ -250,6 +250,10 @@ class _Reader:
         if role == "time":
             unit_s = self.columns.time_unit_s or 1
             value, unit = typed.parse_seconds(cell, unit_s, self.decimal_comma), ""
+        elif value is not None and (factor := typed.find_factor(header)) > 1:
+            if re.search(r"\d\s*[kMG]", cell, re.I):
+                raise self.refuse(row.line, row.cells, header, "thousands in both: leave one out")
+            value *= factor
         is_unit = (
             not unit or typed.find_role(unit)[0] == "throughput" or unit == typed.find_unit(header)
         )
@@ -411,11 +415,9 @@ def _read_table(path: str, file: typed.TypedTable, given, basis, where, vary, de
             raise _Open(f"no column of {name.removeprefix('wall')}; leave --basis out")
     basis = basis or ("throughput" if columns.throughput else "walltime")
     is_comma = decimal == "comma"
-    for cell in (row[name] for _, row in found for name in columns.used if name in row):
-        is_open = file.delimiter == ";" and _EITHER.search(typed.strip_marks(cell))
-        has_comma = typed.parse_number(cell) is None and typed.parse_number(cell, True) is not None
-        if not decimal and (is_open or has_comma):
-            raise _Open(f"what parts decimals in {cell!r}? Say --decimal comma or point")
+    if not decimal:
+        cells = [row[name] for _, row in found for name in columns.used if name in row]
+        is_comma = _find_decimal(cells, file.delimiter)
     reader = _Reader(given, columns, is_comma)
     rows = [reader.read(line, cells) for line, cells in found]
     if not any(row.throughput_per_s if basis == "throughput" else row.wall_s for row in rows):
@@ -431,6 +433,25 @@ def _read_table(path: str, file: typed.TypedTable, given, basis, where, vary, de
     )
     study = build_study(rows, unit=unit or None, source=path, definition=definition)
     return CsvTable(study, columns, basis, is_comma, unit, has_time_unit, counts)
+
+
+def _find_decimal(cells: list[str], delimiter: str) -> bool:
+    """Return whether a comma parts the decimals, as a cell says that can be read in one way only.
+
+    `29600,05` is such a cell; `29,600` in a file of `;` may be either, and is refused.
+    """
+    has_comma = has_point = False
+    for cell in cells:
+        as_point, as_comma = typed.parse_number(cell), typed.parse_number(cell, True)
+        has_comma |= as_point is None and as_comma is not None
+        has_point |= as_point is not None and "." in cell and as_comma in (None, as_point)
+    bare = map(typed.strip_marks, cells)
+    is_open = [cell for cell in bare if delimiter == ";" and _EITHER.search(cell)]
+    if has_comma and has_point:
+        raise _Open("a comma parts decimals in some cells, a point in others; make them one")
+    if is_open and not (has_comma or has_point):
+        raise _Open(f"what parts decimals in {is_open[0]!r}? Say --decimal comma or point")
+    return has_comma
 
 
 # ---- The table -------------------------------------------------------------------------------

@@ -55,18 +55,27 @@ def test_columns_are_found_by_their_words(header, found):
 
 
 @pytest.mark.parametrize(
-    ("header", "cell", "shown"),
-    [
-        ("tok/s", "29.6k", "Tokens/sec (global)"), ("tok/s", "29600", "Tokens/sec (global)"),
-        ("Throughput (K tokens/s)", "29600", "Throughput (K tokens/s)"),  # as it stands
-    ],
+    ("header", "cell"),
+    [("tok/s", "29.6k"), ("tok/s", "29600"), ("ktokens/s", "29.6"), ("K tokens/s", "29.6"),
+     ("Throughput (K tokens/s)", "29.6"), ("Mtok/s", "0.0296")],
 )  # fmt: skip
-def test_thousands_in_a_cell_count_and_those_of_a_header_stay_its_unit(
-    tmp_path, header, cell, shown
-):
+def test_thousands_of_a_cell_and_of_a_header_count(tmp_path, header, cell):
     table = read(tmp_path, f"gpus,{header}\n1,{cell}\n")
     assert column(table, "throughput_per_s") == ["29600.00"]
-    assert table.headers["throughput_per_s"] == shown
+    assert table.headers["throughput_per_s"] == "Tokens/sec (global)"
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("GPUs;img/s\n1;700,5\n4;2600,7\n", ["700.50", "2600.70"]),
+        ("GPUs;img/s\n1;29.600,05\n4;110.000\n", ["29600.05", "110000.00"]),
+        ("GPUs\timg/s\n1\t1024,5\n4\t4,000\n", ["1024.50", "4.00"]),
+        ('GPUs,img/s\n1,"29,600.05"\n4,110000\n', ["29600.05", "110000.00"]),
+    ],
+)
+def test_decimals_as_a_cell_says_that_can_be_read_in_one_way(tmp_path, text, rates):
+    assert column(read(tmp_path, text, given={"per": "job"}), "throughput_per_s") == rates
 
 
 def test_the_known_numbers(tmp_path):
@@ -274,7 +283,8 @@ REFUSED = {
     "nodes,GPUs,img/s\n1,4,400\n2,4,790\n": "in all or per node? Say --gpus",
     "nodes,gpus_per_node,GPUs,img/s\n1,4,4,400\n2,4,4,790\n": "2 nodes of 4 GPUs have 8",
     "nodes,img/s\n1,400\n2,790\n": "with 'nodes' name --gpus-per-node N",
-    "GPUs\timg/s\n1\t1024,5\n4\t4000,5\n": "in '1024,5'? Say --decimal comma or point",
+    "GPUs;img/s\n1;1024,5\n4;4000.5\n": "a comma parts decimals in some cells",
+    "GPUs,ktokens/s\n1,29.6k\n4,110.2\n": "thousands in both",
     "GPUs;img/s\n1;1,024\n4;4,000\n": "in '1,024'? Say --decimal comma or point",
     "GPUs;img/s\n1;1.024\n4;4.000\n": "in '1.024'? Say --decimal comma or point",
     "GPUs,Throughput\n1,2k tokens/s\n4,400 samples/s\n": "throughputs in different units",
