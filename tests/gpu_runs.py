@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from scaling.read.job_log import parse_epoch_line
+from run_folders import parse_epoch_line
 from torch_server import SCRIPTS, find_free_port, make_environment
 
 

@@ -4,6 +4,8 @@ import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from scaling.read.job_log import Epoch, parse_epoch_lines
+
 GPU_HEADER = (
     "timestamp, index, name, memory.used [MiB], memory.total [MiB], utilization.gpu [%], "
     "power.draw [W], temperature.gpu, clocks.current.sm [MHz], clocks_throttle_reasons.active, uuid"
@@ -154,3 +156,8 @@ def put(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:
+    """Return the first whole epoch line that stands in a line of the log, None without one."""
+    return next(iter(parse_epoch_lines(line, line_number)), None)

@@ -145,8 +145,11 @@ def measure_communication(events, steps: int) -> dict[str, float]:
 
 
 def is_kernel(event) -> bool:
-    """Whether it ran on the GPU. A range that a program names (ProfilerStep, nccl:all_reduce) is
-    drawn there, too, over all kernels within it and the gaps between them: that is no kernel."""
+    """Whether it ran on the GPU.
+
+    A range that a program names (ProfilerStep, nccl:all_reduce) is drawn there, too, over all
+    kernels within it and the gaps between them: that is no kernel.
+    """
     on_gpu = event.device_type != torch.autograd.DeviceType.CPU
     return on_gpu and not event.is_user_annotation
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.read.job_log import parse_epoch_line
+from run_folders import parse_epoch_line
 from slurm_cluster import REPO, render_jobs, shrink_job
 
 pytestmark = pytest.mark.slurm

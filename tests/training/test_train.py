@@ -14,7 +14,7 @@ import torch
 
 import train
 from common.torch_lines import name_line
-from scaling.read.job_log import parse_epoch_line
+from run_folders import parse_epoch_line
 from torch_server import SCRIPTS, run_python, run_torchrun
 from training import TrainingError, device, network
 from training.epoch import EpochResult, format_epoch_line

@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 
 import train_gpt2
 from gpt2_probe import STRATEGIES
-from scaling.read.job_log import parse_epoch_line
+from run_folders import parse_epoch_line
 from scaling.runs.records import read_training_metrics
 from torch_server import SCRIPTS, TESTS, run_python
 from training import TrainingError

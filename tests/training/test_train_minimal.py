@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.read.job_log import parse_epoch_line
+from run_folders import parse_epoch_line
 from torch_server import SCRIPTS, run_python
 
 TRAINER = SCRIPTS / "train_minimal.py"

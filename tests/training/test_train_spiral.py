@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train_spiral
-from scaling.read.job_log import parse_epoch_line
+from run_folders import parse_epoch_line
 from spiral_runs import SPIRAL, load, run_spiral
 from torch_server import run_python
 from training import TrainingError

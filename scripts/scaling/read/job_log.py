@@ -123,11 +123,6 @@ def parse_epoch_lines(line: str, line_number: int = 0) -> list[Epoch]:
     return [Epoch(int(m[1]), int(m[2]), m[6], m[0], line_number, m.groupdict()) for m in found]
 
 
-def parse_epoch_line(line: str, line_number: int = 0) -> Epoch | None:
-    """Return the first whole epoch line that stands in a line of the log, None without one."""
-    return next(iter(parse_epoch_lines(line, line_number)), None)
-
-
 @dataclass
 class Attempt:
     """One run of the training in the log: its epochs by number, and its totals by name.

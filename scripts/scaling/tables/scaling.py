@@ -34,7 +34,6 @@ def _name_rate(study: Study) -> str:
 
 # ---- Fixed work: throughput and wall time at each number of GPUs -------------------------------
 
-BASES = ("throughput", "walltime")
 _COLUMNS = {
     "throughput": ("throughput", "speedup", "efficiency_pct"),
     "walltime": ("wall", "wall_speedup", "wall_efficiency_pct"),

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from test_causes import CAUSES, PREEMPTED
 
 from common.errors import UserError
-from run_folders import EPOCH_LINE, epoch_line, out_text
+from run_folders import EPOCH_LINE, epoch_line, out_text, parse_epoch_line
 from scaling.read.job_log import (
     OTHER_RUN,
     TORN,
     JobLog,
-    parse_epoch_line,
     parse_epoch_lines,
     read_job_log,
 )
